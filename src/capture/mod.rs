@@ -1,0 +1,1 @@
+//! Parent pod to checkpoint.

@@ -1,0 +1,162 @@
+//! Every name that is seen from outside or shared between the parts: annotations, reasons, path parts.
+//!
+//! Nothing else in the program spells one of these out, so what a name means and who uses it can be found from here.
+
+use std::fmt;
+
+/// Group of our annotations and custom resources.
+pub const GROUP: &str = "podcheckpointer.io";
+/// `"true"`: checkpoint this pod.
+pub const CHECKPOINT: &str = "podcheckpointer.io/checkpoint";
+/// What bootkube's checkpointer used; means the same as [`CHECKPOINT`].
+pub const CHECKPOINT_LEGACY: &str = "checkpointer.alpha.coreos.com/checkpoint";
+/// Activation order, lowest first.
+pub const START_GROUP: &str = "podcheckpointer.io/start-group";
+/// Do not activate a checkpoint captured longer ago.
+pub const MAX_AGE: &str = "podcheckpointer.io/max-age";
+/// `overlap` or `switch`.
+pub const HANDOVER: &str = "podcheckpointer.io/handover";
+/// Comma-separated risks that the owner accepts.
+pub const ACCEPT: &str = "podcheckpointer.io/accept";
+/// On a twin: `<namespace>/<pod>` of its parent.
+pub const CHECKPOINT_OF: &str = "podcheckpointer.io/checkpoint-of";
+/// On a twin: UID of its parent.
+pub const PARENT_UID: &str = "podcheckpointer.io/parent-uid";
+
+/// Prefix of the links that we make in the kubelet's manifest directory.
+pub const LINK_PREFIX: &str = "pod-checkpointer_";
+/// The supervisor's own manifest in the kubelet's manifest directory, and its pod's name.
+pub const SUPERVISOR: &str = "pod-checkpointer-supervisor";
+/// Field manager of everything that the agent applies.
+pub const FIELD_MANAGER: &str = "pod-checkpointer-agent";
+
+/// Where checkpoints are kept, unless `--state-dir` says otherwise.
+pub const STATE_DIR: &str = "/var/lib/pod-checkpointer";
+/// Memory-backed directory of what is in force, unless `--run-dir` says otherwise.
+pub const RUN_DIR: &str = "/run/pod-checkpointer";
+
+/// The start group of a pod that names none.
+pub const DEFAULT_START_GROUP: i32 = 50;
+
+/// Annotation of the kubelet on every sandbox: `file`, `api` or `http` (pkg/kubelet/types/pod_update.go).
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// Annotation of a mirror pod (pkg/kubelet/types/pod_update.go).
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// How long an overlapping twin's `preStop` hook holds it alive after the kubelet wants it gone, in seconds.
+pub const HOLD_SECONDS: i64 = 120;
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $advice:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What its owner can do about it, one sentence.
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
+
+            /// The machine-readable name, as in a condition's `reason`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
+        }
+    };
+}
+
+reasons! {
+    /// Why a pod cannot come back correctly, said before the disaster.
+    Refusal {
+        /// The pod does not restart always: a Job's pod must not run twice.
+        RestartPolicy => "only pods with restartPolicy Always can be brought back; unmark this one",
+        /// A static pod comes back by itself.
+        MirrorOrStatic => "the kubelet starts static pods by itself; remove the mark",
+        /// The pod is being deleted or has ended.
+        Terminating => "wait for its successor, which is captured when it is Ready",
+        /// A persistentVolumeClaim.
+        PersistentVolume => "claims need the API server to attach; use emptyDir or hostPath, or leave the pod unmarked",
+        /// An inline CSI volume.
+        CsiVolume => "inline CSI volumes are refused in static pods; use another kind of volume",
+        /// A generic ephemeral volume.
+        EphemeralVolume => "generic ephemeral volumes need the API server; use emptyDir",
+        /// A dynamic resource claim.
+        ResourceClaim => "resource claims are prepared by the API server; remove them or the mark",
+        /// Resources of a device plugin.
+        ExtendedResource => "device plugins may not have registered at boot; remove the extended resource or the mark",
+        /// Huge pages.
+        HugePages => "huge pages would be counted twice at hand-over; remove them or the mark",
+        /// A runtime class that the kubelet cannot look up without the API server.
+        RuntimeClass => "the kubelet cannot look a runtime class up offline; use the default one",
+        /// An image that ran is no longer on the node.
+        ImageAbsent => "pull the image again, and protect it from the kubelet's image garbage collection",
+        /// The kubelet would ask for a pull secret that a static pod cannot name.
+        ImageNeedsPullSecret => "let the kubelet trust images on the node (imagePullCredentialsVerificationPolicy), or preload the image",
+        /// What the container was given as environment cannot be known.
+        EnvironmentUnknown => "the runtime does not tell the container's environment; restart the pod, or report the runtime's version",
+        /// An environment value that a manifest cannot hold.
+        EnvironmentNotText => "the value is not UTF-8 text; put it into a file of a Secret or ConfigMap volume",
+        /// The kubelet's rules for static pods refuse it.
+        RejectedByKubeletRules => "change the named field, or remove the mark",
+        /// A field that this version of the program has no rule for.
+        UnknownField => "upgrade pod-checkpointer; it must know a field before it may pass or drop it",
+        /// May run elsewhere by now.
+        StatefulSet => "a second copy may do harm: accept that with podcheckpointer.io/accept: stateful",
+        /// More than a checkpoint may hold.
+        TooLarge => "make its Secrets and ConfigMaps smaller",
+        /// An annotation of ours with a value that means nothing.
+        InvalidAnnotation => "correct the annotation's value",
+    }
+}
+
+reasons! {
+    /// Why a checkpoint that should be active is not.
+    Blocked {
+        /// No generation passes verification.
+        Damaged => "run `pod-checkpointer verify` on the node; it is captured anew when the API server answers",
+        /// Captured longer ago than its max-age.
+        Expired => "raise podcheckpointer.io/max-age if an older checkpoint is better than none",
+        /// Sealed, and no key was given.
+        KeyMissing => "give the key with --key-file",
+        /// Sealed with another key.
+        KeyWrong => "give the key that sealed it with --key-file",
+        /// An image is not on the node.
+        ImageAbsent => "import the image into the runtime",
+        /// The kubelet would ask for a pull secret.
+        ImageNeedsPullSecret => "let the kubelet trust images on the node (imagePullCredentialsVerificationPolicy)",
+        /// Clear text may not be written to a disk.
+        RunDirNotMemory => "mount a tmpfs at the run directory",
+        /// The node has no room for it beside what runs.
+        NoRoom => "free resources or ports on the node",
+        /// A file that is not ours has the name of our link.
+        ForeignManifest => "move the file out of the kubelet's manifest directory",
+        /// The kubelet does not run it.
+        KubeletRefuses => "look for the pod's name in the kubelet's log",
+        /// Unpacking or linking failed.
+        WriteFailed => "look at the supervisor's log; the run directory may be full",
+    }
+}
+
+reasons! {
+    /// What an owner should know of a pod that is recoverable all the same.
+    Warning {
+        /// A Deployment's pod without a node pin may run elsewhere by then.
+        MayBeRescheduled => "pin it to its node, or accept a second copy during the outage",
+        /// The pod network may need the API server to set the pod up.
+        NetworkNeedsAPI => "use host network or a host port, or a CNI that starts without the API server",
+        /// The token is captured and expires like any other.
+        ServiceAccountToken => "the captured token expires; nothing renews it while the API server is away",
+        /// The kubelet may not start at all then.
+        KubeletCertificateExpires => "renew the kubelet's client certificate",
+        /// Init containers run again.
+        InitContainersRunAgain => "its init containers run again on the node, without the API server",
+    }
+}
