@@ -22,7 +22,7 @@ pub enum Outcome {
 }
 
 /// Class of contact, see the design, section 4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Class {
     /// 2xx to 4xx.
     Answering,
