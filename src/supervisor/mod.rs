@@ -1,0 +1,4 @@
+//! The part that recovers.
+
+pub mod decide;
+pub mod facts;
