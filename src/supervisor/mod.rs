@@ -1,4 +1,6 @@
 //! The part that recovers.
 
+pub mod act;
 pub mod decide;
 pub mod facts;
+pub mod observe;
