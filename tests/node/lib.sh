@@ -20,6 +20,7 @@ since() { awk -v a="$1" -v b="$(now)" 'BEGIN{printf "%.2f", (b-a)/1000}'; }
 # figure NAME VALUE [REFERENCE]: a measurement, never a verdict
 figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/figures" | sed 's/^/  figure: /'; }
 
+# In what wait_for and stays call, bash does not stop at the first failure: they must say `|| return 1`.
 # wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time
 wait_for() {
   local seconds=$1 what=$2 from; shift 2; from=$(now)
@@ -53,9 +54,9 @@ report() { # NAME NAMESPACE/POD: all that its process sees
 crash() { on_node kill -KILL "$(observe pid "$1" "$2")"; }                     # NAMESPACE/POD CONTAINER
 
 ## the client
-probe_start() {
+probe_start() { # NAME=URL…: more than the usual
   start probe witness probe --listen $site_ip:9000 --log "$work/probe.log" web=pod:8080 proxy=pod:8080 radio=pod:8082 \
-    floor=pod:8080 proxy-port=http://$node_ip:8081/ radio-port=http://$node_ip:8082/
+    floor=pod:8080 proxy-port=http://$node_ip:8081/ radio-port=http://$node_ip:8082/ "$@"
 }
 first() { witness first "$work/probe.log" "$@" 2>/dev/null; }                  # NAME SINCE
 gaps() { witness gaps "$work/probe.log" "$@"; }                                # NAME SINCE [UNTIL]
@@ -71,7 +72,7 @@ nothing_active() {
   [ -z "$links" ] || { echo "active: $links"; return 1; }
 }
 no_trace() { # of any activation, on the node or in the runtime
-  nothing_active
+  nothing_active || return 1
   local left; left=$(on_node find /run/pod-checkpointer/active /run/pod-checkpointer/volumes -mindepth 1 2>/dev/null || true)
   [ -z "$left" ] || { echo "left: $left"; return 1; }
   left=$(observe containers | awk -v n="-$name" '$2 == "CONTAINER_RUNNING" && $3 ~ n "$" && $3 !~ "/(floor|pod-checkpointer-supervisor)-"')
@@ -91,9 +92,10 @@ settings() {
   wait_for 60 "the supervisor to be replaced" supervisor_has "$@"
   say "new settings in force after $(since "$from") s: $*"
 }
-supervisor_has() { # NAME=VALUE…, or NAME- for a default: the running process has these flags
+supervisor_has() { # NAME=VALUE…, or NAME- for a default: the running process has these flags, where they are its own
   local pid flags setting flag; pid=$(pid_of supervisor | head -1); flags=" $(on_node cat "/proc/$pid/cmdline" | tr '\0=' '  ') "
   for setting; do
+    case $setting in ACTIVATION_DELAY* | PROBE_* | UNSTICK_KUBELET*) ;; *) continue ;; esac
     flag=${setting%%[=-]*}; flag=${flag,,}; flag=--${flag//_/-}
     case $setting in
     *=*) [[ $flags == *" $flag ${setting#*=} "* ]] ;;
@@ -107,7 +109,6 @@ deploy() {
   image localhost/pod-checkpointer:dev /pod-checkpointer pod-checkpointer="$PROGRAM"
   traces >"$dir/before"
   kubectl apply -k "$here/deploy" >/dev/null
-  kubectl apply -f "$here/pods/marked.yaml" -f "$here/pods/unmarked.yaml" >/dev/null
   wait_for 60 "the agent" kubectl -n pod-checkpointer rollout status --timeout=1s daemonset/pod-checkpointer
 }
 traces() { # what the program could leave behind on the node's disk and in its memory
@@ -116,8 +117,10 @@ traces() { # what the program could leave behind on the node's disk and in its m
 
 # healthy: the state in which each story begins, and to which it must find back
 healthy() {
-  mkdir -p "$work"; probe_start
+  mkdir -p "$work"; probe_start "$@"
+  outage_end                                    # whatever a story left
   [ -e "$dir/before" ] || deploy
+  kubectl apply -f "$here/pods/marked.yaml" -f "$here/pods/unmarked.yaml" >/dev/null
   wait_for 60 "an API server" api_wait 1
   wait_for 120 "every pod to be ready" pods_ready
   wait_for 60 "the supervisor" supervisor_runs
@@ -129,7 +132,7 @@ pods_ready() {
   local not_ready
   not_ready=$(kubectl get pods -A --no-headers | awk '{split($3, r, "/"); if ($4 != "Running" || r[1] != r[2]) print}')
   [ -z "$not_ready" ] || { echo "$not_ready"; return 1; }
-  for n in web proxy radio; do app_pod $n >/dev/null; done
+  for n in web proxy radio; do app_pod $n >/dev/null || return 1; done
 }
 recoverable() {
   local answer; answer=$(kubectl get podcheckpoints -A -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name}={.status.conditions[?(@.type=="Recoverable")].status}{"\n"}{end}')

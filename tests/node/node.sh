@@ -194,14 +194,16 @@ image() { # NAME ENTRYPOINT FILE=SOURCE…
   on_node ctr -n k8s.io images import - <"$dir/images/import.tar" >/dev/null
 }
 
-api_start() {
-  start apiserver kube-apiserver --etcd-servers "http://${ETCD_IP:-127.0.0.1}:2379" --etcd-prefix "${ETCD_PREFIX:-/registry}" --secure-port 6443 --advertise-address $api_ip \
-    --tls-cert-file "$dir/pki/apiserver.crt" --tls-private-key-file "$dir/pki/apiserver.key" --client-ca-file "$dir/pki/ca.crt" \
-    --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$dir/pki/sa.key" \
-    --service-account-signing-key-file "$dir/pki/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
-    --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$dir/pki/admin.crt" --kubelet-client-key "$dir/pki/admin.key" \
+api_flags() { # DIRECTORY-OF-CERTIFICATES
+  echo --etcd-servers "http://${ETCD_IP:-127.0.0.1}:2379" --etcd-prefix "${ETCD_PREFIX:-/registry}" --secure-port 6443 --advertise-address $api_ip \
+    --tls-cert-file "$1/apiserver.crt" --tls-private-key-file "$1/apiserver.key" --client-ca-file "$1/ca.crt" \
+    --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$1/sa.key" \
+    --service-account-signing-key-file "$1/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+    --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$1/admin.crt" --kubelet-client-key "$1/admin.key" \
     --allow-privileged
 }
+# shellcheck disable=SC2046
+api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki"); }
 controllers_start() {
   start controller-manager kube-controller-manager --kubeconfig "$dir/pki/controller-manager.conf" --leader-elect=false \
     --service-account-private-key-file "$dir/pki/sa.key" --root-ca-file "$dir/pki/ca.crt" --use-service-account-credentials

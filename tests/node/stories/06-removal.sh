@@ -13,7 +13,7 @@ wait_for 60 "the deleted pod's checkpoint to go" not checkpoint "$radio"
 kubectl apply -f "$here/pods/marked.yaml" >/dev/null
 healthy; remember
 
-kept() { for n in web proxy radio; do checkpoint "${!n}"; done; }
+kept() { for n in web proxy radio; do checkpoint "${!n}" || return 1; done; }
 outage blackhole
 stays 15 "every checkpoint is there" kept
 outage_end

@@ -28,7 +28,7 @@ pid_of supervisor | xargs -r on_node kill -KILL
 stays 5 "every marked pod is served" served_now
 wait_for 90 "the supervisor to be restarted" pid_of supervisor
 outage_end
-wait_for 60 "the first link to go, or parents to be owned" eval 'observe owned | grep -q "^$web$" || ! is_active "$web"'
+wait_for 60 "the release of web" not is_active "$web"
 pid_of supervisor | xargs -r on_node kill -KILL
 hand_back
 settings RETENTION-
