@@ -87,10 +87,14 @@ pub struct Index {
 }
 
 impl Index {
-    /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked.
-    pub fn refresh(&mut self, store: &Store) -> Result<(), store::Error> {
+    /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked; one that is
+    /// `held` (its twin is on the node) stays known when it left the store.
+    pub fn refresh(&mut self, store: &Store, held: impl Fn(&str) -> bool) -> Result<(), store::Error> {
         let keys = store.keys()?;
-        self.known.retain(|key, known| !known.in_store || keys.contains(key));
+        self.known.retain(|key, known| {
+            known.in_store &= keys.contains(key);
+            known.in_store || held(key)
+        });
         for key in keys {
             let directory: PathBuf = store.directory().join("checkpoints").join(&key);
             let changed = fs::metadata(&directory).and_then(|metadata| metadata.modified()).ok();
@@ -150,10 +154,27 @@ pub fn pod_facts(
         facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
     }
     if let Some(agent) = agent {
-        facts.parent_ready = agent.ready.contains_key(key).into();
+        facts.parent_ready = is_ready(agent.ready.get(key), lists, namespace, name).into();
         facts.parent_gone = agent.gone.get(key).is_some_and(|uid| *uid == known.parent_uid);
     }
     facts
+}
+
+/// The agent's word counts for the very containers that run: a word from before the outage does not.
+fn is_ready(ready: Option<&Vec<String>>, lists: Option<&Lists>, namespace: &str, name: &str) -> bool {
+    let (Some(ready), Some(lists)) = (ready, lists) else { return false };
+    let parent = |sandbox: &&Sandbox| {
+        sandbox.ready && sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
+    };
+    lists.sandboxes.iter().filter(parent).any(|sandbox| {
+        let mut ids = ready.iter();
+        !ready.is_empty()
+            && ids.all(|id| {
+                lists.containers.iter().any(|container| {
+                    container.id == *id && container.sandbox == sandbox.id && container.state == State::Running
+                })
+            })
+    })
 }
 
 /// The name that the kubelet gives a static pod (pkg/kubelet/config/common.go).
@@ -271,6 +292,20 @@ mod tests {
             containers: vec![container("p", "app", State::Exited)],
         };
         assert_eq!(facts(Some(&lists), None).parent, Run::Stopped);
+    }
+
+    #[test]
+    fn the_agents_word_counts_for_the_containers_that_run_now() {
+        let mut lists = Lists {
+            sandboxes: vec![sandbox("p", "till", "parent", "api", true)],
+            containers: vec![container("p", "app", State::Running)],
+        };
+        lists.containers[0].id = "new".into();
+        let ready = |id: &str| is_ready(Some(&vec![id.to_owned()]), Some(&lists), "shop", "till");
+        assert!(ready("new"));
+        assert!(!ready("old"), "Ready by a word from before the outage");
+        assert!(!is_ready(Some(&Vec::new()), Some(&lists), "shop", "till"));
+        assert!(!is_ready(None, Some(&lists), "shop", "till"));
     }
 
     #[test]
