@@ -39,7 +39,10 @@ pub fn is_usable_without_secret(
         Some(Err(_)) => return Ok(false),
     };
     if let Some(record) = record {
-        return Ok(record.credential_mapping.get(repository).is_some_and(|credentials| credentials.node_pods_accessible));
+        return Ok(record
+            .credential_mapping
+            .get(repository)
+            .is_some_and(|credentials| credentials.node_pods_accessible));
     }
     if settings.pull_verification.as_deref().is_some_and(|policy| policy != "NeverVerifyPreloadedImages") {
         return Ok(false);
