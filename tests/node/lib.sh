@@ -163,14 +163,18 @@ compare_twins() {
 
 # hand_back: the API server answers; everything becomes as it was, and the client notices as little as possible
 hand_back() {
-  local answered n
+  local ended answered n
+  ended=$(now)
   outage_end
   wait_for 60 "the API server to answer" api_wait 1; answered=$(now)
   wait_for 150 "every parent to serve" parents_serve
-  local served_after; served_after=$(since "$answered")
+  local parents_after; parents_after=$(since "$answered")
   wait_for 180 "no trace of the twins" no_trace
-  say "parents serve $served_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
-  [ "${1:-}" = quiet ] || for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$answered") s"; done
+  say "parents serve $parents_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
+  if [ "${1:-}" != quiet ]; then
+    figure "API answers to every parent serving" "$parents_after s"
+    for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$ended") s"; done
+  fi
   wait_for 60 "every pod to be ready" pods_ready
   diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
   local mirrors; mirrors=$(kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.annotations.podcheckpointer\.io/checkpoint-of}{"\n"}{end}' | awk 'NF > 1')
