@@ -1,10 +1,13 @@
-//! What a checkpoint is: its format and digest ([`format`]), the twin made from it ([`twin`]), and where it is kept
-//! ([`store`], by way of the one function that writes what must last, [`write`]).
+//! What a checkpoint is: its format and digest ([`format`]), the twin made from it ([`twin`]), where it is kept
+//! ([`store`]), what is in force ([`run`]), and the one function by which all of them write ([`write`]).
 //!
 //! Nothing here talks to the API server, the kubelet or the runtime.
 
 pub mod format;
+pub mod run;
 pub mod store;
+#[cfg(test)]
+pub mod testing;
 pub mod twin;
 pub mod write;
 

@@ -1,0 +1,269 @@
+//! Flags and environment, read here and nowhere else, into validated settings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::names::{RUN_DIR, STATE_DIR};
+
+/// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
+#[derive(Debug, Parser)]
+#[command(name = "pod-checkpointer", version, about, propagate_version = true, max_term_width = 110)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines look.
+    #[arg(long, env = "POD_CHECKPOINTER_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the program can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Capture the marked pods of this node, install the supervisor, report (runs as a DaemonSet)
+    Agent(AgentArguments),
+    /// Observe, decide, activate and release (runs as a static pod)
+    Supervisor(SupervisorArguments),
+    /// Show what is captured on this node, what is active, and why not
+    Status(LookArguments),
+    /// Show one checkpoint, without the content of Secrets
+    Show(ShowArguments),
+    /// Verify every checkpoint of this node; exits with 3 when something is wrong
+    Verify(LookArguments),
+    /// Remove everything of ours from this node
+    Uninstall(UninstallArguments),
+    /// Print the custom resource definitions, or write them to a directory
+    Crd(CrdArguments),
+}
+
+/// Where things are on the node.
+#[derive(Args, Clone, Debug)]
+pub struct HostArguments {
+    /// Directory of the checkpoints
+    #[arg(long, env = "POD_CHECKPOINTER_STATE_DIR", default_value = STATE_DIR, value_name = "DIR", value_parser = absolute)]
+    pub state_dir: PathBuf,
+    /// Memory-backed directory of what is in force
+    #[arg(long, env = "POD_CHECKPOINTER_RUN_DIR", default_value = RUN_DIR, value_name = "DIR", value_parser = absolute)]
+    pub run_dir: PathBuf,
+    /// Where the host's root directory is [default: /proc/PARENT-PID/root in a container with the host's processes, else /]
+    #[arg(long, env = "POD_CHECKPOINTER_HOST_ROOT", value_name = "DIR", value_parser = absolute)]
+    pub host_root: Option<PathBuf>,
+    /// The kubelet's directory of static pod manifests [default: its staticPodPath, else /etc/kubernetes/manifests]
+    #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
+    pub manifest_dir: Option<PathBuf>,
+    /// The kubelet's root directory
+    #[arg(long, env = "POD_CHECKPOINTER_KUBELET_DIR", default_value = "/var/lib/kubelet", value_name = "DIR", value_parser = absolute)]
+    pub kubelet_dir: PathBuf,
+}
+
+/// What both parts need to know of their node.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// Name of this node
+    #[arg(long, env = "POD_CHECKPOINTER_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Socket of the container runtime [default: first that exists of unix:///run/containerd/containerd.sock,
+    /// unix:///run/crio/crio.sock]
+    #[arg(long, env = "POD_CHECKPOINTER_CRI_ENDPOINT", value_name = "unix://PATH", value_parser = endpoint)]
+    pub cri_endpoint: Option<PathBuf>,
+}
+
+impl NodeArguments {
+    /// `--node-name`, else `$NODE_NAME`.
+    pub fn node_name(&self) -> Result<String, Invalid> {
+        self.node_name
+            .clone()
+            .or_else(|| std::env::var("NODE_NAME").ok())
+            .filter(|name| !name.is_empty())
+            .ok_or(Invalid("--node-name (or NODE_NAME) must name this node"))
+    }
+}
+
+/// How the supervisor decides; the agent passes these on into its manifest.
+#[derive(Args, Clone, Debug)]
+pub struct DecisionArguments {
+    /// Silence of the API server before anything is activated; at least 3 probes must have failed
+    #[arg(long, env = "POD_CHECKPOINTER_ACTIVATION_DELAY", default_value = "3s", value_name = "TIME", value_parser = duration)]
+    pub activation_delay: Duration,
+    /// How often the API server is asked (250ms while something is active)
+    #[arg(long, env = "POD_CHECKPOINTER_PROBE_INTERVAL", default_value = "1s", value_name = "TIME", value_parser = positive)]
+    pub probe_interval: Duration,
+    /// How long the API server has to answer a probe
+    #[arg(long, env = "POD_CHECKPOINTER_PROBE_TIMEOUT", default_value = "1s", value_name = "TIME", value_parser = positive)]
+    pub probe_timeout: Duration,
+    /// Close the kubelet's own connections that wait on a silent API server while a pod waits to start
+    #[arg(long, env = "POD_CHECKPOINTER_UNSTICK_KUBELET", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub unstick_kubelet: bool,
+    /// API server to ask [default: what the agent recorded, the server of the kubelet's own kubeconfig]
+    #[arg(long, env = "POD_CHECKPOINTER_APISERVER", value_name = "URL")]
+    pub apiserver: Option<String>,
+    /// File with the CA of that API server
+    #[arg(long, env = "POD_CHECKPOINTER_APISERVER_CA", value_name = "FILE", requires = "apiserver", value_parser = absolute)]
+    pub apiserver_ca: Option<PathBuf>,
+}
+
+/// Of the agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArguments {
+    /// Of its node.
+    #[command(flatten)]
+    pub node: NodeArguments,
+    /// Passed on to the supervisor.
+    #[command(flatten)]
+    pub decision: DecisionArguments,
+    /// Kubeconfig to reach the API server with [default: in-cluster]
+    #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Image of the supervisor [default: that of the agent's own container]; empty: install no supervisor
+    #[arg(long, env = "POD_CHECKPOINTER_SUPERVISOR_IMAGE", value_name = "IMAGE")]
+    pub supervisor_image: Option<String>,
+    /// Namespaces whose marked pods are captured [default: all]
+    #[arg(long, env = "POD_CHECKPOINTER_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
+    pub namespaces: Vec<String>,
+    /// How long a checkpoint outlives its deleted parent when no successor was captured
+    #[arg(long, env = "POD_CHECKPOINTER_RETENTION", default_value = "60s", value_name = "TIME", value_parser = duration)]
+    pub retention: Duration,
+    /// Name of the agent's own pod (downward API)
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of the agent's own pod (downward API)
+    #[arg(long, env = "POD_NAMESPACE", hide = true, default_value = "pod-checkpointer")]
+    pub pod_namespace: String,
+}
+
+/// Of the supervisor.
+#[derive(Args, Clone, Debug)]
+pub struct SupervisorArguments {
+    /// Of its node.
+    #[command(flatten)]
+    pub node: NodeArguments,
+    /// How it decides.
+    #[command(flatten)]
+    pub decision: DecisionArguments,
+}
+
+/// Of the commands that only look.
+#[derive(Args, Clone, Debug)]
+pub struct LookArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// How the answer looks
+    #[arg(long, short, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// How an answer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
+}
+
+/// Of `show`.
+#[derive(Args, Clone, Debug)]
+pub struct ShowArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// Which pod
+    #[arg(value_name = "NAMESPACE/POD")]
+    pub pod: String,
+    /// Show the content of volumes and the environment as well
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// Of `uninstall`.
+#[derive(Args, Clone, Debug)]
+pub struct UninstallArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// Remove also while the agent still runs or twins serve in place of their parents
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Of `crd`.
+#[derive(Args, Clone, Debug)]
+pub struct CrdArguments {
+    /// Write one file a resource into this directory instead of printing
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// Settings that mean nothing; the text says what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub &'static str);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| "write a number with a unit, for example 250ms, 3s, 10m or 72h".to_owned())
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    if parsed < Duration::from_millis(10) { Err("must be at least 10ms".into()) } else { Ok(parsed) }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if path.is_absolute() && plain { Ok(path) } else { Err("must be an absolute path without `..`".into()) }
+}
+
+fn endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    absolute(path).map_err(|_| "must be unix:///path/to/socket".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_flag_is_said_with_what_to_write() {
+        for (flags, hint) in [
+            (vec!["--activation-delay", "soon"], "3s"),
+            (vec!["--probe-interval", "0s"], "10ms"),
+            (vec!["--state-dir", "here"], "absolute"),
+            (vec!["--cri-endpoint", "tcp://x"], "unix://"),
+            (vec!["--unheard-of"], "--unheard-of"),
+        ] {
+            let error =
+                Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+}

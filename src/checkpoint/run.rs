@@ -1,0 +1,181 @@
+//! The run directory: what is in force, in memory only, and gone after a reboot.
+//!
+//! ```text
+//! <run dir>/boot                 the boot it belongs to
+//! <run dir>/supervisor.lock
+//! <run dir>/active/<namespace>_<pod>.yaml
+//! <run dir>/volumes/<namespace>_<pod>/<twin uid>/<volume>/…
+//! <run dir>/agent.yaml           the agent's word: heartbeat, which parents are Ready
+//! <run dir>/status.yaml  outages.yaml
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::write;
+
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
+const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// Why the run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Clear text may be in memory only.
+    #[error("run directory {} is not memory-backed: mount a tmpfs there", .0.display())]
+    NotMemory(PathBuf),
+    /// Reading failed.
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// A file in it is not what we write.
+    #[error("cannot understand {}", .0.display())]
+    Syntax(PathBuf, #[source] serde_yaml::Error),
+    /// Writing failed.
+    #[error(transparent)]
+    Write(#[from] write::Error),
+}
+
+/// A run directory. `path` is where we reach it, `host_path` what the kubelet calls it.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    host_path: PathBuf,
+}
+
+impl RunDir {
+    /// The run directory at this real path, called `host_path` on the host. Looks at nothing yet.
+    pub fn new(path: impl Into<PathBuf>, host_path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), host_path: host_path.into() }
+    }
+
+    /// Makes it if need be, insists on memory, and empties it if it is of another boot.
+    pub fn open(&self, boot_id: &str) -> Result<(), Error> {
+        write::directory(&self.path)?;
+        let statfs = rustix::fs::statfs(&self.path).map_err(|error| Error::Read(self.path.clone(), error.into()))?;
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // the type differs between architectures
+        if !MEMORY.contains(&(statfs.f_type as i64)) {
+            return Err(Error::NotMemory(self.path.clone()));
+        }
+        let boot = self.path.join("boot");
+        let known = fs::read_to_string(&boot).unwrap_or_default();
+        if known.trim() != boot_id {
+            for entry in self.entries(&self.path)? {
+                // the lock is of a process that lives, or of none: never of another boot
+                if entry == "supervisor.lock" {
+                    continue;
+                }
+                let path = self.path.join(&entry);
+                if path.is_dir() && !path.is_symlink() {
+                    write::remove_tree(&path)?;
+                } else {
+                    write::remove(&path)?;
+                }
+            }
+            write::file(&boot, boot_id.as_bytes(), 0o600)?;
+        }
+        write::directory(&self.path.join("active"))?;
+        write::directory(&self.path.join("volumes"))?;
+        Ok(())
+    }
+
+    /// Where we reach it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the host calls it.
+    pub fn host_path(&self) -> &Path {
+        &self.host_path
+    }
+
+    /// The manifest in force of a pod.
+    pub fn active(&self, key: &str) -> PathBuf {
+        self.path.join("active").join(format!("{key}.yaml"))
+    }
+
+    /// What the link in the kubelet's directory points to.
+    pub fn link_target(&self, key: &str) -> PathBuf {
+        self.host_path.join("active").join(format!("{key}.yaml"))
+    }
+
+    /// Keys of the pods that have a manifest in force or unpacked files.
+    pub fn keys(&self) -> Result<Vec<String>, Error> {
+        let mut keys: Vec<String> = self
+            .entries(&self.path.join("active"))?
+            .iter()
+            .filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned))
+            .chain(self.entries(&self.path.join("volumes"))?)
+            .filter(|key| crate::checkpoint::store::check_key(key).is_ok())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// Removes all that a pod has here.
+    pub fn remove(&self, key: &str) -> Result<(), Error> {
+        write::remove(&self.active(key))?;
+        Ok(write::remove_tree(&self.path.join("volumes").join(key))?)
+    }
+
+    /// Reads one of the YAML files; `None`: it is not there.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_yaml::from_slice(&bytes).map(Some).map_err(|source| Error::Syntax(path, source)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Read(path, error)),
+        }
+    }
+
+    /// Writes one of the YAML files.
+    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let text = serde_yaml::to_string(value).map_err(|source| Error::Syntax(path.clone(), source))?;
+        Ok(write::file(&path, text.as_bytes(), 0o600)?)
+    }
+
+    fn entries(&self, directory: &Path) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Read(directory.to_owned(), source);
+        match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries
+                .map_err(failed)?
+                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory in memory, as every Linux has one.
+    fn memory() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    }
+
+    #[test]
+    fn one_on_a_disk_is_refused() {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
+        assert!(matches!(run.open("boot-1"), Err(Error::NotMemory(_))));
+    }
+
+    #[test]
+    fn one_of_another_boot_is_emptied_and_one_of_this_boot_is_kept() {
+        let directory = memory();
+        let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
+        run.open("boot-1").unwrap();
+        fs::write(run.active("shop_till"), "{}").unwrap();
+        fs::create_dir_all(run.path().join("volumes/shop_other/uid")).unwrap();
+        run.open("boot-1").unwrap();
+        assert_eq!(run.keys().unwrap(), ["shop_other", "shop_till"]);
+        run.open("boot-2").unwrap();
+        assert!(run.keys().unwrap().is_empty());
+    }
+}

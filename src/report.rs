@@ -1,0 +1,138 @@
+//! What the two parts tell each other and the command line through files in the run directory.
+//!
+//! Times are milliseconds of the boot-time clock; the run directory never outlives its boot.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::contact::Class;
+
+/// `agent.yaml`, written by the agent: it lives, and these parents are Ready by the API server's word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentWord {
+    /// When the agent last wrote it.
+    pub heartbeat: u64,
+    /// Ids of the running containers (without `containerd://` or the like) of each marked parent that is Ready, by
+    /// `<namespace>_<pod>`. The ids tell a word of now from one of before an outage.
+    pub ready: BTreeMap<String, Vec<String>>,
+    /// UID of each parent that the API server says, for that very UID, is gone.
+    pub gone: BTreeMap<String, String>,
+    /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
+    pub refused: BTreeMap<String, Vec<String>>,
+}
+
+/// Name of the file with [`AgentWord`].
+pub const AGENT: &str = "agent.yaml";
+/// Name of the file with [`Status`].
+pub const STATUS: &str = "status.yaml";
+/// Name of the file with [`Outages`].
+pub const OUTAGES: &str = "outages.yaml";
+
+/// `status.yaml`, written by the supervisor when something in it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Status {
+    /// Program and version.
+    pub written_by: String,
+    /// Contact with the API server; none: not asked yet.
+    pub contact: Option<ContactReport>,
+    /// What the supervisor could not learn or do, each with what to do about it.
+    pub problems: Vec<String>,
+    /// Its checkpoints.
+    pub pods: Vec<PodReport>,
+}
+
+/// Contact with the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContactReport {
+    /// Its class.
+    pub class: Class,
+    /// Since when.
+    pub since: u64,
+}
+
+/// Phase of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Phase {
+    /// Nothing of it runs.
+    #[default]
+    Inactive,
+    /// Its twin is linked.
+    Active,
+    /// Its twin serves on until the parent has taken over.
+    Released,
+    /// It should be active and cannot.
+    Blocked,
+}
+
+/// One checkpoint as the supervisor sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodReport {
+    /// Namespace of the parent.
+    pub namespace: String,
+    /// Name of the parent.
+    pub name: String,
+    /// UID of the parent.
+    pub parent_uid: String,
+    /// Phase.
+    pub phase: Phase,
+    /// Why it is blocked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// UID of the twin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twin_uid: Option<String>,
+}
+
+/// `outages.yaml`, written by the supervisor: what it did in each outage of this boot, oldest first, the last 20.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Outages {
+    /// The outages in which something was activated.
+    pub outages: Vec<Outage>,
+}
+
+/// One outage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Outage {
+    /// When contact was lost.
+    pub from: u64,
+    /// The same on the wall clock, RFC 3339.
+    pub from_wall: String,
+    /// When the API server answered again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// The same on the wall clock, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_wall: Option<String>,
+    /// What was done for each pod, by `<namespace>_<pod>`.
+    pub pods: BTreeMap<String, PodOutage>,
+}
+
+/// What was done for one pod in one outage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodOutage {
+    /// UID of the parent.
+    pub parent_uid: String,
+    /// The twin was linked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activated: Option<u64>,
+    /// All its containers ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<u64>,
+    /// Its link was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<u64>,
+    /// The parent ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<u64>,
+}
