@@ -6,3 +6,4 @@ pub mod checkpoint;
 pub mod names;
 pub mod node;
 pub mod report;
+pub mod supervisor;

@@ -14,8 +14,9 @@ use crate::node::contact::Class;
 pub struct AgentWord {
     /// When the agent last wrote it.
     pub heartbeat: u64,
-    /// UID of each marked parent that is Ready, by `<namespace>_<pod>`.
-    pub ready: BTreeMap<String, String>,
+    /// Ids of the running containers (without `containerd://` or the like) of each marked parent that is Ready, by
+    /// `<namespace>_<pod>`. The ids tell a word of now from one of before an outage.
+    pub ready: BTreeMap<String, Vec<String>>,
     /// UID of each parent that the API server says, for that very UID, is gone.
     pub gone: BTreeMap<String, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.

@@ -4,8 +4,19 @@
 //! without any volume. Links on the host are absolute in the host's own view, so they are followed here, not by the
 //! kernel, which would look them up in the container's root.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixStream;
+
+/// Links that one look-up may follow, as many as the kernel (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+/// Longest path of a unix socket, without the ending NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Where the host's root directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,17 +30,182 @@ impl HostRoot {
 
     /// `/proc/<parent pid>/root` when the parent is in another mount namespace (we run in a container with the host's
     /// processes), else `/`.
+    ///
+    /// A parent that is in another process namespace has no id here (getppid(2) says 0): then there is no way to the
+    /// host, and `/` is what the container was given. A parent whose namespace may not be read is an error: guessing `/`
+    /// would make the container's own empty directories look like a host without checkpoints.
     pub fn detect() -> io::Result<Self> {
-        todo!("node helper")
+        let Some(parent) = rustix::process::getppid() else { return Ok(Self::new("/")) };
+        let parent = parent.as_raw_nonzero();
+        let ours = std::fs::read_link("/proc/self/ns/mnt").map_err(|error| explain(&error, "/proc/self/ns/mnt"))?;
+        let link = format!("/proc/{parent}/ns/mnt");
+        let theirs = std::fs::read_link(&link)
+            .map_err(|error| explain(&error, &format!("{link} (needs the capability SYS_PTRACE)")))?;
+        Ok(Self::new(if ours == theirs { "/".to_owned() } else { format!("/proc/{parent}/root") }))
     }
 
     /// The real path of a host path, every link followed inside the root; parts that do not exist are kept as they are.
-    pub fn resolve(&self, _path: impl AsRef<Path>) -> io::Result<PathBuf> {
-        todo!("node helper")
+    /// A relative path begins at the root; `..` never leaves it.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let path = path.as_ref();
+        let mut pending = parts(path);
+        let mut real: Vec<OsString> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = pending.pop() {
+            if part == ".." {
+                real.pop();
+                continue;
+            }
+            real.push(part);
+            let target = match std::fs::read_link(self.under(&real)) {
+                Ok(target) => target,
+                // Not a link, or nothing there. A file where a directory should be is for whoever opens the path.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(explain(&error, &self.under(&real).to_string_lossy())),
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(io::Error::from(rustix::io::Errno::LOOP));
+            }
+            if target.is_absolute() {
+                real.clear();
+            } else {
+                real.pop();
+            }
+            pending.extend(parts(&target));
+        }
+        Ok(self.under(&real))
     }
 
     /// The root directory itself.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    fn under(&self, parts: &[OsString]) -> PathBuf {
+        let mut path = self.0.clone();
+        path.extend(parts);
+        path
+    }
+}
+
+/// Connects to a unix socket, also where its path is too long for an address, as one below `/proc/<pid>/root` may be: the
+/// directory is opened, and the socket addressed through it.
+pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    if socket.as_os_str().as_bytes().len() <= MAX_SOCKET_PATH {
+        return UnixStream::connect(socket).await;
+    }
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    UnixStream::connect(Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)).await
+}
+
+/// The parts of a path as a stack, the first on top.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(part) => Some(part.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+        })
+        .collect()
+}
+
+fn explain(error: &io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot read the link {what}: {error}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, HostRoot) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(directory.path());
+        (directory, root)
+    }
+
+    #[test]
+    fn an_absolute_link_is_followed_inside_the_root() {
+        let (directory, root) = root();
+        std::fs::create_dir_all(directory.path().join("data/kubelet")).unwrap();
+        std::fs::create_dir_all(directory.path().join("var/lib")).unwrap();
+        symlink("/data/kubelet", directory.path().join("var/lib/kubelet")).unwrap();
+        assert_eq!(root.resolve("/var/lib/kubelet/pods").unwrap(), directory.path().join("data/kubelet/pods"));
+    }
+
+    #[test]
+    fn a_relative_link_is_followed_from_where_it_is() {
+        let (directory, root) = root();
+        std::fs::create_dir_all(directory.path().join("run")).unwrap();
+        std::fs::create_dir_all(directory.path().join("var")).unwrap();
+        symlink("../run", directory.path().join("var/run")).unwrap();
+        assert_eq!(root.resolve("var/run/crio/crio.sock").unwrap(), directory.path().join("run/crio/crio.sock"));
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_root() {
+        let (directory, root) = root();
+        symlink("../../../../etc", directory.path().join("escape")).unwrap();
+        assert_eq!(root.resolve("/../../etc/passwd").unwrap(), directory.path().join("etc/passwd"));
+        assert_eq!(root.resolve("/escape/passwd").unwrap(), directory.path().join("etc/passwd"));
+    }
+
+    #[test]
+    fn a_loop_of_links_is_an_error() {
+        let (directory, root) = root();
+        symlink("/b", directory.path().join("a")).unwrap();
+        symlink("/a", directory.path().join("b")).unwrap();
+        let error = root.resolve("/a/file").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+    }
+
+    #[test]
+    fn a_chain_of_as_many_links_as_the_kernel_follows_is_followed() {
+        let (directory, root) = root();
+        for i in 0..MAX_LINKS {
+            symlink(format!("l{}", i + 1), directory.path().join(format!("l{i}"))).unwrap();
+        }
+        assert_eq!(root.resolve("/l0").unwrap(), directory.path().join(format!("l{MAX_LINKS}")));
+    }
+
+    #[test]
+    fn what_does_not_exist_keeps_its_name() {
+        let (directory, root) = root();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        assert_eq!(root.resolve("/no/./such").unwrap(), directory.path().join("no/such"));
+        assert_eq!(root.resolve("/file/below").unwrap(), directory.path().join("file/below"));
+        assert_eq!(root.resolve("/").unwrap(), directory.path());
+    }
+
+    #[test]
+    fn a_parent_in_our_own_mount_namespace_means_that_we_are_on_the_host() {
+        assert_eq!(HostRoot::detect().unwrap(), HostRoot::new("/"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_reached_however_long_its_path() {
+        let (directory, _) = root();
+        let deep = directory.path().join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&deep).unwrap();
+        // A socket cannot be bound at a long path either: bound at a short one, and moved.
+        let short = directory.path().join("s");
+        let _listener = tokio::net::UnixListener::bind(&short).unwrap();
+        std::fs::rename(short, deep.join("kubelet.sock")).unwrap();
+        connect(&deep.join("kubelet.sock")).await.unwrap();
+        assert_eq!(connect(&deep.join("none.sock")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

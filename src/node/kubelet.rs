@@ -1,15 +1,24 @@
 //! The kubelet: which pods it owns (pod-resources socket, which needs no API server), and how it was started.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
+use crate::node::proto::podresources::ListPodResourcesRequest;
+use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 
 /// What the kubelet process that answered manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {
-    /// Process id of the kubelet (peer of the socket).
+    /// Process id of the kubelet: who listens on the socket. 0 from within another process namespace.
     pub pid: u32,
     /// Namespace and name of every pod it owns; a static pod's name ends in `-<node name>`.
     pub pods: BTreeSet<(String, String)>,
@@ -35,19 +44,37 @@ pub enum Error {
 /// A client of the pod-resources socket (k8s.io/kubelet, pkg/apis/podresources/v1).
 #[derive(Clone, Debug)]
 pub struct Kubelet {
-    socket: PathBuf,
+    connection: Connection,
     limit: Duration,
 }
 
 impl Kubelet {
     /// A client of this socket (`<kubelet dir>/pod-resources/kubelet.sock`), each call within this limit.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { socket, limit }
+        Self { connection: Connection::new(socket), limit }
     }
 
     /// The pods that this kubelet process owns.
     pub async fn owned(&self) -> Result<Owned, Error> {
-        todo!("node helper {:?} {:?}", self.socket, self.limit)
+        let answer = self.connection.call(self.limit, async |link| {
+            let mut client = PodResourcesListerClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            Ok((link.pid, client.list(ListPodResourcesRequest {}).await?.into_inner()))
+        });
+        let socket = || self.connection.socket().to_owned();
+        match answer.await {
+            Ok((pid, list)) => {
+                let pods = list.pod_resources.into_iter().map(|pod| (pod.namespace, pod.name)).collect();
+                Ok(Owned { pid, pods })
+            }
+            Err(Fault::Unreachable(source))
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                Err(Error::Down(socket(), source))
+            }
+            Err(Fault::Unreachable(source)) => Err(Error::Silent(socket(), source.into())),
+            Err(Fault::Broken(status) | Fault::Status(status)) => Err(Error::Silent(socket(), status)),
+            Err(Fault::TimedOut) => Err(Error::Silent(socket(), io::Error::from(io::ErrorKind::TimedOut).into())),
+        }
     }
 }
 
@@ -69,8 +96,190 @@ pub struct Settings {
 }
 
 /// Reads how the kubelet with this process id was started.
-pub fn settings(_root: &HostRoot, _pid: u32) -> Result<Settings, Error> {
-    todo!("node helper")
+///
+/// Of a kubelet within another program (k3s, kubelite) the command line tells little: what it does not tell is `None`.
+pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let line = process.join("cmdline");
+    let line = std::fs::read(&line).map_err(|source| Error::Configuration(line, source.into()))?;
+    let arguments: Vec<_> =
+        line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect();
+    let flags = flags(&arguments);
+    if [&flags.config, &flags.config_dir, &flags.root_dir, &flags.kubeconfig, &flags.static_pod_path]
+        .into_iter()
+        .flatten()
+        .any(|path| path.is_relative())
+    {
+        let link = process.join("cwd");
+        let directory = std::fs::read_link(&link).map_err(|source| Error::Configuration(link, source.into()))?;
+        return configure(root, flags, &directory);
+    }
+    configure(root, flags, Path::new("/"))
+}
+
+/// The flags that matter here (cmd/kubelet/app/options/options.go).
+#[derive(Debug, Default)]
+struct Flags {
+    config: Option<PathBuf>,
+    config_dir: Option<PathBuf>,
+    root_dir: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+    static_pod_path: Option<PathBuf>,
+    runtime_endpoint: Option<String>,
+    feature_gates: BTreeMap<String, bool>,
+}
+
+/// Reads the flags in the ways that pflag takes them: `--flag=value`, `--flag value`, `_` for `-`, the last one counts,
+/// and nothing after `--`. An empty value is the default.
+fn flags(arguments: &[String]) -> Flags {
+    let mut flags = Flags::default();
+    let mut arguments = arguments.iter().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            break;
+        }
+        let Some(flag) = argument.strip_prefix("--") else { continue };
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+        let name = name.replace('_', "-");
+        let mut value = || value.clone().or_else(|| arguments.next().cloned()).filter(|value| !value.is_empty());
+        match name.as_str() {
+            "config" => flags.config = value().map(PathBuf::from),
+            "config-dir" => flags.config_dir = value().map(PathBuf::from),
+            "root-dir" => flags.root_dir = value().map(PathBuf::from),
+            "kubeconfig" => flags.kubeconfig = value().map(PathBuf::from),
+            "pod-manifest-path" => flags.static_pod_path = value().map(PathBuf::from),
+            "container-runtime-endpoint" => flags.runtime_endpoint = value(),
+            "feature-gates" => {
+                flags.feature_gates.extend(value().iter().flat_map(|gates| gates.split(',')).filter_map(|gate| {
+                    let (name, value) = gate.split_once('=')?;
+                    Some((name.trim().to_owned(), value.trim().parse().ok()?))
+                }));
+            }
+            _ => {}
+        }
+    }
+    flags
+}
+
+/// Flags over drop-ins over the file.
+fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings, Error> {
+    // Joining an absolute path gives just that path.
+    let absolute = |path: PathBuf| directory.join(path);
+    let mut merged = Value::Null;
+    if let Some(file) = flags.config.map(absolute) {
+        merged = read_configuration(root, &file)?;
+        // Only in this file the kubelet takes a relative path from where the file is (pkg/kubelet/kubeletconfig/configfiles).
+        if let (Some(Value::String(path)), Some(parent)) = (merged.get_mut("staticPodPath"), file.parent())
+            && !path.is_empty()
+        {
+            *path = parent.join(&*path).to_string_lossy().into_owned();
+        }
+    }
+    if let Some(drop_ins) = flags.config_dir.map(absolute) {
+        for file in drop_in_files(root, &drop_ins).map_err(|source| Error::Configuration(drop_ins, source.into()))? {
+            merge(&mut merged, read_configuration(root, &file)?);
+        }
+    }
+    let Configuration {
+        static_pod_path,
+        container_runtime_endpoint,
+        image_pull_credentials_verification_policy,
+        preloaded_images_verification_allowlist,
+        feature_gates,
+    } = if merged.is_null() {
+        Configuration::default()
+    } else {
+        serde_json::from_value(merged)
+            .map_err(|source| Error::Configuration("KubeletConfiguration".into(), source.into()))?
+    };
+    let feature_gates = feature_gates.unwrap_or_default();
+    let ensures_secrets = flags.feature_gates.get(ENSURE_SECRET_PULLED).or(feature_gates.get(ENSURE_SECRET_PULLED));
+    Ok(Settings {
+        root_dir: flags.root_dir.map(absolute),
+        static_pod_path: flags.static_pod_path.or(filled(static_pod_path).map(PathBuf::from)).map(absolute),
+        runtime_endpoint: flags.runtime_endpoint.or(filled(container_runtime_endpoint)),
+        kubeconfig: flags.kubeconfig.map(absolute),
+        // With the gate off the kubelet keeps no records and looks at none.
+        pull_verification: if ensures_secrets == Some(&false) {
+            Some("NeverVerify".to_owned())
+        } else {
+            filled(image_pull_credentials_verification_policy)
+        },
+        pull_allowlist: preloaded_images_verification_allowlist.unwrap_or_default(),
+    })
+}
+
+/// The gate behind `imagePullCredentialsVerificationPolicy` (pkg/features/kube_features.go).
+const ENSURE_SECRET_PULLED: &str = "KubeletEnsureSecretPulledImages";
+
+/// What matters of a `KubeletConfiguration` (k8s.io/kubelet, config/v1beta1/types.go).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Configuration {
+    static_pod_path: Option<String>,
+    container_runtime_endpoint: Option<String>,
+    image_pull_credentials_verification_policy: Option<String>,
+    preloaded_images_verification_allowlist: Option<Vec<String>>,
+    feature_gates: Option<BTreeMap<String, bool>>,
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// A configuration file as JSON; null if it is of another kind, as what k3s is given with `--config`.
+fn read_configuration(root: &HostRoot, file: &Path) -> Result<Value, Error> {
+    let value: Value = read_yaml(root, file)?;
+    let is_configuration = value.get("kind").and_then(Value::as_str) == Some("KubeletConfiguration");
+    Ok(if is_configuration { value } else { Value::Null })
+}
+
+fn read_yaml<T: for<'de> Deserialize<'de>>(root: &HostRoot, file: &Path) -> Result<T, Error> {
+    let text = read(root, file).map_err(|source| Error::Configuration(file.to_owned(), source.into()))?;
+    serde_yaml::from_slice(&text).map_err(|source| Error::Configuration(file.to_owned(), source.into()))
+}
+
+fn read(root: &HostRoot, file: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(root.resolve(file)?)
+}
+
+/// Every `*.conf` below a directory in the order of Go's `filepath.WalkDir`: by name, a directory in its name's place.
+fn drop_in_files(root: &HostRoot, directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = std::fs::read_dir(root.resolve(directory)?)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = directory.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            files.extend(drop_in_files(root, &path)?);
+        } else if path.extension() == Some(OsStr::new("conf")) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// A JSON merge patch (RFC 7396).
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        // A drop-in that is no object was of another kind.
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(&key);
+            }
+            Value::Object(_) => merge(target.entry(key).or_insert(Value::Null), value),
+            value => {
+                target.insert(key, value);
+            }
+        }
+    }
 }
 
 /// An API server as a kubeconfig names it.
@@ -87,6 +296,65 @@ pub struct Server {
 }
 
 /// The server of the current context of a kubeconfig (a host path).
-pub fn server(_root: &HostRoot, _kubeconfig: &std::path::Path) -> Result<Server, Error> {
-    todo!("node helper")
+///
+/// A certificate given in place goes before one in a file, and a relative file is beside the kubeconfig
+/// (k8s.io/client-go, tools/clientcmd). Without any, `ca` is empty.
+pub fn server(root: &HostRoot, kubeconfig: &Path) -> Result<Server, Error> {
+    let Kubeconfig { current_context, contexts, clusters } = read_yaml(root, kubeconfig)?;
+    let none = || Error::NoServer(kubeconfig.to_owned());
+    let context = contexts.into_iter().find(|context| context.name == current_context).ok_or_else(none)?;
+    let cluster = clusters.into_iter().find(|cluster| cluster.name == context.context.cluster).ok_or_else(none)?;
+    let cluster = cluster.cluster;
+    let url = filled(cluster.server).ok_or_else(none)?;
+    let wrong = |source| Error::Configuration(kubeconfig.to_owned(), source);
+    let ca = if let Some(data) = filled(cluster.certificate_authority_data) {
+        let data: String = data.split_whitespace().collect();
+        base64::engine::general_purpose::STANDARD.decode(data).map_err(|source| wrong(source.into()))?
+    } else if let Some(file) = filled(cluster.certificate_authority) {
+        let file = kubeconfig.parent().unwrap_or(Path::new("/")).join(file);
+        read(root, &file).map_err(|source| Error::Configuration(file, source.into()))?
+    } else {
+        Vec::new()
+    };
+    let ca = String::from_utf8(ca).map_err(|source| wrong(source.into()))?;
+    Ok(Server { url, ca, tls_name: filled(cluster.tls_server_name), proxy: filled(cluster.proxy_url) })
+}
+
+/// What matters of a kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1/types.go).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kubeconfig {
+    #[serde(default)]
+    current_context: String,
+    #[serde(default)]
+    contexts: Vec<NamedContext>,
+    #[serde(default)]
+    clusters: Vec<NamedCluster>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedContext {
+    name: String,
+    context: Context,
+}
+
+#[derive(Debug, Deserialize)]
+struct Context {
+    cluster: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedCluster {
+    name: String,
+    cluster: Cluster,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    server: Option<String>,
+    certificate_authority: Option<String>,
+    certificate_authority_data: Option<String>,
+    tls_server_name: Option<String>,
+    proxy_url: Option<String>,
 }

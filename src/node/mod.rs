@@ -1,15 +1,19 @@
 //! The node as seen: its files ([`host`]), clocks ([`clock`]), the kubelet ([`kubelet`]), the container runtime
 //! ([`runtime`]), what the kubelet thinks of images ([`images`]), contact with the API server ([`contact`], with names
-//! looked up by [`resolve`]) and the kubelet's own sockets ([`sockets`]).
+//! looked up by [`resolve`]), the agent's client of it ([`api`]) and the kubelet's own sockets ([`sockets`]).
 //!
 //! Everything here asks; only [`runtime`] and [`sockets`] also act. Nothing here decides. Every wait has a time limit, and
 //! what could not be learned is an error, never an empty answer.
 
+pub mod api;
 pub mod clock;
 pub mod contact;
+mod grpc;
 pub mod host;
 pub mod images;
 pub mod kubelet;
+#[doc(hidden)]
+pub mod proto;
 pub mod resolve;
 pub mod runtime;
 pub mod sockets;

@@ -4,12 +4,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tonic::Code;
+
+use crate::node::grpc::{Connection, Fault, Link, MAX_MESSAGE};
+use crate::node::proto::runtime as cri;
+use cri::image_service_client::ImageServiceClient;
+use cri::runtime_service_client::RuntimeServiceClient;
+
+/// Label of the kubelet on every container (k8s.io/kubelet, pkg/types/labels.go).
+const POD_UID: &str = "io.kubernetes.pod.uid";
+
 /// Why the runtime could not be asked, or would not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens, or the connection broke.
     #[error("cannot reach the container runtime at {}", .0.display())]
-    Connect(PathBuf, #[source] tonic::transport::Error),
+    Connect(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The call took longer than it may.
     #[error("the container runtime at {} did not answer {call} within {limit:?}", .socket.display())]
     TimedOut {
@@ -112,58 +122,192 @@ pub struct Detail {
 /// A client of one runtime. Cheap to clone; connects at the first call and again after a failure.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    socket: PathBuf,
+    connection: Connection,
     limit: Duration,
 }
 
 impl Runtime {
     /// A client of the runtime at this socket, each call within this limit.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { socket, limit }
+        Self { connection: Connection::new(socket), limit }
     }
 
     /// Which runtime it is.
     pub async fn version(&self) -> Result<Version, Error> {
-        todo!("node helper {:?} {:?}", self.socket, self.limit)
+        let answer = self
+            .call("Version", self.limit, async |link| {
+                let request = cri::VersionRequest { version: "v1".to_owned() };
+                Ok(runtime(link).version(request).await?.into_inner())
+            })
+            .await?;
+        Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
     }
 
     /// Every sandbox, also those that are not ready.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, Error> {
-        todo!("node helper")
+        let answer = self
+            .call("ListPodSandbox", self.limit, async |link| {
+                Ok(runtime(link).list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.into_inner())
+            })
+            .await?;
+        Ok(answer.items.into_iter().map(Sandbox::from).collect())
     }
 
     /// Every container, also those that ended.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
-        todo!("node helper")
+        self.list_containers(cri::ContainerFilter::default()).await
     }
 
     /// The containers of one pod, by UID (a filter of the runtime's).
-    pub async fn containers_of(&self, _pod_uid: &str) -> Result<Vec<Container>, Error> {
-        todo!("node helper")
+    pub async fn containers_of(&self, pod_uid: &str) -> Result<Vec<Container>, Error> {
+        let label_selector = BTreeMap::from([(POD_UID.to_owned(), pod_uid.to_owned())]);
+        self.list_containers(cri::ContainerFilter { label_selector, ..Default::default() }).await
     }
 
     /// Verbose status of one container; `None`: it is gone.
-    pub async fn detail(&self, _container: &str) -> Result<Option<Detail>, Error> {
-        todo!("node helper")
+    pub async fn detail(&self, container: &str) -> Result<Option<Detail>, Error> {
+        const CALL: &str = "ContainerStatus";
+        let answer = self.call(CALL, self.limit, async |link| {
+            let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: true };
+            Ok(runtime(link).container_status(request).await?.into_inner())
+        });
+        let Some(answer) = none_if_gone(answer.await)? else { return Ok(None) };
+        let Some(status) = answer.status else { return Ok(None) };
+        // Not JSON is not the same as nothing told: an empty environment must not be read from it.
+        let info = match answer.info.get("info") {
+            None => serde_json::Value::Null,
+            Some(text) => serde_json::from_str(text).map_err(|error| Error::Refused {
+                call: CALL,
+                status: Box::new(tonic::Status::data_loss(format!("verbose info is not JSON: {error}"))),
+            })?,
+        };
+        Ok(Some(Detail {
+            state: state(status.state),
+            image_id: first_filled([status.image_id, status.image_ref]),
+            started: status.started_at,
+            info,
+        }))
     }
 
     /// The id of an image if it is on the node; `None`: it is not.
-    pub async fn image(&self, _reference: &str) -> Result<Option<String>, Error> {
-        todo!("node helper")
+    pub async fn image(&self, reference: &str) -> Result<Option<String>, Error> {
+        let answer = self.call("ImageStatus", self.limit, async |link| {
+            let image = cri::ImageSpec { image: reference.to_owned(), ..Default::default() };
+            let request = cri::ImageStatusRequest { image: Some(image), verbose: false };
+            let mut client = ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            Ok(client.image_status(request).await?.into_inner())
+        });
+        let image = none_if_gone(answer.await)?.and_then(|answer| answer.image);
+        Ok(image.map(|image| image.id).filter(|id| !id.is_empty()))
     }
 
     /// Stops a container, which gets this long to end by itself; gone already is success. The call may take that long.
-    pub async fn stop_container(&self, _container: &str, _grace: Duration) -> Result<(), Error> {
-        todo!("node helper")
+    pub async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), Error> {
+        let timeout = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
+        let answer = self.call("StopContainer", self.limit.saturating_add(grace), async |link| {
+            let request = cri::StopContainerRequest { container_id: container.to_owned(), timeout };
+            runtime(link).stop_container(request).await
+        });
+        none_if_gone(answer.await).map(|_| ())
     }
 
     /// Stops a sandbox, its network and port mappings; gone already is success.
-    pub async fn stop_sandbox(&self, _sandbox: &str) -> Result<(), Error> {
-        todo!("node helper")
+    pub async fn stop_sandbox(&self, sandbox: &str) -> Result<(), Error> {
+        let answer = self.call("StopPodSandbox", self.limit, async |link| {
+            let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+            runtime(link).stop_pod_sandbox(request).await
+        });
+        none_if_gone(answer.await).map(|_| ())
     }
 
     /// Removes a stopped sandbox with its containers' records; gone already is success.
-    pub async fn remove_sandbox(&self, _sandbox: &str) -> Result<(), Error> {
-        todo!("node helper")
+    pub async fn remove_sandbox(&self, sandbox: &str) -> Result<(), Error> {
+        let answer = self.call("RemovePodSandbox", self.limit, async |link| {
+            let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+            runtime(link).remove_pod_sandbox(request).await
+        });
+        none_if_gone(answer.await).map(|_| ())
+    }
+
+    async fn list_containers(&self, filter: cri::ContainerFilter) -> Result<Vec<Container>, Error> {
+        let answer = self
+            .call("ListContainers", self.limit, async |link| {
+                let request = cri::ListContainersRequest { filter: Some(filter.clone()) };
+                Ok(runtime(link).list_containers(request).await?.into_inner())
+            })
+            .await?;
+        Ok(answer.containers.into_iter().map(Container::from).collect())
+    }
+
+    async fn call<T>(
+        &self,
+        call: &'static str,
+        limit: Duration,
+        ask: impl AsyncFn(Link) -> Result<T, tonic::Status>,
+    ) -> Result<T, Error> {
+        let socket = || self.connection.socket().to_owned();
+        self.connection.call(limit, ask).await.map_err(|fault| match fault {
+            Fault::Unreachable(source) => Error::Connect(socket(), source.into()),
+            Fault::Broken(source) => Error::Connect(socket(), source),
+            Fault::TimedOut => Error::TimedOut { socket: socket(), call, limit },
+            Fault::Status(status) => Error::Refused { call, status },
+        })
+    }
+}
+
+fn runtime(link: Link) -> RuntimeServiceClient<tonic::transport::Channel> {
+    RuntimeServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// What is gone is no failure to whoever asks for it or wants it gone.
+fn none_if_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Error::Refused { status, .. }) if status.code() == Code::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn first_filled<const N: usize>(texts: [String; N]) -> String {
+    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+/// A state that our copy of the protocol has no name for is unknown, not the protocol's first one.
+fn state(number: i32) -> State {
+    match cri::ContainerState::try_from(number) {
+        Ok(cri::ContainerState::ContainerCreated) => State::Created,
+        Ok(cri::ContainerState::ContainerRunning) => State::Running,
+        Ok(cri::ContainerState::ContainerExited) => State::Exited,
+        Ok(cri::ContainerState::ContainerUnknown) | Err(_) => State::Unknown,
+    }
+}
+
+impl From<cri::PodSandbox> for Sandbox {
+    fn from(sandbox: cri::PodSandbox) -> Self {
+        let cri::PodSandbox { id, metadata, state, created_at, annotations } = sandbox;
+        let cri::PodSandboxMetadata { name, uid, namespace, attempt } = metadata.unwrap_or_default();
+        let ready = state == i32::from(cri::PodSandboxState::SandboxReady);
+        Self { id, namespace, name, uid, attempt, ready, created: created_at, annotations }
+    }
+}
+
+impl From<cri::Container> for Container {
+    fn from(container: cri::Container) -> Self {
+        let cri::Container { id, pod_sandbox_id, metadata, image, image_ref, state: number, created_at: _, mut labels, image_id } =
+            container;
+        let cri::ContainerMetadata { name, attempt } = metadata.unwrap_or_default();
+        let cri::ImageSpec { image, user_specified_image } = image.unwrap_or_default();
+        Self {
+            id,
+            sandbox: pod_sandbox_id,
+            pod_uid: labels.remove(POD_UID).unwrap_or_default(),
+            name,
+            attempt,
+            state: state(number),
+            // The kubelet hands the runtime the image's id, and beside it what the pod says (since CRI v0.29).
+            image: first_filled([user_specified_image, image]),
+            image_id: first_filled([image_id, image_ref]),
+        }
     }
 }

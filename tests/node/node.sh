@@ -38,7 +38,7 @@ child_of() { local child; read -r child _ <"/proc/$1/task/$1/children" || [ -n "
 alive() { [ -e "$dir/$1.pid" ] && kill -0 "$(<"$dir/$1.pid")" 2>/dev/null; }
 kill_wait() { # PID: gone for good, whatever it was
   kill -KILL "$1" 2>/dev/null || return 0
-  until_ok 20 eval "! kill -0 $1 || grep -q '^State:.Z' /proc/$1/status"
+  until_ok 20 eval "! kill -0 $1"
 }
 
 start() { # NAME COMMAND…: a process of the site
@@ -46,12 +46,14 @@ start() { # NAME COMMAND…: a process of the site
   alive "$what" && return
   setsid "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
   echo $! >"$dir/$what.pid"
+  disown
 }
 stop() { if alive "$1"; then kill_wait "$(<"$dir/$1.pid")"; fi; rm -f "$dir/$1.pid"; }
 on_node() { nsenter --target "$(<"$dir/node.pid")" --all -- "$@"; }
 start_on_node() { # NAME COMMAND…
   local what=$1; shift
   nsenter --target "$(<"$dir/node.pid")" --all -- setsid "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
+  disown
 }
 
 certificate() { # NAME SUBJECT
@@ -152,6 +154,7 @@ boot() {
   cgroups | xargs mkdir -p
   setsid unshare --mount --net --pid --uts --ipc --fork --kill-child --mount-proc "$here/node.sh" init >>"$dir/log/init.log" 2>&1 </dev/null &
   unshare=$!
+  disown
   until_ok 5 child_of $unshare || die "the node's first process did not start: $(tail -3 "$dir/log/init.log")"
   pid=$(child_of $unshare); echo "$pid" >"$dir/node.pid"
   until_ok 5 test -e "/proc/$pid/root/run/init-done" || die "the node did not start: $(tail -3 "$dir/log/init.log")"
@@ -177,22 +180,30 @@ kubelet_stop() { on_node pkill -KILL -x kubelet || true; until_ok 10 eval '! on_
 power_off() {
   if alive node; then kill_wait "$(<"$dir/node.pid")"; fi
   rm -f "$dir/node.pid"
+  ip link delete site0 2>/dev/null || true     # the kernel takes its time to end the node's network
   # a machine that boots has no cgroups of before
   for c in $(cgroups); do [ ! -d "$c" ] || until_ok 10 find "$c" -depth -type d -exec rmdir {} +; done
+}
+observe() {
+  local socket=/run/containerd/containerd.sock
+  [ "$1" != owned ] || socket=/var/lib/kubelet/pod-resources/kubelet.sock
+  on_node kube observe $socket "$@"
 }
 image() { # NAME ENTRYPOINT FILE=SOURCE…
   python3 "$here/image.py" "$1" "$dir/images/import.tar" "${@:2}"
   on_node ctr -n k8s.io images import - <"$dir/images/import.tar" >/dev/null
 }
 
-api_start() {
-  start apiserver kube-apiserver --etcd-servers "http://${ETCD_IP:-127.0.0.1}:2379" --secure-port 6443 --advertise-address $api_ip \
-    --tls-cert-file "$dir/pki/apiserver.crt" --tls-private-key-file "$dir/pki/apiserver.key" --client-ca-file "$dir/pki/ca.crt" \
-    --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$dir/pki/sa.key" \
-    --service-account-signing-key-file "$dir/pki/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
-    --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$dir/pki/admin.crt" --kubelet-client-key "$dir/pki/admin.key" \
+api_flags() { # DIRECTORY-OF-CERTIFICATES
+  echo --etcd-servers "http://${ETCD_IP:-127.0.0.1}:2379" --etcd-prefix "${ETCD_PREFIX:-/registry}" --secure-port 6443 --advertise-address $api_ip \
+    --tls-cert-file "$1/apiserver.crt" --tls-private-key-file "$1/apiserver.key" --client-ca-file "$1/ca.crt" \
+    --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$1/sa.key" \
+    --service-account-signing-key-file "$1/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+    --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$1/admin.crt" --kubelet-client-key "$1/admin.key" \
     --allow-privileged
 }
+# shellcheck disable=SC2046
+api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki"); }
 controllers_start() {
   start controller-manager kube-controller-manager --kubeconfig "$dir/pki/controller-manager.conf" --leader-elect=false \
     --service-account-private-key-file "$dir/pki/sa.key" --root-ca-file "$dir/pki/ca.crt" --use-service-account-credentials
@@ -205,7 +216,8 @@ outage() {
   refused) stop apiserver ;;
   blackhole) drop tcp 6443 ;;
   dead-dns) drop udp 53; drop tcp 53; drop tcp 6443 ;;   # the line to the site is cut
-  hang) stop apiserver; start hang witness hang $site_ip:6443 ;;
+  hang) stop apiserver; start hang witness hang $site_ip:6443
+    until_ok 5 eval "ss -ltn | grep -q $site_ip:6443" || die "outage: $(tail -1 "$dir/log/hang.log")" ;;
   *) die "outage: $1 is none of refused, blackhole, dead-dns, hang" ;;
   esac
 }
@@ -245,7 +257,7 @@ down() {
 }
 enter_site() {
   alive site || die "it is not up (node.sh up)"
-  nsenter --target "$(<"$dir/site.pid")" --mount --net --pid env IN_SITE="$dir" "$@"
+  nsenter --target "$(<"$dir/site.pid")" --mount --net --pid env -C "$PWD" IN_SITE="$dir" "$@"
 }
 
 logs() {
@@ -258,6 +270,8 @@ logs() {
     [ -e $f ] && { echo "--- $f"; cat $f; }; done; echo "--- manifests, run directory"; ls -la /etc/kubernetes/manifests; find /run/pod-checkpointer 2>/dev/null'
   true
 }
+
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0   # sourced by lib.sh: the functions are for the stories
 
 command=${1:-}; shift || true
 case $command in
@@ -285,8 +299,7 @@ kubelet-start) kubelet_start ;;
 kubelet-stop) kubelet_stop ;;
 kubelet-restart) kubelet_stop; kubelet_start ;;
 image) image "$@" ;;
-observe) if [ "$1" = owned ]; then s=/var/lib/kubelet/pod-resources/kubelet.sock; else s=/run/containerd/containerd.sock; fi
-  on_node kube observe "$s" "$@" ;;
+observe) observe "$@" ;;
 logs) logs "$@" ;;
 *) die "no such command: $command (node.sh --help)" ;;
 esac

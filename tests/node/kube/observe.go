@@ -18,6 +18,7 @@ import (
 //	kube observe SOCKET owned                the pods that this kubelet manages
 //	kube observe SOCKET sandboxes|containers one a line, fields separated by blanks
 //	kube observe SOCKET status CONTAINER     verbose status as JSON
+//	kube observe SOCKET address NAMESPACE/POD         of its ready sandbox; nothing on the host's network
 //	kube observe SOCKET pid NAMESPACE/POD CONTAINER   of its running process
 //	kube observe SOCKET stop CONTAINER       with 5 s of grace
 //	kube observe SOCKET stop-sandbox POD     every sandbox of that pod name
@@ -65,6 +66,23 @@ func observe(socket string, command ...string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(answer)
+	case "address":
+		answer, err := cri.ListPodSandbox(ctx, &runtime.ListPodSandboxRequest{Filter: &runtime.PodSandboxFilter{
+			State: &runtime.PodSandboxStateValue{State: runtime.PodSandboxState_SANDBOX_READY}}})
+		if err != nil {
+			return err
+		}
+		for _, s := range answer.Items {
+			if s.Metadata.Namespace+"/"+s.Metadata.Name == argument {
+				status, err := cri.PodSandboxStatus(ctx, &runtime.PodSandboxStatusRequest{PodSandboxId: s.Id})
+				if err != nil {
+					return err
+				}
+				fmt.Println(status.Status.GetNetwork().GetIp())
+				return nil
+			}
+		}
+		return fmt.Errorf("observe: %s has no ready sandbox", argument)
 	case "pid":
 		if len(command) != 3 {
 			return fmt.Errorf("observe: pid wants NAMESPACE/POD and CONTAINER")

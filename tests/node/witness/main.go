@@ -5,25 +5,30 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 const usage = `usage:
   witness serve --name NAME --listen ADDRESS [--announce ADDRESS] [--look PATH,…]
+  witness write FILE TEXT                          and end: an init container
   witness pause                                    the sandbox process: waits, reaps
   witness probe --listen ADDRESS --log FILE NAME=URL… NAME=pod:PORT…
   witness gaps FILE NAME SINCE [UNTIL]             how long NAME went unserved, times in ms since 1970
   witness first FILE NAME SINCE                    when NAME was first served, ms after SINCE
+  witness get URL
   witness compare PARENT.json TWIN.json            exit 3 and the differences where they differ
   witness dns ADDRESS NAME=IP…                     a name server that knows only these
   witness hang ADDRESS                             accepts connections, never answers`
 
 func main() {
 	commands := map[string]func([]string) error{
-		"serve": serve, "pause": pause, "probe": probe, "gaps": gaps, "first": first,
-		"compare": compare, "dns": serveNames, "hang": hang,
+		"serve": serve, "write": write, "pause": pause, "probe": probe, "gaps": gaps, "first": first,
+		"get": get, "compare": compare, "dns": serveNames, "hang": hang,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, usage)
@@ -33,6 +38,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, "witness:", err)
 		os.Exit(1)
 	}
+}
+
+func get(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s", usage)
+	}
+	response, err := (&http.Client{Timeout: 5 * time.Second}).Get(args[0])
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(os.Stdout, response.Body)
+	return err
+}
+
+func write(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("%s", usage)
+	}
+	return os.WriteFile(args[0], []byte(args[1]), 0o644)
 }
 
 // pause ends on TERM and reaps what it inherits where a pod shares its process namespace.

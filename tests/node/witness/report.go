@@ -24,8 +24,7 @@ type Report struct {
 	Directory   string
 	Hostname    string
 	Identity    string
-	Environment []string          // in the process's own order
-	Services    []string          // KUBERNETES_… and the like: a Go map in the kubelet, so a set
+	Environment []string          // sorted: the kubelet keeps it in a Go map, so every start has another order
 	Files       map[string]string // path: mode, owner and content, or link target
 	Mounts      []string
 	Devices     []string
@@ -53,15 +52,8 @@ func see(paths []string) Report {
 			}
 		}
 	}
-	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "KUBERNETES_") ||
-			strings.Contains(name, "_SERVICE_") || strings.Contains(name, "_PORT_") {
-			r.Services = append(r.Services, variable)
-		} else {
-			r.Environment = append(r.Environment, variable)
-		}
-	}
-	slices.Sort(r.Services)
+	r.Environment = os.Environ()
+	slices.Sort(r.Environment)
 	for _, path := range append(paths, "/etc/resolv.conf", "/etc/hosts", "/etc/hostname") {
 		if path != "" {
 			r.look(path)
@@ -185,7 +177,7 @@ func compare(args []string) error {
 	for _, key := range slices.Sorted(mapKeys(keys)) {
 		if a, b := sides[0][key], sides[1][key]; a != b {
 			differ++
-			fmt.Printf("%s\n  parent: %q\n  twin:   %q\n", key, a, b)
+			fmt.Printf("%s\n  parent: %.200q\n  twin:   %.200q\n", key, a, b)
 		}
 	}
 	if differ > 0 {

@@ -1,0 +1,341 @@
+//! What the supervisor does to the node: links, unpacked files, and stops through the runtime. Decides nothing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::{Generation, Store};
+use crate::checkpoint::{NodeCheckpoint, Policy, twin, write};
+use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
+use crate::node::host::HostRoot;
+use crate::node::runtime::{self, Runtime, State};
+use crate::node::{images, kubelet};
+use crate::supervisor::observe::{Lists, is_twin_of};
+
+/// Why an activation could not be prepared, with the thing it is about.
+#[derive(Debug)]
+pub struct Refused {
+    /// The reason.
+    pub reason: Blocked,
+    /// In words, with the chain of causes.
+    pub message: String,
+}
+
+impl Refused {
+    fn new(reason: Blocked, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    fn chain(reason: Blocked, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self { reason, message }
+    }
+}
+
+/// What a checkpoint is checked against before it is activated.
+#[derive(Debug)]
+pub struct Preconditions<'a> {
+    /// Time since boot.
+    pub now: Duration,
+    /// Which boot.
+    pub boot_id: &'a str,
+    /// The runtime that must have the images.
+    pub runtime: &'a Runtime,
+    /// The kubelet that must let them be used.
+    pub settings: &'a kubelet::Settings,
+    /// Its directory, a host path.
+    pub kubelet_dir: &'a Path,
+    /// The host's files.
+    pub root: &'a HostRoot,
+}
+
+/// The files that the supervisor works on.
+#[derive(Clone, Debug)]
+pub struct Hands {
+    /// Checkpoints.
+    pub store: Store,
+    /// What is in force.
+    pub run: RunDir,
+    /// The kubelet's directory of static pod manifests, a real path.
+    pub manifest_dir: PathBuf,
+    /// Files must be labelled for SELinux.
+    pub selinux: bool,
+}
+
+/// What has the name of one of our links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nothing.
+    None,
+    /// Our link.
+    Ours,
+    /// Something of somebody else's.
+    Foreign,
+}
+
+impl Hands {
+    /// Path of the link of a pod.
+    pub fn link_path(&self, key: &str) -> PathBuf {
+        self.manifest_dir.join(format!("{LINK_PREFIX}{key}.yaml"))
+    }
+
+    /// What is at the place of a pod's link.
+    pub fn link(&self, key: &str) -> Link {
+        let path = self.link_path(key);
+        match fs::symlink_metadata(&path) {
+            Err(_) => Link::None,
+            Ok(metadata)
+                if metadata.is_symlink() && fs::read_link(&path).is_ok_and(|to| to == self.run.link_target(key)) =>
+            {
+                Link::Ours
+            }
+            Ok(_) => Link::Foreign,
+        }
+    }
+
+    /// Keys of all links that look like ours.
+    pub fn links(&self) -> io::Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.manifest_dir)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml")).map(str::to_owned);
+            keys.extend(key.filter(|key| self.link(key) == Link::Ours));
+        }
+        Ok(keys)
+    }
+
+    /// Verifies a checkpoint's newest good generation and everything its twin needs of the node.
+    pub async fn verify(&self, key: &str, against: &Preconditions<'_>) -> Result<Generation, Refused> {
+        let newest = self.store.newest(key);
+        let (generation, bad) = newest.map_err(|error| Refused::chain(Blocked::Damaged, &error))?;
+        let Some(generation) = generation else {
+            return Err(bad.first().map_or_else(
+                || Refused::new(Blocked::Damaged, "no generation of it is in the store"),
+                |error| Refused::chain(Blocked::Damaged, error),
+            ));
+        };
+        let checkpoint = &generation.checkpoint;
+        if let Some(limit) = checkpoint.policy.max_age_seconds
+            && age(checkpoint, against.boot_id, against.now) > Duration::from_secs(limit)
+        {
+            return Err(Refused::new(Blocked::Expired, format!("captured more than {limit} s of uptime ago")));
+        }
+        for (container, image) in &checkpoint.images {
+            let found = against.runtime.image(&image.name).await;
+            let found = found.map_err(|error| Refused::chain(Blocked::ImageAbsent, &error))?;
+            let Some(id) = found else {
+                let message = format!("image {} of container {container} is not on the node", image.name);
+                return Err(Refused::new(Blocked::ImageAbsent, message));
+            };
+            let (root, directory) = (against.root, against.kubelet_dir);
+            match images::is_usable_without_secret(root, directory, against.settings, &image.name, &id) {
+                Ok(true) => {}
+                // a record that cannot be read makes the kubelet pull; we let it try rather than refuse for it
+                Err(error) => tracing::warn!(image = image.name, %error, "cannot read the kubelet's pull records"),
+                Ok(false) => {
+                    let message = format!("image {} of container {container} needs its pull secret", image.name);
+                    return Err(Refused::new(Blocked::ImageNeedsPullSecret, message));
+                }
+            }
+        }
+        if self.link(key) == Link::Foreign {
+            let message = format!("{} is not ours", self.link_path(key).display());
+            return Err(Refused::new(Blocked::ForeignManifest, message));
+        }
+        Ok(generation)
+    }
+
+    /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is removed first.
+    pub fn activate(&self, checkpoint: &NodeCheckpoint, nonce: &str) -> Result<String, Refused> {
+        let key = checkpoint.key();
+        let made = twin::make(checkpoint, nonce, self.run.host_path());
+        let volumes = twin::volumes_dir(self.run.path(), &key, &made.uid);
+        let result = self.put(checkpoint, &key, &made, &volumes);
+        if result.is_err() {
+            let _ = write::remove_tree(&volumes);
+        }
+        result.map(|()| made.uid)
+    }
+
+    fn put(&self, checkpoint: &NodeCheckpoint, key: &str, made: &twin::Twin, volumes: &Path) -> Result<(), Refused> {
+        let failed = |error: &dyn std::error::Error| Refused::chain(Blocked::WriteFailed, error);
+        // an active manifest is never rewritten in place: the old link goes, then the new one comes
+        if self.link(key) == Link::Ours {
+            write::remove(&self.link_path(key)).map_err(|error| failed(&error))?;
+        }
+        twin::unpack(checkpoint, volumes, self.selinux).map_err(|error| failed(&error))?;
+        write::file(&self.run.active(key), made.manifest.to_string().as_bytes(), 0o600)
+            .map_err(|error| failed(&error))?;
+        self.relink(key).map_err(|error| failed(&error))?;
+        self.drop_other_volumes(key, &made.uid);
+        Ok(())
+    }
+
+    /// Puts a fresh link over whatever link of ours is there: the kubelet sees the manifest now.
+    pub fn relink(&self, key: &str) -> Result<(), write::Error> {
+        write::link(&self.run.link_target(key), &self.link_path(key))
+    }
+
+    /// Removes the link, if it is ours.
+    pub fn release(&self, key: &str) -> Result<(), write::Error> {
+        if self.link(key) == Link::Ours { write::remove(&self.link_path(key)) } else { Ok(()) }
+    }
+
+    /// Deletes what was unpacked.
+    pub fn forget(&self, key: &str) -> Result<(), crate::checkpoint::run::Error> {
+        self.run.remove(key)
+    }
+
+    /// Unpacked files of UIDs before this one: no manifest names them any more.
+    fn drop_other_volumes(&self, key: &str, uid: &str) {
+        let directory = self.run.path().join("volumes").join(key);
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy() != uid
+                && let Err(error) = write::remove_tree(&entry.path())
+            {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot remove old unpacked files");
+            }
+        }
+    }
+
+    /// Removes everything of ours from the node, the supervisor's own manifest last.
+    pub fn retire(&self) -> Result<(), write::Error> {
+        for key in self.links().unwrap_or_default() {
+            self.release(&key)?;
+        }
+        write::remove_tree(self.store.directory())?;
+        write::remove_tree(self.run.path())?;
+        write::remove(&self.manifest_dir.join(format!("{SUPERVISOR}.yaml")))
+    }
+}
+
+/// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for nothing, and after a
+/// reboot only the time since counts. No wall clock is asked, so that one that lies neither expires nor revives anything.
+fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
+    if checkpoint.captured.boot_id == boot_id {
+        now.saturating_sub(Duration::from_secs(checkpoint.captured.uptime_seconds))
+    } else {
+        now
+    }
+}
+
+/// Stops the containers of a pod's twin with their grace period, then its sandboxes. Where two mappings of a host port
+/// cannot be (`exclusive`), the sandbox goes at once: the parent's is about to be made.
+pub async fn stop_twin(
+    runtime: &Runtime,
+    lists: Lists,
+    key: &str,
+    policy: &Policy,
+    exclusive: bool,
+) -> Result<(), runtime::Error> {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let grace = if exclusive { None } else { Some(policy.grace()) };
+    stop(runtime, lists, grace, |sandbox| is_twin_of(sandbox, namespace, name)).await
+}
+
+/// Stops what is left of a parent, with its grace period.
+pub async fn stop_parent(runtime: &Runtime, lists: Lists, key: &str, policy: &Policy) -> Result<(), runtime::Error> {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let is_parent = |sandbox: &runtime::Sandbox| {
+        sandbox.namespace == namespace && sandbox.name == name && !is_twin_of(sandbox, namespace, name)
+    };
+    stop(runtime, lists, Some(policy.grace()), is_parent).await
+}
+
+async fn stop(
+    runtime: &Runtime,
+    lists: Lists,
+    grace: Option<Duration>,
+    belongs: impl Fn(&runtime::Sandbox) -> bool,
+) -> Result<(), runtime::Error> {
+    for sandbox in lists.sandboxes.iter().filter(|sandbox| belongs(sandbox)) {
+        if let Some(grace) = grace {
+            let running = lists
+                .containers
+                .iter()
+                .filter(|container| container.sandbox == sandbox.id && container.state == State::Running)
+                .map(|container| runtime.stop_container(&container.id, grace));
+            for stopped in futures::future::join_all(running).await {
+                stopped?;
+            }
+        }
+        if sandbox.ready {
+            runtime.stop_sandbox(&sandbox.id).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::checkpoint;
+    use std::os::unix::fs::symlink;
+
+    fn hands(directory: &Path) -> Hands {
+        let manifest_dir = directory.join("manifests");
+        fs::create_dir_all(&manifest_dir).unwrap();
+        let run = RunDir::new(directory.join("run"), "/run/pod-checkpointer");
+        fs::create_dir_all(directory.join("run/active")).unwrap();
+        Hands { store: Store::new(directory.join("state")), run, manifest_dir, selinux: false }
+    }
+
+    #[test]
+    fn a_twin_is_linked_released_and_forgotten_without_a_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        let hands = hands(directory.path());
+        let uid = hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
+        assert_eq!(hands.link("shop_till"), Link::Ours);
+        assert_eq!(hands.links().unwrap(), ["shop_till"]);
+        assert!(directory.path().join(format!("run/volumes/shop_till/{uid}/credentials/password")).exists());
+        hands.release("shop_till").unwrap();
+        assert_eq!(hands.link("shop_till"), Link::None);
+        assert!(hands.run.active("shop_till").exists(), "the files stay while the twin runs");
+        hands.forget("shop_till").unwrap();
+        assert!(hands.run.keys().unwrap().is_empty());
+        assert_eq!(fs::read_dir(&hands.manifest_dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_new_activation_leaves_nothing_of_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let hands = hands(directory.path());
+        let one = hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
+        let two = hands.activate(&checkpoint("shop", "till"), "boot/2").unwrap();
+        assert_ne!(one, two);
+        let volumes = directory.path().join("run/volumes/shop_till");
+        let names: Vec<_> = fs::read_dir(volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [two.as_str()]);
+    }
+
+    #[test]
+    fn files_of_others_in_the_kubelets_directory_are_never_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let hands = hands(directory.path());
+        let path = hands.link_path("shop_till");
+        fs::write(&path, "somebody's").unwrap();
+        assert_eq!(hands.link("shop_till"), Link::Foreign);
+        hands.release("shop_till").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+        fs::remove_file(&path).unwrap();
+        symlink("/somewhere/else", &path).unwrap();
+        assert_eq!(hands.link("shop_till"), Link::Foreign);
+        hands.release("shop_till").unwrap();
+        assert!(path.is_symlink());
+        assert!(hands.links().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_age_counts_only_time_that_is_certain() {
+        let made = checkpoint("shop", "till");
+        assert_eq!(age(&made, "boot-1", Duration::from_secs(160)), Duration::from_secs(60));
+        assert_eq!(age(&made, "boot-2", Duration::from_secs(160)), Duration::from_secs(160));
+    }
+}

@@ -1,0 +1,433 @@
+//! The decision: (state, facts) → (state, actions). Pure; reads like section 4 of the design.
+//!
+//! It never waits and never fails. What an action found out comes back as a fact of a later pass, or through
+//! [`State::blocked`] when an activation could not be prepared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::checkpoint::Handover;
+use crate::names::{Blocked, HOLD_SECONDS};
+use crate::node::contact::{Class, Contact};
+use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run};
+
+/// Failed probes before silence is believed.
+pub const FAILED_PROBES: u32 = 3;
+/// How long an API server that cannot be proven must stay so before anything is activated: a board without a clock.
+pub const UNPROVEN_DELAY: Duration = Duration::from_secs(60);
+/// How long a parent that runs in part is left alone.
+pub const PARTIAL: Duration = Duration::from_secs(10);
+/// How long a group may take before the next one starts all the same.
+pub const GROUP_LIMIT: Duration = Duration::from_secs(60);
+/// A twin that has no sandbox after this gets the kubelet unstuck.
+pub const UNSTICK_AFTER: Duration = Duration::from_millis(500);
+/// No longer than this after linking.
+pub const UNSTICK_LIMIT: Duration = Duration::from_secs(60);
+/// A twin that the kubelet does not list after this is nudged, and again at each multiple of five of it.
+pub const NUDGE_AFTER: Duration = Duration::from_secs(1);
+/// A twin without a sandbox that the kubelet does not list after this was rejected: it gets a new UID.
+pub const RENEW_AFTER: Duration = Duration::from_secs(30);
+/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: its volumes may take a minute.
+pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
+/// Rejected this often: said so.
+pub const REFUSED_AFTER: u32 = 2;
+/// A parent that ran this long has taken over, though nobody says that it is Ready.
+pub const TAKEN_OVER: Duration = Duration::from_secs(10);
+/// The longest pause before a released twin is taken back, and between attempts of a blocked one.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
+pub const RETIRE_AFTER: Duration = Duration::from_secs(3600);
+
+/// How the owner wants it decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Silence before anything is activated.
+    pub activation_delay: Duration,
+    /// Whether the kubelet's waiting sockets may be closed.
+    pub unstick: bool,
+}
+
+/// Where one checkpoint stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing of it is on the node but the checkpoint.
+    #[default]
+    Inactive,
+    /// Its twin is linked.
+    Active {
+        /// Since when.
+        linked: Duration,
+        /// Contact when it was linked: the release is a change for the better.
+        under: Class,
+        /// When the kubelet was last nudged.
+        nudged: Option<Duration>,
+        /// UIDs that the kubelet did not run.
+        refused: u32,
+    },
+    /// Its link is gone, its twin runs on.
+    Released {
+        /// Since when.
+        since: Duration,
+        /// When its twin was told to stop.
+        stopping: Option<Duration>,
+    },
+}
+
+/// What is remembered of one checkpoint's pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Since when the parent runs in part.
+    pub partial_since: Option<Duration>,
+    /// Since when the parent runs.
+    pub parent_running_since: Option<Duration>,
+    /// How often its twin was taken back in this outage.
+    pub rounds: u32,
+    /// Why it could not be activated, how often, and when it is tried again.
+    pub blocked: Option<Block>,
+}
+
+/// Why a checkpoint could not be activated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The reason.
+    pub reason: Blocked,
+    /// The same in words, with the thing it is about.
+    pub message: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Next attempt.
+    pub again: Duration,
+}
+
+/// What is remembered between passes. All of it can be rebuilt from the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// By pod.
+    pub pods: BTreeMap<Key, Pod>,
+    /// The start group that is waited for, and since when.
+    pub group: Option<(i32, Duration)>,
+    /// The highest start group that had its time and is no longer waited for.
+    pub passed: Option<i32>,
+    /// Since when the API server answers without a break.
+    pub answering_since: Option<Duration>,
+}
+
+impl State {
+    /// Takes note that an activation could not be prepared; it is tried again after a growing pause.
+    pub fn blocked(&mut self, key: &str, now: Duration, reason: Blocked, message: String) {
+        let pod = self.pods.entry(key.to_owned()).or_default();
+        let attempts = pod.blocked.as_ref().map_or(0, |block| block.attempts).saturating_add(1);
+        let again = now.saturating_add(pause(Duration::from_secs(2), attempts.saturating_sub(1)));
+        pod.phase = Phase::Inactive;
+        pod.blocked = Some(Block { reason, message, attempts, again });
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop what is left of the parent through the runtime, with its grace period.
+    StopParent(Key),
+    /// Verify, unpack and link a twin with a new UID.
+    Activate(Key),
+    /// Link the twin that is unpacked already, under its UID.
+    Relink(Key),
+    /// Put a fresh link over the link.
+    Nudge(Key),
+    /// As [`Action::Activate`], after taking back what the kubelet would not run.
+    Renew(Key),
+    /// Close the kubelet's own sockets that wait on the API server.
+    Unstick,
+    /// Remove the link, keep the files.
+    Release(Key),
+    /// Stop the twin through the runtime with its grace period, then its sandbox.
+    StopTwin(Key),
+    /// Delete the unpacked files.
+    Forget(Key),
+    /// Remove everything of ours from the node, itself last.
+    Retire,
+}
+
+/// Decides one pass.
+pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<Action>) {
+    let mut next = state.clone();
+    let mut actions = Vec::new();
+    next.answering_since = match facts.contact {
+        Some(contact) if contact.class == Class::Answering => Some(state.answering_since.unwrap_or(facts.now)),
+        Some(_) => None,
+        None => state.answering_since,
+    };
+    next.pods.retain(|key, pod| facts.pods.contains_key(key) || pod.phase != Phase::Inactive);
+    for key in facts.pods.keys() {
+        next.pods.entry(key.clone()).or_default();
+    }
+    let open = open_groups(&mut next, facts, settings);
+    for (key, pod) in &mut next.pods {
+        // a pod that the facts do not name is left as it is
+        if let Some(seen) = facts.pods.get(key) {
+            observe(pod, seen, facts.now);
+            step(key, pod, seen, facts, settings, open, &mut actions);
+        }
+    }
+    if actions.contains(&Action::Unstick) {
+        actions.retain(|action| *action != Action::Unstick);
+        actions.push(Action::Unstick);
+    }
+    if is_abandoned(&next, facts) {
+        actions.push(Action::Retire);
+    }
+    (next, actions)
+}
+
+/// Remembers since when the parent runs, or runs in part.
+fn observe(pod: &mut Pod, seen: &PodFacts, now: Duration) {
+    match seen.parent {
+        Run::Partial => pod.partial_since = Some(pod.partial_since.unwrap_or(now)),
+        Run::Unknown => {}
+        Run::Running | Run::Stopped => pod.partial_since = None,
+    }
+    match seen.parent {
+        Run::Running => pod.parent_running_since = Some(pod.parent_running_since.unwrap_or(now)),
+        Run::Unknown => {}
+        Run::Partial | Run::Stopped => pod.parent_running_since = None,
+    }
+}
+
+fn step(
+    key: &Key,
+    pod: &mut Pod,
+    seen: &PodFacts,
+    facts: &Facts,
+    settings: &Settings,
+    open: i32,
+    actions: &mut Vec<Action>,
+) {
+    let now = facts.now;
+    match &mut pod.phase {
+        Phase::Inactive => {
+            if matches!(seen.twin, Run::Running | Run::Partial) {
+                // found running without a link: what a restart of ours lost, handed over as if released now
+                pod.phase = Phase::Released { since: now, stopping: None };
+                return;
+            }
+            if facts.contact.is_some_and(|contact| contact.class == Class::Answering) {
+                pod.blocked = None;
+                pod.rounds = 0;
+                return;
+            }
+            let lost = is_lost(facts.contact, settings.activation_delay, now);
+            if !lost || !nobody_runs(facts, seen) || seen.twin == Run::Unknown {
+                return;
+            }
+            if seen.parent == Run::Partial {
+                if pod.partial_since.is_some_and(|since| now.saturating_sub(since) >= PARTIAL) {
+                    // asked again only after as long again: the grace period may take its time
+                    pod.partial_since = Some(now);
+                    actions.push(Action::StopParent(key.clone()));
+                }
+                return;
+            }
+            let due = pod.blocked.as_ref().is_none_or(|block| block.again <= now);
+            if seen.in_store && seen.start_group <= open && due {
+                pod.phase = linked(facts, 0);
+                actions.push(Action::Activate(key.clone()));
+            }
+        }
+        Phase::Active { linked: since, under, nudged, refused } => {
+            if is_back(facts, *under) || seen.parent_owned.is_yes() {
+                pod.phase = Phase::Released { since: now, stopping: None };
+                pod.blocked = None;
+                actions.push(Action::Release(key.clone()));
+                return;
+            }
+            if let Some(contact) = facts.contact {
+                *under = contact.class;
+            }
+            if seen.twin_sandbox.is_yes() {
+                *refused = 0;
+                pod.blocked = None;
+                return;
+            }
+            if !seen.twin_sandbox.is_no() || facts.kubelet != Kubelet::Up {
+                return;
+            }
+            let age = now.saturating_sub(*since);
+            let refused_again =
+                seen.twin_owned.is_no() && age >= pause(RENEW_AFTER, refused.saturating_sub(REFUSED_AFTER));
+            let free = facts.contact.is_some()
+                && nobody_runs(facts, seen)
+                && seen.parent == Run::Stopped
+                && seen.twin == Run::Stopped;
+            if free && (refused_again || age >= RENEW_LISTED_AFTER.max(pause(RENEW_AFTER, *refused))) {
+                let refused = refused.saturating_add(1);
+                if refused >= REFUSED_AFTER {
+                    let message = "the kubelet took the manifest but made no sandbox".to_owned();
+                    pod.blocked =
+                        Some(Block { reason: Blocked::KubeletRefuses, message, attempts: refused, again: now });
+                }
+                pod.phase = linked(facts, refused);
+                actions.push(Action::Renew(key.clone()));
+                return;
+            }
+            let pause = if nudged.is_none() { NUDGE_AFTER } else { NUDGE_AFTER * 5 };
+            if seen.twin_owned.is_no() && now.saturating_sub(nudged.unwrap_or(*since)) >= pause {
+                *nudged = Some(now);
+                actions.push(Action::Nudge(key.clone()));
+            }
+            let black_hole = facts.contact.is_some_and(|contact| contact.class == Class::Silent && contact.by_time_out);
+            if settings.unstick && black_hole && (UNSTICK_AFTER..UNSTICK_LIMIT).contains(&age) {
+                actions.push(Action::Unstick);
+            }
+        }
+        Phase::Released { since, stopping } => {
+            let back = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
+            let patience = pause(settings.activation_delay, pod.rounds.saturating_add(1));
+            if is_lost(facts.contact, patience.max(settings.activation_delay), now)
+                && now.saturating_sub(*since) >= patience.min(LONGEST_PAUSE)
+                && nobody_runs(facts, seen)
+                && seen.twin_owned.is_no()
+                && seen.parent != Run::Partial
+                && seen.twin != Run::Unknown
+            {
+                pod.rounds = pod.rounds.saturating_add(1);
+                // a twin that was told to stop must not be started again under the same UID
+                let again = seen.twin == Run::Stopped || stopping.is_some();
+                pod.phase = linked(facts, 0);
+                actions.push(if again { Action::Renew(key.clone()) } else { Action::Relink(key.clone()) });
+                return;
+            }
+            if seen.twin == Run::Stopped {
+                if (back || seen.parent_owned.is_yes() || seen.parent_gone) && !facts.is_blind() {
+                    pod.phase = Phase::Inactive;
+                    pod.blocked = None;
+                    actions.push(Action::Forget(key.clone()));
+                }
+                return;
+            }
+            let again = stopping.is_none_or(|asked| now.saturating_sub(asked) >= GROUP_LIMIT);
+            if again && has_taken_over(seen, pod.parent_running_since, *since, now) {
+                *stopping = Some(now);
+                actions.push(Action::StopTwin(key.clone()));
+            }
+        }
+    }
+}
+
+impl Facts {
+    /// Nothing is known of the kubelet.
+    fn is_blind(&self) -> bool {
+        self.kubelet == Kubelet::Unknown
+    }
+}
+
+/// Contact is lost for long enough to act on it.
+fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
+    let Some(contact) = contact else { return false };
+    let delay = match contact.class {
+        Class::Answering => return false,
+        Class::Silent | Class::Failing => delay,
+        Class::Unproven => delay.max(UNPROVEN_DELAY),
+    };
+    contact.failures >= FAILED_PROBES && now.saturating_sub(contact.since) >= delay
+}
+
+/// The first sign of the API server, as a change from what contact was when the twin was linked.
+fn is_back(facts: &Facts, under: Class) -> bool {
+    let answered = facts.contact.is_some_and(|contact| match contact.class {
+        Class::Answering => true,
+        // where 5xx is what activated it, more of it is no news
+        Class::Failing => under != Class::Failing,
+        Class::Silent | Class::Unproven => false,
+    });
+    // a server that cannot be proven also sends bytes, and so does one that answers 5xx
+    answered || (facts.kubelet_connected.is_yes() && under == Class::Silent && !is_unproven(facts.contact))
+}
+
+fn is_unproven(contact: Option<Contact>) -> bool {
+    contact.is_some_and(|contact| contact.class == Class::Unproven)
+}
+
+/// The kubelet is there and will not run the parent, and the parent does not run.
+fn nobody_runs(facts: &Facts, seen: &PodFacts) -> bool {
+    facts.kubelet == Kubelet::Up && seen.parent_owned.is_no() && matches!(seen.parent, Run::Stopped | Run::Partial)
+}
+
+/// The parent serves, or is about to and needs what the twin holds.
+fn has_taken_over(seen: &PodFacts, running_since: Option<Duration>, released: Duration, now: Duration) -> bool {
+    if seen.parent_gone {
+        return true;
+    }
+    match seen.handover {
+        // not before its sandbox: the twin may be the API server that the parent's volumes come from
+        Some(Handover::Switch) if seen.host_network => seen.parent_sandbox.is_yes(),
+        Some(Handover::Switch) => seen.parent_owned.is_yes(),
+        Some(Handover::Overlap) | None => {
+            let ran = running_since.is_some_and(|since| now.saturating_sub(since) >= TAKEN_OVER);
+            let hold = Duration::from_secs(HOLD_SECONDS.unsigned_abs());
+            let waited = seen.parent_owned.is_yes() && now.saturating_sub(released) >= hold;
+            seen.parent_ready.is_yes() || ran || waited
+        }
+    }
+}
+
+/// The highest start group that may be activated now: that of the lowest pod that should run and does not yet, unless
+/// it has had its time.
+fn open_groups(state: &mut State, facts: &Facts, settings: &Settings) -> i32 {
+    if !is_lost(facts.contact, settings.activation_delay, facts.now) {
+        state.group = None;
+        state.passed = None;
+        return i32::MAX;
+    }
+    let mut groups: Vec<i32> = facts
+        .pods
+        .iter()
+        .filter(|(key, seen)| {
+            let pod = state.pods.get(*key);
+            let waits = match pod.map(|pod| &pod.phase) {
+                Some(Phase::Active { .. }) => seen.twin != Run::Running,
+                Some(Phase::Inactive) | None => seen.in_store && nobody_runs(facts, seen),
+                Some(Phase::Released { .. }) => false,
+            };
+            waits && pod.is_none_or(|pod| pod.blocked.is_none())
+        })
+        .map(|(_, seen)| seen.start_group)
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    if let Some((group, since)) = state.group
+        && facts.now.saturating_sub(since) >= GROUP_LIMIT
+    {
+        state.passed = state.passed.max(Some(group));
+    }
+    let Some(lowest) = groups.into_iter().find(|group| state.passed.is_none_or(|passed| *group > passed)) else {
+        return i32::MAX;
+    };
+    if state.group.is_none_or(|(waited, _)| waited != lowest) {
+        state.group = Some((lowest, facts.now));
+    }
+    lowest
+}
+
+/// Nobody of the cluster wants us here any more.
+fn is_abandoned(state: &State, facts: &Facts) -> bool {
+    let quiet = state.pods.values().all(|pod| pod.phase == Phase::Inactive);
+    let answering = state.answering_since.map(|since| facts.now.saturating_sub(since)).unwrap_or_default();
+    let silence = facts.agent_silence.map_or(answering, |silence| silence.min(answering));
+    quiet && facts.kubelet == Kubelet::Up && facts.kubelet_synced.is_yes() && silence >= RETIRE_AFTER
+}
+
+fn linked(facts: &Facts, refused: u32) -> Phase {
+    let under = facts.contact.map_or(Class::Silent, |contact| contact.class);
+    Phase::Active { linked: facts.now, under, nudged: None, refused }
+}
+
+/// `first` doubled so often, and no longer than [`LONGEST_PAUSE`].
+fn pause(first: Duration, doubled: u32) -> Duration {
+    first.saturating_mul(1_u32.checked_shl(doubled.min(16)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,450 @@
+//! Each row of the design's table by name, then every state with every combination of facts.
+
+use super::*;
+use crate::supervisor::facts::Seen;
+
+const SECOND: Duration = Duration::from_secs(1);
+const NOW: Duration = Duration::from_secs(1000);
+
+fn settings() -> Settings {
+    Settings { activation_delay: SECOND * 3, unstick: true }
+}
+
+fn contact(class: Class, ago: u64) -> Option<Contact> {
+    let failures = if class == Class::Answering { 0 } else { 3 };
+    Some(Contact { class, since: NOW.saturating_sub(SECOND * ago as u32), failures, by_time_out: true })
+}
+
+/// A pod after a reboot: nothing runs, the kubelet knows nothing of it.
+fn gone() -> PodFacts {
+    PodFacts {
+        in_store: true,
+        start_group: 50,
+        handover: Some(Handover::Overlap),
+        host_network: false,
+        parent_owned: Seen::No,
+        twin_owned: Seen::No,
+        parent: Run::Stopped,
+        parent_sandbox: Seen::No,
+        parent_ready: Seen::No,
+        parent_gone: false,
+        twin: Run::Stopped,
+        twin_sandbox: Seen::No,
+    }
+}
+
+fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
+    Facts {
+        now: NOW,
+        contact,
+        kubelet: Kubelet::Up,
+        kubelet_connected: Seen::No,
+        pods: BTreeMap::from([("shop_till".into(), pod)]),
+        agent_silence: Some(Duration::ZERO),
+        kubelet_synced: Seen::No,
+    }
+}
+
+fn state(phase: Phase) -> State {
+    State { pods: BTreeMap::from([("shop_till".into(), Pod { phase, ..Pod::default() })]), ..State::default() }
+}
+
+fn active(ago: Duration) -> Phase {
+    Phase::Active { linked: NOW.saturating_sub(ago), under: Class::Silent, nudged: None, refused: 0 }
+}
+
+fn released(ago: u64) -> Phase {
+    Phase::Released { since: NOW.saturating_sub(SECOND * ago as u32), stopping: None }
+}
+
+fn actions(phase: Phase, facts: &Facts) -> Vec<Action> {
+    decide(&state(phase), facts, &settings()).1
+}
+
+fn key() -> Key {
+    "shop_till".into()
+}
+
+#[test]
+fn silence_for_the_activation_delay_activates_what_nobody_runs() {
+    for class in [Class::Silent, Class::Failing] {
+        assert_eq!(actions(Phase::Inactive, &facts(contact(class, 3), gone())), [Action::Activate(key())]);
+        assert!(actions(Phase::Inactive, &facts(contact(class, 2), gone())).is_empty(), "too early");
+    }
+}
+
+#[test]
+fn two_failed_probes_are_not_silence_whatever_the_delay() {
+    let mut seen = facts(contact(Class::Silent, 100), gone());
+    seen.contact.as_mut().unwrap().failures = 2;
+    let none = Settings { activation_delay: Duration::ZERO, unstick: true };
+    assert!(decide(&state(Phase::Inactive), &seen, &none).1.is_empty());
+    seen.contact.as_mut().unwrap().failures = 3;
+    assert_eq!(decide(&state(Phase::Inactive), &seen, &none).1, [Action::Activate(key())]);
+}
+
+#[test]
+fn a_server_that_cannot_be_proven_activates_only_after_a_minute() {
+    assert!(actions(Phase::Inactive, &facts(contact(Class::Unproven, 59), gone())).is_empty());
+    assert_eq!(actions(Phase::Inactive, &facts(contact(Class::Unproven, 60), gone())), [Action::Activate(key())]);
+}
+
+#[test]
+fn what_the_kubelet_owns_is_never_activated() {
+    let seen = facts(contact(Class::Silent, 9999), PodFacts { parent_owned: Seen::Yes, ..gone() });
+    assert!(actions(Phase::Inactive, &seen).is_empty());
+}
+
+#[test]
+fn a_parent_that_runs_without_the_kubelet_is_left_alone() {
+    let seen = facts(contact(Class::Silent, 9999), PodFacts { parent: Run::Running, ..gone() });
+    assert!(actions(Phase::Inactive, &seen).is_empty());
+}
+
+#[test]
+fn what_is_left_of_a_parent_is_stopped_after_ten_seconds_and_then_its_twin_takes_over() {
+    let mut seen = facts(contact(Class::Silent, 100), PodFacts { parent: Run::Partial, ..gone() });
+    let (after, first) = decide(&state(Phase::Inactive), &seen, &settings());
+    assert!(first.is_empty());
+    seen.now += PARTIAL;
+    let (after, second) = decide(&after, &seen, &settings());
+    assert_eq!(second, [Action::StopParent(key())]);
+    seen.now += SECOND;
+    let (after, third) = decide(&after, &seen, &settings());
+    assert!(third.is_empty(), "the grace period may take its time");
+    seen.pods.get_mut("shop_till").unwrap().parent = Run::Stopped;
+    assert_eq!(decide(&after, &seen, &settings()).1, [Action::Activate(key())]);
+}
+
+#[test]
+fn lower_start_groups_go_first_and_have_a_minute() {
+    let mut seen = facts(contact(Class::Silent, 5), PodFacts { start_group: 20, ..gone() });
+    seen.pods.insert("kube-system_cni".into(), PodFacts { start_group: 10, ..gone() });
+    let (after, first) = decide(&State::default(), &seen, &settings());
+    assert_eq!(first, [Action::Activate("kube-system_cni".into())]);
+    seen.now += SECOND * 59;
+    let (after, second) = decide(&after, &seen, &settings());
+    assert!(!second.contains(&Action::Activate(key())), "{second:?}");
+    seen.now += SECOND;
+    let (after, third) = decide(&after, &seen, &settings());
+    assert!(third.contains(&Action::Activate(key())), "{third:?}");
+    seen.now += SECOND;
+    let (_, fourth) = decide(&after, &seen, &settings());
+    assert!(!fourth.contains(&Action::Activate(key())), "{fourth:?}");
+}
+
+#[test]
+fn the_next_group_starts_when_the_lower_one_runs_or_is_blocked() {
+    let mut seen = facts(contact(Class::Silent, 5), PodFacts { start_group: 20, ..gone() });
+    seen.pods.insert("kube-system_cni".into(), PodFacts { start_group: 10, ..gone() });
+    let (after, _) = decide(&State::default(), &seen, &settings());
+    let mut ran = seen.clone();
+    let cni = ran.pods.get_mut("kube-system_cni").unwrap();
+    (cni.twin, cni.twin_sandbox, cni.twin_owned) = (Run::Running, Seen::Yes, Seen::Yes);
+    assert_eq!(decide(&after, &ran, &settings()).1, [Action::Activate(key())]);
+    let mut blocked = after.clone();
+    blocked.blocked("kube-system_cni", NOW, Blocked::ImageAbsent, "cni:1".into());
+    assert_eq!(decide(&blocked, &seen, &settings()).1, [Action::Activate(key())]);
+}
+
+#[test]
+fn a_blocked_one_is_tried_again_with_growing_pauses() {
+    let mut seen = facts(contact(Class::Silent, 5), gone());
+    let mut now = state(Phase::Inactive);
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        now.blocked("shop_till", seen.now, Blocked::Damaged, "both".into());
+        let again = now.pods["shop_till"].blocked.as_ref().unwrap().again;
+        assert!(decide(&now, &seen, &settings()).1.is_empty());
+        pauses.push((again - seen.now).as_secs());
+        seen.now = again;
+        now = decide(&now, &seen, &settings()).0;
+        assert!(matches!(now.pods["shop_till"].phase, Phase::Active { .. }));
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300]);
+}
+
+#[test]
+fn the_first_answer_of_any_kind_releases() {
+    for class in [Class::Answering, Class::Failing] {
+        assert_eq!(actions(active(SECOND), &facts(contact(class, 0), gone())), [Action::Release(key())], "{class:?}");
+    }
+}
+
+#[test]
+fn the_kubelets_own_connection_releases_before_any_answer() {
+    let mut seen = facts(contact(Class::Silent, 9), gone());
+    seen.kubelet_connected = Seen::Yes;
+    assert_eq!(actions(active(SECOND), &seen), [Action::Release(key())]);
+}
+
+#[test]
+fn bytes_from_a_server_that_cannot_be_proven_release_nothing() {
+    let mut seen = facts(contact(Class::Unproven, 9), gone());
+    seen.kubelet_connected = Seen::Yes;
+    assert!(!actions(active(SECOND), &seen).contains(&Action::Release(key())));
+}
+
+#[test]
+fn what_was_activated_under_5xx_is_not_released_by_more_of_it() {
+    let phase = Phase::Active { linked: NOW, under: Class::Failing, nudged: None, refused: 0 };
+    assert!(actions(phase.clone(), &facts(contact(Class::Failing, 9), gone())).is_empty());
+    assert_eq!(actions(phase, &facts(contact(Class::Answering, 0), gone())), [Action::Release(key())]);
+}
+
+#[test]
+fn a_parent_that_the_kubelet_owns_releases_whatever_contact_says() {
+    let seen = facts(contact(Class::Silent, 9), PodFacts { parent_owned: Seen::Yes, ..gone() });
+    assert_eq!(actions(active(SECOND), &seen), [Action::Release(key())]);
+}
+
+#[test]
+fn a_twin_that_waits_for_a_black_hole_gets_the_kubelet_unstuck() {
+    let waits = PodFacts { twin_owned: Seen::Yes, ..gone() };
+    let black = facts(contact(Class::Silent, 9), waits);
+    assert_eq!(actions(active(UNSTICK_AFTER), &black), [Action::Unstick]);
+    assert!(actions(active(UNSTICK_AFTER / 2), &black).is_empty(), "too early");
+    assert!(!actions(active(UNSTICK_LIMIT), &black).contains(&Action::Unstick), "too long");
+    let runs = facts(contact(Class::Silent, 9), PodFacts { twin_sandbox: Seen::Yes, ..waits });
+    assert!(actions(active(SECOND), &runs).is_empty());
+    let mut refused = black.clone();
+    refused.contact.as_mut().unwrap().by_time_out = false;
+    assert!(actions(active(SECOND), &refused).is_empty(), "refused connections hold nobody up");
+    let off = Settings { unstick: false, ..settings() };
+    assert!(decide(&state(active(SECOND)), &black, &off).1.is_empty());
+}
+
+#[test]
+fn a_twin_that_the_kubelet_does_not_list_is_nudged() {
+    let mut seen = facts(contact(Class::Silent, 9), gone());
+    seen.contact.as_mut().unwrap().by_time_out = false;
+    assert_eq!(actions(active(NUDGE_AFTER), &seen), [Action::Nudge(key())]);
+    let (after, _) = decide(&state(active(NUDGE_AFTER)), &seen, &settings());
+    assert!(decide(&after, &seen, &settings()).1.is_empty());
+    seen.now += NUDGE_AFTER * 5;
+    assert_eq!(decide(&after, &seen, &settings()).1, [Action::Nudge(key())]);
+}
+
+#[test]
+fn a_twin_that_the_kubelet_rejected_gets_a_new_uid_and_is_said_to_be_refused() {
+    let seen = facts(contact(Class::Silent, 60), gone());
+    let (after, first) = decide(&state(active(RENEW_AFTER)), &seen, &settings());
+    assert_eq!(first, [Action::Renew(key())]);
+    let mut later = seen;
+    later.now += RENEW_AFTER;
+    let (after, second) = decide(&after, &later, &settings());
+    assert!(second.contains(&Action::Renew(key())));
+    assert_eq!(after.pods["shop_till"].blocked.as_ref().unwrap().reason, Blocked::KubeletRefuses);
+}
+
+#[test]
+fn a_twin_that_the_kubelet_lists_gets_time_for_its_volumes() {
+    let seen = facts(contact(Class::Silent, 60), PodFacts { twin_owned: Seen::Yes, ..gone() });
+    assert!(actions(active(RENEW_AFTER), &seen).iter().all(|action| *action != Action::Renew(key())));
+    assert!(actions(active(RENEW_LISTED_AFTER), &seen).contains(&Action::Renew(key())));
+}
+
+fn serving(handover: Handover, host_network: bool) -> PodFacts {
+    PodFacts { twin: Run::Running, twin_sandbox: Seen::Yes, handover: Some(handover), host_network, ..gone() }
+}
+
+#[test]
+fn switch_on_the_host_network_waits_for_the_parents_sandbox() {
+    let owned = PodFacts { parent_owned: Seen::Yes, ..serving(Handover::Switch, true) };
+    assert!(actions(released(1), &facts(contact(Class::Answering, 1), owned)).is_empty());
+    let sandbox = PodFacts { parent_sandbox: Seen::Yes, ..owned };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), sandbox)), [Action::StopTwin(key())]);
+}
+
+#[test]
+fn switch_for_a_host_port_stops_when_the_kubelet_owns_the_parent() {
+    let waits = serving(Handover::Switch, false);
+    assert!(actions(released(1), &facts(contact(Class::Answering, 1), waits)).is_empty());
+    let owned = PodFacts { parent_owned: Seen::Yes, ..waits };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), owned)), [Action::StopTwin(key())]);
+}
+
+#[test]
+fn overlap_lasts_until_the_parent_is_ready_or_ran_for_ten_seconds_or_the_sleep_is_over() {
+    let starts = PodFacts { parent_owned: Seen::Yes, parent: Run::Running, ..serving(Handover::Overlap, false) };
+    let mut seen = facts(contact(Class::Answering, 1), starts);
+    let (after, first) = decide(&state(released(1)), &seen, &settings());
+    assert!(first.is_empty());
+    seen.now += TAKEN_OVER;
+    assert_eq!(decide(&after, &seen, &settings()).1, [Action::StopTwin(key())]);
+    let ready = PodFacts { parent_ready: Seen::Yes, ..starts };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), ready)), [Action::StopTwin(key())]);
+    let slow = PodFacts { parent: Run::Partial, ..starts };
+    assert!(actions(released(119), &facts(contact(Class::Answering, 119), slow)).is_empty());
+    assert_eq!(actions(released(120), &facts(contact(Class::Answering, 120), slow)), [Action::StopTwin(key())]);
+}
+
+#[test]
+fn the_twin_of_a_parent_that_is_gone_ends_at_once() {
+    let seen = PodFacts { parent_gone: true, ..serving(Handover::Overlap, false) };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), seen)), [Action::StopTwin(key())]);
+}
+
+#[test]
+fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
+    let ready = PodFacts { parent_ready: Seen::Yes, parent_owned: Seen::Yes, ..serving(Handover::Overlap, false) };
+    let mut seen = facts(contact(Class::Answering, 1), ready);
+    let (after, first) = decide(&state(released(1)), &seen, &settings());
+    assert_eq!(first, [Action::StopTwin(key())]);
+    let (after, second) = decide(&after, &seen, &settings());
+    assert!(second.is_empty());
+    let pod = seen.pods.get_mut("shop_till").unwrap();
+    (pod.twin, pod.twin_sandbox) = (Run::Stopped, Seen::No);
+    let (after, third) = decide(&after, &seen, &settings());
+    assert_eq!(third, [Action::Forget(key())]);
+    assert_eq!(after.pods["shop_till"].phase, Phase::Inactive);
+}
+
+#[test]
+fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
+    let mut waits = Vec::new();
+    let mut now = state(released(1000));
+    for _ in 0..9 {
+        let patience = (0..2000).find(|ago| {
+            let seen = facts(contact(Class::Silent, *ago), serving(Handover::Overlap, false));
+            !decide(&now, &seen, &settings()).1.is_empty()
+        });
+        waits.push(patience.unwrap());
+        let seen = facts(contact(Class::Silent, patience.unwrap()), serving(Handover::Overlap, false));
+        let (after, taken) = decide(&now, &seen, &settings());
+        assert_eq!(taken, [Action::Relink(key())]);
+        now = after;
+        now.pods.get_mut("shop_till").unwrap().phase = released(1000);
+    }
+    assert_eq!(waits, [6, 12, 24, 48, 96, 192, 300, 300, 300]);
+}
+
+#[test]
+fn a_twin_that_ended_or_was_told_to_end_comes_back_under_a_new_uid() {
+    let ended = facts(contact(Class::Silent, 500), gone());
+    assert_eq!(actions(released(1000), &ended), [Action::Renew(key())]);
+    let told = Phase::Released { since: Duration::ZERO, stopping: Some(NOW) };
+    let seen = facts(contact(Class::Silent, 500), serving(Handover::Overlap, false));
+    assert_eq!(actions(told, &seen), [Action::Renew(key())]);
+}
+
+#[test]
+fn a_node_that_the_cluster_abandoned_is_cleaned_after_an_hour() {
+    let mut seen = facts(contact(Class::Answering, 0), PodFacts { parent_owned: Seen::Yes, ..gone() });
+    (seen.agent_silence, seen.kubelet_synced) = (None, Seen::Yes);
+    let mut quiet = state(Phase::Inactive);
+    quiet.answering_since = Some(NOW - Duration::from_secs(10));
+    assert!(decide(&quiet, &seen, &settings()).1.is_empty());
+    seen.now = NOW + RETIRE_AFTER;
+    assert_eq!(decide(&quiet, &seen, &settings()).1, [Action::Retire]);
+    seen.agent_silence = Some(SECOND);
+    assert!(decide(&quiet, &seen, &settings()).1.is_empty());
+}
+
+/// Calls `check` with every phase and every combination of facts.
+fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
+    let seen = [Seen::Yes, Seen::No, Seen::Unknown];
+    let runs = [Run::Running, Run::Partial, Run::Stopped, Run::Unknown];
+    let classes = [None, Some(Class::Answering), Some(Class::Failing), Some(Class::Silent), Some(Class::Unproven)];
+    let phases = [
+        Phase::Inactive,
+        active(SECOND),
+        active(RENEW_LISTED_AFTER * 8),
+        Phase::Active { linked: NOW - SECOND, under: Class::Failing, nudged: Some(NOW), refused: 3 },
+        released(1),
+        released(900),
+        Phase::Released { since: NOW - SECOND * 900, stopping: Some(NOW - SECOND) },
+    ];
+    let mut count = 0;
+    for phase in phases {
+        let mut before = state(phase);
+        before.pods.get_mut("shop_till").unwrap().partial_since = Some(NOW - PARTIAL);
+        for class in classes {
+            for ago in [0, 900] {
+                for kubelet in [Kubelet::Up, Kubelet::Down, Kubelet::Unknown] {
+                    for connected in seen {
+                        for parent_owned in seen {
+                            for twin_owned in seen {
+                                for parent in runs {
+                                    for twin in runs {
+                                        for sandbox in seen {
+                                            for handover in [Handover::Overlap, Handover::Switch] {
+                                                let pod = PodFacts {
+                                                    parent_owned,
+                                                    twin_owned,
+                                                    parent,
+                                                    twin,
+                                                    twin_sandbox: sandbox,
+                                                    parent_sandbox: sandbox,
+                                                    parent_ready: connected,
+                                                    handover: Some(handover),
+                                                    ..gone()
+                                                };
+                                                let mut all = facts(class.and_then(|class| contact(class, ago)), pod);
+                                                (all.kubelet, all.kubelet_connected) = (kubelet, connected);
+                                                check(&before, &all, &pod);
+                                                count += 1;
+                                            }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    count
+}
+
+fn starts(action: &Action) -> bool {
+    matches!(action, Action::Activate(_) | Action::Relink(_) | Action::Renew(_))
+}
+
+#[test]
+fn nothing_is_started_unless_everything_is_known_and_nobody_else_runs_it() {
+    let count = exhaustively(|before, facts, pod| {
+        let (_, actions) = decide(before, facts, &settings());
+        if actions.iter().any(starts) {
+            assert_eq!(facts.kubelet, Kubelet::Up, "{facts:?}");
+            assert!(facts.contact.is_some_and(|contact| contact.class != Class::Answering), "{facts:?}");
+            assert_eq!(pod.parent_owned, Seen::No, "{facts:?}");
+            assert_eq!(pod.parent, Run::Stopped, "{facts:?} {before:?}");
+            assert_ne!(pod.twin, Run::Unknown, "{facts:?}");
+        }
+    });
+    println!("{count} combinations");
+}
+
+#[test]
+fn a_running_parent_is_never_stopped_and_a_partial_one_only_in_an_outage() {
+    exhaustively(|before, facts, pod| {
+        if decide(before, facts, &settings()).1.contains(&Action::StopParent(key())) {
+            assert_eq!((pod.parent, pod.parent_owned), (Run::Partial, Seen::No));
+            assert!(facts.contact.is_some_and(|contact| contact.class != Class::Answering));
+        }
+    });
+}
+
+#[test]
+fn deciding_twice_equals_deciding_once() {
+    exhaustively(|before, facts, _| {
+        let (once, _) = decide(before, facts, &settings());
+        let (_, again) = decide(&once, facts, &settings());
+        assert!(!again.iter().any(starts), "{before:?} {facts:?} {again:?}");
+    });
+}
+
+#[test]
+fn silence_and_ignorance_never_release_stop_or_forget() {
+    exhaustively(|before, facts, pod| {
+        let silent = facts.contact.is_none_or(|contact| matches!(contact.class, Class::Silent | Class::Unproven));
+        let hint = facts.kubelet_connected.is_yes() || pod.parent_owned.is_yes() || pod.parent_ready.is_yes();
+        if silent && !hint && pod.parent != Run::Running && !pod.parent_sandbox.is_yes() {
+            let (_, actions) = decide(before, facts, &settings());
+            let ends = |action: &Action| matches!(action, Action::Release(_) | Action::StopTwin(_) | Action::Forget(_));
+            assert!(!actions.iter().any(ends), "{before:?} {facts:?} {actions:?}");
+        }
+    });
+}

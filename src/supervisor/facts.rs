@@ -1,0 +1,127 @@
+//! What a pass knows. Everything may be unknown, and the types say so: unknown is never absent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::checkpoint::{Handover, Policy};
+use crate::node::contact::Contact;
+
+/// `<namespace>_<pod>` of the parent.
+pub type Key = String;
+
+/// An answer to a yes-or-no question that may not have been answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    /// It is so.
+    Yes,
+    /// It is not so.
+    No,
+    /// Nobody could tell.
+    #[default]
+    Unknown,
+}
+
+impl Seen {
+    /// It is so.
+    pub fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+
+    /// It is not so; unknown is not "no".
+    pub fn is_no(self) -> bool {
+        self == Self::No
+    }
+}
+
+impl From<bool> for Seen {
+    fn from(value: bool) -> Self {
+        if value { Self::Yes } else { Self::No }
+    }
+}
+
+/// How much of a pod runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Run {
+    /// Its sandbox is ready and every container that is not an init container runs.
+    Running,
+    /// Something of it is there.
+    Partial,
+    /// No ready sandbox, no running container.
+    Stopped,
+    /// The runtime did not tell.
+    #[default]
+    Unknown,
+}
+
+/// The kubelet process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kubelet {
+    /// It told what it owns.
+    Up,
+    /// Nobody listens on its socket.
+    Down,
+    /// It did not answer.
+    #[default]
+    Unknown,
+}
+
+/// What is known of one checkpoint's pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// A checkpoint of it is in the store.
+    pub in_store: bool,
+    /// Activation order.
+    pub start_group: i32,
+    /// How its parent takes over.
+    pub handover: Option<Handover>,
+    /// It uses the node's network.
+    pub host_network: bool,
+    /// The kubelet owns the parent.
+    pub parent_owned: Seen,
+    /// The kubelet owns the twin.
+    pub twin_owned: Seen,
+    /// What runs of the parent.
+    pub parent: Run,
+    /// A ready sandbox of the parent is there.
+    pub parent_sandbox: Seen,
+    /// The parent is Ready by the agent's word.
+    pub parent_ready: Seen,
+    /// The API server said, for this very UID, that the parent is gone.
+    pub parent_gone: bool,
+    /// What runs of any twin of it.
+    pub twin: Run,
+    /// A ready sandbox with the present twin's UID is there.
+    pub twin_sandbox: Seen,
+}
+
+impl PodFacts {
+    /// From a checkpoint's policy; the rest unknown.
+    pub fn of(policy: &Policy, exclusive_host_ports: bool) -> Self {
+        Self {
+            in_store: true,
+            start_group: policy.start_group,
+            handover: Some(policy.handover(exclusive_host_ports)),
+            host_network: policy.host_network,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a pass knows of the node.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Time since boot.
+    pub now: Duration,
+    /// Contact with the API server; `None`: unknown.
+    pub contact: Option<Contact>,
+    /// The kubelet process.
+    pub kubelet: Kubelet,
+    /// The kubelet's own process holds an established connection to the API server on which bytes arrived.
+    pub kubelet_connected: Seen,
+    /// The checkpoints' pods.
+    pub pods: BTreeMap<Key, PodFacts>,
+    /// How long ago the agent gave a sign of life; `None`: never in this boot.
+    pub agent_silence: Option<Duration>,
+    /// The kubelet owns a pod that came from the API server.
+    pub kubelet_synced: Seen,
+}

@@ -1,0 +1,93 @@
+//! The part that recovers: observe, [`decide`], [`act`], [`record`], again and again.
+//!
+//! ```text
+//!   probes ──► contact ─┐
+//!   pod-resources ──────┤                    ┌─► links, unpacked files, stops (act)
+//!   runtime ────────────┼─► facts ─► decide ─┤
+//!   kubelet's sockets ──┤   (pure)   (pure)  └─► status.yaml, outages.yaml (record)
+//!   store, run directory┘
+//! ```
+//! It needs nothing but the node: no API credential, no cluster DNS, no Service address, no wall clock, no volume. A fault
+//! of any one of these makes a fact unknown, and unknown changes nothing. Everything it remembers can be rebuilt from the
+//! node, so it may be killed at any line.
+//!
+//! While the API server answers and nothing is active, a pass costs one request on an open connection.
+
+pub mod act;
+pub mod decide;
+pub mod facts;
+pub mod observe;
+mod pass;
+pub mod record;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::args::{Invalid, SupervisorArguments};
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::{self, Store};
+use crate::checkpoint::write;
+use crate::node::clock;
+use crate::node::host::HostRoot;
+
+/// Why a supervisor cannot start. Everything else is shown and tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings that mean nothing.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The host's files cannot be reached.
+    #[error("cannot reach the host's files")]
+    Host(#[source] io::Error),
+    /// A host path leads nowhere.
+    #[error("cannot find {} on the host", .0.display())]
+    Path(PathBuf, #[source] io::Error),
+    /// The run directory cannot be made.
+    #[error(transparent)]
+    Write(#[from] write::Error),
+    /// The lock cannot be taken.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The CA that `--apiserver-ca` names cannot be read.
+    #[error("cannot read {}", .0.display())]
+    Ca(PathBuf, #[source] io::Error),
+    /// The signals of the process cannot be caught.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs until the process is told to end. What is linked stays linked: the next supervisor goes on from the node's state.
+pub async fn run(arguments: SupervisorArguments) -> Result<(), Error> {
+    let node_name = arguments.node.node_name()?;
+    let host = &arguments.node.host;
+    let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
+    let root = root.map_err(Error::Host)?;
+    let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
+    let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
+    let store = Store::new(resolve(&host.state_dir)?);
+    let boot_id = clock::boot_id(&root).map_err(Error::Host)?;
+
+    write::directory(run.path())?;
+    let _lock = wait_for_lock(&run.path().join("supervisor.lock")).await?;
+    tracing::info!(node = node_name, root = %root.path().display(), "supervising");
+    pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?.run().await
+}
+
+/// An old supervisor may still be ending while its successor starts: one at a time, and never none for long.
+async fn wait_for_lock(path: &Path) -> Result<File, Error> {
+    let mut said = false;
+    loop {
+        match store::lock(path) {
+            Err(store::Error::Locked(path)) => {
+                if !said {
+                    tracing::info!(lock = %path.display(), "another supervisor runs: waiting for its end");
+                    said = true;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            lock => return Ok(lock?),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! From what the node says to facts. The pure half: lists in, facts out; asking is done by the pass in the module above.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use std::{fs, io};
+
+use serde_json::Value;
+
+use crate::checkpoint::store::{self, Store};
+use crate::checkpoint::{NodeCheckpoint, Policy};
+use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE};
+use crate::node::kubelet::Owned;
+use crate::node::runtime::{Container, Sandbox, State};
+use crate::report::AgentWord;
+use crate::supervisor::facts::{Key, PodFacts, Run, Seen};
+
+/// What the runtime listed in one pass.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    /// Every sandbox.
+    pub sandboxes: Vec<Sandbox>,
+    /// Every container.
+    pub containers: Vec<Container>,
+}
+
+/// What is kept in memory of a checkpoint: enough to decide, nothing secret.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// How it is activated and handed over.
+    pub policy: Policy,
+    /// UID of the parent.
+    pub parent_uid: String,
+    /// Names of its containers that are not init containers.
+    pub containers: Vec<String>,
+    /// When its directory was last changed.
+    changed: Option<SystemTime>,
+    /// It is in the store, not only on the node.
+    pub in_store: bool,
+}
+
+impl Known {
+    fn of(checkpoint: &NodeCheckpoint, changed: Option<SystemTime>) -> Self {
+        let containers = container_names(&checkpoint.manifest);
+        let (policy, parent_uid) = (checkpoint.policy.clone(), checkpoint.parent.uid.clone());
+        Self { policy, parent_uid, containers, changed, in_store: true }
+    }
+
+    /// Of a twin whose checkpoint is no longer in the store, from its manifest in force.
+    pub fn of_manifest(manifest: &Value) -> Self {
+        let host_network = manifest.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default();
+        let annotation = format!("/metadata/annotations/{}", crate::names::PARENT_UID.replace('/', "~1"));
+        let parent_uid = manifest.pointer(&annotation).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            policy: Policy { host_network, ..unknown_policy() },
+            parent_uid,
+            containers: container_names(manifest),
+            changed: None,
+            in_store: false,
+        }
+    }
+}
+
+fn unknown_policy() -> Policy {
+    Policy {
+        start_group: crate::names::DEFAULT_START_GROUP,
+        max_age_seconds: None,
+        handover: None,
+        host_network: false,
+        host_port: false,
+        stateful: false,
+        grace_seconds: 30,
+    }
+}
+
+fn container_names(manifest: &Value) -> Vec<String> {
+    let containers = manifest.pointer("/spec/containers").and_then(Value::as_array);
+    let name = |container: &Value| container.get("name").and_then(Value::as_str).map(str::to_owned);
+    containers.into_iter().flatten().filter_map(name).collect()
+}
+
+/// The checkpoints of the store, read again only where a directory changed.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By pod.
+    pub known: BTreeMap<Key, Known>,
+}
+
+impl Index {
+    /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked; one that is
+    /// `held` (its twin is on the node) stays known when it left the store.
+    pub fn refresh(&mut self, store: &Store, held: impl Fn(&str) -> bool) -> Result<(), store::Error> {
+        let keys = store.keys()?;
+        self.known.retain(|key, known| {
+            known.in_store &= keys.contains(key);
+            known.in_store || held(key)
+        });
+        for key in keys {
+            let directory: PathBuf = store.directory().join("checkpoints").join(&key);
+            let changed = fs::metadata(&directory).and_then(|metadata| metadata.modified()).ok();
+            if self.known.get(&key).is_some_and(|known| known.in_store && known.changed == changed) {
+                continue;
+            }
+            let (newest, bad) = store.newest(&key)?;
+            for error in bad {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a checkpoint cannot be used");
+            }
+            let known = match newest {
+                Some(generation) => Known::of(&generation.checkpoint, changed),
+                None => Known {
+                    policy: unknown_policy(),
+                    parent_uid: String::new(),
+                    containers: Vec::new(),
+                    changed,
+                    in_store: true,
+                },
+            };
+            self.known.insert(key, known);
+        }
+        Ok(())
+    }
+}
+
+/// What is known of one pod, from what was listed. `twin_uid` is the UID that is linked or was.
+#[allow(clippy::too_many_arguments)]
+pub fn pod_facts(
+    key: &str,
+    known: &Known,
+    node_name: &str,
+    lists: Option<&Lists>,
+    owned: Option<&Owned>,
+    agent: Option<&AgentWord>,
+    twin_uid: Option<&str>,
+    exclusive_host_ports: bool,
+) -> PodFacts {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let owns =
+        |pod: String| owned.map_or(Seen::Unknown, |owned| owned.pods.contains(&(namespace.to_owned(), pod)).into());
+    let mut facts = PodFacts {
+        in_store: known.in_store,
+        parent_owned: owns(name.to_owned()),
+        twin_owned: owns(twin_name(name, node_name)),
+        ..PodFacts::of(&known.policy, exclusive_host_ports)
+    };
+    if let Some(lists) = lists {
+        let is_parent = |sandbox: &&Sandbox| {
+            sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
+        };
+        let is_twin = |sandbox: &&Sandbox| is_twin_of(sandbox, namespace, name);
+        facts.parent = run(lists, &known.containers, is_parent);
+        facts.twin = run(lists, &known.containers, is_twin);
+        facts.parent_sandbox = lists.sandboxes.iter().filter(is_parent).any(|sandbox| sandbox.ready).into();
+        let ours = |sandbox: &Sandbox| sandbox.ready && Some(sandbox.uid.as_str()) == twin_uid;
+        facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
+    }
+    if let Some(agent) = agent {
+        facts.parent_ready = is_ready(agent.ready.get(key), lists, namespace, name).into();
+        facts.parent_gone = agent.gone.get(key).is_some_and(|uid| *uid == known.parent_uid);
+    }
+    facts
+}
+
+/// The agent's word counts for the very containers that run: a word from before the outage does not.
+fn is_ready(ready: Option<&Vec<String>>, lists: Option<&Lists>, namespace: &str, name: &str) -> bool {
+    let (Some(ready), Some(lists)) = (ready, lists) else { return false };
+    let parent = |sandbox: &&Sandbox| {
+        sandbox.ready && sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
+    };
+    lists.sandboxes.iter().filter(parent).any(|sandbox| {
+        let mut ids = ready.iter();
+        !ready.is_empty()
+            && ids.all(|id| {
+                lists.containers.iter().any(|container| {
+                    container.id == *id && container.sandbox == sandbox.id && container.state == State::Running
+                })
+            })
+    })
+}
+
+/// The name that the kubelet gives a static pod (pkg/kubelet/config/common.go).
+pub fn twin_name(name: &str, node_name: &str) -> String {
+    format!("{name}-{}", node_name.to_lowercase())
+}
+
+/// A sandbox of a twin of this pod, whatever its UID.
+pub fn is_twin_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
+    let of = sandbox.annotations.get(CHECKPOINT_OF).and_then(|of| of.split_once('/'));
+    of == Some((namespace, name)) && sandbox.namespace == namespace && source(sandbox) == Some("file")
+}
+
+/// Does the kubelet own a pod that did not come from a file? Its name lacks the node's.
+pub fn is_synced(owned: &Owned, node_name: &str) -> bool {
+    let suffix = format!("-{}", node_name.to_lowercase());
+    owned.pods.iter().any(|(_, name)| !name.ends_with(&suffix))
+}
+
+fn source(sandbox: &Sandbox) -> Option<&str> {
+    sandbox.annotations.get(CONFIG_SOURCE).map(String::as_str)
+}
+
+fn run(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) -> Run {
+    let sandboxes: Vec<&Sandbox> = lists.sandboxes.iter().filter(belongs).collect();
+    let containers: Vec<&Container> = lists
+        .containers
+        .iter()
+        .filter(|container| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox))
+        .collect();
+    if containers.iter().any(|container| container.state == State::Unknown) {
+        return Run::Unknown;
+    }
+    let running =
+        |name: &String| containers.iter().any(|container| container.name == *name && container.state == State::Running);
+    let ready = sandboxes.iter().any(|sandbox| sandbox.ready);
+    if ready && !expected.is_empty() && expected.iter().all(running) {
+        Run::Running
+    } else if ready || containers.iter().any(|container| container.state == State::Running) {
+        Run::Partial
+    } else {
+        Run::Stopped
+    }
+}
+
+/// The uid of a manifest in force.
+pub fn manifest_uid(manifest: &Value) -> Option<String> {
+    manifest.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// Reads a manifest in force; `None`: there is none.
+pub fn read_manifest(path: &std::path::Path) -> io::Result<Option<Value>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(id: &str, name: &str, uid: &str, source: &str, ready: bool) -> Sandbox {
+        let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
+        if source == "file" {
+            annotations.insert(CHECKPOINT_OF.into(), "shop/till".into());
+        }
+        let (id, name, uid) = (id.into(), name.into(), uid.into());
+        Sandbox { id, namespace: "shop".into(), name, uid, ready, annotations, ..Sandbox::default() }
+    }
+
+    fn container(sandbox: &str, name: &str, state: State) -> Container {
+        Container { sandbox: sandbox.into(), name: name.into(), state, ..Container::default() }
+    }
+
+    fn facts(lists: Option<&Lists>, owned: Option<&Owned>) -> PodFacts {
+        let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
+        pod_facts("shop_till", &Known::of(&checkpoint, None), "Node-1", lists, owned, None, Some("twin"), false)
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_unknown() {
+        let seen = facts(None, None);
+        assert_eq!((seen.parent, seen.twin, seen.parent_owned), (Run::Unknown, Run::Unknown, Seen::Unknown));
+        assert_eq!((seen.twin_sandbox, seen.parent_sandbox), (Seen::Unknown, Seen::Unknown));
+    }
+
+    #[test]
+    fn parent_and_twin_are_told_apart_by_source_and_annotation() {
+        let lists = Lists {
+            sandboxes: vec![
+                sandbox("p", "till", "parent", "api", true),
+                sandbox("t", "till-node-1", "twin", "file", true),
+            ],
+            containers: vec![container("p", "app", State::Exited), container("t", "app", State::Running)],
+        };
+        let seen = facts(Some(&lists), None);
+        assert_eq!((seen.parent, seen.twin, seen.twin_sandbox), (Run::Partial, Run::Running, Seen::Yes));
+    }
+
+    #[test]
+    fn a_parent_under_another_uid_counts_as_the_parent() {
+        let lists = Lists {
+            sandboxes: vec![sandbox("p", "till", "successor", "api", true)],
+            containers: vec![container("p", "app", State::Running)],
+        };
+        assert_eq!(facts(Some(&lists), None).parent, Run::Running);
+    }
+
+    #[test]
+    fn dead_sandboxes_of_the_last_boot_count_for_nothing() {
+        let lists = Lists {
+            sandboxes: vec![sandbox("p", "till", "parent", "api", false)],
+            containers: vec![container("p", "app", State::Exited)],
+        };
+        assert_eq!(facts(Some(&lists), None).parent, Run::Stopped);
+    }
+
+    #[test]
+    fn the_agents_word_counts_for_the_containers_that_run_now() {
+        let mut lists = Lists {
+            sandboxes: vec![sandbox("p", "till", "parent", "api", true)],
+            containers: vec![container("p", "app", State::Running)],
+        };
+        lists.containers[0].id = "new".into();
+        let ready = |id: &str| is_ready(Some(&vec![id.to_owned()]), Some(&lists), "shop", "till");
+        assert!(ready("new"));
+        assert!(!ready("old"), "Ready by a word from before the outage");
+        assert!(!is_ready(Some(&Vec::new()), Some(&lists), "shop", "till"));
+        assert!(!is_ready(None, Some(&lists), "shop", "till"));
+    }
+
+    #[test]
+    fn the_kubelet_lists_a_twin_under_its_name_with_the_nodes() {
+        let pods = [("shop".to_owned(), "till-node-1".to_owned())].into();
+        let seen = facts(None, Some(&Owned { pid: 1, pods }));
+        assert_eq!((seen.parent_owned, seen.twin_owned), (Seen::No, Seen::Yes));
+    }
+}

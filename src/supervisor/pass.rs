@@ -1,0 +1,812 @@
+//! One pass after the other: ask the node, decide, do, tell.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::args::SupervisorArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::Store;
+use crate::checkpoint::{Handover, write};
+use crate::names::Blocked;
+use crate::node::contact::{Class, Contact, Outcome, Prober, Tracker};
+use crate::node::host::HostRoot;
+use crate::node::kubelet::{self, Kubelet, Server};
+use crate::node::runtime::{self, Runtime};
+use crate::node::{clock, sockets};
+use crate::report::{AGENT, AgentWord};
+use crate::supervisor::act::{self, Hands, Preconditions, Refused};
+use crate::supervisor::decide::{self, Action, Phase, State, decide};
+use crate::supervisor::facts::{Facts, Key, Run, Seen};
+use crate::supervisor::observe::{self, Index, Known, Lists};
+use crate::supervisor::{Error, facts, record};
+
+/// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How often the kubelet's sockets are looked at while something is active.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between passes while a twin waits for its sandbox, or a parent is about to take over.
+const BUSY: Duration = Duration::from_millis(100);
+/// Between passes, and between probes, while something is active or contact is lost.
+const ALERT: Duration = Duration::from_millis(250);
+/// Between looks at the whole node while all is quiet.
+const QUIET: Duration = Duration::from_secs(60);
+/// Least distance of two probes.
+const PROBE_PAUSE: Duration = Duration::from_millis(50);
+/// Probes under way at once: a black hole holds each for its whole limit.
+const PROBES: usize = 4;
+
+/// What a job in the background ended with.
+struct Done {
+    key: Key,
+    what: &'static str,
+    result: Result<(), runtime::Error>,
+}
+
+/// How the kubelet and the runtime are reached; found out when first needed, and again when the kubelet is another process.
+struct Ways {
+    pid: u32,
+    settings: kubelet::Settings,
+}
+
+/// The state of a supervisor.
+pub(super) struct Supervisor {
+    arguments: SupervisorArguments,
+    settings: decide::Settings,
+    node_name: String,
+    root: HostRoot,
+    boot_id: String,
+    run_dir: RunDir,
+    store: Store,
+
+    kubelet: Kubelet,
+    ways: Option<Ways>,
+    runtime: Option<Runtime>,
+    exclusive_host_ports: Option<bool>,
+    hands: Option<Hands>,
+
+    servers: Vec<Server>,
+    probers: Vec<Prober>,
+    probes: JoinSet<(Duration, Outcome)>,
+    tracker: Tracker,
+
+    index: Index,
+    state: State,
+    twins: BTreeMap<Key, String>,
+    /// Bytes that each socket of the kubelet to the API server had received when something became active.
+    baseline: Option<HashMap<[u32; 2], u64>>,
+    connected: Seen,
+    can_unstick: bool,
+    activations: u64,
+
+    jobs: JoinSet<Done>,
+    busy: BTreeSet<Key>,
+    recorder: record::Recorder,
+    /// What cannot be learned or done, by what it is about: said once when it begins and once when it ends.
+    problems: BTreeMap<&'static str, String>,
+    memory: bool,
+    /// The API server answers and nothing is active: passes are rare.
+    quiet: bool,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        arguments: SupervisorArguments,
+        node_name: String,
+        root: HostRoot,
+        boot_id: String,
+        store: Store,
+        run_dir: RunDir,
+    ) -> Result<Self, Error> {
+        let decision = &arguments.decision;
+        let settings =
+            decide::Settings { activation_delay: decision.activation_delay, unstick: decision.unstick_kubelet };
+        let mut servers = Vec::new();
+        if let Some(url) = &decision.apiserver {
+            let path = decision.apiserver_ca.clone().unwrap_or_else(|| PathBuf::from("/etc/kubernetes/pki/ca.crt"));
+            let real = root.resolve(&path).map_err(|error| Error::Path(path.clone(), error))?;
+            let ca = fs::read_to_string(real).map_err(|error| Error::Ca(path, error))?;
+            servers.push(Server { url: url.clone(), ca, tls_name: None, proxy: None });
+        }
+        let kubelet = Kubelet::new(kubelet_socket(&root, &arguments.node.host.kubelet_dir), CALL_LIMIT);
+        let mut this = Self {
+            settings,
+            node_name,
+            root,
+            boot_id,
+            run_dir,
+            store,
+            kubelet,
+            ways: None,
+            runtime: None,
+            exclusive_host_ports: None,
+            hands: None,
+            servers: Vec::new(),
+            probers: Vec::new(),
+            probes: JoinSet::new(),
+            tracker: Tracker::default(),
+            index: Index::default(),
+            state: State::default(),
+            twins: BTreeMap::new(),
+            baseline: None,
+            connected: Seen::Unknown,
+            can_unstick: true,
+            activations: 0,
+            jobs: JoinSet::new(),
+            busy: BTreeSet::new(),
+            recorder: record::Recorder::default(),
+            problems: BTreeMap::new(),
+            memory: false,
+            quiet: false,
+            arguments,
+        };
+        this.probe_servers(servers);
+        Ok(this)
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        self.open_run_dir();
+        self.recorder = record::Recorder::open(&self.run_dir);
+        self.find_servers().await;
+
+        let mut next_probe = Instant::now();
+        let mut next_pass = Instant::now();
+        let mut next_look = Instant::now();
+        loop {
+            let look = self.is_anything_active();
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                Some(probe) = self.probes.join_next() => {
+                    let class = self.class();
+                    if let Ok((began, outcome)) = probe {
+                        self.tracker.observe(began, clock::boot_time(), outcome);
+                    }
+                    if self.class() != class {
+                        self.say_contact();
+                    }
+                    next_probe = next_probe.min(Instant::now() + self.probe_pause());
+                    if self.class() != class || !self.quiet {
+                        next_pass = Instant::now();
+                    }
+                }
+                Some(done) = self.jobs.join_next() => {
+                    if let Ok(done) = done {
+                        self.finish(done);
+                    }
+                    next_pass = Instant::now();
+                }
+                () = sleep_until(next_look), if look => {
+                    next_look = Instant::now() + LOOK;
+                    if self.look_at_sockets() {
+                        next_pass = Instant::now();
+                    }
+                }
+                () = sleep_until(next_probe) => {
+                    self.probe();
+                    next_probe = Instant::now() + self.probe_pause();
+                }
+                () = sleep_until(next_pass) => {}
+            }
+            if next_pass <= Instant::now() {
+                let wait = self.pass().await;
+                next_pass = Instant::now() + wait;
+                next_probe = next_probe.min(Instant::now() + self.probe_pause());
+            }
+        }
+    }
+
+    /// Asks, decides, does and tells; says how long until the next pass at the latest.
+    async fn pass(&mut self) -> Duration {
+        if self.servers.is_empty() {
+            self.find_servers().await;
+        }
+        if !self.memory {
+            self.open_run_dir();
+        }
+        let contact = self.tracker.current();
+        if self.is_anything_active() {
+            self.release_first(contact).await;
+        }
+        let facts = self.facts(contact).await;
+        self.decide(&facts).await;
+        self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
+            && self.state.pods.values().all(|pod| pod.phase == Phase::Inactive)
+            && self.hands.is_some();
+        self.recorder.observe(&self.state, &facts);
+        let problems: Vec<String> = self.problems.values().cloned().collect();
+        let twins = &self.twins;
+        self.recorder.write(&self.run_dir, &self.state, &self.index, contact, &problems, |key| twins.get(key).cloned());
+        if !self.is_anything_active() {
+            self.baseline = None;
+            self.connected = Seen::Unknown;
+        }
+        if self.quiet { QUIET } else { self.pause(&facts) }
+    }
+
+    async fn decide(&mut self, facts: &Facts) {
+        let (next, actions) = decide(&self.state, facts, &self.settings);
+        let before = std::mem::replace(&mut self.state, next);
+        for action in actions {
+            self.act(action, &before, facts).await;
+        }
+    }
+
+    /// Decides with nothing but contact, before the kubelet and the runtime are asked: a hung runtime must not delay a
+    /// release. With all else unknown nothing but a release can come of it.
+    async fn release_first(&mut self, contact: Option<Contact>) {
+        let pods = self.state.pods.keys().map(|key| (key.clone(), facts::PodFacts::default())).collect();
+        let now = clock::boot_time();
+        let facts = Facts { now, contact, kubelet_connected: self.connected, pods, ..Facts::default() };
+        self.decide(&facts).await;
+    }
+
+    fn pause(&self, facts: &Facts) -> Duration {
+        let mut pause = ALERT;
+        for (key, pod) in &self.state.pods {
+            let seen = facts.pods.get(key).copied().unwrap_or_default();
+            match pod.phase {
+                Phase::Active { .. } if !seen.twin_sandbox.is_yes() => pause = pause.min(BUSY),
+                Phase::Released { .. } => {
+                    let fast = seen.handover == Some(Handover::Switch);
+                    pause = pause.min(if fast { LOOK } else { BUSY });
+                }
+                Phase::Active { .. } | Phase::Inactive => {}
+            }
+        }
+        pause
+    }
+
+    /// Asks everything that the decision may need. While all is quiet that is nothing but what is in memory.
+    async fn facts(&mut self, contact: Option<Contact>) -> Facts {
+        let now = clock::boot_time();
+        let state = &self.state;
+        let held = |key: &str| state.pods.get(key).is_some_and(|pod| pod.phase != Phase::Inactive);
+        if let Err(error) = self.index.refresh(&self.store, held) {
+            self.problem("store", Some(chain(&error)));
+        } else {
+            self.problem("store", None);
+        }
+        let (kubelet, owned) = match self.kubelet.owned().await {
+            Ok(owned) => {
+                self.problem("kubelet", None);
+                self.learn_ways(owned.pid);
+                (facts::Kubelet::Up, Some(owned))
+            }
+            Err(error) => {
+                let down = matches!(error, kubelet::Error::Down(..));
+                self.problem("kubelet", Some(chain(&error)));
+                (if down { facts::Kubelet::Down } else { facts::Kubelet::Unknown }, None)
+            }
+        };
+        self.find_hands();
+        let lists = self.lists().await;
+        let agent = match self.run_dir.read::<AgentWord>(AGENT) {
+            Ok(agent) => agent,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the agent's word cannot be read");
+                None
+            }
+        };
+        let exclusive = self.exclusive_host_ports.unwrap_or_default();
+        let mut pods = BTreeMap::new();
+        // without the manifest directory it is not known what is linked, and so nothing is decided of any pod
+        if self.hands.is_some() {
+            for (key, known) in &self.index.known {
+                let twin = self.twins.get(key).map(String::as_str);
+                let (lists, owned, agent) = (lists.as_ref(), owned.as_ref(), agent.as_ref());
+                let seen = observe::pod_facts(key, known, &self.node_name, lists, owned, agent, twin, exclusive);
+                // a job on it is under way: what runs of it is changing
+                let busy = self.busy.contains(key);
+                pods.insert(key.clone(), if busy { facts::PodFacts { parent: Run::Unknown, ..seen } } else { seen });
+            }
+        }
+        Facts {
+            now,
+            contact,
+            kubelet,
+            kubelet_connected: self.connected,
+            pods,
+            agent_silence: agent.map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
+            kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, &self.node_name).into()),
+        }
+    }
+
+    async fn lists(&mut self) -> Option<Lists> {
+        if self.runtime.is_none() {
+            self.find_runtime();
+        }
+        let runtime = self.runtime.clone()?;
+        if self.exclusive_host_ports.is_none()
+            && let Ok(version) = runtime.version().await
+        {
+            // CRI-O refuses a second mapping of a host port; containerd's portmap plugin accepts it
+            self.exclusive_host_ports = Some(version.name.eq_ignore_ascii_case("cri-o"));
+            tracing::info!(runtime = version.name, version = version.version, "found the container runtime");
+        }
+        let (sandboxes, containers) = tokio::join!(runtime.sandboxes(), runtime.containers());
+        match (sandboxes, containers) {
+            (Ok(sandboxes), Ok(containers)) => {
+                self.problem("runtime", None);
+                Some(Lists { sandboxes, containers })
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                self.problem("runtime", Some(chain(&error)));
+                self.runtime = None;
+                None
+            }
+        }
+    }
+
+    async fn act(&mut self, action: Action, before: &State, facts: &Facts) {
+        let Some(hands) = self.hands.clone() else { return };
+        tracing::debug!(?action, "acting");
+        match action {
+            Action::Activate(key) | Action::Renew(key) => self.activate(&hands, &key, facts).await,
+            Action::Relink(key) => {
+                if hands.run.active(&key).exists() {
+                    self.relink(&hands, &key, facts, before);
+                } else {
+                    self.activate(&hands, &key, facts).await;
+                }
+            }
+            Action::Nudge(key) => {
+                tracing::info!(pod = key, "the kubelet does not list the twin yet: linking it afresh");
+                if hands.link(&key) == act::Link::Ours
+                    && let Err(error) = hands.relink(&key)
+                {
+                    tracing::warn!(pod = key, error = &error as &dyn std::error::Error, "cannot link afresh");
+                }
+            }
+            Action::Unstick => self.unstick(),
+            Action::Release(key) => match hands.release(&key) {
+                Ok(()) => {
+                    tracing::info!(pod = key, kubelet_connected = ?facts.kubelet_connected, "released");
+                    self.recorder.released(&key, clock::boot_time());
+                }
+                Err(error) => {
+                    tracing::error!(pod = key, error = &error as &dyn std::error::Error, "cannot release");
+                    self.restore(&key, before);
+                }
+            },
+            Action::StopTwin(key) => self.stop(key, "stopping the twin").await,
+            Action::StopParent(key) => self.stop(key, "stopping what is left of the parent").await,
+            Action::Forget(key) => match hands.forget(&key) {
+                Ok(()) => {
+                    tracing::info!(pod = key, "handed over");
+                    self.twins.remove(&key);
+                    self.index.known.retain(|known, about| *known != key || about.in_store);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        pod = key,
+                        error = &error as &dyn std::error::Error,
+                        "cannot remove unpacked files"
+                    );
+                    self.restore(&key, before);
+                }
+            },
+            Action::Retire => {
+                tracing::warn!("the API server answers and no agent was heard of for an hour: leaving the node");
+                if let Err(error) = hands.retire() {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot remove everything of ours");
+                }
+            }
+        }
+    }
+
+    /// What could not be done is decided again at the next pass.
+    fn restore(&mut self, key: &str, before: &State) {
+        if let Some(pod) = before.pods.get(key) {
+            self.state.pods.insert(key.to_owned(), pod.clone());
+        }
+    }
+
+    async fn activate(&mut self, hands: &Hands, key: &str, facts: &Facts) {
+        match self.prepare(hands, key).await {
+            Ok(uid) => {
+                let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
+                tracing::info!(pod = key, uid, parent, "activated");
+                self.recorder.activated(key, &parent, facts.contact, clock::boot_time());
+                self.twins.insert(key.to_owned(), uid);
+            }
+            Err(Refused { reason, message }) => {
+                tracing::error!(pod = key, %reason, message, advice = reason.advice(), "cannot be activated");
+                self.state.blocked(key, facts.now, reason, message);
+            }
+        }
+    }
+
+    async fn prepare(&mut self, hands: &Hands, key: &str) -> Result<String, Refused> {
+        if !self.memory {
+            let message = self.problems.get("run directory").cloned().unwrap_or_default();
+            return Err(Refused { reason: Blocked::RunDirNotMemory, message });
+        }
+        let (Some(runtime), Some(ways)) = (&self.runtime, &self.ways) else {
+            return Err(Refused {
+                reason: Blocked::WriteFailed,
+                message: "kubelet and runtime are not known yet".into(),
+            });
+        };
+        let against = Preconditions {
+            now: clock::boot_time(),
+            boot_id: &self.boot_id,
+            runtime,
+            settings: &ways.settings,
+            kubelet_dir: &self.arguments.node.host.kubelet_dir,
+            root: &self.root,
+        };
+        let generation = hands.verify(key, &against).await?;
+        self.activations += 1;
+        let nonce = format!("{}/{}/{}", self.boot_id, clock::boot_time().as_nanos(), self.activations);
+        hands.activate(&generation.checkpoint, &nonce)
+    }
+
+    fn relink(&mut self, hands: &Hands, key: &str, facts: &Facts, before: &State) {
+        match hands.relink(key) {
+            Ok(()) => {
+                tracing::info!(pod = key, "contact is lost again: taken back");
+                let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
+                self.recorder.activated(key, &parent, facts.contact, clock::boot_time());
+            }
+            Err(error) => {
+                tracing::error!(pod = key, error = &error as &dyn std::error::Error, "cannot take back");
+                self.restore(key, before);
+            }
+        }
+    }
+
+    /// Stops through the runtime in the background: grace periods take their time, passes do not.
+    async fn stop(&mut self, key: Key, what: &'static str) {
+        let Some(known) = self.index.known.get(&key).cloned() else { return };
+        let (Some(runtime), Some(lists)) = (self.runtime.clone(), self.lists().await) else { return };
+        tracing::info!(pod = key, "{what}");
+        let twin = what == "stopping the twin";
+        let exclusive = known.policy.host_port && self.exclusive_host_ports.unwrap_or_default();
+        if !twin {
+            self.busy.insert(key.clone());
+        }
+        self.jobs.spawn(async move {
+            let result = if twin {
+                act::stop_twin(&runtime, lists, &key, &known.policy, exclusive).await
+            } else {
+                act::stop_parent(&runtime, lists, &key, &known.policy).await
+            };
+            Done { key, what, result }
+        });
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.busy.remove(&done.key);
+        if let Err(error) = done.result {
+            tracing::warn!(pod = done.key, what = done.what, error = &error as &dyn std::error::Error, "did not work");
+        }
+    }
+
+    // --- contact -------------------------------------------------------------------------------------------------
+
+    fn class(&self) -> Option<Class> {
+        self.tracker.current().map(|contact| contact.class)
+    }
+
+    fn say_contact(&self) {
+        if let Some(contact) = self.tracker.current() {
+            tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");
+        }
+    }
+
+    /// Asks all servers at once; the best outcome is the probe's.
+    fn probe(&mut self) {
+        if self.probers.is_empty() || self.probes.len() >= PROBES {
+            return;
+        }
+        let probers = self.probers.clone();
+        let began = clock::boot_time();
+        self.probes.spawn(async move {
+            let outcomes = futures::future::join_all(probers.iter().map(Prober::probe)).await;
+            (began, outcomes.into_iter().min_by_key(|outcome| rank(*outcome)).unwrap_or(Outcome::Refused))
+        });
+    }
+
+    fn probe_pause(&self) -> Duration {
+        let interval = self.arguments.decision.probe_interval;
+        let delay = self.settings.activation_delay;
+        match self.tracker.current() {
+            Some(contact) if contact.class == Class::Answering => {
+                if self.state.pods.values().any(|pod| pod.phase != Phase::Inactive) {
+                    ALERT.min(interval)
+                } else {
+                    interval
+                }
+            }
+            // silence is not proven yet: as often as the delay needs
+            Some(contact) if contact.failures < decide::FAILED_PROBES => {
+                (delay / 3).clamp(PROBE_PAUSE, interval.max(PROBE_PAUSE))
+            }
+            None => (delay / 3).clamp(PROBE_PAUSE, interval.max(PROBE_PAUSE)),
+            Some(_) => ALERT.min(interval),
+        }
+    }
+
+    /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own kubeconfig.
+    async fn find_servers(&mut self) {
+        let recorded = match self.store.node() {
+            Ok(recorded) => recorded.map(|record| record.servers).unwrap_or_default(),
+            Err(error) => {
+                self.problem("node record", Some(chain(&error)));
+                Vec::new()
+            }
+        };
+        let mut servers: Vec<Server> = recorded
+            .into_iter()
+            .map(|server| Server { url: server.url, ca: server.ca, tls_name: server.tls_name, proxy: server.proxy })
+            .collect();
+        if servers.is_empty()
+            && let Ok(owned) = self.kubelet.owned().await
+        {
+            self.learn_ways(owned.pid);
+            let kubeconfig = self.ways.as_ref().and_then(|ways| ways.settings.kubeconfig.clone());
+            match kubeconfig.map(|path| kubelet::server(&self.root, &path)) {
+                Some(Ok(server)) => servers.push(server),
+                Some(Err(error)) => self.problem("API server", Some(chain(&error))),
+                None => {}
+            }
+        }
+        self.probe_servers(servers);
+        if self.probers.is_empty() {
+            let hint = "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known";
+            self.problems.entry("API server").or_insert_with(|| hint.to_owned());
+        } else {
+            self.problem("API server", None);
+        }
+    }
+
+    fn probe_servers(&mut self, servers: Vec<Server>) {
+        for server in servers {
+            match Prober::new(server.clone(), self.root.clone(), self.arguments.decision.probe_timeout) {
+                Ok(prober) => {
+                    tracing::info!(server = server.url, "asking this API server");
+                    self.probers.push(prober);
+                    self.servers.push(server);
+                }
+                Err(error) => self.problem("API server", Some(chain(&error))),
+            }
+        }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.probers.iter().flat_map(Prober::addresses).collect()
+    }
+
+    // --- the kubelet's own sockets -------------------------------------------------------------------------------
+
+    /// Looks whether the kubelet hears from the API server; true when that is news.
+    fn look_at_sockets(&mut self) -> bool {
+        let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return false };
+        let addresses = self.addresses();
+        let found = match sockets::of_process(&self.root, pid, &addresses, None) {
+            Ok(found) => found,
+            Err(error) => {
+                self.problem("sockets", Some(format!("cannot look at the kubelet's sockets: {error}")));
+                self.connected = Seen::Unknown;
+                return false;
+            }
+        };
+        self.problem("sockets", None);
+        let news = |baseline: &HashMap<[u32; 2], u64>| {
+            found.iter().any(|socket| {
+                let known = baseline.get(&socket.cookie).copied().unwrap_or_default();
+                socket.state == sockets::State::Established && socket.received > known
+            })
+        };
+        let connected = match &self.baseline {
+            Some(baseline) => Seen::from(news(baseline)),
+            None => {
+                // a connection from before the outage may stay established for long: only new bytes are a sign
+                self.baseline = Some(found.iter().map(|socket| (socket.cookie, socket.received)).collect());
+                Seen::No
+            }
+        };
+        let is_news = connected.is_yes() && !self.connected.is_yes();
+        self.connected = connected;
+        is_news
+    }
+
+    /// Closes the sockets of the kubelet's process that wait on the API server, or on a name server.
+    fn unstick(&mut self) {
+        let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return };
+        if !self.can_unstick {
+            return;
+        }
+        let addresses = self.addresses();
+        let found = sockets::of_process(&self.root, pid, &addresses, Some(53)).unwrap_or_default();
+        let baseline = self.baseline.clone().unwrap_or_default();
+        for socket in found {
+            let known = baseline.get(&socket.cookie).copied().unwrap_or_default();
+            if socket.received > known {
+                continue;
+            }
+            match sockets::destroy(&socket) {
+                Ok(()) => {
+                    tracing::info!(remote = %socket.remote, state = ?socket.state, "closed a waiting socket of the kubelet")
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                    let text = "the kernel cannot close the kubelet's waiting sockets (CONFIG_INET_DIAG_DESTROY, CAP_NET_ADMIN)";
+                    self.problem("unsticking", Some(format!("{text}: {error}")));
+                    self.can_unstick = false;
+                    self.settings.unstick = false;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(remote = %socket.remote, %error, "cannot close a waiting socket of the kubelet")
+                }
+            }
+        }
+    }
+
+    // --- ways ----------------------------------------------------------------------------------------------------
+
+    fn is_anything_active(&self) -> bool {
+        self.state.pods.values().any(|pod| matches!(pod.phase, Phase::Active { .. }))
+    }
+
+    fn open_run_dir(&mut self) {
+        match self.run_dir.open(&self.boot_id) {
+            Ok(()) => {
+                self.memory = true;
+                self.problem("run directory", None);
+            }
+            Err(error) => self.problem("run directory", Some(chain(&error))),
+        }
+    }
+
+    /// How the kubelet with this process id was started.
+    fn learn_ways(&mut self, pid: u32) {
+        if self.ways.as_ref().is_some_and(|ways| ways.pid == pid) {
+            return;
+        }
+        let settings = kubelet::settings(&self.root, pid).unwrap_or_else(|error| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the kubelet's settings are taken to be the defaults"
+            );
+            kubelet::Settings::default()
+        });
+        tracing::info!(pid, "found the kubelet");
+        self.ways = Some(Ways { pid, settings });
+        self.baseline = None;
+    }
+
+    fn find_runtime(&mut self) {
+        let candidates = match &self.arguments.node.cri_endpoint {
+            Some(path) => vec![path.clone()],
+            None => vec!["/run/containerd/containerd.sock".into(), "/run/crio/crio.sock".into()],
+        };
+        for path in &candidates {
+            if let Ok(real) = self.root.resolve(path)
+                && real.exists()
+            {
+                self.runtime = Some(Runtime::new(real, CALL_LIMIT));
+                return;
+            }
+        }
+        let names: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        self.problem("runtime", Some(format!("no container runtime at {}", names.join(" or "))));
+    }
+
+    /// Finds the kubelet's manifest directory, and rebuilds the state from what is on the node.
+    fn find_hands(&mut self) {
+        if self.hands.is_some() || !self.memory {
+            return;
+        }
+        let given = self.arguments.node.host.manifest_dir.clone();
+        let Some(path) = given.or_else(|| {
+            self.ways.as_ref().map(|ways| {
+                ways.settings.static_pod_path.clone().unwrap_or_else(|| PathBuf::from("/etc/kubernetes/manifests"))
+            })
+        }) else {
+            return;
+        };
+        let real = self.root.resolve(&path).ok().filter(|real| real.is_dir());
+        let Some(manifest_dir) = real else {
+            let text = format!("the kubelet's manifest directory {} is not there: set staticPodPath", path.display());
+            self.problem("manifest directory", Some(text));
+            return;
+        };
+        self.problem("manifest directory", None);
+        let selinux = Path::new("/sys/fs/selinux/enforce").exists();
+        let hands = Hands { store: self.store.clone(), run: self.run_dir.clone(), manifest_dir, selinux };
+        if let Err(error) = self.rebuild(&hands) {
+            self.problem("manifest directory", Some(format!("cannot read {}: {error}", hands.manifest_dir.display())));
+            return;
+        }
+        self.hands = Some(hands);
+    }
+
+    /// Where each pod stands, from links and unpacked files: all that a supervisor before this one knew.
+    fn rebuild(&mut self, hands: &Hands) -> std::io::Result<()> {
+        let now = clock::boot_time();
+        let linked = hands.links()?;
+        let mut keys: BTreeSet<Key> = linked.iter().cloned().collect();
+        keys.extend(self.run_dir.keys().map_err(std::io::Error::other)?);
+        for key in keys {
+            let manifest = observe::read_manifest(&hands.run.active(&key));
+            let is_linked = linked.contains(&key);
+            let manifest = match manifest {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) if is_linked => {
+                    // of another boot: its file was in memory
+                    tracing::info!(pod = key, "removing a link of before the reboot");
+                    write::remove(&hands.link_path(&key)).map_err(std::io::Error::other)?;
+                    continue;
+                }
+                Ok(None) | Err(_) => serde_json::Value::Null,
+            };
+            if let Some(uid) = observe::manifest_uid(&manifest) {
+                self.twins.insert(key.clone(), uid);
+            }
+            self.index.known.entry(key.clone()).or_insert_with(|| Known::of_manifest(&manifest));
+            let phase = if is_linked {
+                Phase::Active { linked: now, under: Class::Silent, nudged: None, refused: 0 }
+            } else {
+                Phase::Released { since: now, stopping: None }
+            };
+            tracing::info!(pod = key, linked = is_linked, "found a twin of a supervisor before this one");
+            self.state.pods.insert(key, decide::Pod { phase, ..decide::Pod::default() });
+        }
+        Ok(())
+    }
+
+    /// Says a problem when it begins or changes, and when it is over.
+    fn problem(&mut self, about: &'static str, text: Option<String>) {
+        match text {
+            Some(text) => {
+                if self.problems.get(about) != Some(&text) {
+                    tracing::warn!(problem = text, "{about}");
+                    self.problems.insert(about, text);
+                }
+            }
+            None => {
+                if self.problems.remove(about).is_some() {
+                    tracing::info!("{about}: no longer a problem");
+                }
+            }
+        }
+    }
+}
+
+/// The pod-resources socket of a kubelet with this root directory (pkg/kubelet/apis/podresources/constants.go).
+fn kubelet_socket(root: &HostRoot, kubelet_dir: &Path) -> PathBuf {
+    let path = kubelet_dir.join("pod-resources/kubelet.sock");
+    root.resolve(&path).unwrap_or(path)
+}
+
+/// Lower is better.
+fn rank(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::Status(500..=599) => 1,
+        Outcome::Status(_) => 0,
+        Outcome::Unproven => 2,
+        Outcome::TimedOut => 3,
+        Outcome::Refused => 4,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

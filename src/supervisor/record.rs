@@ -1,0 +1,204 @@
+//! What the supervisor tells: `status.yaml` when it changes, and `outages.yaml`, which the agent publishes afterwards.
+
+use std::time::Duration;
+
+use crate::checkpoint::run::RunDir;
+use crate::node::clock;
+use crate::node::contact::{Class, Contact};
+use crate::report::{ContactReport, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
+use crate::supervisor::decide::{self, State};
+use crate::supervisor::facts::{Facts, Run};
+use crate::supervisor::observe::Index;
+
+/// Outages that are remembered.
+const REMEMBERED: usize = 20;
+
+/// Writes the two files, each only when it changed.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    status: Option<Status>,
+    outages: Outages,
+    changed: bool,
+}
+
+impl Recorder {
+    /// Goes on with the outages that a supervisor before this one recorded.
+    pub fn open(run: &RunDir) -> Self {
+        let outages = run.read(OUTAGES).unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the record of outages starts anew");
+            None
+        });
+        Self { status: None, outages: outages.unwrap_or_default(), changed: false }
+    }
+
+    /// A twin was linked.
+    pub fn activated(&mut self, key: &str, parent_uid: &str, contact: Option<Contact>, now: Duration) {
+        if self.outages.outages.last().is_none_or(|outage| outage.to.is_some()) {
+            let since = contact.map_or(now, |contact| contact.since);
+            let from_wall = wall(now.saturating_sub(since));
+            let outage = Outage { from: milliseconds(since), from_wall, ..Outage::default() };
+            self.outages.outages.push(outage);
+            let surplus = self.outages.outages.len().saturating_sub(REMEMBERED);
+            self.outages.outages.drain(..surplus);
+        }
+        self.change(key, |pod| {
+            *pod = PodOutage { parent_uid: parent_uid.to_owned(), activated: Some(milliseconds(now)), ..pod.clone() };
+        });
+    }
+
+    /// A link was removed.
+    pub fn released(&mut self, key: &str, now: Duration) {
+        self.change(key, |pod| pod.released = Some(milliseconds(now)));
+    }
+
+    /// Notes what a pass saw: twins that serve, parents that took over, the end of the outage.
+    pub fn observe(&mut self, state: &State, facts: &Facts) {
+        let Some(last) = self.outages.outages.last_mut() else { return };
+        let now = milliseconds(facts.now);
+        for (key, seen) in &facts.pods {
+            let phase = state.pods.get(key).map(|pod| &pod.phase);
+            let Some(pod) = last.pods.get_mut(key) else { continue };
+            if matches!(phase, Some(decide::Phase::Active { .. })) && seen.twin == Run::Running && pod.serving.is_none()
+            {
+                pod.serving = Some(now);
+                self.changed = true;
+            }
+            if pod.released.is_some() && seen.parent == Run::Running && pod.taken_over.is_none() {
+                pod.taken_over = Some(now);
+                self.changed = true;
+            }
+        }
+        if last.to.is_none() && facts.contact.is_some_and(|contact| contact.class == Class::Answering) {
+            last.to = Some(now);
+            last.to_wall = Some(wall(Duration::ZERO));
+            self.changed = true;
+        }
+    }
+
+    /// Writes what changed. A failure is logged and tried again at the next pass.
+    pub fn write(
+        &mut self,
+        run: &RunDir,
+        state: &State,
+        index: &Index,
+        contact: Option<Contact>,
+        problems: &[String],
+        twins: impl Fn(&str) -> Option<String>,
+    ) {
+        let status = status(state, index, contact, problems, twins);
+        if self.status.as_ref() != Some(&status) {
+            match run.write(STATUS, &status) {
+                Ok(()) => self.status = Some(status),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the status"),
+            }
+        }
+        if self.changed {
+            match run.write(OUTAGES, &self.outages) {
+                Ok(()) => self.changed = false,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the record of outages")
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, key: &str, change: impl FnOnce(&mut PodOutage)) {
+        if let Some(outage) = self.outages.outages.last_mut() {
+            change(outage.pods.entry(key.to_owned()).or_default());
+            self.changed = true;
+        }
+    }
+}
+
+fn status(
+    state: &State,
+    index: &Index,
+    contact: Option<Contact>,
+    problems: &[String],
+    twins: impl Fn(&str) -> Option<String>,
+) -> Status {
+    let pods = state.pods.iter().map(|(key, pod)| {
+        let (namespace, name) = key.split_once('_').unwrap_or_default();
+        let phase = match pod.phase {
+            _ if pod.blocked.is_some() => Phase::Blocked,
+            decide::Phase::Inactive => Phase::Inactive,
+            decide::Phase::Active { .. } => Phase::Active,
+            decide::Phase::Released { .. } => Phase::Released,
+        };
+        PodReport {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            parent_uid: index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default(),
+            phase,
+            reason: pod.blocked.as_ref().map(|block| block.reason.to_string()),
+            message: pod.blocked.as_ref().map(|block| block.message.clone()),
+            twin_uid: twins(key),
+        }
+    });
+    Status {
+        written_by: format!("pod-checkpointer {}", env!("CARGO_PKG_VERSION")),
+        contact: contact.map(|contact| ContactReport { class: contact.class, since: milliseconds(contact.since) }),
+        problems: problems.to_vec(),
+        pods: pods.collect(),
+    }
+}
+
+/// The wall clock so long ago: for people.
+fn wall(ago: Duration) -> String {
+    let now = jiff::Timestamp::now();
+    let then = jiff::SignedDuration::try_from(ago).ok().and_then(|ago| now.checked_sub(ago).ok());
+    format!("{:.3}", then.unwrap_or(now))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since boot now, for those who compare with the files.
+pub fn now() -> u64 {
+    milliseconds(clock::boot_time())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::decide::Pod;
+    use crate::supervisor::facts::PodFacts;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_outage_is_told_from_its_first_silence_to_the_parents_return_and_survives_a_restart() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let run = RunDir::new(directory.path(), "/run/pod-checkpointer");
+        let at = Duration::from_secs;
+        let silent = Contact { class: Class::Silent, since: at(10), failures: 3, by_time_out: false };
+        let mut recorder = Recorder::open(&run);
+        recorder.activated("shop_till", "uid", Some(silent), at(13));
+        let mut state = State::default();
+        let phase = decide::Phase::Active { linked: at(13), under: Class::Silent, nudged: None, refused: 0 };
+        state.pods.insert("shop_till".into(), Pod { phase, ..Pod::default() });
+        let twin = PodFacts { twin: Run::Running, ..PodFacts::default() };
+        let mut facts = Facts { now: at(14), contact: Some(silent), ..Facts::default() };
+        facts.pods = BTreeMap::from([("shop_till".into(), twin)]);
+        recorder.observe(&state, &facts);
+        recorder.write(&run, &state, &Index::default(), facts.contact, &[], |_| None);
+
+        let mut recorder = Recorder::open(&run);
+        recorder.released("shop_till", at(20));
+        let answering = Contact { class: Class::Answering, since: at(20), failures: 0, by_time_out: false };
+        facts.now = at(25);
+        facts.contact = Some(answering);
+        facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..twin })]);
+        recorder.observe(&state, &facts);
+        recorder.write(&run, &state, &Index::default(), facts.contact, &["a problem".into()], |_| Some("twin".into()));
+
+        let outages: Outages = run.read(OUTAGES).unwrap().unwrap();
+        let outage = &outages.outages[0];
+        assert_eq!((outage.from, outage.to), (10_000, Some(25_000)));
+        let pod = &outage.pods["shop_till"];
+        let times = [pod.activated, pod.serving, pod.released, pod.taken_over];
+        assert_eq!(times, [Some(13_000), Some(14_000), Some(20_000), Some(25_000)]);
+        let status: Status = run.read(STATUS).unwrap().unwrap();
+        assert_eq!((status.pods[0].phase, status.problems.len()), (Phase::Active, 1));
+    }
+}

@@ -1,0 +1,185 @@
+# shellcheck shell=bash
+# What stories are made of. A story runs in the site, sources this file, and finds a node with the program
+# deployed and the marked pods running and captured; it leaves the node like that, or fails.
+# Everything of node.sh can be called too: outage, outage_end, power_off, boot, on_node, observe, kubectl …
+set -euo pipefail
+# shellcheck source=node.sh
+. "$(dirname "${BASH_SOURCE[0]}")/node.sh"
+
+manifests=$disk/etc/kubernetes/manifests
+store=$disk/var/lib/pod-checkpointer
+work=$dir/work                                  # a story's own files; the probe's log
+story=$(basename "$0" .sh)
+served="web proxy radio proxy-port radio-port"  # what the client asks for: own addresses, host port, host network
+trap 'echo "FAILED at $(basename "${BASH_SOURCE[0]}"):$LINENO: $BASH_COMMAND" >&2' ERR
+
+say() { echo "  $(date +%T) $*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+now() { date +%s%3N; }
+since() { awk -v a="$1" -v b="$(now)" 'BEGIN{printf "%.2f", (b-a)/1000}'; }
+# figure NAME VALUE [REFERENCE]: a measurement, never a verdict
+figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/figures" | sed 's/^/  figure: /'; }
+
+# In what wait_for and stays call, bash does not stop at the first failure: they must say `|| return 1`.
+# wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time
+wait_for() {
+  local seconds=$1 what=$2 from; shift 2; from=$(now)
+  until "$@" >"$work/last" 2>&1; do
+    (( $(now) - from < seconds * 1000 )) || fail "waited $seconds s for: $what. Last answer: $(tail -3 "$work/last")"
+    sleep 0.1
+  done
+}
+# stays SECONDS WHAT COMMAND…: it is true, and remains so
+stays() {
+  local seconds=$1 what=$2 from; shift 2; from=$(now)
+  while (( $(now) - from < seconds * 1000 )); do
+    "$@" >"$work/last" 2>&1 || fail "after $(since "$from") s no longer true: $what. $(tail -3 "$work/last")"
+    sleep 0.5
+  done
+}
+not() { ! "$@"; }
+
+## the pods
+app_pod() { # NAME: namespace/pod of its newest pod
+  kubectl get pods -A --no-headers --sort-by=.metadata.creationTimestamp -o custom-columns=N:.metadata.namespace,P:.metadata.name,D:.metadata.deletionTimestamp |
+    awk -v n="$1" '$3 == "<none>" && ($2 == n || index($2, n "-") == 1) {found = $1 "/" $2} END {if (!found) exit 1; print found}'
+}
+twin_of() { echo "$1-$name"; }
+running() { observe containers | grep -q "CONTAINER_RUNNING $1 "; }            # NAMESPACE/POD
+address() { local a; a=$(observe address "$1"); echo "${a:-$node_ip}"; }
+report() { # NAME NAMESPACE/POD: all that its process sees
+  local port=8080; [ "$1" != radio ] || port=8082
+  witness get "http://$(address "$2"):$port/report" >"$work/$1.$3.json"
+}
+crash() { on_node kill -KILL "$(observe pid "$1" "$2")"; }                     # NAMESPACE/POD CONTAINER
+
+## the client
+probe_start() { # NAME=URL…: more than the usual
+  start probe witness probe --listen $site_ip:9000 --log "$work/probe.log" web=pod:8080 proxy=pod:8080 radio=pod:8082 \
+    floor=pod:8080 proxy-port=http://$node_ip:8081/ radio-port=http://$node_ip:8082/ "$@"
+}
+first() { witness first "$work/probe.log" "$@" 2>/dev/null; }                  # NAME SINCE
+gaps() { witness gaps "$work/probe.log" "$@"; }                                # NAME SINCE [UNTIL]
+all_served() { for n in ${2:-$served}; do first "$n" "$1" || { echo "$n is not served"; return 1; }; done; }
+served_now() { all_served $(( $(now) - 700 )); }
+
+## the program
+checkpoint() { ls "$store/checkpoints/${1/\//_}/"*.yaml; }                     # NAMESPACE/POD
+link() { echo "$manifests/pod-checkpointer_${1/\//_}.yaml"; }
+is_active() { [ -L "$(link "$1")" ]; }
+nothing_active() {
+  local links; links=$(find "$manifests" -type l -name 'pod-checkpointer_*')
+  [ -z "$links" ] || { echo "active: $links"; return 1; }
+}
+no_trace() { # of any activation, on the node or in the runtime
+  nothing_active || return 1
+  local left; left=$(on_node find /run/pod-checkpointer/active /run/pod-checkpointer/volumes -mindepth 1 2>/dev/null || true)
+  [ -z "$left" ] || { echo "left: $left"; return 1; }
+  left=$(observe containers | awk -v n="-$name" '$2 == "CONTAINER_RUNNING" && $3 ~ n "$" && $3 !~ "/(floor|pod-checkpointer-supervisor)-"')
+  [ -z "$left" ] || { echo "twins still run: $left"; return 1; }
+}
+program_log() { cat "$disk"/var/log/pods/pod-checkpointer_"$1"*/*/*.log; }     # supervisor: pod-checkpointer-supervisor
+supervisor_runs() { running "pod-checkpointer/pod-checkpointer-supervisor-$name"; }
+checkpointer() { on_node pod-checkpointer "$@"; }
+pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
+memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
+
+# settings NAME=VALUE…: flags of the program, as environment of the agent; it passes them on to the supervisor
+settings() {
+  kubectl -n pod-checkpointer set env daemonset/pod-checkpointer "${@/#/POD_CHECKPOINTER_}" >/dev/null
+  wait_for 90 "the agent to be replaced" kubectl -n pod-checkpointer rollout status --timeout=1s daemonset/pod-checkpointer
+  local from; from=$(now)
+  wait_for 60 "the supervisor to be replaced" supervisor_has "$@"
+  say "new settings in force after $(since "$from") s: $*"
+}
+supervisor_has() { # NAME=VALUE…, or NAME- for a default: the running process has these flags, where they are its own
+  local pid flags setting flag; pid=$(pid_of supervisor | head -1); flags=" $(on_node cat "/proc/$pid/cmdline" | tr '\0=' '  ') "
+  for setting; do
+    case $setting in ACTIVATION_DELAY* | PROBE_* | UNSTICK_KUBELET*) ;; *) continue ;; esac
+    flag=${setting%%[=-]*}; flag=${flag,,}; flag=--${flag//_/-}
+    case $setting in
+    *=*) [[ $flags == *" $flag ${setting#*=} "* ]] ;;
+    *) [[ $flags != *" $flag "* ]] ;;
+    esac || { echo "the supervisor runs with $flags"; return 1; }
+  done
+}
+
+deploy() {
+  cp "$PROGRAM" "$dir/bin/pod-checkpointer"     # for the command line on the node
+  image localhost/pod-checkpointer:dev /pod-checkpointer pod-checkpointer="$PROGRAM"
+  traces >"$dir/before"
+  kubectl apply -k "$here/deploy" >/dev/null
+  wait_for 60 "the agent" kubectl -n pod-checkpointer rollout status --timeout=1s daemonset/pod-checkpointer
+}
+traces() { # what the program could leave behind on the node's disk and in its memory
+  on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort
+}
+
+# healthy: the state in which each story begins, and to which it must find back
+healthy() {
+  mkdir -p "$work"; probe_start "$@"
+  outage_end                                    # whatever a story left
+  [ -e "$dir/before" ] || deploy
+  kubectl apply -f "$here/pods/marked.yaml" -f "$here/pods/unmarked.yaml" >/dev/null
+  wait_for 60 "an API server" api_wait 1
+  wait_for 120 "every pod to be ready" pods_ready
+  wait_for 60 "the supervisor" supervisor_runs
+  for n in web proxy radio; do wait_for 30 "a checkpoint of $n" checkpoint "$(app_pod $n)"; done
+  wait_for 30 "every pod to be recoverable" recoverable
+  wait_for 150 "no trace of an outage" no_trace
+}
+pods_ready() {
+  local not_ready
+  not_ready=$(kubectl get pods -A --no-headers | awk '{split($3, r, "/"); if ($4 != "Running" || r[1] != r[2]) print}')
+  [ -z "$not_ready" ] || { echo "$not_ready"; return 1; }
+  for n in web proxy radio; do app_pod $n >/dev/null || return 1; done
+}
+recoverable() {
+  local answer; answer=$(kubectl get podcheckpoints -A -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name}={.status.conditions[?(@.type=="Recoverable")].status}{"\n"}{end}')
+  for n in web proxy radio; do grep -qx "$(app_pod $n)=True" <<<"$answer" || { echo "$n: $answer"; return 1; }; done
+}
+
+# remember: what must be as before when the outage is over
+remember() {
+  for n in web proxy radio; do declare -g "$n=$(app_pod $n)"; report $n "${!n}" parent; done
+  pods_now >"$work/pods"
+}
+pods_now() { kubectl get pods -A --no-headers -o custom-columns=N:.metadata.namespace,P:.metadata.name,U:.metadata.uid,S:.status.phase; }
+
+reboot() { # sets booted, the moment when containerd was started
+  power_off
+  booted=$(now)
+  boot
+}
+# back_up: every marked pod is served again since the boot
+back_up() { wait_for "${1:-60}" "every marked pod to serve again" all_served "$booted"; }
+boot_figures() { for n in $served; do figure "boot to serving, $1, $n" "$(first "$n" "$booted") s" "${2:-$(first floor "$booted") s for a static pod}"; done; }
+compare_twins() {
+  for n in web proxy radio; do
+    report $n "$(twin_of "${!n}")" twin
+    witness compare "$work/$n.parent.json" "$work/$n.twin.json" || fail "the twin of $n does not see what its parent saw"
+  done
+}
+
+# hand_back: the API server answers; everything becomes as it was, and the client notices as little as possible
+hand_back() {
+  local answered n
+  outage_end
+  wait_for 60 "the API server to answer" api_wait 1; answered=$(now)
+  wait_for 150 "every parent to serve" parents_serve
+  local served_after; served_after=$(since "$answered")
+  wait_for 180 "no trace of the twins" no_trace
+  say "parents serve $served_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
+  [ "${1:-}" = quiet ] || for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$answered") s"; done
+  wait_for 60 "every pod to be ready" pods_ready
+  diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
+  local mirrors; mirrors=$(kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.annotations.podcheckpointer\.io/checkpoint-of}{"\n"}{end}' | awk 'NF > 1')
+  [ -z "$mirrors" ] || fail "mirror pods of twins: $mirrors"
+  never_failed
+}
+parents_serve() { for n in web proxy radio; do running "${!n}" || { echo "$n does not run"; return 1; }; done; served_now; }
+never_failed() { # rejected pods leave an event even after they are gone
+  local rejected; rejected=$(kubectl get events -A --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message |
+    grep -E '^(NodePorts|OutOf[a-z]+|UnexpectedAdmissionError|NodeAffinity|Evicted) ' || true)
+  [ -z "$rejected" ] || fail "rejected: $rejected"
+}

@@ -1,0 +1,97 @@
+#!/bin/bash
+# The stories on a real node. README.md tells more.
+#
+#   run.sh [--runtime containerd2|containerd1] [STORY…]   a story's number or a part of its name; all by default
+#   run.sh -l                                             list them
+#
+# PROGRAM=/path/to/pod-checkpointer (static) tests that one instead of building it; KEEP=1 keeps a failed node up.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+runtimes=(containerd2 containerd1)
+wanted=()
+while [ $# -gt 0 ]; do
+  case $1 in
+  -l) for s in "$here"/stories/*.sh; do printf '%-28s %s\n' "$(basename "$s" .sh)" "$(sed -n '2s/^# //p' "$s")"; done; exit ;;
+  --runtime) runtimes=("$2"); shift ;;
+  -*) sed -n '2,/^set/{/^#/s/^# \?//p}' "$0" >&2; exit 2 ;;
+  *) wanted+=("$1") ;;
+  esac
+  shift
+done
+[ "$(id -u)" = 0 ] || { echo "run.sh: a real node needs root" >&2; exit 1; }
+
+install_missing() {
+  local missing=()
+  need() { command -v "$1" >/dev/null || [ -e "$1" ] || missing+=("$2"); } # PROGRAM PACKAGE
+  need runc runc; need /usr/lib/cni/portmap containernetworking-plugins; need iptables iptables; need ip iproute2
+  need openssl openssl; need python3 python3; need pgrep procps; need unshare util-linux; need /usr/bin/containerd containerd
+  [ ${#missing[@]} = 0 ] && return
+  echo "installing ${missing[*]}"
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+build_program() {
+  local target=x86_64-unknown-linux-gnu
+  (cd "$root" && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $target) ||
+    { echo "run.sh: the program does not build" >&2; exit 1; }
+  PROGRAM=$root/target/$target/release/pod-checkpointer
+}
+
+stories=()
+for s in "$here"/stories/*.sh; do
+  n=$(basename "$s" .sh)
+  if [ ${#wanted[@]} = 0 ]; then stories+=("$s"); continue; fi
+  for w in "${wanted[@]}"; do [[ $n == *"$w"* ]] && { stories+=("$s"); break; }; done
+done
+[ ${#stories[@]} -gt 0 ] || { echo "run.sh: no story is called ${wanted[*]} (run.sh -l lists them)" >&2; exit 2; }
+
+install_missing
+for r in "${runtimes[@]}"; do "$here/build.sh" "$r"; done
+[ -n "${PROGRAM:-}" ] || build_program
+[ -x "$PROGRAM" ] || { echo "run.sh: $PROGRAM is no program" >&2; exit 1; }
+export PROGRAM
+results=$(mktemp -d)
+mkdir -p "$here/../../target/node-logs"; kept=$(cd "$here/../../target/node-logs" && pwd)
+
+# one_runtime RUNTIME: all stories on one node; after a failure the next one gets a fresh node
+one_runtime() {
+  export RUNTIME=$1
+  local node=$here/node.sh kind have='' s n begun out status
+  trap '"$node" down 2>/dev/null || true' EXIT
+  trap 'exit 1' INT TERM
+  for s in "${stories[@]}"; do
+    n=$(basename "$s" .sh)
+    if grep -q '^# once' "$s" && [ "$RUNTIME" != "${runtimes[0]}" ]; then continue; fi
+    kind=plain; ! grep -q '^# self-hosted' "$s" || kind=self-hosted
+    if [ $kind = plain ]; then unset SELF_HOSTED; else export SELF_HOSTED=1; fi
+    begun=$SECONDS out=$kept/$RUNTIME-$n.log status=0
+    {
+      if [ "$have" != $kind ]; then "$node" up; fi &&
+      "$node" in-site bash "$s"
+    } >"$out" 2>&1 || status=$?
+    have=$kind
+    if [ $status = 0 ]; then
+      echo "passed  $RUNTIME $n ($((SECONDS - begun)) s)"; echo "$n" >>"$results/$RUNTIME.passed"
+      grep '^  figure: ' "$out" || true
+    else
+      "$node" logs 60 >>"$out" 2>&1 || true
+      echo "FAILED  $RUNTIME $n ($((SECONDS - begun)) s), see $out"; echo "$RUNTIME $n" >>"$results/$RUNTIME.failed"
+      grep -aE '^FAILED|^timed out|^node.sh:' "$out" | sed 's/^/        /' | head -5
+      [ -z "${KEEP:-}" ] || { trap - EXIT; exit 1; }
+      have=''
+    fi
+  done
+}
+
+# side by side: most of a story is waiting for the kubelet
+children=()
+for r in "${runtimes[@]}"; do one_runtime "$r" & children+=($!); done
+trap 'kill "${children[@]}" 2>/dev/null; wait; rm -rf "$results"' EXIT
+trap 'exit 130' INT TERM
+broken=0
+for c in "${children[@]}"; do wait "$c" || broken=1; done
+count() { cat "$results"/*."$1" 2>/dev/null | wc -l; }
+echo
+[ "$(count failed)" = 0 ] || { echo "failed:"; sed 's/^/  /' "$results"/*.failed; }
+echo "$(count passed) passed, $(count failed) failed"
+[ "$(count failed)" = 0 ] && [ $broken = 0 ]

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Reboot, API refused: every marked pod serves again and sees what it saw; the unmarked stay down.
+. "$(dirname "$0")/../lib.sh"
+
+healthy; remember
+cp "$here/pods/floor.yaml" "$manifests/"
+outage refused
+reboot
+back_up
+compare_twins
+boot_figures "defaults"
+running default/idle && fail "an unmarked pod came back"
+figure "resident memory, supervisor" "$(memory supervisor)"
+rm "$manifests/floor.yaml"
+hand_back
+figure "resident memory, agent" "$(memory agent)"

@@ -1,0 +1,48 @@
+#!/bin/bash
+# The API server is a marked pod of this node, the node is alone: it boots, and the control plane comes back.
+# self-hosted
+. "$(dirname "$0")/../lib.sh"
+
+mkdir -p "$work"
+probe_start api="https://$node_ip:6443/readyz"
+image localhost/kube:1 /kube kube="$dir/bin/kube"
+cp "$here/pods/etcd.yaml" "$manifests/"
+# the first API server is a bare process, until the one in the cluster can be made
+cp "$dir"/pki/{apiserver,admin}.{crt,key} "$dir/pki/sa.key" "$disk/etc/kubernetes/pki/"
+wait_for 60 "etcd" running "kube-system/etcd-$name"
+# shellcheck disable=SC2046
+start_on_node apiserver kube-apiserver $(ETCD_IP=$node_ip api_flags /etc/kubernetes/pki)
+wait_for 60 "the first API server" api_wait 1
+controllers_start
+wait_for 60 "the node to be Ready" sh -c "kubectl get node $name | grep -w Ready"
+kubectl -n kube-system create secret generic kube-apiserver --from-file="$disk/etc/kubernetes/pki" >/dev/null
+kubectl apply -f "$here/pods/control-plane.yaml" >/dev/null
+wait_for 60 "the API server's pod" app_pod kube-apiserver
+api=$(app_pod kube-apiserver)
+container_made() { observe containers | grep -q " $api "; }
+wait_for 60 "the API server's container" container_made
+on_node pkill -KILL -x kube-apiserver            # its port is free now: the pod's next attempt gets it
+wait_for 120 "the API server in the cluster" api_wait 1
+deploy
+wait_for 90 "a checkpoint of the API server" checkpoint "$api"
+wait_for 60 "its pod to be ready" pods_ready
+wait_for 60 "the supervisor" supervisor_runs
+pods_now >"$work/pods"
+kubectl delete events -A --all >/dev/null
+restarts() { kubectl -n kube-system get pod "${api#*/}" -o jsonpath='{.status.containerStatuses[0].restartCount}'; }
+before=$(restarts)
+
+for n in 1 2 3; do
+  reboot
+  wait_for 60 "the twin" is_active "$api"
+  wait_for 60 "the API server to answer" first api "$booted"
+  parent_again() { running "$api" && api_wait 1; }
+  wait_for 180 "the parent to run" parent_again
+  wait_for 180 "no trace of the twin" no_trace
+  wait_for 60 "every pod to be ready" pods_ready
+  figure "boot $n to first answer" "$(first api "$booted") s"
+  figure "boot $n, unserved since the first answer" "$(gaps api "$(awk -v b="$booted" -v f="$(first api "$booted")" 'BEGIN{printf "%d", b + f * 1000}')") s"
+done
+diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
+[ "$(restarts)" -le $((before + 3)) ] || fail "the parent was restarted $(( $(restarts) - before )) times in three boots"
+never_failed

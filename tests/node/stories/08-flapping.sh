@@ -1,0 +1,16 @@
+#!/bin/bash
+# Contact flaps: it answers for a second every five seconds, ten times.
+. "$(dirname "$0")/../lib.sh"
+
+healthy; remember
+outage blackhole
+reboot
+back_up 100
+served_from=$(now)
+for _ in $(seq 10); do
+  outage_end; sleep 1
+  outage blackhole; sleep 4
+done
+wait_for 60 "every marked pod to be served" served_now
+for n in $served; do figure "unserved while contact flaps, $n" "$(gaps "$n" "$served_from") s"; done
+hand_back

@@ -1,0 +1,30 @@
+#!/bin/bash
+# Foreign and damaged files in the store and the manifest directory: named, left alone, in nobody's way.
+. "$(dirname "$0")/../lib.sh"
+
+healthy; remember
+echo "# somebody else's" >"$(link "$radio")"
+mkdir "$manifests/pod-checkpointer_a_directory.yaml"
+ln -s /nowhere "$manifests/dangling.yaml"
+echo "not a checkpoint" >"$store/checkpoints/README"
+for f in $(checkpoint "$proxy"); do sed -i 's/digest: \(.*\)[0-9a-f]\{4\}/digest: \10000/' "$f"; done
+status=0; checkpointer verify >"$work/verify" || status=$?
+[ $status = 3 ] || fail "verify says $status where damage is: $(cat "$work/verify")"
+grep -q "${proxy/\//_}" "$work/verify" || fail "verify does not name the damaged checkpoint: $(cat "$work/verify")"
+
+outage refused
+reboot
+wait_for 60 "web, whose files are whole, to serve" all_served "$booted" web
+only_web() { [ "$(find "$manifests" -type l -name 'pod-checkpointer_*')" = "$(link "$web")" ]; }
+stays 5 "only web is active" only_web
+checkpointer status >"$work/status" || true
+for reason in Damaged ForeignManifest; do grep -q $reason "$work/status" || fail "status does not say $reason: $(cat "$work/status")"; done
+
+# rm fails if one of them is no longer there
+grep -q "somebody else's" "$(link "$radio")" || fail "a file that is not ours was overwritten"
+rmdir "$manifests/pod-checkpointer_a_directory.yaml"
+rm "$(link "$radio")" "$manifests/dangling.yaml" "$store/checkpoints/README"
+wait_for 30 "radio, freed of the foreign file, to serve" all_served "$booted" radio
+hand_back quiet
+whole() { checkpointer verify; }
+wait_for 90 "the damaged checkpoint to be captured again" whole

@@ -1,0 +1,32 @@
+#!/bin/bash
+# Kubelet or runtime hang or are gone: unknown is not absent, nothing is activated until they answer.
+. "$(dirname "$0")/../lib.sh"
+
+healthy; remember
+outage refused
+reboot
+wait_for 60 "the supervisor" supervisor_runs
+on_node pkill -STOP -x kubelet
+stays 8 "nothing is active while the kubelet hangs" nothing_active
+on_node pkill -STOP -x containerd
+on_node pkill -CONT -x kubelet
+stays 8 "nothing is active while the runtime hangs" nothing_active
+kubelet_stop
+on_node pkill -CONT -x containerd
+stays 8 "nothing is active without a kubelet" nothing_active
+kubelet_start
+wait_for 60 "every marked pod to serve" all_served "$(now)"
+hand_back quiet
+
+# on a healthy node, what is called wrongly names what is wrong, and ends
+refuses() { # WORD COMMAND…
+  local word=$1 status=0; shift
+  timeout 20 nsenter --target "$(<"$dir/node.pid")" --all -- "$@" >"$work/refused" 2>&1 || status=$?
+  case $status in 0 | 124) fail "accepted: $*" ;; esac
+  grep -q "$word" "$work/refused" || fail "does not name $word: $* said $(tail -3 "$work/refused")"
+}
+refuses agent.lock pod-checkpointer agent --node-name "$name" --kubeconfig /etc/kubernetes/kubelet.conf --supervisor-image ""
+refuses supervisor.lock pod-checkpointer supervisor --node-name "$name"
+refuses /var/tmp/run pod-checkpointer supervisor --node-name "$name" --run-dir /var/tmp/run
+refuses --activation-dealy pod-checkpointer supervisor --activation-dealy 3s
+healthy
