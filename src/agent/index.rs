@@ -31,6 +31,8 @@ pub struct Observed {
     pub ready: bool,
     /// Being deleted: it is not captured any more.
     pub ending: bool,
+    /// Ids of its running containers, as the runtime knows them.
+    pub containers: Vec<String>,
     /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
     pub fingerprint: u64,
     /// The pod as JSON without what nobody needs: a tenth of what the parsed object takes.
@@ -432,7 +434,7 @@ impl Index {
     /// What the supervisor and the command line are told; `fresh`: the API server was heard lately, so its word on who is
     /// Ready counts still.
     pub fn word(&self, fresh: bool) -> AgentWord {
-        let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.uid.clone());
+        let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
         let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
         AgentWord {
             ready: self.pods.values().filter(ready).map(named).collect(),

@@ -37,7 +37,7 @@ pub enum Error {
     /// The kubelet starts no static pods.
     #[error(
         "the kubelet has no staticPodPath, so nothing can be started on this node without the API server: set it in the \
-         kubelet's configuration, for example to /etc/kubernetes/manifests"
+         kubelet's configuration, for example to /etc/kubernetes/manifests, or give --manifest-dir"
     )]
     NoStaticPods,
     /// There is no such directory.

@@ -91,8 +91,8 @@ fn captured(view: &View<'_>) -> Claim {
     let kept = kept.unwrap_or_default();
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), _) => {
-            let count = reasons.len();
-            claim("False", "Refused", format!("{count} reasons, see condition Recoverable{kept}").replace("1 reasons", "one reason"))
+            let names: Vec<&str> = reasons.iter().map(|reason| reason.refusal.as_str()).collect();
+            claim("False", "Refused", format!("{}: see condition Recoverable{kept}", names.join(", ")))
         }
         (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; tried again{kept}")),
         (_, Some(stored)) => claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation)),

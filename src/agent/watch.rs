@@ -53,6 +53,7 @@ pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
         marked,
         ready: capture::is_ready(&object),
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
+        containers: if marked { containers(&object) } else { Vec::new() },
         fingerprint: fingerprint(&object),
         object: kept,
     })
@@ -94,6 +95,17 @@ fn conditions(conditions: Value) -> Value {
     conditions.into_iter().map(|condition| json!({"type": condition["type"], "status": condition["status"]})).collect()
 }
 
+/// Ids of the running containers, without the runtime's name before them.
+fn containers(pod: &Value) -> Vec<String> {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let running = statuses.into_iter().flatten().filter(|status| status.pointer("/state/running").is_some());
+    let id = |status: &Value| {
+        let id = status.get("containerID")?.as_str()?;
+        Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())
+    };
+    running.filter_map(id).collect()
+}
+
 /// Of everything that a checkpoint is made from and the watch tells: a heartbeat of the status is not in it.
 fn fingerprint(pod: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -125,7 +137,8 @@ mod tests {
             "status": {
                 "phase": "Running", "podIP": "10.1.0.5", "message": "nobody reads this",
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}],
-                "containerStatuses": [{"name": "app", "containerID": "containerd://a", "restartCount": 0, "ready": true}],
+                "containerStatuses": [{"name": "app", "containerID": "containerd://a", "restartCount": 0, "ready": true,
+                    "state": {"running": {}}}],
             },
         });
         change(&mut value);
@@ -141,6 +154,7 @@ mod tests {
         assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("Pod")));
         assert!(object["metadata"].get("managedFields").is_none());
         assert!(object["status"].get("message").is_none());
+        assert_eq!(pod(|_| {}).containers, ["a"]);
     }
 
     #[test]

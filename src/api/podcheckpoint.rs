@@ -39,7 +39,7 @@ pub struct PodCheckpointSpec {
 }
 
 /// What the node's agent and supervisor last reported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCheckpointStatus {
     /// What of the checkpoint runs on the node: Inactive (nothing), Active (its twin was started in the pod's place),
