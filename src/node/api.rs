@@ -1,8 +1,45 @@
-//! The API server's client with our own resolver.
+//! The agent's client of the API server. What it does is kube's; this only puts it together in a way that suits a node:
+//! names looked up as the host does, no hidden retries, and no read that waits for ever.
+
+use std::time::Duration;
+
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt as _};
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::node::host::HostRoot;
+use crate::node::resolve::Resolver;
 
-/// A client of the API server whose names are looked up as the host looks them up.
-pub fn kube_client(config: kube::Config, _root: HostRoot) -> Result<kube::Client, kube::Error> {
-    kube::Client::try_from(config)
+/// How long connecting, with the name's look-up and TLS, may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest silence on a connection. A watch asks the server to end it after 30 s, so a longer one is dead.
+const READ_LIMIT: Duration = Duration::from_secs(40);
+
+/// A client of the API server of this configuration, with names looked up below `root`.
+///
+/// kube's own [`kube::Client::try_from`] would need NSS for names, retries up to 15 times where the caller wants to know,
+/// and reads without a limit. Proxies are not supported: an agent that speaks for a node speaks to the cluster directly.
+pub fn kube_client(config: kube::Config, root: HostRoot) -> Result<kube::Client, kube::Error> {
+    if let Some(proxy) = &config.proxy_url {
+        return Err(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy.clone()) });
+    }
+    let mut connector = HttpConnector::new_with_resolver(Resolver::new(root, CONNECT_LIMIT));
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    connector.set_read_timeout(Some(config.read_timeout.unwrap_or(READ_LIMIT)));
+    connector.set_write_timeout(Some(config.write_timeout.unwrap_or(READ_LIMIT)));
+
+    let client: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new())
+        .pool_idle_timeout(READ_LIMIT / 2)
+        .pool_max_idle_per_host(2)
+        .build(connector);
+    let service = config.extra_headers_layer()?.layer(client.map_err(tower::BoxError::from));
+    let service = tower::util::option_layer(config.auth_layer()?).layer(service);
+    let service = config.base_uri_layer().layer(service.map_err(tower::BoxError::from));
+    Ok(kube::Client::new(service, config.default_namespace))
 }

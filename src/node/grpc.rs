@@ -83,9 +83,8 @@ impl Connection {
         let pid = stream.peer_cred()?.pid().and_then(|pid| pid.try_into().ok()).unwrap_or_default();
         let mut once = Some(TokioIo::new(stream));
         // Only the one stream: a channel that could reconnect by itself would not notice another peer.
-        let connector = tower::service_fn(move |_| {
-            ready(once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
-        });
+        let connector =
+            tower::service_fn(move |_| ready(once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))));
         let channel = Endpoint::from_static("http://localhost")
             .buffer_size(16)
             .connect_with_connector(connector)

@@ -39,7 +39,10 @@ pub fn is_usable_without_secret(
         Some(Err(_)) => return Ok(false),
     };
     if let Some(record) = record {
-        return Ok(record.credential_mapping.get(repository).is_some_and(|credentials| credentials.node_pods_accessible));
+        return Ok(record
+            .credential_mapping
+            .get(repository)
+            .is_some_and(|credentials| credentials.node_pods_accessible));
     }
     if settings.pull_verification.as_deref().is_some_and(|policy| policy != "NeverVerifyPreloadedImages") {
         return Ok(false);
@@ -172,7 +175,7 @@ mod tests {
     fn the_record_of_an_image_is_named_after_the_hash_of_its_id() {
         // A name from the kubelet's own test data (pkg/kubelet/images/pullmanager/testdata/pulling).
         assert_eq!(
-            record_name("repo.repo/test/test:v1"),
+            record_name("docker.io/testing/test:latest"),
             "sha256-aef2af226629a35d5f3ef0fdbb29fdbebf038d0acd8850590e8c48e1e283aa56"
         );
     }

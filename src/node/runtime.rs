@@ -294,8 +294,17 @@ impl From<cri::PodSandbox> for Sandbox {
 
 impl From<cri::Container> for Container {
     fn from(container: cri::Container) -> Self {
-        let cri::Container { id, pod_sandbox_id, metadata, image, image_ref, state: number, created_at: _, mut labels, image_id } =
-            container;
+        let cri::Container {
+            id,
+            pod_sandbox_id,
+            metadata,
+            image,
+            image_ref,
+            state: number,
+            created_at: _,
+            mut labels,
+            image_id,
+        } = container;
         let cri::ContainerMetadata { name, attempt } = metadata.unwrap_or_default();
         let cri::ImageSpec { image, user_specified_image } = image.unwrap_or_default();
         Self {

@@ -1,7 +1,13 @@
 //! The sockets of another process, through `sock_diag` (sock_diag(7)) and its `/proc/<pid>/fd`.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
 use crate::node::host::HostRoot;
 
@@ -44,14 +50,353 @@ pub struct Socket {
     pub cookie: [u32; 2],
 }
 
-/// The TCP and connected UDP sockets, IPv4 and IPv6, of the process with this id that go to one of `remotes` or, with
-/// `port`, to any address at that port. In the network namespace that we are in.
-pub fn of_process(_root: &HostRoot, _pid: u32, _remotes: &[SocketAddr], _port: Option<u16>) -> io::Result<Vec<Socket>> {
-    todo!("node helper")
+/// The TCP sockets, IPv4 and IPv6, of the process with this id that go to one of `remotes`, and with `port` also its TCP
+/// and connected UDP sockets that go to any address at that port. In the network namespace that we are in.
+///
+/// Cheap enough for every 50 ms: the kernel is asked for the sockets in question only, and the process's descriptors are
+/// looked at only if there are any.
+pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Option<u16>) -> io::Result<Vec<Socket>> {
+    let remotes: Vec<_> = remotes.iter().copied().map(normal).collect();
+    let ports: BTreeSet<u16> = remotes.iter().map(SocketAddr::port).chain(port).collect();
+    let diag = Diag::open()?;
+    let mut sockets = Vec::new();
+    for remote_port in ports {
+        for family in [AF_INET, AF_INET6] {
+            diag.dump(family, Transport::Tcp, remote_port, &mut sockets)?;
+            if Some(remote_port) == port {
+                match diag.dump(family, Transport::Udp, remote_port, &mut sockets) {
+                    // A kernel without UDP_DIAG: nothing there can be closed either.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
+            }
+        }
+    }
+    sockets.retain(|socket| Some(socket.remote.port()) == port || remotes.contains(&socket.remote));
+    if sockets.is_empty() {
+        return Ok(sockets);
+    }
+    let owned = inodes(pid)?;
+    sockets.retain(|socket| owned.contains(&socket.inode));
+    Ok(sockets)
 }
 
 /// Closes a socket from outside (`SOCK_DESTROY`, what `ss -K` does): its owner sees ECONNABORTED. Needs CAP_NET_ADMIN and
 /// CONFIG_INET_DIAG_DESTROY; without it the error is `Unsupported`. Gone already is success.
-pub fn destroy(_socket: &Socket) -> io::Result<()> {
-    todo!("node helper")
+pub fn destroy(socket: &Socket) -> io::Result<()> {
+    let diag = Diag::open()?;
+    let family = if socket.local.is_ipv4() { AF_INET } else { AF_INET6 };
+    let id = Id { local: Some(socket.local), remote: Some(socket.remote), remote_port: 0, cookie: socket.cookie };
+    diag.send(SOCK_DESTROY, NLM_F_ACK, family, socket.transport, &id)?;
+    match diag.receive(|_| {}) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, error))
+        }
+        result => result,
+    }
+}
+
+// linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h, net/tcp_states.h
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const INET_DIAG_INFO: u16 = 2;
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_SYN_SENT: u8 = 2;
+/// Offset of `tcpi_bytes_received` in `struct tcp_info` (since Linux 4.1).
+const BYTES_RECEIVED: usize = 128;
+/// Length of `struct nlmsghdr`, and of `struct inet_diag_msg` behind it.
+const HEADER: usize = 16;
+const MESSAGE: usize = 72;
+/// The kernel never sends more at once.
+const BUFFER: usize = 32 * 1024;
+/// The kernel answers at once; this is against a bug, not a load.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// `struct inet_diag_sockid`.
+struct Id {
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    /// For a dump: only the sockets that go to this port.
+    remote_port: u16,
+    cookie: [u32; 2],
+}
+
+/// A netlink socket for one question after the other.
+struct Diag(OwnedFd);
+
+impl Diag {
+    fn open() -> io::Result<Self> {
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
+        Ok(Self(socket))
+    }
+
+    /// Adds the established and dialling sockets that go to this port.
+    fn dump(&self, family: u8, transport: Transport, remote_port: u16, to: &mut Vec<Socket>) -> io::Result<()> {
+        let any = [u32::MAX; 2];
+        self.send(
+            SOCK_DIAG_BY_FAMILY,
+            NLM_F_DUMP,
+            family,
+            transport,
+            &Id { local: None, remote: None, remote_port, cookie: any },
+        )?;
+        self.receive(|message| to.extend(parse(message, transport)))
+    }
+
+    fn send(&self, kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> io::Result<()> {
+        let request = request(kind, NLM_F_REQUEST | flags, family, transport, id);
+        send(&self.0, &request, SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// Hands over every message of an answer until it is complete.
+    fn receive(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let (length, _) = recv(&self.0, &mut buffer, RecvFlags::empty())?;
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            if rest.is_empty() {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            while let (Some(length), Some(kind)) = (u32_at(rest, 0), u16_at(rest, 4)) {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let Some(message) = rest.get(HEADER..length) else {
+                    return Err(io::Error::from(io::ErrorKind::InvalidData));
+                };
+                match kind {
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        return match u32_at(message, 0).map(u32::cast_signed) {
+                            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                            _ => Ok(()),
+                        };
+                    }
+                    _ => each(message),
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// A `struct inet_diag_req_v2` with its header, 72 bytes.
+fn request(kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> Vec<u8> {
+    let (protocol, extensions) = match transport {
+        Transport::Tcp => (IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1)),
+        Transport::Udp => (IPPROTO_UDP, 0),
+    };
+    let mut request = Vec::with_capacity(HEADER + 56);
+    request.extend(72_u32.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    // Sequence number and port: one question at a time, and the kernel fills in the port.
+    request.extend([0; 8]);
+    request.extend([family, protocol, extensions, 0]);
+    request.extend((1_u32 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT).to_ne_bytes());
+    request.extend(id.local.map_or(0, |local| local.port()).to_be_bytes());
+    request.extend(id.remote.map_or(id.remote_port, |remote| remote.port()).to_be_bytes());
+    for address in [id.local, id.remote] {
+        request.extend(match address.map(|address| address.ip()) {
+            Some(IpAddr::V4(address)) => {
+                let [a, b, c, d] = address.octets();
+                [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+            }
+            Some(IpAddr::V6(address)) => address.octets(),
+            None => [0; 16],
+        });
+    }
+    // Of any interface.
+    request.extend([0; 4]);
+    request.extend(id.cookie.iter().flat_map(|half| half.to_ne_bytes()));
+    request
+}
+
+/// A `struct inet_diag_msg` and its attributes.
+fn parse(message: &[u8], transport: Transport) -> Option<Socket> {
+    let family = *message.first()?;
+    let state = match (transport, *message.get(1)?) {
+        (Transport::Tcp, TCP_ESTABLISHED) => State::Established,
+        (Transport::Tcp, TCP_SYN_SENT) => State::SynSent,
+        _ => State::Other,
+    };
+    let port = |at| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    let address = |at| {
+        let bytes: [u8; 16] = message.get(at..at + 16)?.try_into().ok()?;
+        let [a, b, c, d, ..] = bytes;
+        match family {
+            AF_INET => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
+            AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+            _ => None,
+        }
+    };
+    let received = attribute(message.get(MESSAGE..)?, INET_DIAG_INFO)
+        .and_then(|info| info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8))
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_ne_bytes);
+    Some(Socket {
+        transport,
+        state,
+        local: normal(SocketAddr::new(address(8)?, port(4)?)),
+        remote: normal(SocketAddr::new(address(24)?, port(6)?)),
+        received,
+        inode: u32_at(message, 68)?,
+        cookie: [u32_at(message, 44)?, u32_at(message, 48)?],
+    })
+}
+
+/// The value of one of the attributes (rtnetlink(3)).
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16_at(attributes, 0)?);
+        let value = attributes.get(4..length)?;
+        if u16_at(attributes, 2)? == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// An IPv4 address that an IPv6 socket uses is that IPv4 address.
+fn normal(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The sockets that a process has open. A descriptor that was closed meanwhile is none.
+fn inodes(pid: u32) -> io::Result<HashSet<u32>> {
+    let mut inodes = HashSet::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
+        let inode =
+            target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix("]")?.parse::<u32>().ok());
+        inodes.extend(inode);
+    }
+    Ok(inodes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    fn ours(remote: SocketAddr, port: Option<u16>) -> Vec<Socket> {
+        of_process(&HostRoot::new("/"), std::process::id(), &[remote], port).unwrap()
+    }
+
+    /// A listener, a connection to it and the accepted end, with `sent` bytes on the way to the client.
+    fn connected(address: &str, sent: &[u8]) -> (SocketAddr, TcpStream, TcpStream) {
+        let listener = TcpListener::bind(address).unwrap();
+        let remote = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(remote).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(sent).unwrap();
+        client.read_exact(&mut vec![0; sent.len()]).unwrap();
+        (remote, client, server)
+    }
+
+    #[test]
+    fn a_connection_is_found_with_the_bytes_that_arrived_on_it() {
+        for (address, sent) in [("127.0.0.1:0", &b"hello"[..]), ("[::1]:0", b"")] {
+            let (remote, client, _server) = connected(address, sent);
+            let found = ours(remote, None);
+            let [socket] = found.as_slice() else { panic!("{found:?}") };
+            assert_eq!(socket.transport, Transport::Tcp);
+            assert_eq!(socket.state, State::Established);
+            assert_eq!(socket.local, client.local_addr().unwrap());
+            assert_eq!(socket.remote, remote);
+            assert_eq!(socket.received, sent.len() as u64);
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_used_by_an_ipv6_socket_is_found_as_ipv4() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect(SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), port)).unwrap();
+        let found = ours(listener.local_addr().unwrap(), None);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].remote, listener.local_addr().unwrap());
+    }
+
+    #[test]
+    fn another_process_and_another_remote_have_no_part_in_it() {
+        let (remote, _client, _server) = connected("127.0.0.1:0", b"");
+        let other = SocketAddr::new("127.0.0.2".parse().unwrap(), remote.port());
+        assert_eq!(ours(other, None), []);
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get().unsigned_abs();
+        assert_eq!(of_process(&HostRoot::new("/"), parent, &[remote], None).unwrap(), []);
+    }
+
+    #[test]
+    fn with_a_port_connected_udp_sockets_are_found_too() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let remote = server.local_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(remote).unwrap();
+        let nowhere = "127.0.0.1:1".parse().unwrap();
+        let found = ours(nowhere, Some(remote.port()));
+        let [socket] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((socket.transport, socket.state), (Transport::Udp, State::Other));
+        assert_eq!(socket.local, client.local_addr().unwrap());
+        assert_eq!(ours(remote, None), []);
+    }
+
+    #[test]
+    fn a_dead_process_is_an_error_and_not_one_without_sockets() {
+        let (remote, _client, _server) = connected("127.0.0.1:0", b"");
+        assert!(of_process(&HostRoot::new("/"), u32::MAX, &[remote], None).is_err());
+    }
+
+    #[test]
+    fn a_destroyed_connection_is_aborted_and_destroying_it_again_is_no_error() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (remote, mut client, _server) = connected(address, b"");
+            let socket = ours(remote, None).remove(0);
+            match destroy(&socket) {
+                // Not everybody who runs the tests may, and not every kernel can.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
+                result => result.unwrap(),
+            }
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            destroy(&socket).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_it_says() {
+        let id = Id { local: None, remote: Some("[::1]:443".parse().unwrap()), remote_port: 0, cookie: [1, 2] };
+        let request = request(SOCK_DESTROY, NLM_F_REQUEST, AF_INET6, Transport::Tcp, &id);
+        assert_eq!(request.len(), 72);
+        assert_eq!(u32_at(&request, 0), Some(72));
+    }
+
+    #[test]
+    fn a_torn_message_is_no_socket() {
+        let whole = [AF_INET, TCP_ESTABLISHED].into_iter().chain([0; MESSAGE - 2]).collect::<Vec<_>>();
+        assert!(parse(&whole, Transport::Tcp).is_some());
+        for length in 0..MESSAGE {
+            assert_eq!(parse(&whole[..length], Transport::Tcp), None);
+        }
+    }
 }

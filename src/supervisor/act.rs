@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{Generation, Store};
-use crate::checkpoint::{NodeCheckpoint, Policy, twin, write};
+use crate::checkpoint::{NodeCheckpoint, twin, write};
 use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
@@ -226,48 +226,54 @@ fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
     }
 }
 
-/// Stops the containers of a pod's twin with their grace period, then its sandboxes. Where two mappings of a host port
-/// cannot be (`exclusive`), the sandbox goes at once: the parent's is about to be made.
-pub async fn stop_twin(
-    runtime: &Runtime,
-    lists: Lists,
-    key: &str,
-    policy: &Policy,
-    exclusive: bool,
-) -> Result<(), runtime::Error> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
-    let grace = if exclusive { None } else { Some(policy.grace()) };
-    stop(runtime, lists, grace, |sandbox| is_twin_of(sandbox, namespace, name)).await
+/// A sandbox that is to be stopped, with its running containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    sandbox: String,
+    ready: bool,
+    containers: Vec<String>,
 }
 
-/// Stops what is left of a parent, with its grace period.
-pub async fn stop_parent(runtime: &Runtime, lists: Lists, key: &str, policy: &Policy) -> Result<(), runtime::Error> {
+/// The sandboxes of a pod's twins, whatever their UID.
+pub fn twin_targets(lists: &Lists, key: &str) -> Vec<Target> {
     let (namespace, name) = key.split_once('_').unwrap_or_default();
-    let is_parent = |sandbox: &runtime::Sandbox| {
+    targets(lists, |sandbox| is_twin_of(sandbox, namespace, name))
+}
+
+/// The sandboxes of a pod itself.
+pub fn parent_targets(lists: &Lists, key: &str) -> Vec<Target> {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    targets(lists, |sandbox| {
         sandbox.namespace == namespace && sandbox.name == name && !is_twin_of(sandbox, namespace, name)
-    };
-    stop(runtime, lists, Some(policy.grace()), is_parent).await
+    })
 }
 
-async fn stop(
-    runtime: &Runtime,
-    lists: Lists,
-    grace: Option<Duration>,
-    belongs: impl Fn(&runtime::Sandbox) -> bool,
-) -> Result<(), runtime::Error> {
-    for sandbox in lists.sandboxes.iter().filter(|sandbox| belongs(sandbox)) {
+fn targets(lists: &Lists, belongs: impl Fn(&runtime::Sandbox) -> bool) -> Vec<Target> {
+    let running = |sandbox: &runtime::Sandbox| {
+        let containers = lists.containers.iter();
+        let ours = containers.filter(|container| container.sandbox == sandbox.id && container.state == State::Running);
+        ours.map(|container| container.id.clone()).collect()
+    };
+    let target = |sandbox: &runtime::Sandbox| Target {
+        sandbox: sandbox.id.clone(),
+        ready: sandbox.ready,
+        containers: running(sandbox),
+    };
+    lists.sandboxes.iter().filter(|sandbox| belongs(sandbox)).map(target).collect()
+}
+
+/// Stops the containers of each sandbox, which get `grace` to end by themselves, then the sandbox. Without a grace the
+/// sandbox goes at once, and the runtime ends what runs in it.
+pub async fn stop(runtime: Runtime, targets: Vec<Target>, grace: Option<Duration>) -> Result<(), runtime::Error> {
+    for target in targets {
         if let Some(grace) = grace {
-            let running = lists
-                .containers
-                .iter()
-                .filter(|container| container.sandbox == sandbox.id && container.state == State::Running)
-                .map(|container| runtime.stop_container(&container.id, grace));
-            for stopped in futures::future::join_all(running).await {
+            let stops = target.containers.iter().map(|container| runtime.stop_container(container, grace));
+            for stopped in futures::future::join_all(stops).await {
                 stopped?;
             }
         }
-        if sandbox.ready {
-            runtime.stop_sandbox(&sandbox.id).await?;
+        if target.ready {
+            runtime.stop_sandbox(&target.sandbox).await?;
         }
     }
     Ok(())

@@ -72,7 +72,9 @@ pub async fn run(arguments: SupervisorArguments) -> Result<(), Error> {
     write::directory(run.path())?;
     let _lock = wait_for_lock(&run.path().join("supervisor.lock")).await?;
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
-    pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?.run().await
+    let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?;
+    // one thread does all of it; the stops in the background are its tasks too
+    tokio::task::LocalSet::new().run_until(supervisor.run()).await
 }
 
 /// An old supervisor may still be ending while its successor starts: one at a time, and never none for long.

@@ -378,8 +378,8 @@ impl Supervisor {
                     self.restore(&key, before);
                 }
             },
-            Action::StopTwin(key) => self.stop(key, "stopping the twin").await,
-            Action::StopParent(key) => self.stop(key, "stopping what is left of the parent").await,
+            Action::StopTwin(key) => self.stop_twin(key).await,
+            Action::StopParent(key) => self.stop_parent(key).await,
             Action::Forget(key) => match hands.forget(&key) {
                 Ok(()) => {
                     tracing::info!(pod = key, "handed over");
@@ -465,24 +465,30 @@ impl Supervisor {
         }
     }
 
-    /// Stops through the runtime in the background: grace periods take their time, passes do not.
-    async fn stop(&mut self, key: Key, what: &'static str) {
-        let Some(known) = self.index.known.get(&key).cloned() else { return };
-        let (Some(runtime), Some(lists)) = (self.runtime.clone(), self.lists().await) else { return };
+    /// Stops the twin through the runtime, in the background: grace periods take their time, passes do not. Where two
+    /// mappings of a host port cannot be, its sandbox goes at once: the parent's is about to be made.
+    async fn stop_twin(&mut self, key: Key) {
+        let Some(lists) = self.lists().await else { return };
+        let policy = self.index.known.get(&key).map(|known| known.policy.clone());
+        let exclusive = self.exclusive_host_ports.unwrap_or_default();
+        let at_once = policy.as_ref().is_some_and(|policy| policy.host_port && exclusive);
+        let grace = policy.map_or(Duration::from_secs(30), |policy| policy.grace());
+        self.stop(&key, "stopping the twin", act::twin_targets(&lists, &key), (!at_once).then_some(grace));
+    }
+
+    /// Stops what is left of the parent, likewise.
+    async fn stop_parent(&mut self, key: Key) {
+        let Some(lists) = self.lists().await else { return };
+        let grace = self.index.known.get(&key).map(|known| known.policy.grace());
+        self.busy.insert(key.clone());
+        self.stop(&key, "stopping what is left of the parent", act::parent_targets(&lists, &key), grace);
+    }
+
+    fn stop(&mut self, key: &Key, what: &'static str, targets: Vec<act::Target>, grace: Option<Duration>) {
+        let Some(runtime) = self.runtime.clone() else { return };
         tracing::info!(pod = key, "{what}");
-        let twin = what == "stopping the twin";
-        let exclusive = known.policy.host_port && self.exclusive_host_ports.unwrap_or_default();
-        if !twin {
-            self.busy.insert(key.clone());
-        }
-        self.jobs.spawn(async move {
-            let result = if twin {
-                act::stop_twin(&runtime, lists, &key, &known.policy, exclusive).await
-            } else {
-                act::stop_parent(&runtime, lists, &key, &known.policy).await
-            };
-            Done { key, what, result }
-        });
+        let key = key.clone();
+        self.jobs.spawn_local(async move { Done { key, what, result: act::stop(runtime, targets, grace).await } });
     }
 
     fn finish(&mut self, done: Done) {

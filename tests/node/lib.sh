@@ -2,7 +2,7 @@
 # What stories are made of. A story runs in the site, sources this file, and finds a node with the program
 # deployed and the marked pods running and captured; it leaves the node like that, or fails.
 # Everything of node.sh can be called too: outage, outage_end, power_off, boot, on_node, observe, kubectl …
-set -euo pipefail
+set -Eeuo pipefail
 # shellcheck source=node.sh
 . "$(dirname "${BASH_SOURCE[0]}")/node.sh"
 
@@ -11,7 +11,7 @@ store=$disk/var/lib/pod-checkpointer
 work=$dir/work                                  # a story's own files; the probe's log
 story=$(basename "$0" .sh)
 served="web proxy radio proxy-port radio-port"  # what the client asks for: own addresses, host port, host network
-trap 'echo "FAILED at $(basename "${BASH_SOURCE[0]}"):$LINENO: $BASH_COMMAND" >&2' ERR
+trap 'echo "FAILED at $(basename "${BASH_SOURCE[0]}"):$LINENO (called at ${BASH_LINENO[*]}): $BASH_COMMAND" >&2' ERR
 
 say() { echo "  $(date +%T) $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
@@ -112,7 +112,7 @@ deploy() {
   wait_for 60 "the agent" kubectl -n pod-checkpointer rollout status --timeout=1s daemonset/pod-checkpointer
 }
 traces() { # what the program could leave behind on the node's disk and in its memory
-  on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort
+  on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true
 }
 
 # healthy: the state in which each story begins, and to which it must find back
@@ -163,14 +163,18 @@ compare_twins() {
 
 # hand_back: the API server answers; everything becomes as it was, and the client notices as little as possible
 hand_back() {
-  local answered n
+  local ended answered n
+  ended=$(now)
   outage_end
   wait_for 60 "the API server to answer" api_wait 1; answered=$(now)
   wait_for 150 "every parent to serve" parents_serve
-  local served_after; served_after=$(since "$answered")
+  local parents_after; parents_after=$(since "$answered")
   wait_for 180 "no trace of the twins" no_trace
-  say "parents serve $served_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
-  [ "${1:-}" = quiet ] || for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$answered") s"; done
+  say "parents serve $parents_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
+  if [ "${1:-}" != quiet ]; then
+    figure "API answers to every parent serving" "$parents_after s"
+    for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$ended") s"; done
+  fi
   wait_for 60 "every pod to be ready" pods_ready
   diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
   local mirrors; mirrors=$(kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.annotations.podcheckpointer\.io/checkpoint-of}{"\n"}{end}' | awk 'NF > 1')

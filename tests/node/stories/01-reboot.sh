@@ -3,14 +3,16 @@
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember
-cp "$here/pods/floor.yaml" "$manifests/"
-outage refused
-reboot
-back_up
-compare_twins
-boot_figures "defaults"
-running default/idle && fail "an unmarked pod came back"
+for _ in $(seq "${REPEAT:-1}"); do
+  cp "$here/pods/floor.yaml" "$manifests/"
+  outage refused
+  reboot
+  back_up
+  compare_twins
+  boot_figures "defaults"
+  running default/idle && fail "an unmarked pod came back"
+  rm "$manifests/floor.yaml"
+  hand_back
+done
 figure "resident memory, supervisor" "$(memory supervisor)"
-rm "$manifests/floor.yaml"
-hand_back
 figure "resident memory, agent" "$(memory agent)"

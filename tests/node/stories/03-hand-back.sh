@@ -4,11 +4,13 @@
 
 healthy; remember
 settings ACTIVATION_DELAY=0s
-cp "$here/pods/floor.yaml" "$manifests/"
-outage refused
-reboot
-back_up
-boot_figures "activation delay 0s"
-rm "$manifests/floor.yaml"
-hand_back
+for _ in $(seq "${REPEAT:-1}"); do
+  cp "$here/pods/floor.yaml" "$manifests/"
+  outage refused
+  reboot
+  back_up
+  boot_figures "activation delay 0s"
+  rm "$manifests/floor.yaml"
+  hand_back
+done
 settings ACTIVATION_DELAY-
