@@ -178,19 +178,8 @@ pub async fn start(arguments: AgentArguments, log_format: LogFormat, stop: impl 
         None => kube::Config::incluster().map_err(|error| Error::Credentials(error.into()))?,
     };
     let settings = Settings::new(arguments, log_format)?;
-    let client = kube_client(bound(config), settings.root.clone()).map_err(|error| Error::Client(error.into()))?;
+    let client = kube_client(config, settings.root.clone()).map_err(|error| Error::Client(error.into()))?;
     run(settings, client, stop).await
-}
-
-/// No wait without a limit, and no hidden retry: a watch's answer may pause for as long as a watch lasts, nothing else for
-/// longer than [`heard`] allows.
-fn bound(mut config: kube::Config) -> kube::Config {
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(Duration::from_secs(45));
-    config.write_timeout = Some(Duration::from_secs(15));
-    config.reset_reader_on_write = true;
-    config.default_retry = false;
-    config
 }
 
 /// Runs with this client until `stop`.

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Phase;
 
-/// What the node that a marked pod runs on keeps of it, and whether the pod could be brought back there without the API
-/// server. The agent of that node writes it; deleting it changes nothing on the node.
+/// Which pod of which node. Written by the agent of that node alone; deleting a PodCheckpoint changes nothing on the node.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "podcheckpointer.io",
@@ -78,7 +77,7 @@ pub struct PodCheckpointStatus {
 
 /// What was done for a pod in one outage. Times are RFC 3339, counted from the node's wall clock at the outage's begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct LastOutage {
     /// When contact with the API server was lost, or the node booted without it.
     #[schemars(extend("format" = "date-time"))]
