@@ -1,22 +1,44 @@
-//! Parent pod to checkpoint.
+//! Parent pod to checkpoint: what ran, not what the API server would resolve now.
+//!
+//! ```text
+//! pod's JSON ──► schema ──► eligibility ──► manifest (pure, all reasons at once)
+//! runtime ─────► environment, images ─────────▲
+//! kubelet's directory ──► volumes
+//! ```
+//!
+//! Reading takes a moment in which the kubelet may restart a container or swap a volume. So both are looked at again at
+//! the end, and a capture that mixes two states is [`Error::Gone`], to be tried again.
 
-use std::fmt;
+pub mod eligibility;
+pub mod environment;
+mod images;
+pub mod manifest;
+pub mod schema;
+pub mod volumes;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
+use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::Value;
 
-use crate::checkpoint::NodeCheckpoint;
-use crate::names::{CHECKPOINT, CHECKPOINT_LEGACY, Refusal};
+use crate::checkpoint::{Captured, NodeCheckpoint, Parent, format};
+use crate::names::{self, Refusal};
 use crate::node::host::HostRoot;
-use crate::node::kubelet::Settings;
-use crate::node::runtime::Runtime;
+use crate::node::runtime::{self, Runtime, State};
+use crate::node::{clock, kubelet};
 
-/// One reason why a pod is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A manifest must stay below the kubelet's own limit of 10 MiB (pkg/kubelet/config/common.go).
+const LONGEST_MANIFEST: usize = 9 << 20;
+
+/// One reason why a pod is refused, with the thing it is about: a field's path, a volume, a container. Never a value of a
+/// Secret or of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Reason {
-    /// The machine-readable reason.
+    /// What kind of reason.
     pub refusal: Refusal,
-    /// What of the pod it is about.
+    /// What it is about.
     pub detail: String,
 }
 
@@ -26,62 +48,319 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Did somebody mark this pod?
+/// Did its owner mark this pod?
 pub fn is_marked(pod: &Value) -> bool {
     let annotations = pod.pointer("/metadata/annotations");
-    [CHECKPOINT, CHECKPOINT_LEGACY]
+    [names::CHECKPOINT, names::CHECKPOINT_LEGACY]
         .iter()
         .any(|name| annotations.and_then(|all| all.get(name)).and_then(Value::as_str) == Some("true"))
 }
 
-/// Is its condition Ready true?
+/// Is it known to be good now? Only then is it captured.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| {
-        condition.get("type").and_then(Value::as_str) == Some("Ready")
-            && condition.get("status").and_then(Value::as_str) == Some("True")
-    })
+    let is = |condition: &Value, key: &str, value: &str| condition.get(key).and_then(Value::as_str) == Some(value);
+    pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null)
+        && pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running")
+        && conditions.into_iter().flatten().any(|it| is(it, "type", "Ready") && is(it, "status", "True"))
 }
 
-/// What a capture reads from.
+/// Host directories in which the kubelet swaps `..data`: name and path of every captured volume.
+pub fn volume_dirs(pod: &Value, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
+    let (pod, _) = schema::read(pod);
+    pod.map(|pod| directories(&pod, kubelet_dir)).unwrap_or_default()
+}
+
+fn directories(pod: &Pod, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
+    let Some(uid) = pod.metadata.uid.as_deref().filter(|uid| eligibility::is_name(uid)) else { return Vec::new() };
+    let volumes = kubelet_dir.join("pods").join(uid).join("volumes");
+    let captured = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    captured
+        .filter(|volume| eligibility::is_name(&volume.name))
+        .filter_map(|volume| {
+            let plugin = manifest::captured_directory(volume)?;
+            Some((volume.name.clone(), volumes.join(plugin).join(&volume.name)))
+        })
+        .collect()
+}
+
+/// Where a capture looks.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
     /// The host's files.
     pub root: &'a HostRoot,
     /// The kubelet's directory, a host path.
     pub kubelet_dir: &'a Path,
-    /// The run directory, a host path.
+    /// Where a supervisor will unpack volumes, a host path.
     pub run_dir: &'a Path,
     /// Name of this node.
     pub node_name: &'a str,
     /// The container runtime.
     pub runtime: &'a Runtime,
     /// How the kubelet was started.
-    pub settings: &'a Settings,
+    pub settings: &'a kubelet::Settings,
 }
 
 /// Why there is no checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not come back correctly.
-    #[error("refused")]
+    /// The pod cannot come back correctly; to be told to its owner.
+    #[error("the pod cannot be checkpointed: {}", list(.0))]
     Refused(Vec<Reason>),
+    /// It changed while it was captured.
+    #[error("{0} changed while it was captured")]
+    Gone(String),
+    /// The runtime did not tell.
+    #[error("cannot learn what runs")]
+    Runtime(#[source] runtime::Error),
+    /// A file could not be read.
+    #[error("cannot {doing}")]
+    Io {
+        /// The operation and the path.
+        doing: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Error {
-    /// Is it worth trying again although the pod did not change?
+    /// Is it worth to try again without a change of the pod?
     pub fn is_passing(&self) -> bool {
         !matches!(self, Self::Refused(_))
     }
 }
 
-/// Captures a pod.
-#[allow(clippy::unused_async)]
-pub async fn capture(_pod: &Value, _sources: &Sources<'_>) -> Result<NodeCheckpoint, Error> {
-    todo!("branch capture")
+fn list(reasons: &[Reason]) -> String {
+    reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The directories of a pod's captured volumes, by volume name, as host paths.
-pub fn volume_dirs(_pod: &Value, _kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
-    todo!("branch capture")
+/// What stands against a pod as far as its object tells, without a look at the node: the first thing that [`capture`] does.
+pub fn judge(pod: &Value, run_dir: &Path, node_name: &str) -> Vec<Reason> {
+    let (pod, mut reasons) = schema::read(pod);
+    if let Some(pod) = pod {
+        reasons.extend(eligibility::reasons(&pod, node_name));
+        reasons.extend(manifest::render(&pod, run_dir, &manifest::Live::default()).1);
+    }
+    reasons
+}
+
+/// Captures a Ready pod: its object as JSON, unknown fields included. The checkpoint has its digest filled in.
+pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoint, Error> {
+    let mut reasons = judge(pod, sources.run_dir, sources.node_name);
+    let (Some(pod), _) = schema::read(pod) else { return Err(Error::Refused(reasons)) };
+    let (running, live) = match inspect(&pod, sources, &mut reasons).await {
+        Ok(found) => found,
+        // A pod that is refused anyway is told so, whatever else is wrong at the moment.
+        Err(error) if reasons.is_empty() => return Err(error),
+        Err(_) => return Err(Error::Refused(reasons)),
+    };
+    if !reasons.is_empty() {
+        return Err(Error::Refused(reasons));
+    }
+    let directories = directories(&pod, sources.kubelet_dir);
+    let (volumes, stamps) = copy(&directories, sources)?;
+    let (twin, _) = manifest::render(&pod, sources.run_dir, &live.live);
+    let manifest = serde_json::to_value(&twin).unwrap_or_default();
+    if manifest.to_string().len() > LONGEST_MANIFEST {
+        let detail = "the manifest is longer than the kubelet reads".to_owned();
+        return Err(Error::Refused(vec![Reason { refusal: Refusal::TooLarge, detail }]));
+    }
+    // Both again: equal before and after means that what was read belongs together.
+    if Running::of(&pod, sources).await? != running {
+        return Err(Error::Gone("a container".into()));
+    }
+    for (name, path) in &directories {
+        let now = volumes::stamp(&resolve(path, sources)?).map_err(|error| volume_error(name, error))?;
+        if stamps.get(name) != Some(&now) {
+            return Err(Error::Gone(format!("volume {name}")));
+        }
+    }
+    let policy = eligibility::policy(&pod).map_err(Error::Refused)?;
+    Ok(NodeCheckpoint {
+        api_version: format::API_VERSION.into(),
+        kind: format::KIND.into(),
+        digest: String::new(),
+        written_by: concat!("pod-checkpointer ", env!("CARGO_PKG_VERSION")).into(),
+        captured: captured_now(sources.root)?,
+        parent: parent(&pod),
+        policy,
+        images: live.images,
+        warnings: eligibility::warnings(&pod),
+        manifest,
+        volumes,
+    }
+    .with_digest())
+}
+
+fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
+    let boot_id =
+        clock::boot_id(root).map_err(|source| Error::Io { doing: "read the identity of this boot".into(), source })?;
+    Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
+}
+
+fn parent(pod: &Pod) -> Parent {
+    let metadata = &pod.metadata;
+    Parent {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        owner: eligibility::owner(pod),
+    }
+}
+
+/// What the node knows of a pod.
+struct Found {
+    live: manifest::Live,
+    images: BTreeMap<String, crate::checkpoint::Image>,
+}
+
+/// Asks the runtime for environment and images, and adds what stands against the pod.
+async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) -> Result<(Running, Found), Error> {
+    let running = Running::of(pod, sources).await?;
+    let mut live = manifest::Live::default();
+    let mut resolved = BTreeMap::new();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let host_network = spec.host_network.unwrap_or_default();
+    let addresses = addresses(pod);
+    let hostname = hostname(pod);
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        let Some(record) = running.0.get(&container.name) else {
+            let detail = format!("container {}: the runtime has no record of it", container.name);
+            reasons.push(Reason { refusal: Refusal::EnvironmentUnknown, detail });
+            continue;
+        };
+        let detail = sources.runtime.detail(&record.id).await.map_err(Error::Runtime)?;
+        let detail = detail.ok_or_else(|| Error::Gone(format!("container {}", container.name)))?;
+        let image = if detail.image_id.is_empty() { &record.image_id } else { &detail.image_id };
+        resolved.insert(container.name.clone(), image.clone());
+        let environment = environment::captured(&detail.info, container, hostname.as_deref())
+            .and_then(|captured| environment::render(container, &captured, host_network, &addresses));
+        match environment {
+            Ok(environment) => {
+                live.environments.insert(container.name.clone(), environment);
+            }
+            Err(error) => {
+                let detail = format!("container {}: {error}", container.name);
+                reasons.push(Reason { refusal: error.refusal(), detail });
+            }
+        }
+    }
+    let images = images::look_up(pod, &resolved, sources).await?;
+    reasons.extend(images.reasons);
+    live.images = images.named;
+    Ok((running, Found { live, images: images.ran }))
+}
+
+fn addresses(pod: &Pod) -> environment::Addresses {
+    let status = pod.status.as_ref();
+    let all = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+    environment::Addresses {
+        one: status.and_then(|status| status.pod_ip.clone()).unwrap_or_default(),
+        all: all.map(|ip| ip.ip.clone()).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// What CRI-O puts into HOSTNAME; `None` where it is the node's.
+fn hostname(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if spec.host_network == Some(true) || spec.set_hostname_as_fqdn == Some(true) {
+        return None;
+    }
+    let given = spec.hostname_override.as_ref().or(spec.hostname.as_ref()).filter(|name| !name.is_empty());
+    let name = given.or(pod.metadata.name.as_ref())?;
+    match name.get(..63) {
+        Some(cut) if name.len() > 63 => Some(cut.trim_end_matches(['-', '.']).to_owned()),
+        _ => Some(name.clone()),
+    }
+}
+
+/// The containers that make the pod as it is now: of each the newest, all in one sandbox.
+#[derive(Debug, PartialEq, Eq)]
+struct Running(BTreeMap<String, Record>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    id: String,
+    image_id: String,
+}
+
+impl Running {
+    async fn of(pod: &Pod, sources: &Sources<'_>) -> Result<Self, Error> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let mut found = sources.runtime.containers_of(uid).await.map_err(Error::Runtime)?;
+        found.retain(|container| container.pod_uid == uid);
+        Self::newest(pod, &found)
+    }
+
+    fn newest(pod: &Pod, found: &[runtime::Container]) -> Result<Self, Error> {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let inits = spec.init_containers.unwrap_or_default();
+        // The sandbox in force is the one in which something runs: an older one has only what ended.
+        let sandbox = found.iter().find(|it| it.state == State::Running).map(|it| it.sandbox.as_str());
+        let Some(sandbox) = sandbox else { return Err(Error::Gone("the set of running containers".into())) };
+        if found.iter().any(|it| it.state == State::Running && it.sandbox != sandbox) {
+            return Err(Error::Gone("the pod's sandbox".into()));
+        }
+        let mut records = BTreeMap::new();
+        for container in inits.iter().chain(&spec.containers) {
+            let is_init = inits.iter().any(|init| init.name == container.name);
+            let of_name = found.iter().filter(|it| it.name == container.name && it.sandbox == sandbox);
+            let Some(newest) = of_name.max_by_key(|it| (it.attempt, it.state == State::Running)) else {
+                // The kubelet keeps the last record of each; an init container's may be lost all the same.
+                if is_init {
+                    continue;
+                }
+                return Err(Error::Gone(format!("container {}", container.name)));
+            };
+            if is_kept_running(container, is_init) && newest.state != State::Running {
+                return Err(Error::Gone(format!("container {}", container.name)));
+            }
+            records.insert(container.name.clone(), Record { id: newest.id.clone(), image_id: newest.image_id.clone() });
+        }
+        Ok(Self(records))
+    }
+}
+
+/// Is it always running in a Ready pod? Not an init container that has done its work.
+fn is_kept_running(container: &Container, is_init: bool) -> bool {
+    match container.restart_policy.as_deref() {
+        Some(policy) => policy == "Always",
+        None => !is_init,
+    }
+}
+
+fn resolve(path: &Path, sources: &Sources<'_>) -> Result<PathBuf, Error> {
+    let resolved = sources.root.resolve(path);
+    resolved.map_err(|source| Error::Io { doing: format!("look up {}", path.display()), source })
+}
+
+type Copied = (BTreeMap<String, crate::checkpoint::Volume>, BTreeMap<String, volumes::Stamp>);
+
+fn copy(directories: &[(String, PathBuf)], sources: &Sources<'_>) -> Result<Copied, Error> {
+    let mut budget = volumes::Budget::default();
+    let (mut copies, mut stamps) = Copied::default();
+    let mut reasons = Vec::new();
+    for (name, path) in directories {
+        match volumes::copy(&resolve(path, sources)?, &mut budget).map_err(|error| volume_error(name, error)) {
+            Ok((volume, stamp)) => {
+                copies.insert(name.clone(), volume);
+                stamps.insert(name.clone(), stamp);
+            }
+            Err(Error::Refused(more)) => reasons.extend(more),
+            Err(error) => return Err(error),
+        }
+    }
+    if reasons.is_empty() { Ok((copies, stamps)) } else { Err(Error::Refused(reasons)) }
+}
+
+fn volume_error(name: &str, error: volumes::Error) -> Error {
+    let refused = |refusal, detail| Error::Refused(vec![Reason { refusal, detail }]);
+    match error {
+        volumes::Error::Gone => Error::Gone(format!("volume {name}")),
+        volumes::Error::TooLarge => refused(Refusal::TooLarge, format!("volume {name}: {error}")),
+        volumes::Error::Foreign { .. } => refused(Refusal::RejectedByKubeletRules, format!("volume {name}: {error}")),
+        volumes::Error::Io { path, source } => Error::Io { doing: format!("read {path:?} of volume {name}"), source },
+    }
 }

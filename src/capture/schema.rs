@@ -1,0 +1,71 @@
+//! Does the program know every field of a pod?
+//!
+//! Types drop what they do not know. So the object is read into them and written out again, and every path that was there
+//! and is not any more is a field that no rule names.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use super::Reason;
+use crate::names::Refusal;
+
+/// The typed pod, and the fields that the types do not know. `status` is not looked at: nothing of it is carried over.
+pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
+    let mut wanted = pod.clone();
+    if let Some(object) = wanted.as_object_mut() {
+        object.remove("status");
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    }
+    let Ok(mut typed) = serde_json::from_value::<Pod>(wanted.clone()) else {
+        // The reader's own message may cite a value.
+        let detail = "the object has not the shape of a v1 Pod".to_owned();
+        return (None, vec![Reason { refusal: Refusal::UnknownField, detail }]);
+    };
+    let known = serde_json::to_value(&typed).unwrap_or_default();
+    let mut paths = Vec::new();
+    missing(&wanted, &known, &mut String::new(), &mut paths);
+    // Only what our own rules look at, and only if it has the shape that they expect.
+    typed.status = pod.get("status").and_then(|status| {
+        let phase = status.get("phase").cloned().unwrap_or_default();
+        let (ip, ips) = (status.get("podIP").cloned(), status.get("podIPs").cloned());
+        serde_json::from_value(serde_json::json!({"phase": phase, "podIP": ip, "podIPs": ips})).ok()
+    });
+    let reasons = paths.into_iter().map(|detail| Reason { refusal: Refusal::UnknownField, detail }).collect();
+    (Some(typed), reasons)
+}
+
+fn missing(wanted: &Value, known: &Value, path: &mut String, paths: &mut Vec<String>) {
+    let length = path.len();
+    match (wanted, known) {
+        (Value::Object(wanted), _) => {
+            for (key, value) in wanted.iter().filter(|(_, value)| !value.is_null()) {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(key);
+                match known.get(key) {
+                    Some(known) => missing(value, known, path, paths),
+                    // A list that must be there is left out by the types when it is empty.
+                    None if value.as_array().is_some_and(Vec::is_empty) && path == "spec.containers" => {}
+                    None => paths.push(path.clone()),
+                }
+                path.truncate(length);
+            }
+        }
+        (Value::Array(wanted), _) => {
+            for (index, value) in wanted.iter().enumerate() {
+                let _ = write!(path, "[{index}]");
+                match known.get(index) {
+                    Some(known) => missing(value, known, path, paths),
+                    None => paths.push(path.clone()),
+                }
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
