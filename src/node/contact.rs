@@ -300,9 +300,8 @@ impl Inner {
                     return Outcome::Status(status);
                 }
                 Ok(Err(Fault::Unproven)) => worst = Outcome::Unproven,
-                Ok(Err(Fault::Refused)) => {}
                 Err(_) if worst == Outcome::Refused => worst = Outcome::TimedOut,
-                Err(_) => {}
+                Ok(Err(Fault::Refused)) | Err(_) => {}
             }
         }
         worst
@@ -450,7 +449,7 @@ fn tls_config(url: &str, ca: &str) -> Result<rustls::ClientConfig, Error> {
 
 /// rustls hides its errors in those of IO, and hyper those of IO in its own.
 fn fault_of(error: &io::Error) -> Fault {
-    let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    let is_tls = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
     if is_tls { Fault::Unproven } else { Fault::Refused }
 }
 
