@@ -95,7 +95,9 @@ fn captured(view: &View<'_>) -> Claim {
             claim("False", "Refused", format!("{}: see condition Recoverable{kept}", names.join(", ")))
         }
         (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; tried again{kept}")),
-        (_, Some(stored)) => claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation)),
+        (_, Some(stored)) => {
+            claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation))
+        }
         (_, None) => claim("False", "WaitingForReady", "a pod is captured when it is Ready".into()),
     }
 }
@@ -104,9 +106,13 @@ fn recoverable(view: &View<'_>) -> Claim {
     let claim = |status, reason: &str, message: String| Claim::new("Recoverable", status, reason, message);
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), stored) => {
-            let each: Vec<String> = reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
+            let each: Vec<String> =
+                reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
             let kept = stored.map(|stored| {
-                format!(" Generation {}, captured {} of an earlier form of this pod, would be used.", stored.generation, stored.captured)
+                format!(
+                    " Generation {}, captured {} of an earlier form of this pod, would be used.",
+                    stored.generation, stored.captured
+                )
             });
             let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
             claim("False", reason, format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
@@ -158,11 +164,9 @@ fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport
 }
 
 fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
-    let (outage, pod) = outages
-        .outages
-        .iter()
-        .rev()
-        .find_map(|outage| outage.pods.get(view.key).filter(|pod| pod.parent_uid == view.uid).map(|pod| (outage, pod)))?;
+    let (outage, pod) = outages.outages.iter().rev().find_map(|outage| {
+        outage.pods.get(view.key).filter(|pod| pod.parent_uid == view.uid).map(|pod| (outage, pod))
+    })?;
     let wall = |time: Option<u64>| time.and_then(|time| wall(outage, time));
     Some(LastOutage {
         from: outage.from_wall.clone(),
@@ -305,10 +309,9 @@ impl Reporter {
             };
         }
         let unwanted = || {
-            let (key, known) = self
-                .known
-                .iter()
-                .find(|(key, known)| !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key))?;
+            let (key, known) = self.known.iter().find(|(key, known)| {
+                !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key)
+            })?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);

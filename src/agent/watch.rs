@@ -32,10 +32,8 @@ pub fn pods(
     node: &str,
 ) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
     let api: Api<DynamicObject> = Api::all_with(client, &resource());
-    let config = watcher::Config::default()
-        .fields(&format!("spec.nodeName={node}"))
-        .page_size(PAGE)
-        .timeout(WATCH_SECONDS);
+    let config =
+        watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE).timeout(WATCH_SECONDS);
     watcher(api, config).default_backoff()
 }
 
@@ -76,7 +74,13 @@ fn trim(mut pod: DynamicObject) -> Value {
         .into_iter()
         .filter_map(|(name, value)| match name.as_str() {
             "conditions" => Some((name, conditions(value))),
-            "phase" | "hostIP" | "hostIPs" | "podIP" | "podIPs" | "qosClass" | "containerStatuses"
+            "phase"
+            | "hostIP"
+            | "hostIPs"
+            | "podIP"
+            | "podIPs"
+            | "qosClass"
+            | "containerStatuses"
             | "initContainerStatuses" => Some((name, value)),
             _ => None,
         })
@@ -193,7 +197,10 @@ mod tests {
 
     #[test]
     fn a_pod_without_an_identity_is_not_looked_at() {
-        for value in [json!({"metadata": {"name": "till", "uid": "u"}}), json!({"metadata": {"namespace": "shop", "name": "till"}})] {
+        for value in [
+            json!({"metadata": {"name": "till", "uid": "u"}}),
+            json!({"metadata": {"namespace": "shop", "name": "till"}}),
+        ] {
             assert!(observe(serde_json::from_value(value).unwrap(), &[]).is_none());
         }
     }

@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::args::LookArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::Generation;
 use crate::cli::node::Node;
 use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::Generation;
 use crate::node::clock;
 use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
 
@@ -87,7 +87,8 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
-    problems.extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
+    problems
+        .extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
     let now = clock::boot_time();
     let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
     Ok(Shown {
