@@ -77,12 +77,12 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// One that knows only `/livez`.
-    pub async fn start() -> Self {
-        Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) }))).await
+    pub fn start() -> Self {
+        Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) })))
     }
 
     /// One with this API.
-    pub async fn serve(api: Api) -> Self {
+    pub fn serve(api: Api) -> Self {
         let state = State { mode: Mode::Status(200), body: 2, closes: false, connections: 0, requests: Vec::new() };
         let state = Arc::new(watch::Sender::new(state));
         let socket = reserve("127.0.0.1:0".parse().unwrap());

@@ -101,7 +101,7 @@ fn the_settings_of_a_process_that_is_gone_are_an_error() {
 
 #[tokio::test]
 async fn the_server_of_a_kubeconfig_is_the_one_that_answers() {
-    let api = ApiServer::start().await;
+    let api = ApiServer::start();
     let directory = tempfile::tempdir().unwrap();
     api.write_kubeconfig(&directory.path().join("kubelet.conf"));
     let server = kubelet::server(&HostRoot::new(directory.path()), Path::new("/kubelet.conf")).unwrap();

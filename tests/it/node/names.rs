@@ -143,7 +143,7 @@ async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for()
         return;
     };
     let nobody = own_address();
-    let api = ApiServer::start().await;
+    let api = ApiServer::start();
     for (server, limit, outcome) in
         [(mute, SHORT, Outcome::TimedOut), (other, PATIENCE, Outcome::Refused), (nobody, PATIENCE, Outcome::Refused)]
     {
@@ -154,7 +154,7 @@ async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for()
 
 #[tokio::test]
 async fn the_agents_client_finds_the_api_server_by_the_hosts_names_and_asks_once() {
-    let api = ApiServer::start().await;
+    let api = ApiServer::start();
     let directory = host("127.0.0.1 api.example\n", "");
     let mut config = api.config();
     config.cluster_url = format!("https://api.example:{}", api.address.port()).parse().unwrap();
@@ -170,7 +170,7 @@ async fn the_agents_client_finds_the_api_server_by_the_hosts_names_and_asks_once
 
 #[tokio::test]
 async fn the_agents_client_does_not_wait_for_ever() {
-    let api = ApiServer::start().await;
+    let api = ApiServer::start();
     api.set(Mode::Hang).await;
     let mut config = api.config();
     config.read_timeout = Some(SHORT);
@@ -181,7 +181,7 @@ async fn the_agents_client_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn the_agents_client_says_no_to_a_proxy() {
-    let api = ApiServer::start().await;
+    let api = ApiServer::start();
     let mut config = api.config();
     config.proxy_url = Some("http://127.0.0.1:1".parse().unwrap());
     assert!(matches!(
