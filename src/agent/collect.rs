@@ -10,7 +10,13 @@ use crate::agent::index::Answer;
 ///
 /// A 404 counts only with the API server's own `NotFound`: a proxy or load balancer in between also says 404. The node's
 /// UID tells another cluster behind the same address from ours.
-pub async fn ask(client: &Client, node: &str, node_uid: Option<&str>, key: &str, uid: &str) -> (Answer, Option<String>) {
+pub async fn ask(
+    client: &Client,
+    node: &str,
+    node_uid: Option<&str>,
+    key: &str,
+    uid: &str,
+) -> (Answer, Option<String>) {
     let unknown = |why: String| (Answer::Unknown, Some(why));
     let Some((namespace, name)) = key.split_once('_') else { return unknown(format!("{key:?} names no pod")) };
     let Some(node_uid) = node_uid else { return unknown("the node's UID is not recorded yet".into()) };

@@ -146,14 +146,8 @@ fn arguments(plan: &Plan) -> Vec<String> {
         decision,
         log_format,
     } = plan;
-    let DecisionArguments {
-        activation_delay,
-        probe_interval,
-        probe_timeout,
-        unstick_kubelet,
-        apiserver,
-        apiserver_ca,
-    } = decision;
+    let DecisionArguments { activation_delay, probe_interval, probe_timeout, unstick_kubelet, apiserver, apiserver_ca } =
+        decision;
     let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
     let mut arguments = vec!["supervisor".to_owned()];
     let mut add = |flag: &str, value: String| {

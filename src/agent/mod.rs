@@ -60,15 +60,15 @@ use crate::node::host::HostRoot;
 use crate::report::{self as files, AgentWord};
 
 /// How long one capture may take, all its waits together.
-const CAPTURE_LIMIT: Duration = Duration::from_secs(60);
+const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 /// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.
 const FRESH: Duration = Duration::from_secs(75);
 /// How often the agent says that it lives, if it has nothing else to say. The supervisor waits for an hour.
-const HEARTBEAT: Duration = Duration::from_secs(600);
+const HEARTBEAT: Duration = Duration::from_mins(10);
 /// How often the node is looked at again.
-const SURVEY: Duration = Duration::from_secs(600);
+const SURVEY: Duration = Duration::from_mins(10);
 /// How often a pod is captured whose volumes cannot be followed.
-const UNFOLLOWED: Duration = Duration::from_secs(60);
+const UNFOLLOWED: Duration = Duration::from_mins(1);
 /// How long work in progress may take to end when the agent must.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -166,10 +166,15 @@ impl Settings {
 }
 
 /// Runs with these flags until `stop`.
-pub async fn start(arguments: AgentArguments, log_format: LogFormat, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn start(
+    arguments: AgentArguments,
+    log_format: LogFormat,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let config = match &arguments.kubeconfig {
         Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(|error| Error::Credentials(error.into()))?;
+            let kubeconfig =
+                kube::config::Kubeconfig::read_from(path).map_err(|error| Error::Credentials(error.into()))?;
             let options = kube::config::KubeConfigOptions::default();
             kube::Config::from_custom_kubeconfig(kubeconfig, &options)
                 .await
@@ -198,8 +203,17 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
 /// What came of work.
 enum Finished {
     Captured(String, Captured),
-    Answered { key: String, uid: String, answer: Answer, why: Option<String> },
-    Removed { key: String, uid: String, result: Result<(), String> },
+    Answered {
+        key: String,
+        uid: String,
+        answer: Answer,
+        why: Option<String>,
+    },
+    Removed {
+        key: String,
+        uid: String,
+        result: Result<(), String>,
+    },
     Reported(Box<Done>),
     Looked(Surroundings),
     Kept(Kept),
@@ -490,9 +504,8 @@ impl Agent {
                 self.surroundings = Some(found.clone());
                 let (settings, client, store) = (self.settings.clone(), self.client.clone(), self.store.clone());
                 let stranger = std::mem::take(&mut self.stranger);
-                let keep = async move {
-                    Finished::Kept(survey::keep(&settings, &found, &client, &store, stranger).await)
-                };
+                let keep =
+                    async move { Finished::Kept(survey::keep(&settings, &found, &client, &store, stranger).await) };
                 self.work.push(keep.boxed_local());
             }
             Finished::Kept(Kept { absent, problems, stranger }) => {
@@ -504,7 +517,7 @@ impl Agent {
                 if well {
                     self.survey_retry.reset();
                 }
-                let pause = if well { SURVEY } else { self.survey_retry.next() };
+                let pause = if well { SURVEY } else { self.survey_retry.pause() };
                 self.survey = Some(now.saturating_add(pause));
             }
             Finished::Again(key) => self.index.swapped(&key),
@@ -566,7 +579,10 @@ impl Agent {
             self.silent = silent;
             if silent {
                 let age = self.heard.age().map(|age| age.as_secs());
-                tracing::warn!(seconds = age, "the API server is silent: nothing is removed, nothing is taken for Ready");
+                tracing::warn!(
+                    seconds = age,
+                    "the API server is silent: nothing is removed, nothing is taken for Ready"
+                );
             } else {
                 tracing::info!("the API server is heard again");
             }
@@ -575,7 +591,8 @@ impl Agent {
 
     /// Opens the run directory, or opens it again: somebody may have unmounted or removed it.
     fn open_run_dir(&mut self) {
-        let opened = clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
+        let opened =
+            clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
         let opened = opened.and_then(|boot| self.run.open(&boot).map_err(|error| chain(&error)));
         if opened.is_ok()
             && let Err(error) = self.swaps.follow_reports(self.run.path())

@@ -67,8 +67,8 @@ struct Claim {
 }
 
 impl Claim {
-    fn new(kind: &'static str, status: &'static str, reason: impl ToString, message: impl ToString) -> Self {
-        Self { kind, status, reason: reason.to_string(), message: message.to_string() }
+    fn new(kind: &'static str, status: &'static str, reason: &str, message: String) -> Self {
+        Self { kind, status, reason: reason.to_owned(), message }
     }
 
     fn condition(self, before: Option<&PodCheckpointStatus>, now: Timestamp) -> Condition {
@@ -95,7 +95,9 @@ fn captured(view: &View<'_>) -> Claim {
             claim("False", "Refused", format!("{}: see condition Recoverable{kept}", names.join(", ")))
         }
         (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; tried again{kept}")),
-        (_, Some(stored)) => claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation)),
+        (_, Some(stored)) => {
+            claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation))
+        }
         (_, None) => claim("False", "WaitingForReady", "a pod is captured when it is Ready".into()),
     }
 }
@@ -104,9 +106,13 @@ fn recoverable(view: &View<'_>) -> Claim {
     let claim = |status, reason: &str, message: String| Claim::new("Recoverable", status, reason, message);
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), stored) => {
-            let each: Vec<String> = reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
+            let each: Vec<String> =
+                reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
             let kept = stored.map(|stored| {
-                format!(" Generation {}, captured {} of an earlier form of this pod, would be used.", stored.generation, stored.captured)
+                format!(
+                    " Generation {}, captured {} of an earlier form of this pod, would be used.",
+                    stored.generation, stored.captured
+                )
             });
             let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
             claim("False", reason, format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
@@ -158,11 +164,9 @@ fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport
 }
 
 fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
-    let (outage, pod) = outages
-        .outages
-        .iter()
-        .rev()
-        .find_map(|outage| outage.pods.get(view.key).filter(|pod| pod.parent_uid == view.uid).map(|pod| (outage, pod)))?;
+    let (outage, pod) = outages.outages.iter().rev().find_map(|outage| {
+        outage.pods.get(view.key).filter(|pod| pod.parent_uid == view.uid).map(|pod| (outage, pod))
+    })?;
     let wall = |time: Option<u64>| time.and_then(|time| wall(outage, time));
     Some(LastOutage {
         from: outage.from_wall.clone(),
@@ -248,7 +252,7 @@ pub struct Reporter {
 
 impl Default for Reporter {
     fn default() -> Self {
-        let retry = Retry::new(Duration::from_secs(2), Duration::from_secs(300));
+        let retry = Retry::new(Duration::from_secs(2), Duration::from_mins(5));
         Self {
             seeded: false,
             busy: false,
@@ -305,10 +309,9 @@ impl Reporter {
             };
         }
         let unwanted = || {
-            let (key, known) = self
-                .known
-                .iter()
-                .find(|(key, known)| !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key))?;
+            let (key, known) = self.known.iter().find(|(key, known)| {
+                !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key)
+            })?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);
@@ -334,7 +337,7 @@ impl Reporter {
                 None
             }
             Done::Seeded(Err(error)) => {
-                self.seed.1 = now.saturating_add(self.seed.0.next());
+                self.seed.1 = now.saturating_add(self.seed.0.pause());
                 Some(match &error {
                     Error::Api(status) if status.code == 404 => {
                         "the resource PodCheckpoint is not installed (kubectl apply -k crds): nothing is reported through \
@@ -375,7 +378,7 @@ impl Reporter {
 
     fn wait(&mut self, key: &str, now: Duration) {
         let (retry, until) = self.waiting.entry(key.to_owned()).or_default();
-        *until = now.saturating_add(retry.next());
+        *until = now.saturating_add(retry.pause());
     }
 }
 

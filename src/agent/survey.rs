@@ -228,12 +228,13 @@ async fn own_image(settings: &Settings, client: &Client) -> Result<String, Strin
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.pod_namespace);
     let pod = pods.get(name).await;
-    let pod = pod.map_err(|error| format!("cannot get the agent's own pod {}/{name}: {error}", settings.pod_namespace))?;
+    let pod =
+        pod.map_err(|error| format!("cannot get the agent's own pod {}/{name}: {error}", settings.pod_namespace))?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
     let own = containers.iter().find(|container| container.name == "agent").or(containers.first());
-    own.and_then(|container| container.image.clone())
-        .filter(|image| !image.is_empty())
-        .ok_or_else(|| format!("the agent's own pod {}/{name} names no image: give --supervisor-image", settings.pod_namespace))
+    own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
+        format!("the agent's own pod {}/{name} names no image: give --supervisor-image", settings.pod_namespace)
+    })
 }
 
 /// An error with its causes, in one line.

@@ -32,10 +32,8 @@ pub fn pods(
     node: &str,
 ) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
     let api: Api<DynamicObject> = Api::all_with(client, &resource());
-    let config = watcher::Config::default()
-        .fields(&format!("spec.nodeName={node}"))
-        .page_size(PAGE)
-        .timeout(WATCH_SECONDS);
+    let config =
+        watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE).timeout(WATCH_SECONDS);
     watcher(api, config).default_backoff()
 }
 
@@ -76,7 +74,13 @@ fn trim(mut pod: DynamicObject) -> Value {
         .into_iter()
         .filter_map(|(name, value)| match name.as_str() {
             "conditions" => Some((name, conditions(value))),
-            "phase" | "hostIP" | "hostIPs" | "podIP" | "podIPs" | "qosClass" | "containerStatuses"
+            "phase"
+            | "hostIP"
+            | "hostIPs"
+            | "podIP"
+            | "podIPs"
+            | "qosClass"
+            | "containerStatuses"
             | "initContainerStatuses" => Some((name, value)),
             _ => None,
         })
@@ -92,7 +96,10 @@ fn trim(mut pod: DynamicObject) -> Value {
 /// Types and status only: times and messages change without meaning anything here.
 fn conditions(conditions: Value) -> Value {
     let Value::Array(conditions) = conditions else { return Value::Null };
-    conditions.into_iter().map(|condition| json!({"type": condition["type"], "status": condition["status"]})).collect()
+    conditions
+        .into_iter()
+        .map(|condition| json!({"type": condition.get("type"), "status": condition.get("status")}))
+        .collect()
 }
 
 /// Ids of the running containers, without the runtime's name before them.
@@ -193,7 +200,10 @@ mod tests {
 
     #[test]
     fn a_pod_without_an_identity_is_not_looked_at() {
-        for value in [json!({"metadata": {"name": "till", "uid": "u"}}), json!({"metadata": {"namespace": "shop", "name": "till"}})] {
+        for value in [
+            json!({"metadata": {"name": "till", "uid": "u"}}),
+            json!({"metadata": {"namespace": "shop", "name": "till"}}),
+        ] {
             assert!(observe(serde_json::from_value(value).unwrap(), &[]).is_none());
         }
     }

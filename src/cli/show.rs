@@ -4,10 +4,10 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use crate::args::{Output, ShowArguments};
-use crate::cli::node::Node;
-use crate::cli::{Answer, answer};
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::format::decode;
+use crate::cli::node::Node;
+use crate::cli::{Answer, answer};
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {

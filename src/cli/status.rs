@@ -1,16 +1,17 @@
 //! `status`: what is captured on this node, what is active, and why not.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::args::LookArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::Generation;
 use crate::cli::node::Node;
 use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::Generation;
 use crate::node::clock;
 use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
 
@@ -87,7 +88,8 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
-    problems.extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
+    problems
+        .extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
     let now = clock::boot_time();
     let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
     Ok(Shown {
@@ -177,7 +179,7 @@ fn text(shown: &Shown) -> String {
         heartbeat.unwrap_or_default()
     );
     for problem in problems {
-        text.push_str(&format!("Problem:     {problem}\n"));
+        let _ = writeln!(text, "Problem:     {problem}");
     }
     if pods.is_empty() {
         text.push_str("\nNothing is captured on this node.\n");

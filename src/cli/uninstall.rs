@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::args::UninstallArguments;
+use crate::checkpoint::write;
 use crate::cli::Answer;
 use crate::cli::node::{Manifests, Node};
-use crate::checkpoint::write;
 use crate::names::SUPERVISOR;
 use crate::report::{AGENT, OUTAGES, Phase, STATUS, Status};
 

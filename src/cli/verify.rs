@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use crate::agent::survey::chain;
 use crate::args::LookArguments;
+use crate::checkpoint::store::{Error, check_key};
+use crate::checkpoint::write::TEMPORARY;
 use crate::cli::node::Node;
 use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
-use crate::checkpoint::store::{Error, check_key};
-use crate::checkpoint::write::TEMPORARY;
 
 /// What `verify` found.
 #[derive(Debug, Default, Serialize)]
