@@ -198,7 +198,10 @@ enum Part {
     Text(String),
     /// The address that this entry of `env` stands for.
     Address(usize),
+    /// Some text.
     Unknown,
+    /// Some text, with the address in it or without.
+    Unsure,
 }
 
 struct Reading<'a> {
@@ -237,7 +240,7 @@ impl<'a> Reading<'a> {
             }
         }
         let long: usize = parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 1 }).sum();
-        if long > LONGEST { vec![Part::Unknown] } else { parts }
+        if long > LONGEST { vec![Part::Unsure] } else { parts }
     }
 
     /// What `$(name)` meant when the entry at `turn` was expanded.
@@ -261,7 +264,7 @@ impl<'a> Reading<'a> {
         match source {
             Source::Address(_) => vec![Part::Address(before)],
             Source::Value(_) => self.expanded.get(before).cloned().unwrap_or_default(),
-            Source::Other { optional: true } if self.hangs_on_address_before(name, before) => vec![Part::Unknown],
+            Source::Other { optional: true } if self.hangs_on_address_before(name, before) => vec![Part::Unsure],
             Source::Other { .. } if is_declared_later => vec![Part::Unknown],
             Source::Other { .. } => as_captured(),
         }
@@ -273,7 +276,10 @@ impl<'a> Reading<'a> {
 
     fn hangs_on_address(&self, at: usize) -> bool {
         matches!(self.sources.get(at), Some(Source::Address(_)))
-            || self.expanded.get(at).is_some_and(|parts| parts.iter().any(|part| matches!(part, Part::Address(_))))
+            || self
+                .expanded
+                .get(at)
+                .is_some_and(|parts| parts.iter().any(|part| matches!(part, Part::Address(_) | Part::Unsure)))
     }
 }
 
@@ -341,7 +347,7 @@ pub fn render(
         if matches!(reading.sources.get(at), Some(Source::Other { optional: true }))
             && reading.hangs_on_address_before(name, at)
         {
-            return Err(Error::Unknown(format!("variable {name:?} may or may not hang on the pod's address")));
+            return Err(unsure(name));
         }
         if reading.hangs_on_address(at) {
             keep(&reading, at, value, addresses, &mut kept)?;
@@ -368,6 +374,10 @@ pub fn render(
     Ok(env)
 }
 
+fn unsure(name: &str) -> Error {
+    Error::Unknown(format!("variable {name:?} may or may not hang on the pod's address"))
+}
+
 /// Keeps the entry at `at`, and the addresses that it refers to.
 fn keep(
     reading: &Reading<'_>,
@@ -391,6 +401,7 @@ fn keep(
                 let _ = write!(text, "$({})", origin_entry.name);
                 kept.insert(*origin, origin_entry.clone());
             }
+            Part::Unsure => return Err(unsure(&entry.name)),
             Part::Unknown => {
                 let known = |parts: &[Part]| known(reading, parts, addresses);
                 let (before, after) = (parts.get(..index).and_then(known), parts.get(index + 1..).and_then(known));
@@ -420,7 +431,7 @@ fn known(reading: &Reading<'_>, parts: &[Part], addresses: &Addresses) -> Option
                 Some(Source::Address(field)) => text.push_str(addresses.of(field)),
                 _ => return None,
             },
-            Part::Unknown => return None,
+            Part::Unknown | Part::Unsure => return None,
         }
         Some(text)
     })
@@ -456,3 +467,7 @@ fn check(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "environment_tests.rs"]
+mod tests;
