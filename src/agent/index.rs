@@ -16,7 +16,7 @@ use crate::report::AgentWord;
 /// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
 const CONCURRENT: usize = 4;
 /// How long after the removal of a checkpoint the supervisor is told that its parent is gone.
-const GONE_TOLD: Duration = Duration::from_secs(3600);
+const GONE_TOLD: Duration = Duration::from_hours(1);
 
 /// A pod as the watch told of it.
 #[derive(Clone, Debug)]
@@ -390,7 +390,7 @@ impl Index {
             Captured::Refused(reasons) => Outcome::Refused(reasons),
             Captured::Failed { reason, message } => {
                 pod.dirty = true;
-                pod.not_before = now.saturating_add(pod.retry.next());
+                pod.not_before = now.saturating_add(pod.retry.pause());
                 pod.outcome = Outcome::Failed { reason, message };
                 return;
             }
@@ -411,7 +411,7 @@ impl Index {
                 kept.retry.reset();
                 self.gone.insert(key.to_owned(), (uid.to_owned(), now));
             }
-            Answer::There | Answer::Unknown => kept.not_before = now.saturating_add(kept.retry.next()),
+            Answer::There | Answer::Unknown => kept.not_before = now.saturating_add(kept.retry.pause()),
         }
     }
 
@@ -427,7 +427,7 @@ impl Index {
             }
         } else {
             kept.busy = Busy::No;
-            kept.not_before = now.saturating_add(kept.retry.next());
+            kept.not_before = now.saturating_add(kept.retry.pause());
         }
     }
 

@@ -60,15 +60,15 @@ use crate::node::host::HostRoot;
 use crate::report::{self as files, AgentWord};
 
 /// How long one capture may take, all its waits together.
-const CAPTURE_LIMIT: Duration = Duration::from_secs(60);
+const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 /// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.
 const FRESH: Duration = Duration::from_secs(75);
 /// How often the agent says that it lives, if it has nothing else to say. The supervisor waits for an hour.
-const HEARTBEAT: Duration = Duration::from_secs(600);
+const HEARTBEAT: Duration = Duration::from_mins(10);
 /// How often the node is looked at again.
-const SURVEY: Duration = Duration::from_secs(600);
+const SURVEY: Duration = Duration::from_mins(10);
 /// How often a pod is captured whose volumes cannot be followed.
-const UNFOLLOWED: Duration = Duration::from_secs(60);
+const UNFOLLOWED: Duration = Duration::from_mins(1);
 /// How long work in progress may take to end when the agent must.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -517,7 +517,7 @@ impl Agent {
                 if well {
                     self.survey_retry.reset();
                 }
-                let pause = if well { SURVEY } else { self.survey_retry.next() };
+                let pause = if well { SURVEY } else { self.survey_retry.pause() };
                 self.survey = Some(now.saturating_add(pause));
             }
             Finished::Again(key) => self.index.swapped(&key),

@@ -11,7 +11,7 @@ use crate::node::kubelet::Server;
 /// How long a node object with another UID must be seen before it is taken for this node. Until then nothing is removed:
 /// a cluster that was put up anew behind the same address would otherwise have every checkpoint thrown away, within the
 /// minute, by an answer that knows none of the pods.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_hours(1);
 
 /// The node object with another UID than the recorded one.
 #[derive(Debug, Default)]

@@ -67,8 +67,8 @@ struct Claim {
 }
 
 impl Claim {
-    fn new(kind: &'static str, status: &'static str, reason: impl ToString, message: impl ToString) -> Self {
-        Self { kind, status, reason: reason.to_string(), message: message.to_string() }
+    fn new(kind: &'static str, status: &'static str, reason: &str, message: String) -> Self {
+        Self { kind, status, reason: reason.to_owned(), message }
     }
 
     fn condition(self, before: Option<&PodCheckpointStatus>, now: Timestamp) -> Condition {
@@ -252,7 +252,7 @@ pub struct Reporter {
 
 impl Default for Reporter {
     fn default() -> Self {
-        let retry = Retry::new(Duration::from_secs(2), Duration::from_secs(300));
+        let retry = Retry::new(Duration::from_secs(2), Duration::from_mins(5));
         Self {
             seeded: false,
             busy: false,
@@ -337,7 +337,7 @@ impl Reporter {
                 None
             }
             Done::Seeded(Err(error)) => {
-                self.seed.1 = now.saturating_add(self.seed.0.next());
+                self.seed.1 = now.saturating_add(self.seed.0.pause());
                 Some(match &error {
                     Error::Api(status) if status.code == 404 => {
                         "the resource PodCheckpoint is not installed (kubectl apply -k crds): nothing is reported through \
@@ -378,7 +378,7 @@ impl Reporter {
 
     fn wait(&mut self, key: &str, now: Duration) {
         let (retry, until) = self.waiting.entry(key.to_owned()).or_default();
-        *until = now.saturating_add(retry.next());
+        *until = now.saturating_add(retry.pause());
     }
 }
 

@@ -22,7 +22,7 @@ impl Retry {
     }
 
     /// How long to wait after one more failure.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
@@ -35,7 +35,7 @@ impl Retry {
 impl Default for Retry {
     /// From half a second to a minute: what a busy runtime or a restarting API server needs.
     fn default() -> Self {
-        Self::new(Duration::from_millis(500), Duration::from_secs(60))
+        Self::new(Duration::from_millis(500), Duration::from_mins(1))
     }
 }
 
@@ -46,11 +46,11 @@ mod tests {
     #[test]
     fn intervals_grow_to_the_most_and_begin_anew_after_success() {
         let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(1));
-        let first = retry.next();
+        let first = retry.pause();
         assert!(first <= Duration::from_millis(150), "{first:?}");
-        let later = (0..20).map(|_| retry.next()).last().unwrap();
+        let later = (0..20).map(|_| retry.pause()).last().unwrap();
         assert!(later >= Duration::from_millis(500) && later <= Duration::from_millis(1500), "{later:?}");
         retry.reset();
-        assert!(retry.next() <= Duration::from_millis(150));
+        assert!(retry.pause() <= Duration::from_millis(150));
     }
 }

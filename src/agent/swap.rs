@@ -128,7 +128,7 @@ mod tests {
         fs::create_dir(&two).unwrap();
         let mut swaps = Swaps::new().unwrap();
         swaps.follow("shop_till", "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
-        swaps.follow("shop_other", "uid-2", &[two.clone()]).unwrap();
+        swaps.follow("shop_other", "uid-2", std::slice::from_ref(&two)).unwrap();
         fs::create_dir(one.join("..2026_11_21")).unwrap();
         symlink("..2026_11_21", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();

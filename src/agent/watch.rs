@@ -96,7 +96,10 @@ fn trim(mut pod: DynamicObject) -> Value {
 /// Types and status only: times and messages change without meaning anything here.
 fn conditions(conditions: Value) -> Value {
     let Value::Array(conditions) = conditions else { return Value::Null };
-    conditions.into_iter().map(|condition| json!({"type": condition["type"], "status": condition["status"]})).collect()
+    conditions
+        .into_iter()
+        .map(|condition| json!({"type": condition.get("type"), "status": condition.get("status")}))
+        .collect()
 }
 
 /// Ids of the running containers, without the runtime's name before them.

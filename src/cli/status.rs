@@ -1,5 +1,6 @@
 //! `status`: what is captured on this node, what is active, and why not.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -178,7 +179,7 @@ fn text(shown: &Shown) -> String {
         heartbeat.unwrap_or_default()
     );
     for problem in problems {
-        text.push_str(&format!("Problem:     {problem}\n"));
+        let _ = writeln!(text, "Problem:     {problem}");
     }
     if pods.is_empty() {
         text.push_str("\nNothing is captured on this node.\n");

@@ -4,4 +4,6 @@
 #[path = "../stub/mod.rs"]
 mod stub;
 
+mod agent;
+mod cli;
 mod node;

@@ -14,6 +14,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod api;
 pub mod api_server;
 pub mod authority;
 pub mod kubelet;
