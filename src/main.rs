@@ -1,3 +1,70 @@
-//! The program.
+//! The program: parses, runs, prints what went wrong once, and ends with the exit code of the design: 0 done, 1 failed,
+//! 2 wrong usage, 3 the answer is no.
 
-fn main() {}
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use pod_checkpointer::args::{Arguments, Command, LogFormat};
+use pod_checkpointer::cli::{self, Answer};
+use pod_checkpointer::{agent, supervisor};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // wrong usage ends here, with 2
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("pod-checkpointer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
+    let done = |()| Answer::Yes;
+    match command {
+        Command::Agent(arguments) => {
+            log(log_format);
+            block_on(async { Ok(agent::start(arguments, log_format, stop()?).await?) }).map(done)
+        }
+        Command::Supervisor(arguments) => {
+            log(log_format);
+            block_on(async { Ok(supervisor::run(arguments).await?) }).map(done)
+        }
+        Command::Status(arguments) => cli::status(&arguments),
+        Command::Show(arguments) => cli::show(&arguments),
+        Command::Verify(arguments) => cli::verify(&arguments),
+        Command::Uninstall(arguments) => cli::uninstall(&arguments),
+        Command::Crd(arguments) => cli::crd(&arguments),
+    }
+}
+
+/// One thread: both parts wait most of the time, and each thread costs memory.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Ends with the first signal to end.
+fn stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn log(format: LogFormat) {
+    let quiet = "info,hyper=warn,hyper_util=warn,tower=warn,kube=warn,kube_client=warn,kube_runtime=warn,h2=warn";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}

@@ -23,6 +23,9 @@ pub const CHECKPOINT_OF: &str = "podcheckpointer.io/checkpoint-of";
 /// On a twin: UID of its parent.
 pub const PARENT_UID: &str = "podcheckpointer.io/parent-uid";
 
+/// Label of our custom resources: the node that writes them.
+pub const NODE_LABEL: &str = "podcheckpointer.io/node";
+
 /// Prefix of the links that we make in the kubelet's manifest directory.
 pub const LINK_PREFIX: &str = "pod-checkpointer_";
 /// The supervisor's own manifest in the kubelet's manifest directory, and its pod's name.

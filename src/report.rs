@@ -21,6 +21,9 @@ pub struct AgentWord {
     pub gone: BTreeMap<String, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
     pub refused: BTreeMap<String, Vec<String>>,
+    /// What the agent could not learn or do on this node, each with what to do about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 /// Name of the file with [`AgentWord`].

@@ -14,11 +14,13 @@
 //! While the API server answers and nothing is active, a pass costs one request on an open connection.
 
 pub mod act;
+mod asking;
 pub mod decide;
 pub mod facts;
 pub mod observe;
 mod pass;
 pub mod record;
+mod waiting;
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,7 @@
 //! One pass after the other: ask the node, decide, do, tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,16 +14,18 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::{Handover, write};
 use crate::names::Blocked;
-use crate::node::contact::{Class, Contact, Outcome, Prober, Tracker};
+use crate::node::clock;
+use crate::node::contact::{Class, Contact};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Server};
 use crate::node::runtime::{self, Runtime};
-use crate::node::{clock, sockets};
 use crate::report::{AGENT, AgentWord};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
+use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
 use crate::supervisor::observe::{self, Index, Known, Lists};
+use crate::supervisor::waiting::Waiting;
 use crate::supervisor::{Error, facts, record};
 
 /// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.
@@ -37,11 +38,6 @@ const BUSY: Duration = Duration::from_millis(100);
 const ALERT: Duration = Duration::from_millis(250);
 /// Between looks at the whole node while all is quiet.
 const QUIET: Duration = Duration::from_secs(60);
-/// Least distance of two probes.
-const PROBE_PAUSE: Duration = Duration::from_millis(50);
-/// Probes under way at once: a black hole holds each for its whole limit.
-const PROBES: usize = 4;
-
 /// What a job in the background ended with.
 struct Done {
     key: Key,
@@ -71,18 +67,12 @@ pub(super) struct Supervisor {
     exclusive_host_ports: Option<bool>,
     hands: Option<Hands>,
 
-    servers: Vec<Server>,
-    probers: Vec<Prober>,
-    probes: JoinSet<(Duration, Outcome)>,
-    tracker: Tracker,
+    asking: Asking,
+    waiting: Waiting,
 
     index: Index,
     state: State,
     twins: BTreeMap<Key, String>,
-    /// Bytes that each socket of the kubelet to the API server had received when something became active.
-    baseline: Option<HashMap<[u32; 2], u64>>,
-    connected: Seen,
-    can_unstick: bool,
     activations: u64,
 
     jobs: JoinSet<Done>,
@@ -114,6 +104,9 @@ impl Supervisor {
             let ca = fs::read_to_string(real).map_err(|error| Error::Ca(path, error))?;
             servers.push(Server { url: url.clone(), ca, tls_name: None, proxy: None });
         }
+        let pace =
+            Pace { interval: decision.probe_interval, limit: decision.probe_timeout, delay: decision.activation_delay };
+        let asking = Asking::new(root.clone(), pace);
         let kubelet = Kubelet::new(kubelet_socket(&root, &arguments.node.host.kubelet_dir), CALL_LIMIT);
         let mut this = Self {
             settings,
@@ -127,16 +120,11 @@ impl Supervisor {
             runtime: None,
             exclusive_host_ports: None,
             hands: None,
-            servers: Vec::new(),
-            probers: Vec::new(),
-            probes: JoinSet::new(),
-            tracker: Tracker::default(),
+            asking,
+            waiting: Waiting::default(),
             index: Index::default(),
             state: State::default(),
             twins: BTreeMap::new(),
-            baseline: None,
-            connected: Seen::Unknown,
-            can_unstick: true,
             activations: 0,
             jobs: JoinSet::new(),
             busy: BTreeSet::new(),
@@ -146,7 +134,7 @@ impl Supervisor {
             quiet: false,
             arguments,
         };
-        this.probe_servers(servers);
+        this.ask_servers(servers);
         Ok(this)
     }
 
@@ -166,16 +154,9 @@ impl Supervisor {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                Some(probe) = self.probes.join_next() => {
-                    let class = self.class();
-                    if let Ok((began, outcome)) = probe {
-                        self.tracker.observe(began, clock::boot_time(), outcome);
-                    }
-                    if self.class() != class {
-                        self.say_contact();
-                    }
-                    next_probe = next_probe.min(Instant::now() + self.probe_pause());
-                    if self.class() != class || !self.quiet {
+                changed = self.asking.end() => {
+                    next_probe = next_probe.min(Instant::now() + self.asking.pause(self.is_alert()));
+                    if changed || !self.quiet {
                         next_pass = Instant::now();
                     }
                 }
@@ -192,43 +173,42 @@ impl Supervisor {
                     }
                 }
                 () = sleep_until(next_probe) => {
-                    self.probe();
-                    next_probe = Instant::now() + self.probe_pause();
+                    self.asking.begin();
+                    next_probe = Instant::now() + self.asking.pause(self.is_alert());
                 }
                 () = sleep_until(next_pass) => {}
             }
             if next_pass <= Instant::now() {
                 let wait = self.pass().await;
                 next_pass = Instant::now() + wait;
-                next_probe = next_probe.min(Instant::now() + self.probe_pause());
+                next_probe = next_probe.min(Instant::now() + self.asking.pause(self.is_alert()));
             }
         }
     }
 
     /// Asks, decides, does and tells; says how long until the next pass at the latest.
     async fn pass(&mut self) -> Duration {
-        if self.servers.is_empty() {
+        if self.asking.is_idle() {
             self.find_servers().await;
         }
         if !self.memory {
             self.open_run_dir();
         }
-        let contact = self.tracker.current();
+        let contact = self.asking.contact();
         if self.is_anything_active() {
             self.release_first(contact).await;
         }
         let facts = self.facts(contact).await;
         self.decide(&facts).await;
         self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
-            && self.state.pods.values().all(|pod| pod.phase == Phase::Inactive)
+            && !self.is_alert()
             && self.hands.is_some();
         self.recorder.observe(&self.state, &facts);
         let problems: Vec<String> = self.problems.values().cloned().collect();
         let twins = &self.twins;
         self.recorder.write(&self.run_dir, &self.state, &self.index, contact, &problems, |key| twins.get(key).cloned());
         if !self.is_anything_active() {
-            self.baseline = None;
-            self.connected = Seen::Unknown;
+            self.waiting.reset();
         }
         if self.quiet { QUIET } else { self.pause(&facts) }
     }
@@ -246,7 +226,7 @@ impl Supervisor {
     async fn release_first(&mut self, contact: Option<Contact>) {
         let pods = self.state.pods.keys().map(|key| (key.clone(), facts::PodFacts::default())).collect();
         let now = clock::boot_time();
-        let facts = Facts { now, contact, kubelet_connected: self.connected, pods, ..Facts::default() };
+        let facts = Facts { now, contact, kubelet_connected: self.waiting.connected(), pods, ..Facts::default() };
         self.decide(&facts).await;
     }
 
@@ -314,7 +294,7 @@ impl Supervisor {
             now,
             contact,
             kubelet,
-            kubelet_connected: self.connected,
+            kubelet_connected: self.waiting.connected(),
             pods,
             agent_silence: agent.map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, &self.node_name).into()),
@@ -500,49 +480,6 @@ impl Supervisor {
 
     // --- contact -------------------------------------------------------------------------------------------------
 
-    fn class(&self) -> Option<Class> {
-        self.tracker.current().map(|contact| contact.class)
-    }
-
-    fn say_contact(&self) {
-        if let Some(contact) = self.tracker.current() {
-            tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");
-        }
-    }
-
-    /// Asks all servers at once; the best outcome is the probe's.
-    fn probe(&mut self) {
-        if self.probers.is_empty() || self.probes.len() >= PROBES {
-            return;
-        }
-        let probers = self.probers.clone();
-        let began = clock::boot_time();
-        self.probes.spawn(async move {
-            let outcomes = futures::future::join_all(probers.iter().map(Prober::probe)).await;
-            (began, outcomes.into_iter().min_by_key(|outcome| rank(*outcome)).unwrap_or(Outcome::Refused))
-        });
-    }
-
-    fn probe_pause(&self) -> Duration {
-        let interval = self.arguments.decision.probe_interval;
-        let delay = self.settings.activation_delay;
-        match self.tracker.current() {
-            Some(contact) if contact.class == Class::Answering => {
-                if self.state.pods.values().any(|pod| pod.phase != Phase::Inactive) {
-                    ALERT.min(interval)
-                } else {
-                    interval
-                }
-            }
-            // silence is not proven yet: as often as the delay needs
-            Some(contact) if contact.failures < decide::FAILED_PROBES => {
-                (delay / 3).clamp(PROBE_PAUSE, interval.max(PROBE_PAUSE))
-            }
-            None => (delay / 3).clamp(PROBE_PAUSE, interval.max(PROBE_PAUSE)),
-            Some(_) => ALERT.min(interval),
-        }
-    }
-
     /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own kubeconfig.
     async fn find_servers(&mut self) {
         let recorded = match self.store.node() {
@@ -567,8 +504,8 @@ impl Supervisor {
                 None => {}
             }
         }
-        self.probe_servers(servers);
-        if self.probers.is_empty() {
+        self.ask_servers(servers);
+        if self.asking.is_idle() {
             let hint = "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known";
             self.problems.entry("API server").or_insert_with(|| hint.to_owned());
         } else {
@@ -576,21 +513,12 @@ impl Supervisor {
         }
     }
 
-    fn probe_servers(&mut self, servers: Vec<Server>) {
+    fn ask_servers(&mut self, servers: Vec<Server>) {
         for server in servers {
-            match Prober::new(server.clone(), self.root.clone(), self.arguments.decision.probe_timeout) {
-                Ok(prober) => {
-                    tracing::info!(server = server.url, "asking this API server");
-                    self.probers.push(prober);
-                    self.servers.push(server);
-                }
-                Err(error) => self.problem("API server", Some(chain(&error))),
+            if let Err(error) = self.asking.add(server) {
+                self.problem("API server", Some(chain(&error)));
             }
         }
-    }
-
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.probers.iter().flat_map(Prober::addresses).collect()
     }
 
     // --- the kubelet's own sockets -------------------------------------------------------------------------------
@@ -598,68 +526,36 @@ impl Supervisor {
     /// Looks whether the kubelet hears from the API server; true when that is news.
     fn look_at_sockets(&mut self) -> bool {
         let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return false };
-        let addresses = self.addresses();
-        let found = match sockets::of_process(&self.root, pid, &addresses, None) {
-            Ok(found) => found,
+        match self.waiting.look(&self.root, pid, &self.asking.addresses()) {
+            Ok(news) => {
+                self.problem("sockets", None);
+                news
+            }
             Err(error) => {
                 self.problem("sockets", Some(format!("cannot look at the kubelet's sockets: {error}")));
-                self.connected = Seen::Unknown;
-                return false;
+                false
             }
-        };
-        self.problem("sockets", None);
-        let news = |baseline: &HashMap<[u32; 2], u64>| {
-            found.iter().any(|socket| {
-                let known = baseline.get(&socket.cookie).copied().unwrap_or_default();
-                socket.state == sockets::State::Established && socket.received > known
-            })
-        };
-        let connected = match &self.baseline {
-            Some(baseline) => Seen::from(news(baseline)),
-            None => {
-                // a connection from before the outage may stay established for long: only new bytes are a sign
-                self.baseline = Some(found.iter().map(|socket| (socket.cookie, socket.received)).collect());
-                Seen::No
-            }
-        };
-        let is_news = connected.is_yes() && !self.connected.is_yes();
-        self.connected = connected;
-        is_news
+        }
     }
 
     /// Closes the sockets of the kubelet's process that wait on the API server, or on a name server.
     fn unstick(&mut self) {
         let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return };
-        if !self.can_unstick {
-            return;
-        }
-        let addresses = self.addresses();
-        let found = sockets::of_process(&self.root, pid, &addresses, Some(53)).unwrap_or_default();
-        let baseline = self.baseline.clone().unwrap_or_default();
-        for socket in found {
-            let known = baseline.get(&socket.cookie).copied().unwrap_or_default();
-            if socket.received > known {
-                continue;
-            }
-            match sockets::destroy(&socket) {
-                Ok(()) => {
-                    tracing::info!(remote = %socket.remote, state = ?socket.state, "closed a waiting socket of the kubelet")
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
-                    let text = "the kernel cannot close the kubelet's waiting sockets (CONFIG_INET_DIAG_DESTROY, CAP_NET_ADMIN)";
-                    self.problem("unsticking", Some(format!("{text}: {error}")));
-                    self.can_unstick = false;
-                    self.settings.unstick = false;
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(remote = %socket.remote, %error, "cannot close a waiting socket of the kubelet")
-                }
+        if let Err(error) = self.waiting.close(&self.root, pid, &self.asking.addresses()) {
+            let text = "cannot close the kubelet's waiting sockets (needs CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN)";
+            self.problem("unsticking", Some(format!("{text}: {error}")));
+            if error.kind() == std::io::ErrorKind::Unsupported {
+                self.settings.unstick = false;
             }
         }
     }
 
     // --- ways ----------------------------------------------------------------------------------------------------
+
+    /// Something is active or about to be handed over.
+    fn is_alert(&self) -> bool {
+        self.state.pods.values().any(|pod| pod.phase != Phase::Inactive)
+    }
 
     fn is_anything_active(&self) -> bool {
         self.state.pods.values().any(|pod| matches!(pod.phase, Phase::Active { .. }))
@@ -689,7 +585,7 @@ impl Supervisor {
         });
         tracing::info!(pid, "found the kubelet");
         self.ways = Some(Ways { pid, settings });
-        self.baseline = None;
+        self.waiting.reset();
     }
 
     fn find_runtime(&mut self) {
@@ -794,17 +690,6 @@ impl Supervisor {
 fn kubelet_socket(root: &HostRoot, kubelet_dir: &Path) -> PathBuf {
     let path = kubelet_dir.join("pod-resources/kubelet.sock");
     root.resolve(&path).unwrap_or(path)
-}
-
-/// Lower is better.
-fn rank(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Status(500..=599) => 1,
-        Outcome::Status(_) => 0,
-        Outcome::Unproven => 2,
-        Outcome::TimedOut => 3,
-        Outcome::Refused => 4,
-    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,37 @@
+//! Is a pod gone? Only the API server can say so, of this very UID, and only while its node is the one that we know.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::Api;
+use kube::{Client, Error};
+
+use crate::agent::index::Answer;
+
+/// Asks for the pod by name and for the node. Anything but a clear word is [`Answer::Unknown`], with the reason.
+///
+/// A 404 counts only with the API server's own `NotFound`: a proxy or load balancer in between also says 404. The node's
+/// UID tells another cluster behind the same address from ours.
+pub async fn ask(
+    client: &Client,
+    node: &str,
+    node_uid: Option<&str>,
+    key: &str,
+    uid: &str,
+) -> (Answer, Option<String>) {
+    let unknown = |why: String| (Answer::Unknown, Some(why));
+    let Some((namespace, name)) = key.split_once('_') else { return unknown(format!("{key:?} names no pod")) };
+    let Some(node_uid) = node_uid else { return unknown("the node's UID is not recorded yet".into()) };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    match pods.get_metadata(name).await {
+        Ok(pod) if pod.metadata.uid.as_deref() == Some(uid) => return (Answer::There, None),
+        Ok(pod) if pod.metadata.uid.is_none() => return unknown("the answer names no UID".into()),
+        Ok(_) => {}
+        Err(Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {}
+        Err(error) => return unknown(format!("cannot get the pod: {error}")),
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    match nodes.get_metadata(node).await {
+        Ok(object) if object.metadata.uid.as_deref() == Some(node_uid) => (Answer::Gone, None),
+        Ok(_) => unknown(format!("node {node} is not the one that was recorded: its UID differs")),
+        Err(error) => unknown(format!("cannot get node {node}: {error}")),
+    }
+}

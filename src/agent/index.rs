@@ -1,0 +1,515 @@
+//! What there is to do: a pure function of the pods that the watch told of, what the store holds, what came of earlier
+//! work, and now. No client, no files, no clock: everything comes in by a method, and [`Index::decide`] says what to begin.
+//!
+//! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that follows either from the
+//! watch's own word that this very pod is no longer marked, or from an [`Answer::Gone`] for its UID.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::retry::Retry;
+use crate::capture::Reason;
+use crate::names::Warning;
+use crate::report::AgentWord;
+
+/// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
+const CONCURRENT: usize = 4;
+/// How long after the removal of a checkpoint the supervisor is told that its parent is gone.
+const GONE_TOLD: Duration = Duration::from_hours(1);
+
+/// A pod as the watch told of it.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// `<namespace>_<name>`.
+    pub key: String,
+    /// Its UID.
+    pub uid: String,
+    /// Marked, and in a namespace that we look after.
+    pub marked: bool,
+    /// Its condition Ready is true.
+    pub ready: bool,
+    /// Being deleted: it is not captured any more.
+    pub ending: bool,
+    /// Ids of its running containers, as the runtime knows them.
+    pub containers: Vec<String>,
+    /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
+    pub fingerprint: u64,
+    /// The pod as JSON without what nobody needs: a tenth of what the parsed object takes.
+    pub object: Arc<[u8]>,
+}
+
+/// The newest generation of one pod in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// `<namespace>_<name>`.
+    pub key: String,
+    /// UID of its parent.
+    pub uid: String,
+    /// UID of its parent's controller.
+    pub owner: Option<String>,
+    /// Number of the generation.
+    pub generation: u64,
+    /// Its digest.
+    pub digest: String,
+    /// Size of its file.
+    pub size: u64,
+    /// When it was captured, RFC 3339.
+    pub captured: String,
+    /// What its owner should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the last capture of a pod came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// None was made since the agent began.
+    #[default]
+    Waiting,
+    /// The store has it.
+    Captured,
+    /// It cannot come back correctly.
+    Refused(Vec<Reason>),
+    /// A passing fault; it is tried again.
+    Failed {
+        /// For the condition.
+        reason: &'static str,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+/// What a capture came to.
+#[derive(Clone, Debug)]
+pub enum Captured {
+    /// The store has this generation, new or the same as before.
+    Stored(Stored),
+    /// As [`Outcome::Refused`].
+    Refused(Vec<Reason>),
+    /// As [`Outcome::Failed`].
+    Failed {
+        /// For the condition.
+        reason: &'static str,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+/// What the API server said when asked for a pod by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has no pod of this UID, and the node is the one that we know.
+    Gone,
+    /// It has it.
+    There,
+    /// It did not answer, or the answer proves nothing.
+    Unknown,
+}
+
+/// Something to begin. Each ends with the method of the same name.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Capture this pod; then [`Index::captured`].
+    Capture {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// The pod, [`Observed::object`].
+        object: Arc<[u8]>,
+    },
+    /// Ask the API server whether this pod is gone; then [`Index::answered`].
+    Ask {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Remove its checkpoint; then [`Index::removed`].
+    Remove {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// UID of the parent that is gone or no longer marked.
+        uid: String,
+    },
+}
+
+/// A marked pod.
+#[derive(Debug)]
+struct Pod {
+    observed: Observed,
+    /// Told of since the list began that is being read.
+    listed: bool,
+    /// Fingerprint at its last capture that was stored or refused.
+    done: Option<u64>,
+    /// Captured anew whatever the fingerprint says.
+    dirty: bool,
+    not_before: Duration,
+    retry: Retry,
+    outcome: Outcome,
+}
+
+/// What is known of the parent of a checkpoint in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The watch has it, or no list was complete yet.
+    Present,
+    /// The watch does not have it: the API server must be asked.
+    Missing,
+    /// Proven gone at this time.
+    Gone(Duration),
+    /// The watch has it without a mark.
+    Unmarked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    No,
+    Asking,
+    Removing,
+}
+
+#[derive(Debug)]
+struct Kept {
+    stored: Stored,
+    fate: Fate,
+    busy: Busy,
+    not_before: Duration,
+    retry: Retry,
+}
+
+impl Kept {
+    fn new(stored: Stored, fate: Fate) -> Self {
+        Self { stored, fate, busy: Busy::No, not_before: Duration::ZERO, retry: Retry::default() }
+    }
+}
+
+#[derive(Debug)]
+struct Flight {
+    uid: String,
+    fingerprint: u64,
+    /// What became of the pod while it was being captured.
+    fate: Fate,
+}
+
+/// A marked pod with what is known of it, for the report.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// `<namespace>_<name>`.
+    pub key: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// What its last capture came to.
+    pub outcome: &'a Outcome,
+    /// What the store has of this very pod.
+    pub stored: Option<&'a Stored>,
+}
+
+/// All that the agent knows.
+#[derive(Debug)]
+pub struct Index {
+    retention: Duration,
+    complete: bool,
+    pods: BTreeMap<String, Pod>,
+    kept: BTreeMap<String, Kept>,
+    flights: BTreeMap<String, Flight>,
+    gone: BTreeMap<String, (String, Duration)>,
+}
+
+impl Index {
+    /// Begins with what the store holds.
+    pub fn new(retention: Duration, stored: Vec<Stored>) -> Self {
+        let kept = stored.into_iter().map(|stored| (stored.key.clone(), Kept::new(stored, Fate::Present))).collect();
+        Self {
+            retention,
+            complete: false,
+            pods: BTreeMap::new(),
+            kept,
+            flights: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
+    }
+
+    /// A list begins: what it does not name is missing at its end.
+    pub fn begin_list(&mut self) {
+        for pod in self.pods.values_mut() {
+            pod.listed = false;
+        }
+    }
+
+    /// The watch told of a pod.
+    pub fn see(&mut self, observed: Observed, now: Duration) {
+        let key = observed.key.clone();
+        let fate = if observed.marked { Fate::Present } else { Fate::Unmarked };
+        self.set_fate(&key, &observed.uid, fate, now);
+        // a pod of the same name is another pod: the one before it is not here any more
+        if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid != observed.uid)
+            && kept.fate == Fate::Present
+        {
+            kept.fate = Fate::Missing;
+        }
+        if let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.uid != observed.uid) {
+            flight.fate = Fate::Missing;
+        }
+        if !observed.marked {
+            self.pods.remove(&key);
+            return;
+        }
+        match self.pods.get_mut(&key) {
+            Some(pod) if pod.observed.uid == observed.uid => {
+                if pod.observed.fingerprint != observed.fingerprint {
+                    pod.not_before = now;
+                    pod.retry.reset();
+                }
+                pod.observed = observed;
+                pod.listed = true;
+            }
+            _ => {
+                let pod = Pod {
+                    observed,
+                    listed: true,
+                    done: None,
+                    dirty: false,
+                    not_before: now,
+                    retry: Retry::default(),
+                    outcome: Outcome::Waiting,
+                };
+                self.pods.insert(key, pod);
+            }
+        }
+    }
+
+    /// The list is complete: what it did not name is not on this node any more, as far as the watch goes.
+    pub fn end_list(&mut self, now: Duration) {
+        self.complete = true;
+        self.pods.retain(|_, pod| pod.listed);
+        let missing: Vec<(String, String)> = self
+            .kept
+            .iter()
+            .map(|(key, kept)| (key, &kept.stored.uid))
+            .chain(self.flights.iter().map(|(key, flight)| (key, &flight.uid)))
+            .filter(|(key, uid)| self.pods.get(*key).is_none_or(|pod| pod.observed.uid != **uid))
+            .map(|(key, uid)| (key.clone(), uid.clone()))
+            .collect();
+        for (key, uid) in missing {
+            self.lose(&key, &uid, now);
+        }
+    }
+
+    /// The watch told that a pod was deleted.
+    pub fn delete(&mut self, key: &str, uid: &str, now: Duration) {
+        if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
+            self.pods.remove(key);
+        }
+        self.lose(key, uid, now);
+    }
+
+    /// A volume of this pod has new content.
+    pub fn swapped(&mut self, key: &str) {
+        if let Some(pod) = self.pods.get_mut(key) {
+            pod.dirty = true;
+        }
+    }
+
+    /// Something that every capture depends on has changed.
+    pub fn swapped_all(&mut self) {
+        for pod in self.pods.values_mut() {
+            pod.dirty = true;
+        }
+    }
+
+    /// What to begin now.
+    pub fn decide(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (key, pod) in &mut self.pods {
+            let removing = self.kept.get(key).is_some_and(|kept| kept.busy == Busy::Removing);
+            if self.flights.len() >= CONCURRENT {
+                break;
+            }
+            if removing || self.flights.contains_key(key) || !pod.is_due() || pod.not_before > now {
+                continue;
+            }
+            pod.dirty = false;
+            let Observed { uid, fingerprint, object, .. } = pod.observed.clone();
+            self.flights.insert(key.clone(), Flight { uid, fingerprint, fate: Fate::Present });
+            actions.push(Action::Capture { key: key.clone(), object });
+        }
+        let keys: Vec<String> = self.kept.keys().cloned().collect();
+        for key in keys {
+            let succeeded = self.has_successor(&key);
+            let (complete, retention, flying) = (self.complete, self.retention, self.flights.contains_key(&key));
+            let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.busy == Busy::No && kept.not_before <= now)
+            else {
+                continue;
+            };
+            let uid = kept.stored.uid.clone();
+            match kept.fate {
+                Fate::Missing if complete => {
+                    kept.busy = Busy::Asking;
+                    actions.push(Action::Ask { key, uid });
+                }
+                Fate::Gone(since) if !flying && (succeeded || now.saturating_sub(since) >= retention) => {
+                    kept.busy = Busy::Removing;
+                    actions.push(Action::Remove { key, uid });
+                }
+                Fate::Unmarked if !flying => {
+                    kept.busy = Busy::Removing;
+                    actions.push(Action::Remove { key, uid });
+                }
+                _ => {}
+            }
+        }
+        self.gone.retain(|key, (_, since)| self.kept.contains_key(key) || now.saturating_sub(*since) < GONE_TOLD);
+        actions
+    }
+
+    /// When [`Index::decide`] has something to do that it has not now. What is due already and was not begun waits for
+    /// other work to end, not for a time.
+    pub fn wake(&self, now: Duration) -> Option<Duration> {
+        let captures = self
+            .pods
+            .iter()
+            .filter(|(key, pod)| pod.is_due() && !self.flights.contains_key(*key))
+            .map(|(_, pod)| pod.not_before);
+        let removals = self.kept.values().filter(|kept| kept.busy == Busy::No).filter_map(|kept| match kept.fate {
+            Fate::Present => None,
+            Fate::Missing if !self.complete => None,
+            Fate::Missing | Fate::Unmarked => Some(kept.not_before),
+            Fate::Gone(since) => Some(kept.not_before.max(since.saturating_add(self.retention))),
+        });
+        captures.chain(removals).filter(|time| *time > now).min()
+    }
+
+    /// A capture ended.
+    pub fn captured(&mut self, key: &str, captured: Captured, now: Duration) {
+        let Some(flight) = self.flights.remove(key) else { return };
+        if let Captured::Stored(stored) = &captured {
+            self.kept.insert(key.to_owned(), Kept::new(stored.clone(), flight.fate));
+        }
+        let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == flight.uid) else { return };
+        pod.outcome = match captured {
+            Captured::Stored(_) => Outcome::Captured,
+            Captured::Refused(reasons) => Outcome::Refused(reasons),
+            Captured::Failed { reason, message } => {
+                pod.dirty = true;
+                pod.not_before = now.saturating_add(pod.retry.pause());
+                pod.outcome = Outcome::Failed { reason, message };
+                return;
+            }
+        };
+        pod.done = Some(flight.fingerprint);
+        pod.retry.reset();
+    }
+
+    /// The API server was asked for a pod.
+    pub fn answered(&mut self, key: &str, uid: &str, answer: Answer, now: Duration) {
+        let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid) else { return };
+        kept.busy = Busy::No;
+        match answer {
+            // what the watch said meanwhile is newer than the question
+            _ if kept.fate != Fate::Missing => {}
+            Answer::Gone => {
+                kept.fate = Fate::Gone(now);
+                kept.retry.reset();
+                self.gone.insert(key.to_owned(), (uid.to_owned(), now));
+            }
+            Answer::There | Answer::Unknown => kept.not_before = now.saturating_add(kept.retry.pause()),
+        }
+    }
+
+    /// A removal ended, well or not.
+    pub fn removed(&mut self, key: &str, uid: &str, well: bool, now: Duration) {
+        let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid) else { return };
+        if well {
+            self.kept.remove(key);
+            if let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == uid) {
+                // marked again while it was being removed
+                pod.done = None;
+                pod.outcome = Outcome::Waiting;
+            }
+        } else {
+            kept.busy = Busy::No;
+            kept.not_before = now.saturating_add(kept.retry.pause());
+        }
+    }
+
+    /// What the supervisor and the command line are told; `fresh`: the API server was heard lately, so its word on who is
+    /// Ready counts still.
+    pub fn word(&self, fresh: bool) -> AgentWord {
+        let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
+        let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
+        AgentWord {
+            ready: self.pods.values().filter(ready).map(named).collect(),
+            gone: self.gone.iter().map(|(key, (uid, _))| (key.clone(), uid.clone())).collect(),
+            refused: self
+                .pods
+                .iter()
+                .filter_map(|(key, pod)| match &pod.outcome {
+                    Outcome::Refused(reasons) => Some((key.clone(), reasons.iter().map(ToString::to_string).collect())),
+                    _ => None,
+                })
+                .collect(),
+            ..AgentWord::default()
+        }
+    }
+
+    /// Every marked pod, once a list was complete.
+    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
+        self.pods.iter().filter(|_| self.complete).map(|(key, pod)| View {
+            key,
+            uid: &pod.observed.uid,
+            outcome: &pod.outcome,
+            stored: self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.uid == pod.observed.uid),
+        })
+    }
+
+    /// Was a list ever complete?
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// What the store has of a pod.
+    pub fn stored(&self, key: &str) -> Option<&Stored> {
+        self.kept.get(key).map(|kept| &kept.stored)
+    }
+
+    /// Is this very pod marked, as far as the watch goes?
+    pub fn has(&self, key: &str, uid: &str) -> bool {
+        self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
+    }
+
+    fn lose(&mut self, key: &str, uid: &str, now: Duration) {
+        // more is known already of what was unmarked or proven gone
+        if self.kept.get(key).is_none_or(|kept| kept.stored.uid != uid || kept.fate == Fate::Present) {
+            self.set_fate(key, uid, Fate::Missing, now);
+        }
+    }
+
+    fn set_fate(&mut self, key: &str, uid: &str, fate: Fate, now: Duration) {
+        if let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid && kept.fate != fate) {
+            kept.fate = fate;
+            kept.not_before = now;
+            kept.retry.reset();
+        }
+        if let Some(flight) = self.flights.get_mut(key).filter(|flight| flight.uid == uid) {
+            flight.fate = fate;
+        }
+    }
+
+    /// Was another pod of the same controller captured on this node, and is there?
+    fn has_successor(&self, key: &str) -> bool {
+        let Some(lost) = self.kept.get(key).map(|kept| &kept.stored).filter(|lost| lost.owner.is_some()) else {
+            return false;
+        };
+        self.kept.values().any(|other| {
+            other.stored.owner == lost.owner
+                && other.stored.uid != lost.uid
+                && other.fate == Fate::Present
+                && self.has(&other.stored.key, &other.stored.uid)
+        })
+    }
+}
+
+impl Pod {
+    fn is_due(&self) -> bool {
+        self.observed.ready && !self.observed.ending && (self.dirty || self.done != Some(self.observed.fingerprint))
+    }
+}

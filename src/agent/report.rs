@@ -1,0 +1,478 @@
+//! What the API shows: one `PodCheckpoint` per marked pod, written when something in it changed and at no other time.
+//!
+//! [`status`] (pure) says what one should show; [`Reporter`] (pure) remembers what was written and says what to write next;
+//! [`perform`] does it. All are read once at the start, in pages, to know what an earlier agent wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::{Client, Error, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::agent::index::{Outcome, View};
+use crate::agent::retry::Retry;
+use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
+use crate::checkpoint::format::sha256;
+use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL};
+use crate::report::{Outage, Outages, Phase, PodReport, Status};
+
+/// Objects in a page of the one list.
+const PAGE: u32 = 50;
+/// Longest value of a label (apimachinery, pkg/util/validation).
+const LABEL_LIMIT: usize = 63;
+
+/// What the supervisor says.
+#[derive(Clone, Debug, Default)]
+pub struct Supervisor {
+    /// `status.yaml`; `None`: it has not written any.
+    pub status: Option<Status>,
+    /// `outages.yaml`.
+    pub outages: Outages,
+    /// Why there is none, if the agent knows.
+    pub absent: Option<String>,
+}
+
+/// What a `PodCheckpoint` should show; `before` is what it shows, so that a condition keeps the time of its last change.
+pub fn status(
+    view: &View<'_>,
+    supervisor: &Supervisor,
+    before: Option<&PodCheckpointStatus>,
+    now: Timestamp,
+) -> PodCheckpointStatus {
+    let report = find(view, supervisor);
+    let conditions = [captured(view), recoverable(view), active(report, supervisor)];
+    let stored = view.stored;
+    PodCheckpointStatus {
+        phase: supervisor.status.as_ref().map(|_| report.map(|report| report.phase).unwrap_or_default()),
+        conditions: conditions.into_iter().map(|claim| claim.condition(before, now)).collect(),
+        generation: stored.and_then(|stored| stored.generation.try_into().ok()),
+        digest: stored.map(|stored| stored.digest.clone()),
+        size_bytes: stored.and_then(|stored| stored.size.try_into().ok()),
+        captured_at: stored.map(|stored| stored.captured.clone()),
+        warnings: stored.map(|stored| stored.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        last_outage: last_outage(view, &supervisor.outages)
+            // one of an earlier boot is remembered here only
+            .or_else(|| before.and_then(|before| before.last_outage.clone())),
+    }
+}
+
+struct Claim {
+    kind: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Claim {
+    fn new(kind: &'static str, status: &'static str, reason: &str, message: String) -> Self {
+        Self { kind, status, reason: reason.to_owned(), message }
+    }
+
+    fn condition(self, before: Option<&PodCheckpointStatus>, now: Timestamp) -> Condition {
+        let known = before.and_then(|before| before.conditions.iter().find(|known| known.type_ == self.kind));
+        let since = known.filter(|known| known.status == self.status).map(|known| known.last_transition_time.clone());
+        Condition {
+            type_: self.kind.to_owned(),
+            status: self.status.to_owned(),
+            reason: self.reason,
+            message: self.message,
+            last_transition_time: since.unwrap_or(Time(now)),
+            observed_generation: None,
+        }
+    }
+}
+
+fn captured(view: &View<'_>) -> Claim {
+    let claim = |status, reason: &str, message: String| Claim::new("Captured", status, reason, message);
+    let kept = view.stored.map(|stored| format!("; generation {}, of an earlier form, is kept", stored.generation));
+    let kept = kept.unwrap_or_default();
+    match (view.outcome, view.stored) {
+        (Outcome::Refused(reasons), _) => {
+            let names: Vec<&str> = reasons.iter().map(|reason| reason.refusal.as_str()).collect();
+            claim("False", "Refused", format!("{}: see condition Recoverable{kept}", names.join(", ")))
+        }
+        (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; tried again{kept}")),
+        (_, Some(stored)) => {
+            claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation))
+        }
+        (_, None) => claim("False", "WaitingForReady", "a pod is captured when it is Ready".into()),
+    }
+}
+
+fn recoverable(view: &View<'_>) -> Claim {
+    let claim = |status, reason: &str, message: String| Claim::new("Recoverable", status, reason, message);
+    match (view.outcome, view.stored) {
+        (Outcome::Refused(reasons), stored) => {
+            let each: Vec<String> =
+                reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
+            let kept = stored.map(|stored| {
+                format!(
+                    " Generation {}, captured {} of an earlier form of this pod, would be used.",
+                    stored.generation, stored.captured
+                )
+            });
+            let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
+            claim("False", reason, format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
+        }
+        (_, Some(stored)) if stored.warnings.is_empty() => {
+            claim("True", "Recoverable", "it comes back on this node without the API server".into())
+        }
+        (_, Some(stored)) => {
+            let each: Vec<String> =
+                stored.warnings.iter().map(|warning| format!("{warning} ({})", warning.advice())).collect();
+            claim("True", "Recoverable", format!("it comes back on this node; note {}", each.join("; ")))
+        }
+        (_, None) => claim("Unknown", "NotCaptured", "nothing was captured yet".into()),
+    }
+}
+
+fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
+    let claim = |status, reason: &str, message: String| Claim::new("Active", status, reason, message);
+    if supervisor.status.is_none() {
+        let why = supervisor.absent.clone().unwrap_or_else(|| "the supervisor has not reported yet".into());
+        return claim("Unknown", "NoSupervisor", why);
+    }
+    match report.map(|report| (report.phase, report)) {
+        None | Some((Phase::Inactive, _)) => claim("False", "Inactive", "nothing of it runs".into()),
+        Some((Phase::Active, _)) => claim("True", "Active", "its twin runs in its place".into()),
+        Some((Phase::Released, _)) => {
+            claim("True", "Released", "its twin serves on until the pod has taken over".into())
+        }
+        Some((Phase::Blocked, report)) => {
+            let reason = report.reason.clone().unwrap_or_else(|| "Blocked".into());
+            let advice = Blocked::ALL.iter().find(|known| known.as_str() == reason).map(|known| known.advice());
+            let mut message = report.message.clone().unwrap_or_else(|| "it should be active and cannot be".into());
+            if let Some(advice) = advice {
+                message = format!("{message} ({advice})");
+            }
+            claim("False", &reason, message)
+        }
+    }
+}
+
+fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport> {
+    let (namespace, name) = view.key.split_once('_')?;
+    supervisor
+        .status
+        .as_ref()?
+        .pods
+        .iter()
+        .find(|report| report.namespace == namespace && report.name == name && report.parent_uid == view.uid)
+}
+
+fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
+    let (outage, pod) = outages.outages.iter().rev().find_map(|outage| {
+        outage.pods.get(view.key).filter(|pod| pod.parent_uid == view.uid).map(|pod| (outage, pod))
+    })?;
+    let wall = |time: Option<u64>| time.and_then(|time| wall(outage, time));
+    Some(LastOutage {
+        from: outage.from_wall.clone(),
+        to: outage.to_wall.clone().or_else(|| wall(outage.to)),
+        activated: wall(pod.activated),
+        serving: wall(pod.serving),
+        released: wall(pod.released),
+        taken_over: wall(pod.taken_over),
+    })
+}
+
+/// A time of the boot-time clock on the wall clock of the outage's begin: the same at every look, whatever was set since.
+fn wall(outage: &Outage, time: u64) -> Option<String> {
+    let begin: Timestamp = outage.from_wall.parse().ok()?;
+    let passed = i64::try_from(time).ok()?.checked_sub(i64::try_from(outage.from).ok()?)?;
+    Some(begin.checked_add(SignedDuration::from_millis(passed)).ok()?.to_string())
+}
+
+/// What to ask of the API server next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Job {
+    /// Read what an earlier agent of this node wrote.
+    Seed,
+    /// Write one.
+    Write {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// UID of the pod.
+        uid: String,
+        /// Metadata and spec are to be written first.
+        spec: bool,
+        /// What it should show.
+        status: Box<PodCheckpointStatus>,
+    },
+    /// Remove one whose pod is no longer marked, or is another pod of the same name.
+    Delete {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// UID of the object, if known.
+        uid: Option<String>,
+    },
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub enum Done {
+    /// Of [`Job::Seed`].
+    Seeded(Result<Vec<(String, Known)>, Error>),
+    /// Of [`Job::Write`], with the UID of the object if it was learned.
+    Written {
+        /// `<namespace>_<name>`.
+        key: String,
+        /// What was written.
+        known: Box<Known>,
+        /// Whether it went well.
+        result: Result<Option<String>, Error>,
+    },
+    /// Of [`Job::Delete`].
+    Deleted(String, Result<(), Error>),
+}
+
+/// One `PodCheckpoint` as the API server has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// UID of the object.
+    pub object: Option<String>,
+    /// UID of the pod it is of.
+    pub pod: String,
+    /// What it shows; `None`: perhaps something else than we know.
+    pub status: Option<PodCheckpointStatus>,
+}
+
+/// What was written, and what is to be written next.
+#[derive(Debug)]
+pub struct Reporter {
+    seeded: bool,
+    busy: bool,
+    known: BTreeMap<String, Known>,
+    waiting: BTreeMap<String, (Retry, Duration)>,
+    seed: (Retry, Duration),
+    trouble: Option<String>,
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        let retry = Retry::new(Duration::from_secs(2), Duration::from_mins(5));
+        Self {
+            seeded: false,
+            busy: false,
+            known: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            seed: (retry, Duration::ZERO),
+            trouble: None,
+        }
+    }
+}
+
+impl Reporter {
+    /// The next thing to do, if nothing is being done. `views` are the marked pods once a list of them was complete;
+    /// `has_stored` tells whether the store still has a checkpoint of this very pod.
+    pub fn next<'a>(
+        &mut self,
+        views: impl Iterator<Item = View<'a>>,
+        has_stored: impl Fn(&str, &str) -> bool,
+        supervisor: &Supervisor,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Option<Job> {
+        if self.busy {
+            return None;
+        }
+        if !self.seeded {
+            self.busy = self.seed.1 <= now;
+            return self.busy.then_some(Job::Seed);
+        }
+        let is_waiting = |key: &str| self.waiting.get(key).is_some_and(|(_, until)| *until > now);
+        let mut wanted = BTreeSet::new();
+        let mut job = None;
+        for view in views {
+            wanted.insert(view.key);
+            if job.is_some() || is_waiting(view.key) {
+                continue;
+            }
+            let known = self.known.get(view.key);
+            job = match known {
+                // its owner is gone, and the API server's garbage collector may take it at any moment
+                Some(known) if known.pod != view.uid => {
+                    Some(Job::Delete { key: view.key.to_owned(), uid: known.object.clone() })
+                }
+                known => {
+                    let before = known.and_then(|known| known.status.as_ref());
+                    let status = status(&view, supervisor, before, wall);
+                    (before != Some(&status)).then(|| Job::Write {
+                        key: view.key.to_owned(),
+                        uid: view.uid.to_owned(),
+                        spec: known.is_none(),
+                        status: Box::new(status),
+                    })
+                }
+            };
+        }
+        let unwanted = || {
+            let (key, known) = self.known.iter().find(|(key, known)| {
+                !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key)
+            })?;
+            Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
+        };
+        let job = job.or_else(unwanted);
+        self.waiting.retain(|key, _| wanted.contains(key.as_str()) || self.known.contains_key(key));
+        self.busy = job.is_some();
+        job
+    }
+
+    /// When [`Reporter::next`] has something to do that it has not now.
+    pub fn wake(&self, now: Duration) -> Option<Duration> {
+        let seed = (!self.seeded).then_some(self.seed.1);
+        let waiting = self.waiting.values().map(|(_, until)| *until);
+        seed.into_iter().chain(waiting).filter(|time| *time > now).min()
+    }
+
+    /// Something was done, well or not. Says what there is to tell about it, once and not at every attempt.
+    pub fn done(&mut self, done: Done, now: Duration) -> Option<String> {
+        self.busy = false;
+        let trouble = match done {
+            Done::Seeded(Ok(known)) => {
+                self.seeded = true;
+                self.known = known.into_iter().collect();
+                None
+            }
+            Done::Seeded(Err(error)) => {
+                self.seed.1 = now.saturating_add(self.seed.0.pause());
+                Some(match &error {
+                    Error::Api(status) if status.code == 404 => {
+                        "the resource PodCheckpoint is not installed (kubectl apply -k crds): nothing is reported through \
+                         the API, everything else goes on"
+                            .to_owned()
+                    }
+                    error => format!("cannot list PodCheckpoints: {error}"),
+                })
+            }
+            Done::Written { key, known, result: Ok(object) } => {
+                let object = object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
+                self.waiting.remove(&key);
+                self.known.insert(key, Known { object, ..*known });
+                None
+            }
+            Done::Written { key, result: Err(error), .. } => {
+                // somebody removed it, or it was never there: it is written whole the next time
+                if matches!(&error, Error::Api(status) if status.code == 404) {
+                    self.known.remove(&key);
+                }
+                self.wait(&key, now);
+                Some(format!("cannot write PodCheckpoint {}: {error}", key.replace('_', "/")))
+            }
+            Done::Deleted(key, Ok(())) => {
+                self.waiting.remove(&key);
+                self.known.remove(&key);
+                None
+            }
+            Done::Deleted(key, Err(error)) => {
+                self.wait(&key, now);
+                Some(format!("cannot delete PodCheckpoint {}: {error}", key.replace('_', "/")))
+            }
+        };
+        let news = trouble.clone().filter(|_| self.trouble != trouble);
+        self.trouble = trouble;
+        news
+    }
+
+    fn wait(&mut self, key: &str, now: Duration) {
+        let (retry, until) = self.waiting.entry(key.to_owned()).or_default();
+        *until = now.saturating_add(retry.pause());
+    }
+}
+
+/// Does a job.
+pub async fn perform(client: Client, node: String, job: Job) -> Done {
+    match job {
+        Job::Seed => Done::Seeded(list(&client, &node).await),
+        Job::Write { key, uid, spec, status } => {
+            let result = write(&client, &node, &key, &uid, spec, &status).await;
+            let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
+            Done::Written { key, known, result }
+        }
+        Job::Delete { key, uid } => {
+            let (namespace, name) = key.split_once('_').unwrap_or_default();
+            let api: Api<PodCheckpoint> = Api::namespaced(client, namespace);
+            let preconditions = Some(Preconditions { uid, resource_version: None });
+            let result = match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+                Ok(_) => Ok(()),
+                // not there, or another object by now
+                Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+                Err(error) => Err(error),
+            };
+            Done::Deleted(key, result)
+        }
+    }
+}
+
+async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, Error> {
+    let api: Api<PodCheckpoint> = Api::all(client.clone());
+    let mut all = Vec::new();
+    let mut parameters = ListParams::default().labels(&format!("{NODE_LABEL}={}", label(node))).limit(PAGE);
+    loop {
+        let page = api.list(&parameters).await?;
+        for object in page.items {
+            if object.spec.node_name != node {
+                continue;
+            }
+            let key = format!("{}_{}", object.namespace().unwrap_or_default(), object.name_any());
+            all.push((key, Known { object: object.uid(), pod: object.spec.pod_uid, status: object.status }));
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn write(
+    client: &Client,
+    node: &str,
+    key: &str,
+    uid: &str,
+    spec: bool,
+    status: &PodCheckpointStatus,
+) -> Result<Option<String>, Error> {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let api: Api<PodCheckpoint> = Api::namespaced(client.clone(), namespace);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let mut object = None;
+    if spec {
+        let whole = api.patch(name, &parameters, &Patch::Apply(apply_spec(node, namespace, name, uid))).await?;
+        object = whole.uid();
+    }
+    let patch = json!({
+        "apiVersion": "podcheckpointer.io/v1alpha1",
+        "kind": "PodCheckpoint",
+        "metadata": {"namespace": namespace, "name": name},
+        "status": status,
+    });
+    let whole = api.patch_status(name, &parameters, &Patch::Apply(patch)).await?;
+    Ok(whole.uid().or(object))
+}
+
+fn apply_spec(node: &str, namespace: &str, name: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": "podcheckpointer.io/v1alpha1",
+        "kind": "PodCheckpoint",
+        "metadata": {
+            "namespace": namespace,
+            "name": name,
+            "labels": {NODE_LABEL: label(node)},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}],
+        },
+        "spec": {"nodeName": node, "podUID": uid},
+    })
+}
+
+/// The node's name as a label's value: a long one is cut, with a digest that keeps it apart from its like.
+fn label(node: &str) -> String {
+    if node.len() <= LABEL_LIMIT {
+        return node.to_owned();
+    }
+    let digest = sha256(node.as_bytes());
+    let head: String = node.chars().take(50).collect();
+    let tail: String = digest.chars().skip("sha256:".len()).take(12).collect();
+    format!("{head}-{tail}")
+}

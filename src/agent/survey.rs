@@ -1,0 +1,252 @@
+//! What the agent must learn of its node before it captures ([`look`]) and what it keeps in order there ([`keep`]): the
+//! record for the supervisor, and the supervisor itself. Done at the start, after a fault with back-off, and now and then.
+//!
+//! A step that fails is a problem that is shown, and the other steps are done all the same.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::Api;
+use tokio::time::Instant;
+
+use crate::agent::Settings;
+use crate::agent::install::{self, Plan};
+use crate::agent::record::{self, Stranger};
+use crate::checkpoint::store::Store;
+use crate::node::host::HostRoot;
+use crate::node::kubelet::{self, Kubelet};
+use crate::node::runtime::Runtime;
+
+/// How long the kubelet may take to say what it owns.
+const KUBELET_LIMIT: Duration = Duration::from_secs(5);
+/// How long a call of the runtime may take.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
+/// Where a runtime listens unless somebody says otherwise, the first that is there.
+const ENDPOINTS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+/// Where static pods are when a kubelet does not let itself be asked.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// What captures need of the node.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// How the kubelet was started; what an earlier look found if this one could not.
+    pub kubelet: kubelet::Settings,
+    /// The kubelet told how it was started, in this look or an earlier one.
+    pub is_known: bool,
+    /// What could not be learned, with what to do about it.
+    pub problems: Vec<String>,
+}
+
+/// Asks the kubelet how it was started and finds the runtime.
+pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
+    let mut problems = Vec::new();
+    let found = ask_kubelet(settings).await;
+    let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
+    let kubelet = found.unwrap_or_else(|error| {
+        problems.push(format!("{}; it is asked again", chain(&error)));
+        before.map(|before| before.kubelet.clone()).unwrap_or_default()
+    });
+    let runtime = match find_runtime(settings) {
+        Ok(socket) => Runtime::new(socket, RUNTIME_LIMIT),
+        Err((socket, problem)) => {
+            problems.push(problem);
+            Runtime::new(socket, RUNTIME_LIMIT)
+        }
+    };
+    Surroundings { runtime, kubelet, is_known, problems }
+}
+
+async fn ask_kubelet(settings: &Settings) -> Result<kubelet::Settings, kubelet::Error> {
+    let host_path = settings.kubelet_dir.join("pod-resources/kubelet.sock");
+    let down = |error| kubelet::Error::Down(host_path.clone(), error);
+    let socket = settings.root.resolve(&host_path).map_err(down)?;
+    let owned = Kubelet::new(socket, KUBELET_LIMIT).owned().await?;
+    kubelet::settings(&settings.root, owned.pid)
+}
+
+/// The socket's real path; else the one that is tried all the same, and what is wrong.
+fn find_runtime(settings: &Settings) -> Result<PathBuf, (PathBuf, String)> {
+    let real = |path: &Path| settings.root.resolve(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(given) = &settings.cri_endpoint {
+        return Ok(real(given));
+    }
+    let mut sockets = ENDPOINTS.map(|path| real(Path::new(path))).into_iter();
+    let first = sockets.next().unwrap_or_default();
+    if first.exists() {
+        return Ok(first);
+    }
+    sockets.find(|socket| socket.exists()).ok_or_else(|| {
+        (first, format!("no container runtime listens at {} or {}: give --cri-endpoint", ENDPOINTS[0], ENDPOINTS[1]))
+    })
+}
+
+/// Where the supervisor's manifest stands, or why there is none, and what else is not in order.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Why no supervisor is installed.
+    pub absent: Option<String>,
+    /// What could not be done, with what to do about it.
+    pub problems: Vec<String>,
+    /// For the next time.
+    pub stranger: Stranger,
+}
+
+/// Records what the supervisor must know, and installs it.
+pub async fn keep(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    client: &Client,
+    store: &Store,
+    stranger: Stranger,
+) -> Kept {
+    let mut kept = Kept { stranger, ..Kept::default() };
+    record_node(settings, surroundings, client, store, &mut kept).await;
+    match supervise(settings, surroundings, client).await {
+        Ok(absent) => kept.absent = absent,
+        Err(problem) => {
+            let problem = format!("the supervisor is not installed: {problem}");
+            kept.absent = Some(problem.clone());
+            kept.problems.push(problem);
+        }
+    }
+    kept
+}
+
+async fn record_node(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    client: &Client,
+    store: &Store,
+    kept: &mut Kept,
+) {
+    let name = &settings.node_name;
+    let before = store.node().unwrap_or_else(|error| {
+        kept.problems.push(format!("{}; it is written anew", chain(&error)));
+        None
+    });
+    let known = before.as_ref().map(|record| record.node_uid.as_str());
+    let uid = match Api::<Node>::all(client.clone()).get_metadata(name).await {
+        Ok(node) => node.metadata.uid.map(|seen| {
+            let chosen = kept.stranger.choose(known, &seen, Instant::now());
+            if chosen != seen {
+                kept.problems.push(format!(
+                    "node {name} is another object than the one that was recorded (a new cluster behind the same \
+                     address?): no checkpoint is removed until it has been the same for an hour"
+                ));
+            }
+            chosen
+        }),
+        Err(error) => {
+            kept.problems.push(format!("cannot get node {name}: {error}"));
+            None
+        }
+    };
+    let servers = match &surroundings.kubelet.kubeconfig {
+        _ if !surroundings.is_known => None,
+        None => {
+            kept.problems.push(
+                "the kubelet does not say which kubeconfig it uses: give the API server with --apiserver and --apiserver-ca"
+                    .into(),
+            );
+            None
+        }
+        Some(path) => match kubelet::server(&settings.root, path) {
+            Ok(server) => Some(vec![server]),
+            Err(error) => {
+                kept.problems.push(chain(&error));
+                None
+            }
+        },
+    };
+    match store.put_node(&record::make(name, uid, servers, before)) {
+        Ok(true) => tracing::info!("recorded the node and its API server for the supervisor"),
+        Ok(false) => {}
+        Err(error) => kept.problems.push(chain(&error)),
+    }
+}
+
+/// Installs the supervisor. `Some`: none is wanted, and why.
+async fn supervise(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    client: &Client,
+) -> Result<Option<String>, String> {
+    let image = match &settings.supervisor_image {
+        Some(image) if image.is_empty() => return Ok(Some("--supervisor-image is empty: none is installed".into())),
+        Some(image) => image.clone(),
+        None => own_image(settings, client).await?,
+    };
+    let manifest_dir = manifest_dir(settings, surroundings)?;
+    let real = settings.root.resolve(&manifest_dir).map_err(|error| format!("{}: {error}", manifest_dir.display()))?;
+    if !real.is_dir() {
+        return Err(chain(&install::Error::NoDirectory(manifest_dir)));
+    }
+    let plan = Plan {
+        image,
+        namespace: settings.pod_namespace.clone(),
+        node_name: settings.node_name.clone(),
+        state_dir: settings.state_dir.clone(),
+        run_dir: settings.run_dir.clone(),
+        kubelet_dir: settings.kubelet_dir.clone(),
+        manifest_dir: manifest_dir.clone(),
+        cri_endpoint: settings.cri_endpoint.clone(),
+        decision: settings.decision.clone(),
+        log_format: settings.log_format,
+    };
+    if install::install(&real, &install::manifest(&plan)).map_err(|error| chain(&error))? {
+        tracing::info!(directory = %manifest_dir.display(), image = plan.image, "installed the supervisor");
+    }
+    Ok(None)
+}
+
+fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
+    if let Some(given) = &settings.manifest_dir {
+        return Ok(given.clone());
+    }
+    if let Some(path) = &surroundings.kubelet.static_pod_path {
+        return Ok(path.clone());
+    }
+    if surroundings.is_known {
+        return Err(chain(&install::Error::NoStaticPods));
+    }
+    // A kubelet that is down now is asked again soon; one that cannot be asked at all has kubeadm's directory, or none.
+    let usual = PathBuf::from(MANIFESTS);
+    let exists = |root: &HostRoot| root.resolve(&usual).is_ok_and(|real| real.is_dir());
+    if exists(&settings.root) {
+        return Ok(usual);
+    }
+    Err("the kubelet has not told its static pod directory yet; give --manifest-dir if it never does".into())
+}
+
+async fn own_image(settings: &Settings, client: &Client) -> Result<String, String> {
+    let Some(name) = settings.pod_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Err("which image? Give --supervisor-image, or POD_NAME and POD_NAMESPACE".into());
+    };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.pod_namespace);
+    let pod = pods.get(name).await;
+    let pod =
+        pod.map_err(|error| format!("cannot get the agent's own pod {}/{name}: {error}", settings.pod_namespace))?;
+    let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+    let own = containers.iter().find(|container| container.name == "agent").or(containers.first());
+    own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
+        format!("the agent's own pod {}/{name} names no image: give --supervisor-image", settings.pod_namespace)
+    })
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,154 @@
+//! What changes under our feet: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
+//!
+//! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside the old and renames a
+//! link over `..data` (pkg/volume/util/atomic_writer.go): one event in the volume's own directory, whatever changed.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::StreamExt as _;
+use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
+
+use crate::report;
+
+/// Room for a few dozen events at a time; an overflow of the kernel's own queue is told as [`Change::All`].
+const BUFFER: usize = 4096;
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A volume of this pod (`<namespace>_<name>`).
+    Volume(String),
+    /// What the supervisor reports.
+    Reports,
+    /// Perhaps everything: events were lost.
+    All,
+}
+
+#[derive(Debug)]
+enum Subject {
+    Volume { key: String, uid: String, path: PathBuf },
+    Reports,
+}
+
+/// The directories that are followed.
+pub struct Swaps {
+    stream: EventStream<[u8; BUFFER]>,
+    subjects: HashMap<WatchDescriptor, Subject>,
+}
+
+impl Swaps {
+    /// Follows nothing yet.
+    pub fn new() -> io::Result<Self> {
+        let stream = Inotify::init()?.into_event_stream([0; BUFFER])?;
+        Ok(Self { stream, subjects: HashMap::new() })
+    }
+
+    /// Follows the volumes of a pod. One that is not there is not an error: a capture will say what it misses.
+    pub fn follow(&mut self, key: &str, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
+        for path in directories {
+            if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
+                continue;
+            }
+            let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
+            match self.stream.watches().add(path, mask) {
+                Ok(watch) => {
+                    let subject = Subject::Volume { key: key.to_owned(), uid: uid.to_owned(), path: path.clone() };
+                    self.subjects.insert(watch, subject);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows no volume of pods that are not among these (`<namespace>_<name>` and UID) any more.
+    pub fn retain(&mut self, is_wanted: impl Fn(&str, &str) -> bool) {
+        let mut watches = self.stream.watches();
+        self.subjects.retain(|watch, subject| match subject {
+            Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
+                // gone with its directory already, as a rule
+                let _ = watches.remove(watch.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Follows the supervisor's reports in the run directory.
+    pub fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
+        let watch = self.stream.watches().add(run_dir, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
+        self.subjects.insert(watch, Subject::Reports);
+        Ok(())
+    }
+
+    /// The next change. May be dropped and called again without losing one.
+    pub async fn next(&mut self) -> io::Result<Change> {
+        loop {
+            let event = self.stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+            if event.mask.contains(EventMask::Q_OVERFLOW) {
+                return Ok(Change::All);
+            }
+            if event.mask.contains(EventMask::IGNORED) {
+                self.subjects.remove(&event.wd);
+                continue;
+            }
+            let name = event.name.as_deref().and_then(|name| name.to_str()).unwrap_or_default();
+            match self.subjects.get(&event.wd) {
+                Some(Subject::Volume { key, .. }) if name == "..data" => return Ok(Change::Volume(key.clone())),
+                Some(Subject::Reports) if name == report::STATUS || name == report::OUTAGES => {
+                    return Ok(Change::Reports);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Subject {
+    fn is_volume(&self, pod_uid: &str, directory: &Path) -> bool {
+        matches!(self, Self::Volume { uid, path, .. } if uid == pod_uid && path == directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::write;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[tokio::test]
+    async fn a_swap_is_told_and_what_happens_beside_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+        fs::create_dir(&one).unwrap();
+        fs::create_dir(&two).unwrap();
+        let mut swaps = Swaps::new().unwrap();
+        swaps.follow("shop_till", "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
+        swaps.follow("shop_other", "uid-2", std::slice::from_ref(&two)).unwrap();
+        fs::create_dir(one.join("..2026_11_21")).unwrap();
+        symlink("..2026_11_21", one.join("..data_tmp")).unwrap();
+        fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_till".into()));
+        swaps.retain(|key, _| key != "shop_till");
+        symlink("x", one.join("..data_tmp")).unwrap();
+        fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
+        symlink("x", two.join("..data")).unwrap();
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_other".into()));
+    }
+
+    #[tokio::test]
+    async fn the_supervisors_reports_are_told_and_our_own_word_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut swaps = Swaps::new().unwrap();
+        swaps.follow_reports(directory.path()).unwrap();
+        write::file(&directory.path().join(report::AGENT), b"{}", 0o600).unwrap();
+        write::file(&directory.path().join(report::STATUS), b"{}", 0o600).unwrap();
+        write::file(&directory.path().join(report::OUTAGES), b"{}", 0o600).unwrap();
+        assert_eq!(swaps.next().await.unwrap(), Change::Reports);
+        assert_eq!(swaps.next().await.unwrap(), Change::Reports);
+    }
+}

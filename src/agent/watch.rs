@@ -1,0 +1,210 @@
+//! The one watch: the pods of this node, as JSON, so that fields newer than our types survive.
+//!
+//! A list comes in pages, once; afterwards the server ends each watch after half a minute and it goes on from where it was,
+//! so a connection that died without a word is noticed, and nothing is listed again unless the server forgot where we were.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use futures::Stream;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube_runtime::{WatchStreamExt as _, watcher};
+use serde_json::{Map, Value, json};
+
+use crate::agent::index::Observed;
+use crate::capture;
+use crate::checkpoint::store::check_key;
+
+/// Seconds after which the server ends a watch; the watcher gives up on a silent one 5 s later.
+const WATCH_SECONDS: u32 = 30;
+/// Pods in a page of the list: what is in memory parsed at a time.
+const PAGE: u32 = 16;
+
+/// The type of pods, without a type.
+pub fn resource() -> ApiResource {
+    ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&())
+}
+
+/// Everything that happens to the pods of this node; after a fault it pauses and goes on.
+pub fn pods(
+    client: kube::Client,
+    node: &str,
+) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
+    let api: Api<DynamicObject> = Api::all_with(client, &resource());
+    let config =
+        watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE).timeout(WATCH_SECONDS);
+    watcher(api, config).default_backoff()
+}
+
+/// What the index needs of a pod; `None`: it has no name or UID that could be one.
+pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
+    let (key, uid) = identity(&pod)?;
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let ours = namespaces.is_empty() || namespaces.contains(&namespace);
+    let object = trim(pod);
+    let marked = ours && capture::is_marked(&object);
+    let kept = if marked { object.to_string().into_bytes().into() } else { Arc::from([]) };
+    Some(Observed {
+        key,
+        uid,
+        marked,
+        ready: capture::is_ready(&object),
+        ending: object.pointer("/metadata/deletionTimestamp").is_some(),
+        containers: if marked { containers(&object) } else { Vec::new() },
+        fingerprint: fingerprint(&object),
+        object: kept,
+    })
+}
+
+/// `<namespace>_<name>` and UID.
+pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
+    let metadata = &pod.metadata;
+    let key = format!("{}_{}", metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    check_key(&key).ok()?;
+    Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
+}
+
+/// The pod without what no capture looks at and what would be kept in memory for every pod.
+fn trim(mut pod: DynamicObject) -> Value {
+    pod.metadata.managed_fields = None;
+    let mut data = pod.data;
+    let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
+    let kept: Map<String, Value> = status
+        .into_iter()
+        .filter_map(|(name, value)| match name.as_str() {
+            "conditions" => Some((name, conditions(value))),
+            "phase"
+            | "hostIP"
+            | "hostIPs"
+            | "podIP"
+            | "podIPs"
+            | "qosClass"
+            | "containerStatuses"
+            | "initContainerStatuses" => Some((name, value)),
+            _ => None,
+        })
+        .collect();
+    let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": pod.metadata});
+    if let (Some(object), Value::Object(data)) = (object.as_object_mut(), data) {
+        object.extend(data);
+        object.insert("status".into(), Value::Object(kept));
+    }
+    object
+}
+
+/// Types and status only: times and messages change without meaning anything here.
+fn conditions(conditions: Value) -> Value {
+    let Value::Array(conditions) = conditions else { return Value::Null };
+    conditions
+        .into_iter()
+        .map(|condition| json!({"type": condition.get("type"), "status": condition.get("status")}))
+        .collect()
+}
+
+/// Ids of the running containers, without the runtime's name before them.
+fn containers(pod: &Value) -> Vec<String> {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let running = statuses.into_iter().flatten().filter(|status| status.pointer("/state/running").is_some());
+    let id = |status: &Value| {
+        let id = status.get("containerID")?.as_str()?;
+        Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())
+    };
+    running.filter_map(id).collect()
+}
+
+/// Of everything that a checkpoint is made from and the watch tells: a heartbeat of the status is not in it.
+fn fingerprint(pod: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for part in ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences"] {
+        pod.pointer(part).map(Value::to_string).hash(&mut hasher);
+    }
+    for part in ["/status/initContainerStatuses", "/status/containerStatuses"] {
+        for container in pod.pointer(part).and_then(Value::as_array).into_iter().flatten() {
+            for field in ["name", "containerID", "restartCount"] {
+                container.get(field).map(Value::to_string).hash(&mut hasher);
+            }
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Observed {
+        let mut value = json!({
+            "metadata": {
+                "namespace": "shop", "name": "till", "uid": "uid-1", "resourceVersion": "7",
+                "annotations": {"podcheckpointer.io/checkpoint": "true"}, "labels": {"app": "till"},
+                "managedFields": [{"manager": "kubelet", "operation": "Update"}],
+            },
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "shop/till:1", "fieldOfTomorrow": 1}]},
+            "status": {
+                "phase": "Running", "podIP": "10.1.0.5", "message": "nobody reads this",
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}],
+                "containerStatuses": [{"name": "app", "containerID": "containerd://a", "restartCount": 0, "ready": true,
+                    "state": {"running": {}}}],
+            },
+        });
+        change(&mut value);
+        observe(serde_json::from_value(value).unwrap(), &[]).unwrap()
+    }
+
+    #[test]
+    fn fields_that_we_do_not_know_survive_and_what_nobody_needs_does_not() {
+        let object: Value = serde_json::from_slice(&pod(|_| {}).object).unwrap();
+        assert_eq!(object["spec"]["containers"][0]["fieldOfTomorrow"], 1);
+        assert_eq!(object["status"]["podIP"], "10.1.0.5");
+        assert_eq!(object["metadata"]["resourceVersion"], "7");
+        assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("Pod")));
+        assert!(object["metadata"].get("managedFields").is_none());
+        assert!(object["status"].get("message").is_none());
+        assert_eq!(pod(|_| {}).containers, ["a"]);
+    }
+
+    #[test]
+    fn a_heartbeat_of_the_status_is_no_change_and_what_a_checkpoint_depends_on_is() {
+        let first = pod(|_| {}).fingerprint;
+        let same: [fn(&mut Value); 4] = [
+            |pod| pod["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-11-21T11:00:00Z"),
+            |pod| pod["metadata"]["resourceVersion"] = json!("8"),
+            |pod| pod["metadata"]["managedFields"] = json!([]),
+            |pod| pod["status"]["containerStatuses"][0]["ready"] = json!(false),
+        ];
+        for change in same {
+            assert_eq!(pod(change).fingerprint, first);
+        }
+        let other: [fn(&mut Value); 5] = [
+            |pod| pod["metadata"]["labels"]["app"] = json!("other"),
+            |pod| pod["metadata"]["annotations"]["podcheckpointer.io/start-group"] = json!("10"),
+            |pod| pod["spec"]["containers"][0]["image"] = json!("shop/till:2"),
+            |pod| pod["status"]["containerStatuses"][0]["containerID"] = json!("containerd://b"),
+            |pod| pod["status"]["containerStatuses"][0]["restartCount"] = json!(1),
+        ];
+        for change in other {
+            assert_ne!(pod(change).fingerprint, first);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_unmarked_pod_or_of_one_in_another_namespace() {
+        let unmarked = pod(|pod| pod["metadata"]["annotations"] = json!({}));
+        assert!(!unmarked.marked && unmarked.object.is_empty());
+        let value = json!({"metadata": {"namespace": "shop", "name": "till", "uid": "uid-1",
+            "annotations": {"podcheckpointer.io/checkpoint": "true"}}});
+        let elsewhere = observe(serde_json::from_value(value).unwrap(), &["other".to_owned()]).unwrap();
+        assert!(!elsewhere.marked && elsewhere.object.is_empty());
+    }
+
+    #[test]
+    fn a_pod_without_an_identity_is_not_looked_at() {
+        for value in [
+            json!({"metadata": {"name": "till", "uid": "u"}}),
+            json!({"metadata": {"namespace": "shop", "name": "till"}}),
+        ] {
+            assert!(observe(serde_json::from_value(value).unwrap(), &[]).is_none());
+        }
+    }
+}

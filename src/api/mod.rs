@@ -1,0 +1,32 @@
+//! The custom resources, as the API server knows them.
+
+pub mod podcheckpoint;
+
+use kube::CustomResourceExt as _;
+
+pub use podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointSpec, PodCheckpointStatus};
+
+/// Every custom resource definition of ours, with the name of the file that it is kept in.
+pub fn definitions() -> Result<Vec<(String, String)>, serde_yaml::Error> {
+    [PodCheckpoint::crd()]
+        .into_iter()
+        .map(|definition| {
+            let name = format!("{}.yaml", definition.metadata.name.as_deref().unwrap_or_default());
+            Ok((name, serde_yaml::to_string(&definition)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_in_crds_are_what_the_program_prints() {
+        for (name, text) in definitions().unwrap() {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").join(&name);
+            let kept = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(kept, text, "run `pod-checkpointer crd --directory crds`");
+        }
+    }
+}

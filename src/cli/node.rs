@@ -1,0 +1,140 @@
+//! Where things are on this node, and what stands in the kubelet's manifest directory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::args::HostArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::{Store, check_key};
+use crate::names::{LINK_PREFIX, SUPERVISOR};
+use crate::node::host::HostRoot;
+use crate::node::kubelet::{self, Kubelet};
+
+/// How long a kubelet may take that is asked for its manifest directory.
+const KUBELET_LIMIT: Duration = Duration::from_secs(2);
+/// Where static pods are when no kubelet runs that could be asked.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// The node's directories, as real paths and as the host calls them.
+pub struct Node {
+    /// Checkpoints.
+    pub store: Store,
+    /// What is in force.
+    pub run: RunDir,
+    /// The kubelet's manifest directory.
+    pub manifests: PathBuf,
+    /// As the host calls it.
+    pub manifests_host_path: PathBuf,
+}
+
+/// A symbolic link of ours in the kubelet's directory.
+pub struct Link {
+    /// `<namespace>_<pod>`.
+    pub key: String,
+    /// The link.
+    pub path: PathBuf,
+    /// What it points to.
+    pub target: PathBuf,
+}
+
+/// What has a name of ours in the kubelet's directory.
+#[derive(Default)]
+pub struct Manifests {
+    /// Links to what is in force.
+    pub links: Vec<Link>,
+    /// The supervisor's manifest is there.
+    pub supervisor: bool,
+    /// Named like ours, but not ours: never touched.
+    pub foreign: Vec<PathBuf>,
+    /// Left by a crash between making a file and renaming it.
+    pub leftovers: Vec<PathBuf>,
+}
+
+impl Node {
+    /// Finds the directories; looks into none of them.
+    pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
+        let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
+        let root = root.context("cannot reach the host's files")?;
+        let resolve =
+            |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
+        let manifests_host_path = arguments
+            .manifest_dir
+            .clone()
+            .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
+            .unwrap_or_else(|| PathBuf::from(MANIFESTS));
+        Ok(Self {
+            store: Store::new(resolve(&arguments.state_dir)?),
+            run: RunDir::new(resolve(&arguments.run_dir)?, &arguments.run_dir),
+            manifests: resolve(&manifests_host_path)?,
+            manifests_host_path,
+        })
+    }
+
+    /// Looks at what has a name of ours in the kubelet's directory; nothing if there is no such directory.
+    pub fn manifests(&self) -> anyhow::Result<Manifests> {
+        let mut found = Manifests::default();
+        let failed = || format!("cannot read {}", self.manifests.display());
+        let entries = match fs::read_dir(&self.manifests) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.with_context(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.with_context(failed)?;
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let is_link = entry.file_type().with_context(failed)?.is_symlink();
+            if name == format!("{SUPERVISOR}.yaml") {
+                let ours = !is_link && fs::read(&path).is_ok_and(|text| crate::agent::install::is_ours(&text));
+                if ours {
+                    found.supervisor = true;
+                } else {
+                    found.foreign.push(path);
+                }
+            } else if name.starts_with(crate::checkpoint::write::TEMPORARY) {
+                found.leftovers.push(path);
+            } else if let Some(key) = name.strip_prefix(LINK_PREFIX) {
+                let key = key.strip_suffix(".yaml").filter(|key| check_key(key).is_ok());
+                let target = fs::read_link(&path).ok();
+                match (key, target) {
+                    (Some(key), Some(target)) if target == self.run.link_target(key) => {
+                        found.links.push(Link { key: key.to_owned(), path, target });
+                    }
+                    _ => found.foreign.push(path),
+                }
+            }
+        }
+        found.links.sort_by(|one, other| one.key.cmp(&other.key));
+        found.foreign.sort();
+        Ok(found)
+    }
+
+    /// Does somebody hold this lock? No file means no.
+    pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
+        let file = match fs::File::options().write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.with_context(|| format!("cannot open {}", path.display()))?,
+        };
+        Ok(fs2::FileExt::try_lock_exclusive(&file).is_err())
+    }
+
+    /// The agent's lock.
+    pub fn agent_lock(&self) -> PathBuf {
+        self.store.directory().join("agent.lock")
+    }
+
+    /// The supervisor's lock.
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.run.path().join("supervisor.lock")
+    }
+}
+
+/// The static pod directory of the kubelet that runs, if one does.
+fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<PathBuf> {
+    let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock")).ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let owned = runtime.block_on(Kubelet::new(socket, KUBELET_LIMIT).owned()).ok()?;
+    kubelet::settings(root, owned.pid).ok()?.static_pod_path
+}

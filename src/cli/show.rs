@@ -1,0 +1,73 @@
+//! `show`: one checkpoint, without what is secret in it.
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use crate::args::{Output, ShowArguments};
+use crate::checkpoint::NodeCheckpoint;
+use crate::checkpoint::format::decode;
+use crate::cli::node::Node;
+use crate::cli::{Answer, answer};
+
+/// Runs `show`.
+pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
+    let Some((namespace, name)) = arguments.pod.split_once('/') else {
+        bail!("{:?} is not NAMESPACE/POD", arguments.pod);
+    };
+    if arguments.reveal && !rustix::process::geteuid().is_root() {
+        bail!("--reveal is for root only");
+    }
+    let node = Node::find(&arguments.host)?;
+    let key = format!("{namespace}_{name}");
+    let (newest, bad) = node.store.newest(&key)?;
+    for error in &bad {
+        eprintln!("pod-checkpointer: {}", crate::agent::survey::chain(error));
+    }
+    let Some(newest) = newest else { bail!("no checkpoint of pod {namespace}/{name} is on this node") };
+    let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };
+    answer(Output::Yaml, &shown, String::new)
+}
+
+fn reveal(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
+    serde_json::to_value(checkpoint).context("cannot show the checkpoint")
+}
+
+/// Every file and every value of the environment becomes its size: what is in them came from Secrets as likely as not.
+fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
+    let mut checkpoint = checkpoint.clone();
+    for entry in checkpoint.volumes.values_mut().flat_map(|volume| &mut volume.entries) {
+        if let Some(data) = &mut entry.data {
+            let size = decode(data).map(|bytes| bytes.len()).unwrap_or_default();
+            *data = format!("<{size} bytes>");
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        let containers = checkpoint.manifest.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let environment = container.get_mut("env").and_then(Value::as_array_mut);
+            for value in environment.into_iter().flatten().filter_map(|variable| variable.get_mut("value")) {
+                let size = value.as_str().map(str::len).unwrap_or_default();
+                *value = json!(format!("<{size} bytes>"));
+            }
+        }
+    }
+    reveal(&checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::checkpoint;
+
+    #[test]
+    fn neither_files_nor_environment_are_shown() {
+        let mut made = checkpoint("shop", "till");
+        made.manifest["spec"]["containers"][0]["env"] = json!([{"name": "PASSWORD", "value": "hunter2"}]);
+        let text = serde_yaml::to_string(&redact(&made).unwrap()).unwrap();
+        let secret = crate::checkpoint::format::encode(b"s3cret\n\0\xff");
+        assert!(!text.contains("hunter2") && !text.contains(&secret), "{text}");
+        assert!(text.contains("<7 bytes>") && text.contains("<9 bytes>"), "{text}");
+        let revealed = serde_yaml::to_string(&reveal(&made).unwrap()).unwrap();
+        assert!(revealed.contains("hunter2") && revealed.contains(&secret));
+    }
+}

@@ -1,0 +1,207 @@
+//! `status`: what is captured on this node, what is active, and why not.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::args::LookArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::Generation;
+use crate::cli::node::Node;
+use crate::cli::table::{age, columns, size};
+use crate::cli::{Answer, answer};
+use crate::node::clock;
+use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
+
+/// What `status` shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    supervisor: Supervisor,
+    agent: Agent,
+    contact: Option<Contact>,
+    problems: Vec<String>,
+    pods: Vec<Pod>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Supervisor {
+    /// Its manifest is in the kubelet's directory.
+    installed: bool,
+    /// It holds its lock.
+    running: bool,
+    manifest_dir: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Agent {
+    /// It holds its lock.
+    running: bool,
+    /// Seconds since it last wrote that it lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat_age_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Contact {
+    class: String,
+    for_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pod {
+    namespace: String,
+    name: String,
+    /// `Yes`, `No`, or `Unknown`.
+    recoverable: &'static str,
+    phase: Phase,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_age_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Runs `status`.
+pub fn status(arguments: &LookArguments) -> anyhow::Result<Answer> {
+    let node = Node::find(&arguments.host)?;
+    let shown = look(&node)?;
+    answer(arguments.output, &shown, || text(&shown))
+}
+
+fn look(node: &Node) -> anyhow::Result<Shown> {
+    let mut problems = Vec::new();
+    let report: Status = read(&node.run, STATUS, &mut problems);
+    let word: AgentWord = read(&node.run, AGENT, &mut problems);
+    let manifests = node.manifests()?;
+    problems.extend(report.problems.iter().chain(&word.problems).cloned());
+    problems
+        .extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
+    let now = clock::boot_time();
+    let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
+    Ok(Shown {
+        supervisor: Supervisor {
+            installed: manifests.supervisor,
+            running: Node::is_locked(&node.supervisor_lock())?,
+            manifest_dir: node.manifests_host_path.display().to_string(),
+        },
+        agent: Agent {
+            running: Node::is_locked(&node.agent_lock())?,
+            heartbeat_age_seconds: (word.heartbeat > 0).then(|| since(word.heartbeat)),
+        },
+        contact: report
+            .contact
+            .as_ref()
+            .map(|contact| Contact { class: format!("{:?}", contact.class), for_seconds: since(contact.since) }),
+        problems,
+        pods: pods(node, &report, &word)?,
+    })
+}
+
+/// One of the run directory's files; one that cannot be read is a problem, not the end.
+fn read<T: serde::de::DeserializeOwned + Default>(run: &RunDir, name: &str, problems: &mut Vec<String>) -> T {
+    match run.read(name) {
+        Ok(value) => value.unwrap_or_default(),
+        Err(error) => {
+            problems.push(crate::agent::survey::chain(&error));
+            T::default()
+        }
+    }
+}
+
+fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Pod>> {
+    let mut keys = node.store.keys().context("cannot list the checkpoints")?;
+    keys.extend(word.refused.keys().cloned());
+    keys.sort_unstable();
+    keys.dedup();
+    let mut pods = Vec::new();
+    for key in keys {
+        let Some((namespace, name)) = key.split_once('_') else { continue };
+        let (newest, bad) = node.store.newest(&key)?;
+        let reported = report.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
+        let mut reasons: Vec<String> = word.refused.get(&key).cloned().unwrap_or_default();
+        let refused = !reasons.is_empty();
+        reasons.extend(reported.and_then(|pod| pod.reason.clone()));
+        reasons.extend(bad.iter().map(|error| crate::agent::survey::chain(error)));
+        pods.push(Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            recoverable: if refused || newest.is_none() { "No" } else { "Yes" },
+            phase: reported.map(|pod| pod.phase).unwrap_or_default(),
+            captured: newest.as_ref().map(|newest| newest.checkpoint.captured.wall.clone()),
+            captured_age_seconds: newest.as_ref().and_then(captured_age),
+            generation: newest.as_ref().map(|newest| newest.number),
+            size_bytes: newest.as_ref().map(|newest| newest.size),
+            warnings: newest
+                .map(|newest| newest.checkpoint.warnings.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            reasons,
+        });
+    }
+    Ok(pods)
+}
+
+/// By the wall clock, which is what a person compares it with.
+fn captured_age(generation: &Generation) -> Option<u64> {
+    let captured: jiff::Timestamp = generation.checkpoint.captured.wall.parse().ok()?;
+    u64::try_from(jiff::Timestamp::now().duration_since(captured).as_secs()).ok()
+}
+
+fn text(shown: &Shown) -> String {
+    let Shown { supervisor, agent, contact, problems, pods } = shown;
+    let seconds = |seconds: u64| age(Duration::from_secs(seconds));
+    let contact = contact.as_ref().map_or("not known".to_owned(), |contact| {
+        format!("{} for {}", contact.class.to_lowercase(), seconds(contact.for_seconds))
+    });
+    let supervisor = match (supervisor.installed, supervisor.running) {
+        (true, true) => format!("running, installed in {}", supervisor.manifest_dir),
+        (true, false) => format!("installed in {}, not running", supervisor.manifest_dir),
+        (false, true) => format!("running, but not installed in {}", supervisor.manifest_dir),
+        (false, false) => format!("not installed in {}", supervisor.manifest_dir),
+    };
+    let running = if agent.running { "running" } else { "not running" };
+    let heartbeat = agent.heartbeat_age_seconds.map(|age| format!(", last heard {} ago", seconds(age)));
+    let mut text = format!(
+        "API server:  {contact}\nSupervisor:  {supervisor}\nAgent:       {running}{}\n",
+        heartbeat.unwrap_or_default()
+    );
+    for problem in problems {
+        let _ = writeln!(text, "Problem:     {problem}");
+    }
+    if pods.is_empty() {
+        text.push_str("\nNothing is captured on this node.\n");
+        return text;
+    }
+    let heads = ["NAMESPACE", "POD", "RECOVERABLE?", "PHASE", "CAPTURED", "GENERATION", "SIZE", "REASON"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(pods.iter().map(|pod| {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let reason = if pod.reasons.is_empty() { pod.warnings.join(", ") } else { pod.reasons.join("; ") };
+        vec![
+            pod.namespace.clone(),
+            pod.name.clone(),
+            pod.recoverable.to_owned(),
+            format!("{:?}", pod.phase),
+            or_dash(pod.captured_age_seconds.map(seconds)),
+            or_dash(pod.generation.map(|number| number.to_string())),
+            or_dash(pod.size_bytes.map(size)),
+            reason,
+        ]
+    }));
+    text.push('\n');
+    text.push_str(&columns(&rows));
+    text
+}

@@ -1,0 +1,121 @@
+//! Asking the API servers whether they are there: which ones, how often, and what contact that makes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::node::clock;
+use crate::node::contact::{self, Class, Contact, Outcome, Prober, Tracker};
+use crate::node::host::HostRoot;
+use crate::node::kubelet::Server;
+use crate::supervisor::decide::FAILED_PROBES;
+
+/// Least distance of two probes.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+/// Between probes while something is active, or once silence is proven.
+const ALERT: Duration = Duration::from_millis(250);
+/// Probes under way at once: a black hole holds each for its whole limit.
+const AT_ONCE: usize = 4;
+
+/// How often is asked, and how long an answer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// `--probe-interval`.
+    pub interval: Duration,
+    /// `--probe-timeout`.
+    pub limit: Duration,
+    /// `--activation-delay`: within it, silence must be proven.
+    pub delay: Duration,
+}
+
+/// The API servers and what is known of them.
+pub struct Asking {
+    root: HostRoot,
+    pace: Pace,
+    probers: Vec<Prober>,
+    under_way: JoinSet<(Duration, Outcome)>,
+    tracker: Tracker,
+}
+
+impl Asking {
+    /// Knows no server yet.
+    pub fn new(root: HostRoot, pace: Pace) -> Self {
+        Self { root, pace, probers: Vec::new(), under_way: JoinSet::new(), tracker: Tracker::default() }
+    }
+
+    /// Asks this server too.
+    pub fn add(&mut self, server: Server) -> Result<(), contact::Error> {
+        let url = server.url.clone();
+        self.probers.push(Prober::new(server, self.root.clone(), self.pace.limit)?);
+        tracing::info!(server = url, "asking this API server");
+        Ok(())
+    }
+
+    /// No server is known.
+    pub fn is_idle(&self) -> bool {
+        self.probers.is_empty()
+    }
+
+    /// Contact as known now; `None`: nothing is known yet.
+    pub fn contact(&self) -> Option<Contact> {
+        self.tracker.current()
+    }
+
+    /// The addresses that the servers' names had at the last look-up.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.probers.iter().flat_map(Prober::addresses).collect()
+    }
+
+    /// Begins a probe: all servers at once, and the best outcome counts. Does nothing while too many are under way.
+    pub fn begin(&mut self) {
+        if self.probers.is_empty() || self.under_way.len() >= AT_ONCE {
+            return;
+        }
+        let probers = self.probers.clone();
+        let began = clock::boot_time();
+        self.under_way.spawn(async move {
+            let outcomes = futures::future::join_all(probers.iter().map(Prober::probe)).await;
+            (began, outcomes.into_iter().min_by_key(|outcome| rank(*outcome)).unwrap_or(Outcome::Refused))
+        });
+    }
+
+    /// Waits for a probe to end and takes its outcome; says whether the class of contact changed. Never ends while no
+    /// probe is under way.
+    pub async fn end(&mut self) -> bool {
+        let Some(ended) = self.under_way.join_next().await else { return std::future::pending().await };
+        let before = self.contact();
+        if let Ok((began, outcome)) = ended {
+            self.tracker.observe(began, clock::boot_time(), outcome);
+        }
+        let class = |contact: Option<Contact>| contact.map(|contact| (contact.class, contact.by_time_out));
+        let changed = class(self.contact()) != class(before);
+        if changed && let Some(contact) = self.contact() {
+            tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");
+        }
+        changed
+    }
+
+    /// How long to wait between two probes. `alert`: something is active or about to be handed over.
+    pub fn pause(&self, alert: bool) -> Duration {
+        let Pace { interval, delay, .. } = self.pace;
+        match self.contact() {
+            Some(contact) if contact.class == Class::Answering && !alert => interval,
+            Some(contact) if contact.class == Class::Answering => ALERT.min(interval),
+            // silence is not proven yet: as often as the delay needs
+            Some(contact) if contact.failures >= FAILED_PROBES => ALERT.min(interval),
+            Some(_) | None => (delay / FAILED_PROBES).clamp(LEAST_PAUSE, interval.max(LEAST_PAUSE)),
+        }
+    }
+}
+
+/// Lower is better.
+fn rank(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::Status(500..=599) => 1,
+        Outcome::Status(_) => 0,
+        Outcome::Unproven => 2,
+        Outcome::TimedOut => 3,
+        Outcome::Refused => 4,
+    }
+}

@@ -1,0 +1,678 @@
+//! The agent against an API server, a kubelet's directory and a runtime in memory.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pod_checkpointer::agent::{self, Settings};
+use pod_checkpointer::args::{DecisionArguments, LogFormat};
+use pod_checkpointer::checkpoint::run::RunDir;
+use pod_checkpointer::checkpoint::store::Store;
+use pod_checkpointer::node::host::HostRoot;
+use pod_checkpointer::report::{
+    AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
+};
+use serde_json::{Value, json};
+
+use crate::stub::api::{Api, Mood, State, checkpoint_path};
+use crate::stub::runtime::{Pod, Runtime, Spec};
+use crate::stub::{PATIENCE, PodResources, until};
+
+const NODE: &str = "node-1";
+const IMAGE: &str = "registry.example/till:v1";
+
+/// A node with an API server. Everything of it is below one directory in memory.
+struct World {
+    root: tempfile::TempDir,
+    api: Api,
+    runtime: Runtime,
+    _kubelet: PodResources,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::below("/dev/shm")
+    }
+
+    fn below(directory: &str) -> Self {
+        let root = tempfile::tempdir_in(directory).unwrap();
+        let runtime = Runtime::start_at(root.path().join("run/containerd/containerd.sock"));
+        runtime.change(|state| {
+            state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into());
+        });
+        let kubelet = PodResources::start(&root.path().join("var/lib/kubelet"));
+        std::fs::create_dir_all(root.path().join("etc/kubernetes/manifests")).unwrap();
+        Self { api: Api::new(NODE, "node-uid-1"), runtime, _kubelet: kubelet, root }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            root: HostRoot::new(self.root.path()),
+            node_name: NODE.into(),
+            state_dir: "/var/lib/pod-checkpointer".into(),
+            run_dir: "/run/pod-checkpointer".into(),
+            kubelet_dir: "/var/lib/kubelet".into(),
+            manifest_dir: Some("/etc/kubernetes/manifests".into()),
+            cri_endpoint: None,
+            decision: DecisionArguments {
+                activation_delay: Duration::from_secs(3),
+                probe_interval: Duration::from_secs(1),
+                probe_timeout: Duration::from_secs(1),
+                unstick_kubelet: true,
+                apiserver: None,
+                apiserver_ca: None,
+            },
+            log_format: LogFormat::Text,
+            supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
+            namespaces: Vec::new(),
+            retention: Duration::from_millis(100),
+            pod_name: None,
+            pod_namespace: "pod-checkpointer".into(),
+        }
+    }
+
+    fn store(&self) -> Store {
+        Store::new(self.root.path().join("var/lib/pod-checkpointer"))
+    }
+
+    fn run_dir(&self) -> RunDir {
+        RunDir::new(self.root.path().join("run/pod-checkpointer"), "/run/pod-checkpointer")
+    }
+
+    fn manifest(&self) -> PathBuf {
+        self.root.path().join("etc/kubernetes/manifests/pod-checkpointer-supervisor.yaml")
+    }
+
+    fn volume(&self, uid: &str) -> PathBuf {
+        self.root.path().join(format!("var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~configmap/prices"))
+    }
+
+    /// Starts a pod on the node, as the kubelet does, and returns it as the API server has it.
+    fn start(&self, name: &str, uid: &str) -> Value {
+        let mut pod = Pod::new("shop", name, uid);
+        pod.containers = vec![Spec::new("app", IMAGE)];
+        let id = self.runtime.change(|state| {
+            let sandbox = state.run(&pod);
+            state.containers.iter().find(|(_, container)| container.sandbox == sandbox).unwrap().0.clone()
+        });
+        std::fs::create_dir_all(self.volume(uid)).unwrap();
+        self.swap(uid, "1");
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": name, "uid": uid,
+                "annotations": {"podcheckpointer.io/checkpoint": "true"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "till", "uid": "till-uid",
+                    "controller": true}]},
+            "spec": {
+                "nodeName": NODE, "restartPolicy": "Always", "automountServiceAccountToken": false,
+                "containers": [{"name": "app", "image": IMAGE, "volumeMounts": [{"name": "prices", "mountPath": "/prices"}]}],
+                "volumes": [{"name": "prices", "configMap": {"name": "prices"}}],
+            },
+            "status": {
+                "phase": "Running", "podIP": "10.1.0.5", "podIPs": [{"ip": "10.1.0.5"}], "hostIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}],
+                "containerStatuses": [{"name": "app", "image": IMAGE, "imageID": "sha256:0123456789abcdef", "ready": true,
+                    "restartCount": 0, "containerID": format!("containerd://{id}"), "state": {"running": {}}}],
+            },
+        })
+    }
+
+    /// New content of the pod's volume, in the kubelet's way.
+    fn swap(&self, uid: &str, content: &str) {
+        let volume = self.volume(uid);
+        let data = format!("..{content}");
+        std::fs::create_dir(volume.join(&data)).unwrap();
+        std::fs::write(volume.join(&data).join("list"), content).unwrap();
+        let link = volume.join("..data_tmp");
+        std::os::unix::fs::symlink(data, &link).unwrap();
+        std::fs::rename(link, volume.join("..data")).unwrap();
+        let _ = std::os::unix::fs::symlink("..data/list", volume.join("list"));
+    }
+
+    /// Lets an agent run for as long as the story takes; then it must end well.
+    async fn with_agent(&self, settings: Settings, story: impl Future<Output = ()>) {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let agent = agent::run(settings, self.api.client(), async {
+            let _ = stopped.await;
+        });
+        let mut agent = std::pin::pin!(agent);
+        tokio::select! {
+            result = &mut agent => panic!("the agent ended: {result:?}"),
+            () = story => {}
+        }
+        drop(stop);
+        agent.await.unwrap();
+    }
+
+    async fn captured(&self, name: &str, generation: u64) {
+        let key = format!("shop_{name}");
+        eventually(|| self.newest(&key) == Some(generation)).await;
+        let condition = |state: &State| {
+            let path = checkpoint_path("shop", name);
+            state.objects.get(&path).is_some_and(|object| object["status"]["generation"] == json!(generation))
+        };
+        until(&self.api.state, condition).await;
+    }
+
+    fn newest(&self, key: &str) -> Option<u64> {
+        self.store().newest(key).unwrap().0.map(|newest| newest.number)
+    }
+
+    fn word(&self) -> AgentWord {
+        self.run_dir().read(AGENT).unwrap().unwrap_or_default()
+    }
+
+    /// A pod that was captured by an agent that has ended.
+    async fn after_capture(&self) -> Value {
+        let pod = self.start("till", "uid-1");
+        self.api.put_pod(pod.clone());
+        self.with_agent(self.settings(), self.captured("till", 1)).await;
+        pod
+    }
+
+    async fn asked(&self, times: u32) {
+        until(&self.api.state, |state| state.counts.get("GET pods").is_some_and(|count| *count >= times)).await;
+    }
+
+    async fn removed(&self) {
+        eventually(|| self.store().keys().unwrap().is_empty()).await;
+    }
+}
+
+/// Waits for something that no stub tells of: files.
+async fn eventually(mut is_so: impl FnMut() -> bool) {
+    tokio::time::timeout(PATIENCE, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it never came true");
+}
+
+fn content(world: &World, name: &str) -> Vec<u8> {
+    let newest = world.store().newest(&format!("shop_{name}")).unwrap().0.unwrap();
+    let volume = &newest.checkpoint.volumes["prices"];
+    let data = volume.entries.iter().find_map(|entry| entry.data.as_ref()).unwrap();
+    pod_checkpointer::checkpoint::format::decode(data).unwrap()
+}
+
+#[tokio::test]
+async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["status"]["conditions"][0]["status"] = json!("False");
+    world.api.put_pod(pod.clone());
+    let mut unmarked = world.start("unmarked", "uid-2");
+    unmarked["metadata"]["annotations"] = json!({});
+    world.api.put_pod(unmarked);
+    world
+        .with_agent(world.settings(), async {
+            world.api.until_condition("shop", "till", "Captured", "False", "WaitingForReady").await;
+            assert!(world.store().keys().unwrap().is_empty());
+            pod["status"]["conditions"][0]["status"] = json!("True");
+            world.api.put_pod(pod);
+            world.captured("till", 1).await;
+            world.api.until_condition("shop", "till", "Recoverable", "True", "Recoverable").await;
+        })
+        .await;
+    let object = world.api.checkpoint("shop", "till").unwrap();
+    assert_eq!(object["spec"], json!({"nodeName": NODE, "podUID": "uid-1"}));
+    assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+    assert_eq!(content(&world, "till"), b"1");
+    assert_eq!(world.store().keys().unwrap(), ["shop_till"]);
+    let word = world.word();
+    assert_eq!(word.ready["shop_till"].len(), 1);
+    assert!(word.problems.iter().all(|problem| problem.contains("kubeconfig")), "{:?}", word.problems);
+}
+
+#[tokio::test]
+async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_not() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    world.api.put_pod(pod.clone());
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            world.swap("uid-1", "2");
+            world.captured("till", 2).await;
+            assert_eq!(content(&world, "till"), b"2");
+            world.api.until_condition("shop", "till", "Active", "Unknown", "NoSupervisor").await;
+            let before = world.runtime.state.borrow().taken;
+            let patches = world.api.count("PATCH podcheckpoints/status");
+            for minute in 0..5 {
+                pod["status"]["conditions"][0]["lastTransitionTime"] = json!(format!("2026-11-21T10:0{minute}:00Z"));
+                world.api.put_pod(pod.clone());
+            }
+            // what comes after them has been seen when the word of it is out
+            pod["status"]["containerStatuses"][0]["state"] = json!({"running": {"startedAt": "2026-11-21T10:06:00Z"}});
+            pod["status"]["conditions"][0]["status"] = json!("False");
+            world.api.put_pod(pod);
+            eventually(|| world.word().ready.is_empty()).await;
+            assert_eq!(world.runtime.state.borrow().taken, before, "nothing was captured");
+            assert_eq!(world.api.count("PATCH podcheckpoints/status"), patches, "nothing was reported");
+        })
+        .await;
+    assert_eq!(world.newest("shop_till"), Some(2));
+}
+
+#[tokio::test]
+async fn a_restarted_container_is_captured_anew() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    world.api.put_pod(pod.clone());
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            world.runtime.change(|state| {
+                for container in state.containers.values_mut() {
+                    container.spec.env = vec![("PRICE".into(), "2".into())];
+                }
+            });
+            pod["spec"]["containers"][0]["env"] = json!([{"name": "PRICE", "value": "2"}]);
+            pod["status"]["containerStatuses"][0]["restartCount"] = json!(1);
+            world.api.put_pod(pod);
+            world.captured("till", 2).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_writes_nothing_that_is_written_already() {
+    let world = World::new();
+    world.after_capture().await;
+    let patches =
+        |world: &World| world.api.count("PATCH podcheckpoints") + world.api.count("PATCH podcheckpoints/status");
+    let before = patches(&world);
+    let file = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let other = world.start("other", "uid-2");
+    world
+        .with_agent(world.settings(), async {
+            world.api.put_pod(other);
+            world.captured("other", 1).await;
+        })
+        .await;
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written);
+    assert_eq!(patches(&world) - before, 2 + 1, "spec and status of the other, once; its capture, once");
+}
+
+#[tokio::test]
+async fn a_list_is_asked_for_once_however_often_watches_end() {
+    let world = World::new();
+    let pod = world.start("till", "uid-1");
+    world
+        .with_agent(world.settings(), async {
+            for end in 1..=3 {
+                until(&world.api.state, |state| state.counts.get("WATCH pods").is_some_and(|count| *count >= end))
+                    .await;
+                world.api.change(|state| state.ended = end);
+            }
+            world.api.put_pod(pod);
+            world.captured("till", 1).await;
+        })
+        .await;
+    assert_eq!(world.api.count("LIST pods"), 1);
+    assert_eq!(world.api.count("LIST podcheckpoints"), 1);
+}
+
+#[tokio::test]
+async fn a_list_without_pods_removes_nothing() {
+    let world = World::new();
+    world.after_capture().await;
+    world.api.change(|state| state.mood = Mood::Empty);
+    world.with_agent(world.settings(), world.asked(3)).await;
+    assert_eq!(world.newest("shop_till"), Some(1));
+}
+
+#[tokio::test]
+async fn silence_and_failure_of_the_api_server_remove_nothing_and_its_word_does() {
+    for (mood, questions) in [(Mood::Silent, 1), (Mood::Failing, 3)] {
+        let world = World::new();
+        let pod = world.start("till", "uid-1");
+        world.api.put_pod(pod);
+        world
+            .with_agent(world.settings(), async {
+                world.captured("till", 1).await;
+                world.api.change(|state| state.mood = mood);
+                world.api.delete_pod("shop", "till");
+                world.asked(questions).await;
+                assert_eq!(world.newest("shop_till"), Some(1));
+                world.api.change(|state| state.mood = Mood::Well);
+                world.removed().await;
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn what_another_cluster_says_removes_nothing() {
+    let world = World::new();
+    world.after_capture().await;
+    world.api.change(|state| state.objects.retain(|path, _| !path.contains("/pods/")));
+    world.api.put("/api/v1/nodes/node-1", json!({"metadata": {"name": NODE, "uid": "another"}}));
+    world.with_agent(world.settings(), world.asked(3)).await;
+    assert_eq!(world.newest("shop_till"), Some(1));
+    assert!(world.word().problems.iter().any(|problem| problem.contains("another object")), "{:?}", world.word());
+}
+
+#[tokio::test]
+async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let settings = Settings { retention: Duration::from_millis(300), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            world.api.delete_pod("shop", "till");
+            eventually(|| world.word().gone.get("shop_till").is_some_and(|uid| uid == "uid-1")).await;
+            assert_eq!(world.newest("shop_till"), Some(1));
+            world.removed().await;
+            assert_eq!(world.word().gone["shop_till"], "uid-1", "the supervisor is told still");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_captured_successor_ends_the_retention() {
+    let world = World::new();
+    world.api.put_pod(world.start("till-a", "uid-1"));
+    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till-a", 1).await;
+            world.api.delete_pod("shop", "till-a");
+            eventually(|| world.word().gone.contains_key("shop_till-a")).await;
+            assert_eq!(world.newest("shop_till-a"), Some(1));
+            world.api.put_pod(world.start("till-b", "uid-2"));
+            world.captured("till-b", 1).await;
+            eventually(|| world.newest("shop_till-a").is_none()).await;
+        })
+        .await;
+    assert_eq!(world.store().keys().unwrap(), ["shop_till-b"]);
+}
+
+#[tokio::test]
+async fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            world.api.delete_pod("shop", "till");
+            world.runtime.change(|state| state.remove("uid-1"));
+            world.api.put_pod(world.start("till", "uid-2"));
+            world.captured("till", 2).await;
+            let path = checkpoint_path("shop", "till");
+            until(&world.api.state, |state| state.objects[&path]["spec"]["podUID"] == "uid-2").await;
+        })
+        .await;
+    let newest = world.store().newest("shop_till").unwrap().0.unwrap();
+    assert_eq!(newest.checkpoint.parent.uid, "uid-2");
+    assert_eq!(world.api.count("DELETE podcheckpoints"), 1, "the one whose owner is gone");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_no_longer_marked_leaves_at_once() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    world.api.put_pod(pod.clone());
+    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            pod["metadata"]["annotations"] = json!({});
+            world.api.put_pod(pod);
+            world.removed().await;
+            let path = checkpoint_path("shop", "till");
+            until(&world.api.state, |state| !state.objects.contains_key(&path)).await;
+        })
+        .await;
+    assert_eq!(world.api.count("GET pods"), 0, "the watch's word is enough");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_looked_after_is_not_captured() {
+    let world = World::new();
+    world.after_capture().await;
+    let settings = Settings { namespaces: vec!["elsewhere".into()], ..world.settings() };
+    world.with_agent(settings, world.removed()).await;
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_told_its_reason_once_everywhere() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["spec"]["volumes"] = json!([{"name": "prices", "persistentVolumeClaim": {"claimName": "prices"}}]);
+    world.api.put_pod(pod.clone());
+    world
+        .with_agent(world.settings(), async {
+            world.api.until_condition("shop", "till", "Recoverable", "False", "PersistentVolume").await;
+            until(&world.api.state, |state| !state.told.is_empty()).await;
+            pod["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-11-21T11:00:00Z");
+            world.api.put_pod(pod);
+            world.api.put_pod(world.start("other", "uid-2"));
+            world.captured("other", 1).await;
+        })
+        .await;
+    let told = world.api.state.borrow().told.clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0]["reason"], &told[0]["type"]), (&json!("PersistentVolume"), &json!("Warning")));
+    assert_eq!(told[0]["regarding"]["uid"], "uid-1");
+    assert!(world.word().refused["shop_till"][0].starts_with("PersistentVolume"));
+}
+
+#[tokio::test]
+async fn the_last_good_checkpoint_of_a_pod_that_is_now_refused_is_kept_and_named() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    world.api.put_pod(pod.clone());
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            pod["metadata"]["annotations"]["podcheckpointer.io/handover"] = json!("somehow");
+            world.api.put_pod(pod);
+            world.api.until_condition("shop", "till", "Recoverable", "False", "InvalidAnnotation").await;
+        })
+        .await;
+    assert_eq!(world.newest("shop_till"), Some(1));
+    let object = world.api.checkpoint("shop", "till").unwrap();
+    let all = object["status"]["conditions"].as_array().unwrap();
+    let recoverable = all.iter().find(|condition| condition["type"] == "Recoverable").unwrap();
+    assert!(recoverable["message"].as_str().unwrap().contains("Generation 1"), "{recoverable}");
+}
+
+#[tokio::test]
+async fn a_passing_fault_of_the_runtime_is_named_and_tried_again() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    world.runtime.stop().await;
+    world
+        .with_agent(world.settings(), async {
+            world.api.until_condition("shop", "till", "Captured", "False", "CaptureFailed").await;
+            world.runtime.resume();
+            world.captured("till", 1).await;
+            world.api.until_condition("shop", "till", "Captured", "True", "Captured").await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_named_and_tried_again() {
+    let world = World::new();
+    let in_the_way = world.root.path().join("var/lib/pod-checkpointer/checkpoints/shop_till");
+    world
+        .with_agent(world.settings(), async {
+            eventually(|| in_the_way.parent().unwrap().exists() && world.word().heartbeat > 0).await;
+            std::fs::write(&in_the_way, "a file").unwrap();
+            world.api.put_pod(world.start("till", "uid-1"));
+            world.api.put_pod(world.start("other", "uid-2"));
+            world.api.until_condition("shop", "till", "Captured", "False", "StoreFailed").await;
+            world.captured("other", 1).await;
+            std::fs::remove_file(&in_the_way).unwrap();
+            world.captured("till", 1).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn without_the_custom_resource_everything_else_goes_on() {
+    let world = World::new();
+    world.api.change(|state| state.lacks_crd = true);
+    world.api.put_pod(world.start("till", "uid-1"));
+    world
+        .with_agent(world.settings(), async {
+            eventually(|| world.newest("shop_till") == Some(1)).await;
+            until(&world.api.state, |state| state.counts.contains_key("LIST podcheckpoints")).await;
+            world.api.change(|state| state.lacks_crd = false);
+            world.captured("till", 1).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_second_agent_on_the_node_is_told_so() {
+    let world = World::new();
+    world
+        .with_agent(world.settings(), async {
+            eventually(|| world.root.path().join("var/lib/pod-checkpointer/agent.lock").exists()).await;
+            let second = agent::run(world.settings(), world.api.client(), std::future::pending()).await;
+            let text = second.unwrap_err().to_string();
+            assert!(text.contains("agent.lock") && text.contains("another process"), "{text}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_supervisor_is_installed_and_told_what_it_must_know() {
+    let world = World::new();
+    world.with_agent(world.settings(), eventually(|| world.manifest().exists())).await;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(world.manifest()).unwrap()).unwrap();
+    assert_eq!(manifest["spec"]["containers"][0]["image"], "registry.example/pod-checkpointer:v1");
+    let record = world.store().node().unwrap().unwrap();
+    assert_eq!((record.node_name.as_str(), record.node_uid.as_str()), (NODE, "node-uid-1"));
+}
+
+#[tokio::test]
+async fn the_supervisor_gets_the_image_of_the_agents_own_container() {
+    let world = World::new();
+    world.api.put(
+        "/api/v1/namespaces/system/pods/agent-x",
+        json!({"metadata": {"namespace": "system", "name": "agent-x", "uid": "a"},
+            "spec": {"containers": [{"name": "other", "image": "other:1"}, {"name": "agent", "image": "own:1"}]}}),
+    );
+    let settings = Settings {
+        supervisor_image: None,
+        pod_name: Some("agent-x".into()),
+        pod_namespace: "system".into(),
+        ..world.settings()
+    };
+    world.with_agent(settings, eventually(|| world.manifest().exists())).await;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(world.manifest()).unwrap()).unwrap();
+    assert_eq!(manifest["spec"]["containers"][0]["image"], "own:1");
+    assert_eq!(manifest["metadata"]["namespace"], "system");
+}
+
+#[tokio::test]
+async fn without_a_static_pod_path_no_supervisor_is_installed_and_captures_go_on() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    // the process that listens is this test, which was started without a static pod path
+    let settings = Settings { manifest_dir: None, ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            eventually(|| world.word().problems.iter().any(|problem| problem.contains("staticPodPath"))).await;
+            world.api.until_condition("shop", "till", "Active", "Unknown", "NoSupervisor").await;
+        })
+        .await;
+    assert!(!world.manifest().exists());
+}
+
+#[tokio::test]
+async fn an_empty_image_installs_no_supervisor() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let settings = Settings { supervisor_image: Some(String::new()), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            eventually(|| world.store().node().unwrap().is_some()).await;
+        })
+        .await;
+    assert!(!world.manifest().exists());
+}
+
+#[tokio::test]
+async fn a_run_directory_on_a_disk_is_a_problem_and_captures_go_on() {
+    let world = World::below(env!("CARGO_TARGET_TMPDIR"));
+    if world.run_dir().open("probe").is_ok() {
+        return; // the build directory is in memory: nothing to see here
+    }
+    world.api.put_pod(world.start("till", "uid-1"));
+    world.with_agent(world.settings(), world.captured("till", 1)).await;
+    assert!(!world.run_dir().path().join(AGENT).exists());
+}
+
+#[tokio::test]
+async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let report = |phase| PodReport {
+        namespace: "shop".into(),
+        name: "till".into(),
+        parent_uid: "uid-1".into(),
+        phase,
+        ..PodReport::default()
+    };
+    let status = |phase| Status { pods: vec![report(phase)], ..Status::default() };
+    let outage = Outage {
+        from: 1_000,
+        from_wall: "2026-11-21T10:00:00Z".into(),
+        to: Some(61_000),
+        to_wall: None,
+        pods: [(
+            "shop_till".to_owned(),
+            PodOutage { parent_uid: "uid-1".into(), activated: Some(4_500), ..PodOutage::default() },
+        )]
+        .into(),
+    };
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            let run = world.run_dir();
+            run.write(STATUS, &status(Phase::Active)).unwrap();
+            world.api.until_condition("shop", "till", "Active", "True", "Active").await;
+            run.write(OUTAGES, &Outages { outages: vec![outage] }).unwrap();
+            run.write(STATUS, &status(Phase::Inactive)).unwrap();
+            world.api.until_condition("shop", "till", "Active", "False", "Inactive").await;
+        })
+        .await;
+    let status = &world.api.checkpoint("shop", "till").unwrap()["status"];
+    assert_eq!(status["phase"], "Inactive");
+    assert_eq!(status["lastOutage"]["activated"], "2026-11-21T10:00:03.5Z");
+    assert_eq!(status["lastOutage"]["to"], "2026-11-21T10:01:00Z");
+}
+
+#[tokio::test]
+async fn no_secret_leaves_the_node() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "PASSWORD", "value": "hunter2"}]);
+    world.runtime.change(|state| {
+        for container in state.containers.values_mut() {
+            container.spec.env = vec![("PASSWORD".into(), "hunter2".into())];
+        }
+    });
+    world.swap("uid-1", "s3cret");
+    world.api.put_pod(pod);
+    world.with_agent(world.settings(), world.captured("till", 1)).await;
+    let shown = world.api.checkpoint("shop", "till").unwrap().to_string();
+    let word = std::fs::read_to_string(world.run_dir().path().join(AGENT)).unwrap();
+    let secret = pod_checkpointer::checkpoint::format::encode(b"s3cret");
+    for text in [shown, word] {
+        assert!(!text.contains("hunter2") && !text.contains("s3cret") && !text.contains(&secret), "{text}");
+    }
+    assert_eq!(content(&world, "till"), b"s3cret");
+}

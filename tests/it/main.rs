@@ -1,0 +1,9 @@
+//! The integration tests, one binary. A test goes into the module of the part that it is about, and uses the least of the
+//! node in memory (`tests/stub`) that can show it. What needs no node at all is beside the code.
+
+#[path = "../stub/mod.rs"]
+mod stub;
+
+mod agent;
+mod cli;
+mod node;

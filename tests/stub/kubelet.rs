@@ -1,0 +1,231 @@
+//! A kubelet, as far as static pods and their hand-over go (`kubelet-facts`, section 0): a directory of manifests, polled;
+//! pods run in the stub runtime and listed at the pod-resources socket.
+//!
+//! Started, it has not seen its API source: a manifest that is removed leaves its pod running and unlisted. Once
+//! [`Kubelet::sync_api`] was called, what it does not own is ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::runtime::{Pod, Spec};
+use super::{PodResources, Runtime, until};
+
+/// How often the directory is looked at.
+const PERIOD: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Pods of the manifests, by UID.
+    pub statics: BTreeMap<String, Pod>,
+    /// Pods of the API server, once it was seen.
+    pub api: Vec<Pod>,
+    /// Whether the API source was seen since the start.
+    pub is_synced: bool,
+    /// UIDs of pods that were refused when they came, and are not tried again.
+    pub rejected: BTreeSet<String>,
+    /// Refuses every new static pod.
+    pub rejects: bool,
+    /// Lists new pods but does not start them, as one whose volume manager waits for the API server.
+    pub is_stuck: bool,
+    /// How often the directory was looked at.
+    pub passes: u64,
+}
+
+pub struct Kubelet {
+    pub state: Arc<watch::Sender<State>>,
+    pub manifests: PathBuf,
+    pub node: String,
+    pub runtime: Runtime,
+    pub resources: PodResources,
+    task: std::sync::Mutex<Option<AbortHandle>>,
+}
+
+impl Kubelet {
+    /// A kubelet of this node with its directory; manifests are in `manifests`.
+    pub fn start(kubelet_dir: &Path, manifests: &Path, node: &str, runtime: Runtime) -> Self {
+        std::fs::create_dir_all(manifests).unwrap();
+        let kubelet = Self {
+            state: Arc::default(),
+            manifests: manifests.to_owned(),
+            node: node.to_owned(),
+            runtime,
+            resources: PodResources::start(kubelet_dir),
+            task: std::sync::Mutex::default(),
+        };
+        kubelet.spawn();
+        kubelet
+    }
+
+    /// The API server answers, and these are its pods: they are taken in, then everything else ends.
+    pub fn sync_api(&self, pods: &[Pod]) {
+        self.state.send_modify(|state| {
+            state.api = pods.to_vec();
+            state.is_synced = true;
+        });
+    }
+
+    /// Waits until the directory was looked at twice: what was changed before is seen then.
+    pub async fn settle(&self) {
+        let passes = self.state.borrow().passes;
+        until(&self.state, |state| state.passes >= passes + 2).await;
+    }
+
+    /// The process ends; the pods run on.
+    pub async fn stop(&self) {
+        if let Some(task) = self.task.lock().unwrap().take() {
+            task.abort();
+        }
+        self.resources.stop().await;
+    }
+
+    /// Another process, which has seen nothing yet.
+    pub async fn restart(&self) {
+        self.stop().await;
+        self.state.send_modify(|state| *state = State { passes: state.passes, ..State::default() });
+        self.resources.state.send_modify(|state| state.pods.clear());
+        self.resources.resume();
+        self.spawn();
+    }
+
+    fn spawn(&self) {
+        let (state, resources, runtime) = (self.state.clone(), self.resources.clone(), self.runtime.clone());
+        let (manifests, node) = (self.manifests.clone(), self.node.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let found = read_manifests(&manifests, &node);
+                state.send_modify(|state| pass(state, found, &runtime, &resources));
+                tokio::time::sleep(PERIOD).await;
+            }
+        });
+        *self.task.lock().unwrap() = Some(task.abort_handle());
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().unwrap().take() {
+            task.abort();
+        }
+    }
+}
+
+fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, resources: &PodResources) {
+    for uid in found.keys().filter(|uid| !state.statics.contains_key(*uid)) {
+        if state.rejects {
+            state.rejected.insert(uid.clone());
+        }
+    }
+    state.rejected.retain(|uid| found.contains_key(uid));
+    state.statics = found;
+
+    let owned: Vec<Pod> = state
+        .statics
+        .values()
+        .filter(|pod| !state.rejected.contains(&pod.uid))
+        .chain(state.api.iter().filter(|_| state.is_synced))
+        .cloned()
+        .collect();
+    let listed = owned.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+    resources.state.send_if_modified(|state| {
+        let is_new = state.pods != listed;
+        state.pods = listed;
+        is_new
+    });
+    runtime.state.send_if_modified(|running| {
+        let mut is_changed = false;
+        for pod in &owned {
+            // A static pod of the same name as one that has not ended yet waits for its end.
+            let is_blocked = running.sandboxes.values().any(|sandbox| {
+                sandbox.ready
+                    && sandbox.pod.uid != pod.uid
+                    && (&sandbox.pod.namespace, &sandbox.pod.name) == (&pod.namespace, &pod.name)
+            });
+            if !running.is_running(&pod.uid) && !state.is_stuck && !is_blocked {
+                running.run(pod);
+                is_changed = true;
+            }
+        }
+        if state.is_synced {
+            let is_owned = |uid: &str| owned.iter().any(|pod| pod.uid == uid);
+            let orphans: BTreeSet<_> = running
+                .sandboxes
+                .values()
+                .map(|sandbox| sandbox.pod.uid.clone())
+                .filter(|uid| !is_owned(uid))
+                .collect();
+            for uid in orphans {
+                running.remove(&uid);
+                is_changed = true;
+            }
+        }
+        is_changed
+    });
+    state.passes += 1;
+}
+
+/// Every manifest that can be read, by UID. A link that dangles is skipped, and of a name only the last file counts.
+fn read_manifests(directory: &Path, node: &str) -> BTreeMap<String, Pod> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let mut by_name = BTreeMap::new();
+    for file in files {
+        let is_hidden = file.file_name().unwrap().to_string_lossy().starts_with('.');
+        if is_hidden || !file.is_file() {
+            continue;
+        }
+        if let Some(pod) = std::fs::read(&file).ok().and_then(|text| parse(&text, &file, node)) {
+            by_name.insert((pod.namespace.clone(), pod.name.clone()), pod);
+        }
+    }
+    by_name.into_values().map(|pod| (pod.uid.clone(), pod)).collect()
+}
+
+fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
+    let manifest: Value = serde_yaml::from_slice(text).ok()?;
+    let metadata = &manifest["metadata"];
+    let name = metadata["name"].as_str()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let container = |value: &Value, is_init| Spec {
+        name: text(&value["name"]),
+        image: text(&value["image"]),
+        env: value["env"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            // Expansion of `$(VAR)` is the kubelet's, and not imitated; its escape is.
+            .map(|variable| (text(&variable["name"]), text(&variable["value"]).replace("$$", "$")))
+            .collect(),
+        is_init: is_init && value["restartPolicy"] != "Always",
+        ..Spec::default()
+    };
+    let list = |field: &str| manifest["spec"][field].as_array().cloned().unwrap_or_default();
+    let mut annotations: BTreeMap<String, String> = metadata["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect();
+    let uid = metadata["uid"].as_str().map_or_else(|| format!("uid-of-{}", file.display()), str::to_owned);
+    annotations.insert("kubernetes.io/config.hash".into(), uid.clone());
+    Some(
+        Pod {
+            namespace: metadata["namespace"].as_str().unwrap_or("default").to_owned(),
+            name: format!("{name}-{node}"),
+            uid,
+            annotations,
+            containers: list("initContainers")
+                .iter()
+                .map(|value| container(value, true))
+                .chain(list("containers").iter().map(|value| container(value, false)))
+                .collect(),
+        }
+        .with_source("file"),
+    )
+}
