@@ -5,5 +5,6 @@
 mod stub;
 
 mod agent;
+mod capture;
 mod cli;
 mod node;
