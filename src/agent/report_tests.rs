@@ -165,7 +165,8 @@ fn failure(code: u16) -> Error {
 #[test]
 fn it_is_written_when_it_changed_and_at_no_other_time() {
     let mut reporter = seeded(Vec::new());
-    let Some(Job::Write { key, uid, spec: true, status }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1) else {
+    let Some(Job::Write { key, uid, spec: true, status }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1)
+    else {
         panic!("the whole is written first")
     };
     assert_eq!(next(&mut reporter, Some(&Outcome::Captured), false, 1), None, "one at a time");
