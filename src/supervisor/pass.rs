@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -138,9 +138,7 @@ impl Supervisor {
         Ok(this)
     }
 
-    pub(super) async fn run(mut self) -> Result<(), Error> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    pub(super) async fn run(mut self, mut stop: impl Future<Output = ()> + Unpin) -> Result<(), Error> {
         self.open_run_dir();
         self.recorder = record::Recorder::open(&self.run_dir);
         self.find_servers().await;
@@ -152,8 +150,7 @@ impl Supervisor {
             let look = self.is_anything_active();
             tokio::select! {
                 biased;
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                () = &mut stop => return Ok(()),
                 changed = self.asking.end() => {
                     next_probe = next_probe.min(Instant::now() + self.asking.pause(self.is_alert()));
                     if changed || !self.quiet {
