@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::names::Refusal;
 
-const RETENTION: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_mins(1);
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

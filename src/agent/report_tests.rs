@@ -45,6 +45,9 @@ fn condition<'a>(status: &'a PodCheckpointStatus, kind: &str) -> (&'a str, &'a s
     (&found.status, &found.reason, &found.message)
 }
 
+/// What a capture came to, what the store has, and the two conditions that follow.
+type Row<'a> = (&'a Outcome, Option<&'a Stored>, (&'a str, &'a str), (&'a str, &'a str));
+
 #[test]
 fn each_outcome_has_its_reasons() {
     let good = stored();
@@ -53,7 +56,6 @@ fn each_outcome_has_its_reasons() {
         Reason { refusal: Refusal::HugePages, detail: "container app".into() },
     ]);
     let failed = Outcome::Failed { reason: "StoreFull", message: "no space".into() };
-    type Row<'a> = (&'a Outcome, Option<&'a Stored>, (&'a str, &'a str), (&'a str, &'a str));
     let table: [Row<'_>; 8] = [
         (&Outcome::Waiting, None, ("False", "WaitingForReady"), ("Unknown", "NotCaptured")),
         (&Outcome::Waiting, Some(&good), ("True", "Captured"), ("True", "Recoverable")),

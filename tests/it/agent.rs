@@ -537,7 +537,7 @@ async fn a_second_agent_on_the_node_is_told_so() {
     world
         .with_agent(world.settings(), async {
             eventually(|| world.root.path().join("var/lib/pod-checkpointer/agent.lock").exists()).await;
-            let second = agent::run(world.settings(), world.api.client(), std::future::pending()).await;
+            let second = Box::pin(agent::run(world.settings(), world.api.client(), std::future::pending())).await;
             let text = second.unwrap_err().to_string();
             assert!(text.contains("agent.lock") && text.contains("another process"), "{text}");
         })

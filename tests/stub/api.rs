@@ -175,27 +175,7 @@ impl Api {
                 state.told.push(sent.clone());
                 answer(StatusCode::CREATED, &sent)
             }),
-            Method::PATCH => self.change(|state| match path.strip_suffix("/status") {
-                Some(whole) => match state.objects.get_mut(whole) {
-                    None => not_found(),
-                    Some(object) => {
-                        object["status"] = sent["status"].clone();
-                        answer(StatusCode::OK, object)
-                    }
-                },
-                None => {
-                    let known = state.objects.get(path);
-                    let uid = known.map_or_else(|| json!(format!("object-{}", state.version)), |it| it["metadata"]["uid"].clone());
-                    let status = known.map(|it| it["status"].clone()).unwrap_or_default();
-                    let mut object = sent;
-                    object["metadata"]["uid"] = uid;
-                    if !status.is_null() {
-                        object["status"] = status;
-                    }
-                    state.put(path, object.clone());
-                    answer(StatusCode::OK, &object)
-                }
-            }),
+            Method::PATCH => self.change(|state| state.apply(path, sent)),
             Method::DELETE => self.change(|state| {
                 let wanted = sent["preconditions"]["uid"].as_str();
                 let known = state.objects.get(path).and_then(|object| object["metadata"]["uid"].as_str());
@@ -222,6 +202,22 @@ impl State {
             self.events.push((self.version, kind.into(), object.clone()));
         }
         self.objects.insert(path.to_owned(), object);
+    }
+
+    fn apply(&mut self, path: &str, mut sent: Value) -> Response<Answer> {
+        if let Some(whole) = path.strip_suffix("/status") {
+            let Some(object) = self.objects.get_mut(whole) else { return failure(StatusCode::NOT_FOUND, "NotFound") };
+            object["status"] = sent["status"].clone();
+            return answer(StatusCode::OK, object);
+        }
+        let known = self.objects.get(path);
+        let uid = known.map_or_else(|| json!(format!("object-{}", self.version)), |it| it["metadata"]["uid"].clone());
+        if let Some(status) = known.map(|it| it["status"].clone()).filter(|status| !status.is_null()) {
+            sent["status"] = status;
+        }
+        sent["metadata"]["uid"] = uid;
+        self.put(path, sent.clone());
+        answer(StatusCode::OK, &sent)
     }
 
     fn delete(&mut self, path: &str) {

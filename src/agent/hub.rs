@@ -1,0 +1,460 @@
+//! The loop that owns all that the agent knows: it takes what comes in, begins what is due, and waits.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::api::DynamicObject;
+use kube_runtime::events::{Event, EventType, Recorder, Reporter as Author};
+use kube_runtime::watcher;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::agent::heard::Heard;
+use crate::agent::index::{Action, Answer, Captured, Index};
+use crate::agent::record::{self, Stranger};
+use crate::agent::report::{self, Reporter, Supervisor};
+use crate::agent::retry::Retry;
+use crate::agent::survey::{self, Kept, Surroundings, chain};
+use crate::agent::swap::{Change, Swaps};
+use crate::agent::work::{self, Finished};
+use crate::agent::{Error, Settings, collect, watch};
+use crate::capture::{self, Reason};
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store::Store;
+use crate::names::FIELD_MANAGER;
+use crate::node::clock;
+use crate::report::{self as files, AgentWord};
+
+/// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.
+const FRESH: Duration = Duration::from_secs(75);
+/// How often the agent says that it lives, if it has nothing else to say. The supervisor waits for an hour.
+const HEARTBEAT: Duration = Duration::from_mins(10);
+/// How often the node is looked at again.
+const SURVEY: Duration = Duration::from_mins(10);
+/// How often a pod is captured whose volumes cannot be followed.
+const UNFOLLOWED: Duration = Duration::from_mins(1);
+/// How long work in progress may take to end when the agent must.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The agent at work.
+pub struct Agent {
+    settings: Rc<Settings>,
+    client: Client,
+    heard: Heard,
+    store: Store,
+    run: RunDir,
+    start: Instant,
+    index: Index,
+    reporter: Reporter,
+    recorder: Recorder,
+    supervisor: Supervisor,
+    swaps: Swaps,
+    surroundings: Option<Rc<Surroundings>>,
+    /// When the node is looked at again; `None`: it is being looked at.
+    survey: Option<Duration>,
+    survey_retry: Retry,
+    stranger: Stranger,
+    problems: Problems,
+    word: Option<(AgentWord, Duration)>,
+    silent: bool,
+    work: FuturesUnordered<LocalBoxFuture<'static, Finished>>,
+}
+
+/// What is not in order, by where it was noticed; each is logged when it appears.
+#[derive(Debug, Default)]
+struct Problems {
+    run: Option<String>,
+    look: Vec<String>,
+    keep: Vec<String>,
+    watch: Option<String>,
+    follow: Option<String>,
+    known: BTreeSet<String>,
+}
+
+impl Problems {
+    fn all(&self) -> Vec<String> {
+        let Self { run, look, keep, watch, follow, known: _ } = self;
+        run.iter().chain(look).chain(keep).chain(watch).chain(follow).cloned().collect()
+    }
+
+    fn log(&mut self) {
+        let now: BTreeSet<String> = self.all().into_iter().collect();
+        for problem in now.difference(&self.known) {
+            tracing::warn!("{problem}");
+        }
+        self.known = now;
+    }
+}
+
+impl Agent {
+    /// Begins with what the store holds.
+    pub fn new(settings: Settings, client: Client, heard: Heard, store: Store, run: RunDir) -> Result<Self, Error> {
+        let index = Index::new(settings.retention, work::load(&store)?);
+        let author = Author { controller: FIELD_MANAGER.into(), instance: Some(settings.node_name.clone()) };
+        Ok(Self {
+            recorder: Recorder::new(client.clone(), author),
+            settings: Rc::new(settings),
+            client,
+            heard,
+            store,
+            run,
+            start: Instant::now(),
+            index,
+            reporter: Reporter::default(),
+            supervisor: Supervisor::default(),
+            swaps: Swaps::new().map_err(Error::Follow)?,
+            surroundings: None,
+            survey: Some(Duration::ZERO),
+            survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
+            stranger: Stranger::default(),
+            problems: Problems::default(),
+            word: None,
+            silent: false,
+            work: FuturesUnordered::new(),
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Works until `stop`; then what is being written is written to its end.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        self.open_run_dir();
+        let mut stop = pin!(stop);
+        let mut watch = pin!(watch::pods(self.client.clone(), &self.settings.node_name));
+        loop {
+            self.begin();
+            let wake = self.start + self.wake();
+            tokio::select! {
+                () = &mut stop => break,
+                event = watch.next() => self.take(event.ok_or(Error::Ended)?),
+                Some(finished) = self.work.next() => self.finish(finished),
+                change = self.swaps.next() => self.change(&change.map_err(Error::Follow)?),
+                () = sleep_until(wake) => {}
+            }
+        }
+        tracing::info!("ending: what is being written is written to its end");
+        let rest = async { while self.work.next().await.is_some() {} };
+        // what only waits (retries, a silent API server) is of no use to a later agent
+        let _ = timeout(DRAIN, rest).await;
+        Ok(())
+    }
+
+    /// Begins all that is due.
+    fn begin(&mut self) {
+        let now = self.now();
+        if self.survey.is_some_and(|due| due <= now) {
+            self.survey = None;
+            let (settings, before) = (self.settings.clone(), self.surroundings.clone());
+            let look = async move { Finished::Looked(survey::look(&settings, before.as_deref()).await) };
+            self.work.push(look.boxed_local());
+        }
+        if let Some(surroundings) = self.surroundings.clone() {
+            for action in self.index.decide(now) {
+                self.perform(action, &surroundings);
+            }
+        }
+        if self.index.is_complete() {
+            let has_stored = |key: &str, uid: &str| self.index.stored(key).is_some_and(|stored| stored.uid == uid);
+            let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
+            if let Some(job) = self.reporter.next(self.index.views(), has_stored, &self.supervisor, now, wall) {
+                let (client, node) = (self.client.clone(), self.settings.node_name.clone());
+                let write = async move { Finished::Reported(Box::new(report::perform(client, node, job).await)) };
+                self.work.push(write.boxed_local());
+            }
+        }
+        self.listen();
+        self.problems.log();
+        self.say(now);
+    }
+
+    /// When something is due at the latest.
+    fn wake(&self) -> Duration {
+        let now = self.now();
+        let index = self.surroundings.as_ref().and_then(|_| self.index.wake(now));
+        let heartbeat = self.word.as_ref().map(|(_, written)| written.saturating_add(HEARTBEAT));
+        let times = [index, self.reporter.wake(now), self.survey, heartbeat, Some(now.saturating_add(FRESH))];
+        times.into_iter().flatten().min().unwrap_or(now).max(now.saturating_add(Duration::from_millis(1)))
+    }
+
+    /// The watch said something.
+    fn take(&mut self, event: Result<watcher::Event<DynamicObject>, watcher::Error>) {
+        let now = self.now();
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.problems.watch = Some(format!("the watch of pods: {}", chain(&error)));
+                return;
+            }
+        };
+        self.problems.watch = None;
+        match event {
+            watcher::Event::Init => self.index.begin_list(),
+            watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => {
+                let Some(observed) = watch::observe(pod, &self.settings.namespaces) else { return };
+                let (key, lost) = (observed.key.clone(), !observed.marked);
+                self.index.see(observed, now);
+                if lost {
+                    self.swaps.retain(|other, _| other != key);
+                }
+            }
+            watcher::Event::Delete(pod) => {
+                let Some((key, uid)) = watch::identity(&pod) else { return };
+                self.index.delete(&key, &uid, now);
+                self.swaps.retain(|_, other| other != uid);
+            }
+            watcher::Event::InitDone => {
+                self.index.end_list(now);
+                let index = &self.index;
+                self.swaps.retain(|key, uid| index.has(key, uid));
+            }
+        }
+    }
+
+    /// A file changed.
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Volume(key) => self.index.swapped(key),
+            Change::Reports => self.read_reports(),
+            Change::All => {
+                self.index.swapped_all();
+                self.read_reports();
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action, surroundings: &Rc<Surroundings>) {
+        match action {
+            Action::Capture { key, object } => {
+                let pod = serde_json::from_slice(&object).unwrap_or(Value::Null);
+                self.follow(&key, &pod);
+                let (settings, surroundings) = (self.settings.clone(), surroundings.clone());
+                let store = self.store.clone();
+                let capture = async move {
+                    let captured = work::capture(&settings, &surroundings, store, &pod).await;
+                    Finished::Captured(key, captured)
+                };
+                self.work.push(capture.boxed_local());
+            }
+            Action::Ask { key, uid } => {
+                let (client, node) = (self.client.clone(), self.settings.node_name.clone());
+                let recorded = record::node_uid(&self.store);
+                let ask = async move {
+                    let (answer, why) = collect::ask(&client, &node, recorded.as_deref(), &key, &uid).await;
+                    Finished::Answered { key, uid, answer, why }
+                };
+                self.work.push(ask.boxed_local());
+            }
+            Action::Remove { key, uid } => {
+                let store = self.store.clone();
+                let remove = async move {
+                    let name = key.clone();
+                    let removal = tokio::task::spawn_blocking(move || store.remove(&name)).await;
+                    let result = match removal {
+                        Ok(result) => result.map_err(|error| chain(&error)),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    Finished::Removed { key, uid, result }
+                };
+                self.work.push(remove.boxed_local());
+            }
+        }
+    }
+
+    /// Follows the volumes of a pod, before they are read: a swap during the capture is noticed.
+    fn follow(&mut self, key: &str, pod: &Value) {
+        let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let volumes = capture::volume_dirs(pod, &self.settings.kubelet_dir);
+        let real: Vec<PathBuf> = volumes.iter().filter_map(|(_, path)| self.settings.root.resolve(path).ok()).collect();
+        if let Err(error) = self.swaps.follow(key, uid, &real) {
+            self.problems.follow = Some(format!(
+                "cannot follow the volumes of every pod, so some are captured once a minute ({error}): raise \
+                 fs.inotify.max_user_watches"
+            ));
+            let key = key.to_owned();
+            let again = async move {
+                sleep(UNFOLLOWED).await;
+                Finished::Again(key)
+            };
+            self.work.push(again.boxed_local());
+        }
+    }
+
+    /// Work ended.
+    fn finish(&mut self, finished: Finished) {
+        let now = self.now();
+        match finished {
+            Finished::Captured(key, captured) => {
+                self.tell(&key, &captured);
+                self.index.captured(&key, captured, now);
+            }
+            Finished::Answered { key, uid, answer, why } => {
+                let pod = key.replace('_', "/");
+                match (answer, why) {
+                    (Answer::Gone, _) => tracing::info!(pod, uid, "the API server says that the pod is gone"),
+                    (_, Some(why)) => tracing::debug!(pod, uid, why, "not known whether the pod is gone"),
+                    _ => {}
+                }
+                self.index.answered(&key, &uid, answer, now);
+            }
+            Finished::Removed { key, uid, result } => {
+                let pod = key.replace('_', "/");
+                match &result {
+                    Ok(()) => tracing::info!(pod, uid, "removed the checkpoint"),
+                    Err(error) => tracing::warn!(pod, error, "cannot remove the checkpoint"),
+                }
+                self.index.removed(&key, &uid, result.is_ok(), now);
+            }
+            Finished::Reported(done) => {
+                if let Some(trouble) = self.reporter.done(*done, now) {
+                    tracing::warn!("{trouble}");
+                }
+            }
+            Finished::Looked(found) => {
+                self.problems.look.clone_from(&found.problems);
+                let differs = self.surroundings.as_ref().is_some_and(|known| known.kubelet != found.kubelet);
+                if differs {
+                    self.index.swapped_all();
+                }
+                let found = Rc::new(found);
+                self.surroundings = Some(found.clone());
+                let (settings, client, store) = (self.settings.clone(), self.client.clone(), self.store.clone());
+                let stranger = std::mem::take(&mut self.stranger);
+                let keep =
+                    async move { Finished::Kept(survey::keep(&settings, &found, &client, &store, stranger).await) };
+                self.work.push(keep.boxed_local());
+            }
+            Finished::Kept(Kept { absent, problems, stranger }) => {
+                self.open_run_dir();
+                self.stranger = stranger;
+                self.problems.keep = problems;
+                self.supervisor.absent = absent;
+                let well = self.problems.look.is_empty() && self.problems.keep.is_empty();
+                if well {
+                    self.survey_retry.reset();
+                }
+                let pause = if well { SURVEY } else { self.survey_retry.pause() };
+                self.survey = Some(now.saturating_add(pause));
+            }
+            Finished::Again(key) => self.index.swapped(&key),
+            Finished::Told(Ok(())) => {}
+            Finished::Told(Err(error)) => tracing::debug!(%error, "cannot write an Event"),
+        }
+    }
+
+    /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.
+    fn tell(&mut self, key: &str, captured: &Captured) {
+        let pod = key.replace('_', "/");
+        match captured {
+            Captured::Stored(stored) => {
+                let before = self.index.stored(key);
+                if before.is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid) {
+                    tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
+                }
+            }
+            Captured::Refused(reasons) => {
+                let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
+                self.publish(key, reasons, &text);
+            }
+            Captured::Failed { reason, message } => {
+                tracing::warn!(pod, reason, message, "capture failed; it is tried again");
+            }
+        }
+    }
+
+    fn publish(&mut self, key: &str, reasons: &[Reason], text: &str) {
+        let Some((namespace, name)) = key.split_once('_') else { return };
+        let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
+        let regarding = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(namespace.into()),
+            name: Some(name.into()),
+            uid,
+            ..ObjectReference::default()
+        };
+        let advice = reasons.first().map(|reason| reason.refusal.advice()).unwrap_or_default();
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reasons.first().map(|reason| reason.refusal.to_string()).unwrap_or_default(),
+            // the API server refuses a note of more than a kibibyte
+            note: Some(format!("Not recoverable: {text} ({advice})").chars().take(1000).collect()),
+            action: "Capture".into(),
+            secondary: None,
+        };
+        let recorder = self.recorder.clone();
+        let publish = async move { Finished::Told(recorder.publish(&event, &regarding).await) };
+        self.work.push(publish.boxed_local());
+    }
+
+    /// Logs when the API server falls silent and when it is heard again.
+    fn listen(&mut self) {
+        let silent = !self.heard.is_within(FRESH) && self.now() > FRESH;
+        if silent != self.silent {
+            self.silent = silent;
+            if silent {
+                let age = self.heard.age().map(|age| age.as_secs());
+                tracing::warn!(
+                    seconds = age,
+                    "the API server is silent: nothing is removed, nothing is taken for Ready"
+                );
+            } else {
+                tracing::info!("the API server is heard again");
+            }
+        }
+    }
+
+    /// Opens the run directory, or opens it again: somebody may have unmounted or removed it.
+    fn open_run_dir(&mut self) {
+        let opened =
+            clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
+        let opened = opened.and_then(|boot| self.run.open(&boot).map_err(|error| chain(&error)));
+        if opened.is_ok()
+            && let Err(error) = self.swaps.follow_reports(self.run.path())
+        {
+            self.problems.follow = Some(format!("cannot follow what the supervisor reports: {error}"));
+        }
+        self.problems.run = opened.err();
+        self.read_reports();
+    }
+
+    fn read_reports(&mut self) {
+        if self.problems.run.is_some() {
+            return;
+        }
+        match (self.run.read(files::STATUS), self.run.read(files::OUTAGES)) {
+            (Ok(status), Ok(outages)) => {
+                self.supervisor.status = status;
+                self.supervisor.outages = outages.unwrap_or_default();
+            }
+            (Err(error), _) | (_, Err(error)) => tracing::warn!("{}", chain(&error)),
+        }
+    }
+
+    /// Writes `agent.yaml` if it says something new, or if it is time to show that the agent lives.
+    fn say(&mut self, now: Duration) {
+        if self.problems.run.is_some() || !self.index.is_complete() && self.problems.all().is_empty() {
+            return;
+        }
+        let word = AgentWord { problems: self.problems.all(), ..self.index.word(self.heard.is_within(FRESH)) };
+        if self.word.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
+            return;
+        }
+        let heartbeat = u64::try_from(clock::boot_time().as_millis()).unwrap_or_default();
+        if let Err(error) = self.run.write(files::AGENT, &AgentWord { heartbeat, ..word.clone() }) {
+            self.problems.run = Some(chain(&error));
+        }
+        self.word = Some((word, now));
+    }
+}

@@ -1,0 +1,105 @@
+//! What runs beside the loop and comes back as [`Finished`]: captures, above all.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::agent::index::{Answer, Captured, Stored};
+use crate::agent::report::Done;
+use crate::agent::survey::{Kept, Surroundings, chain};
+use crate::agent::{Error, Settings};
+use crate::capture::{self, Sources};
+use crate::checkpoint::NodeCheckpoint;
+use crate::checkpoint::store::{self, Generation, Put, Store};
+
+/// How long one capture may take, all its waits together.
+const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
+
+/// What came of work.
+pub enum Finished {
+    Captured(String, Captured),
+    Answered {
+        key: String,
+        uid: String,
+        answer: Answer,
+        why: Option<String>,
+    },
+    Removed {
+        key: String,
+        uid: String,
+        result: Result<(), String>,
+    },
+    Reported(Box<Done>),
+    Looked(Surroundings),
+    Kept(Kept),
+    /// A pod whose volumes cannot be followed is captured again.
+    Again(String),
+    Told(Result<(), kube::Error>),
+}
+
+/// The newest generation of every pod in the store.
+pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
+    let mut all = Vec::new();
+    for key in store.keys()? {
+        let (newest, bad) = store.newest(&key)?;
+        for error in bad {
+            tracing::warn!("{}", chain(&error));
+        }
+        all.extend(newest.as_ref().map(stored));
+    }
+    Ok(all)
+}
+
+fn stored(generation: &Generation) -> Stored {
+    describe(&generation.checkpoint, generation.number, generation.size)
+}
+
+fn describe(checkpoint: &NodeCheckpoint, generation: u64, size: u64) -> Stored {
+    Stored {
+        key: checkpoint.key(),
+        uid: checkpoint.parent.uid.clone(),
+        owner: checkpoint.parent.owner.as_ref().map(|owner| owner.uid.clone()),
+        generation,
+        digest: checkpoint.digest.clone(),
+        size,
+        captured: checkpoint.captured.wall.clone(),
+        warnings: checkpoint.warnings.clone(),
+    }
+}
+
+/// Captures a pod and stores what came of it.
+pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
+    let sources = Sources {
+        root: &settings.root,
+        kubelet_dir: &settings.kubelet_dir,
+        run_dir: &settings.run_dir,
+        node_name: &settings.node_name,
+        runtime: &surroundings.runtime,
+        settings: &surroundings.kubelet,
+    };
+    let failed = |reason: &'static str, message: String| Captured::Failed { reason, message };
+    let checkpoint = match timeout(CAPTURE_LIMIT, capture::capture(pod, &sources)).await {
+        Ok(Ok(checkpoint)) => checkpoint,
+        Ok(Err(capture::Error::Refused(reasons))) => return Captured::Refused(reasons),
+        Ok(Err(error)) => return failed("CaptureFailed", chain(&error)),
+        Err(_) => return failed("CaptureFailed", format!("not done within {CAPTURE_LIMIT:?}")),
+    };
+    let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
+    match put {
+        Ok(Ok(stored)) => Captured::Stored(stored),
+        Ok(Err(error)) => failed(if error.is_full() { "StoreFull" } else { "StoreFailed" }, chain(&error)),
+        Err(error) => failed("StoreFailed", error.to_string()),
+    }
+}
+
+fn put(store: &Store, checkpoint: &NodeCheckpoint) -> Result<Stored, store::Error> {
+    match store.put(checkpoint)? {
+        Put::Written(generation, size) => Ok(describe(checkpoint, generation, size)),
+        // what the store has, not what would have been written: the digest covers the time of capture
+        Put::Unchanged(number) => {
+            let (newest, _) = store.newest(&checkpoint.key())?;
+            Ok(newest.as_ref().map_or_else(|| describe(checkpoint, number, 0), stored))
+        }
+    }
+}
