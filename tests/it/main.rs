@@ -6,4 +6,5 @@ mod stub;
 
 mod agent;
 mod cli;
+mod life;
 mod node;
