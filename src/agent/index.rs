@@ -401,7 +401,8 @@ impl Index {
 
     /// The API server was asked for a pod.
     pub fn answered(&mut self, key: &str, uid: &str, answer: Answer, now: Duration) {
-        let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid) else { return };
+        let asked = |kept: &&mut Kept| kept.stored.uid == uid && kept.busy == Busy::Asking;
+        let Some(kept) = self.kept.get_mut(key).filter(asked) else { return };
         kept.busy = Busy::No;
         match answer {
             // what the watch said meanwhile is newer than the question
@@ -513,3 +514,7 @@ impl Pod {
         self.observed.ready && !self.observed.ending && (self.dirty || self.done != Some(self.observed.fingerprint))
     }
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

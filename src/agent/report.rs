@@ -476,3 +476,7 @@ fn label(node: &str) -> String {
     let tail: String = digest.chars().skip("sha256:".len()).take(12).collect();
     format!("{head}-{tail}")
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -218,3 +218,7 @@ fn is_pinned(spec: &PodSpec) -> bool {
             })
     })
 }
+
+#[cfg(test)]
+#[path = "eligibility_tests.rs"]
+mod tests;

@@ -243,3 +243,7 @@ fn stays_inside(depth: usize, target: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+#[path = "volumes_tests.rs"]
+mod tests;

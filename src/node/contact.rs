@@ -66,7 +66,9 @@ pub struct Contact {
     /// Since when, on the boot-time clock. Answering: when the first answer came. Unproven: when the first probe of the
     /// row began. Failing and silent: when the first probe of the row began after which none was unproven.
     pub since: Duration,
-    /// Failed probes since then.
+    /// Since when the outcomes are of this very class, without another between them.
+    pub alike: Duration,
+    /// Failed probes since [`Contact::since`].
     pub failures: u32,
     /// Silent because nothing came in time (a black hole), not because something said no.
     pub by_time_out: bool,
@@ -119,7 +121,7 @@ impl Tracker {
         if class == Class::Answering {
             let since = self.current.filter(|now| now.class == class).map_or(ended, |now| now.since);
             *self = Self {
-                current: Some(Contact { class, since, failures: 0, by_time_out }),
+                current: Some(Contact { class, since, alike: since, failures: 0, by_time_out }),
                 answered: Some(ended),
                 heard: Some(ended),
                 row: None,
@@ -144,7 +146,9 @@ impl Tracker {
         if class != Class::Silent {
             self.heard = Some(ended);
         }
-        self.current = Some(Contact { class, since: counted.since, failures: counted.count, by_time_out });
+        let alike = self.current.filter(|now| now.class == class).map_or(began, |now| now.alike);
+        let Failed { since, count: failures } = counted;
+        self.current = Some(Contact { class, since, alike, failures, by_time_out });
     }
 
     /// Contact as known now; `None` before the first probe ended.

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use hyper_util::client::legacy::connect::dns::Name;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 
 use crate::node::host::HostRoot;
 
@@ -43,7 +44,7 @@ pub struct Resolver {
 /// The resolver made of the `resolv.conf` with this text.
 struct Servers {
     text: Vec<u8>,
-    resolver: TokioResolver,
+    resolver: hickory_resolver::Resolver<Sockets>,
 }
 
 impl Resolver {
@@ -72,7 +73,7 @@ impl Resolver {
 
     /// The text decides whether it is still the same file, not its time: two small reads for a look-up, which is rare,
     /// and no change within one tick of the clock is missed.
-    fn resolver(&self) -> Result<TokioResolver, Error> {
+    fn resolver(&self) -> Result<hickory_resolver::Resolver<Sockets>, Error> {
         let wrong = |source| Error::Configuration("/etc/resolv.conf", source);
         let text = self.read("/etc/resolv.conf").map_err(wrong)?;
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +81,7 @@ impl Resolver {
             return Ok(servers.resolver.clone());
         }
         let (config, options) = configure(&text, self.limit);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        let resolver = hickory_resolver::Resolver::builder_with_config(config, Sockets::default())
             .with_options(options)
             .build()
             .map_err(|error| wrong(io::Error::other(error)))?;
@@ -94,6 +95,75 @@ impl Resolver {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             result => result,
         }
+    }
+}
+
+/// hickory's sockets, but for [`Udp`].
+#[derive(Clone, Default)]
+struct Sockets(TokioRuntimeProvider);
+
+/// A UDP socket that is connected to its name server: only then does the kernel tell that nobody listens there, as it tells
+/// the kubelet, and a name server that is down is not taken for one behind a black hole.
+struct Udp(UdpSocket);
+
+#[tonic::async_trait]
+impl DnsUdpSocket for Udp {
+    type Time = <UdpSocket as DnsUdpSocket>::Time;
+
+    fn poll_recv_from(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        DnsUdpSocket::poll_recv_from(&self.0, context, buffer)
+    }
+
+    /// An error alone does not wake one who waits for data.
+    async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            let ready = self.0.ready(Interest::READABLE | Interest::ERROR).await?;
+            if ready.is_error() {
+                let pending = self.0.try_io(Interest::ERROR, || match self.0.take_error()? {
+                    Some(error) => Ok(error),
+                    None => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+                });
+                if let Ok(error) = pending {
+                    return Err(error);
+                }
+            }
+            match self.0.try_recv_from(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn poll_send_to(&self, context: &mut Context<'_>, buffer: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
+        DnsUdpSocket::poll_send_to(&self.0, context, buffer, target)
+    }
+}
+
+impl RuntimeProvider for Sockets {
+    type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
+    type Timer = <TokioRuntimeProvider as RuntimeProvider>::Timer;
+    type Udp = Udp;
+    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+
+    fn create_handle(&self) -> Self::Handle {
+        self.0.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        local: Option<SocketAddr>,
+        limit: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
+        self.0.connect_tcp(server, local, limit)
+    }
+
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
+        Box::pin(async move {
+            let socket = UdpSocket::bind(local).await?;
+            socket.connect(server).await?;
+            Ok(Udp(socket))
+        })
     }
 }
 

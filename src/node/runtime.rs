@@ -314,7 +314,7 @@ impl From<cri::Container> for Container {
             name,
             attempt,
             state: state(number),
-            // The kubelet hands the runtime the image's id, and beside it what the pod says (since CRI v0.29).
+            // What the runtime was given may be the id already; what the pod says is then beside it.
             image: first_filled([user_specified_image, image]),
             image_id: first_filled([image_id, image_ref]),
         }

@@ -15,6 +15,15 @@ use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run};
 pub const FAILED_PROBES: u32 = 3;
 /// How long an API server that cannot be proven must stay so before anything is activated: a board without a clock.
 pub const UNPROVEN_DELAY: Duration = Duration::from_secs(60);
+/// How long an API server that answers 5xx must do so before anything is activated for it: one that starts says 500 for a
+/// while, and the kubelet may list its pods in that very moment. A twin linked then costs the parent its admission (seen
+/// on a node: `NodePorts`).
+pub const FAILING_DELAY: Duration = Duration::from_secs(10);
+/// The shortest silence after which a released twin is taken back, and the same under 5xx: its containers run on without
+/// the kubelet, so haste gains little, and a parent admitted while its twin is linked again is rejected for good.
+pub const TAKE_BACK: Duration = Duration::from_secs(5);
+/// See [`TAKE_BACK`].
+pub const TAKE_BACK_FAILING: Duration = Duration::from_secs(60);
 /// How long a parent that runs in part is left alone.
 pub const PARTIAL: Duration = Duration::from_secs(10);
 /// How long a group may take before the next one starts all the same.
@@ -283,9 +292,11 @@ fn step(
         }
         Phase::Released { since, stopping } => {
             let back = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
-            let patience = pause(settings.activation_delay, pod.rounds.saturating_add(1));
-            if is_lost(facts.contact, patience.max(settings.activation_delay), now)
-                && now.saturating_sub(*since) >= patience.min(LONGEST_PAUSE)
+            let failing = facts.contact.is_some_and(|contact| contact.class == Class::Failing);
+            let shortest = if failing { TAKE_BACK_FAILING } else { TAKE_BACK };
+            let patience = pause(settings.activation_delay.max(shortest), pod.rounds);
+            if is_lost(facts.contact, patience, now)
+                && now.saturating_sub(*since) >= patience
                 && nobody_runs(facts, seen)
                 && seen.twin_owned.is_no()
                 && seen.parent != Run::Partial
@@ -325,12 +336,13 @@ impl Facts {
 /// Contact is lost for long enough to act on it.
 fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
     let Some(contact) = contact else { return false };
-    let delay = match contact.class {
+    let (since, delay) = match contact.class {
         Class::Answering => return false,
-        Class::Silent | Class::Failing => delay,
-        Class::Unproven => delay.max(UNPROVEN_DELAY),
+        Class::Silent => (contact.since, delay),
+        Class::Failing => (contact.alike, delay.max(FAILING_DELAY)),
+        Class::Unproven => (contact.since, delay.max(UNPROVEN_DELAY)),
     };
-    contact.failures >= FAILED_PROBES && now.saturating_sub(contact.since) >= delay
+    contact.failures >= FAILED_PROBES && now.saturating_sub(since) >= delay
 }
 
 /// The first sign of the API server, as a change from what contact was when the twin was linked.

@@ -12,7 +12,8 @@ fn settings() -> Settings {
 
 fn contact(class: Class, ago: u64) -> Option<Contact> {
     let failures = if class == Class::Answering { 0 } else { 3 };
-    Some(Contact { class, since: NOW.saturating_sub(SECOND * ago as u32), failures, by_time_out: true })
+    let since = NOW.saturating_sub(SECOND * ago as u32);
+    Some(Contact { class, since, alike: since, failures, by_time_out: true })
 }
 
 /// A pod after a reboot: nothing runs, the kubelet knows nothing of it.
@@ -67,10 +68,25 @@ fn key() -> Key {
 
 #[test]
 fn silence_for_the_activation_delay_activates_what_nobody_runs() {
-    for class in [Class::Silent, Class::Failing] {
-        assert_eq!(actions(Phase::Inactive, &facts(contact(class, 3), gone())), [Action::Activate(key())]);
-        assert!(actions(Phase::Inactive, &facts(contact(class, 2), gone())).is_empty(), "too early");
-    }
+    assert_eq!(actions(Phase::Inactive, &facts(contact(Class::Silent, 3), gone())), [Action::Activate(key())]);
+    assert!(actions(Phase::Inactive, &facts(contact(Class::Silent, 2), gone())).is_empty(), "too early");
+}
+
+#[test]
+fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds_of_it() {
+    assert_eq!(actions(Phase::Inactive, &facts(contact(Class::Failing, 10), gone())), [Action::Activate(key())]);
+    let mut seen = facts(contact(Class::Failing, 600), gone());
+    seen.contact.as_mut().unwrap().alike = NOW - SECOND * 9;
+    assert!(actions(Phase::Inactive, &seen).is_empty(), "silent for minutes, and now it starts");
+}
+
+#[test]
+fn a_released_twin_is_not_taken_back_while_the_api_server_starts() {
+    let starting = facts(contact(Class::Failing, 59), serving(Handover::Overlap, false));
+    let none = Settings { activation_delay: Duration::ZERO, unstick: true };
+    assert!(decide(&state(released(900)), &starting, &none).1.is_empty());
+    let silent = facts(contact(Class::Silent, 4), serving(Handover::Overlap, false));
+    assert!(decide(&state(released(900)), &silent, &none).1.is_empty());
 }
 
 #[test]
@@ -316,7 +332,7 @@ fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
         now = after;
         now.pods.get_mut("shop_till").unwrap().phase = released(1000);
     }
-    assert_eq!(waits, [6, 12, 24, 48, 96, 192, 300, 300, 300]);
+    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
 }
 
 #[test]

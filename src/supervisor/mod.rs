@@ -83,16 +83,15 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
     tokio::task::LocalSet::new().run_until(supervisor.run(stop)).await
 }
 
+/// How long a supervisor may take to end when its successor starts.
+const SUCCESSION: Duration = Duration::from_secs(10);
+
 /// An old supervisor may still be ending while its successor starts: one at a time, and never none for long.
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
-    let mut said = false;
+    let begun = tokio::time::Instant::now();
     loop {
         match store::lock(path) {
-            Err(store::Error::Locked(path)) => {
-                if !said {
-                    tracing::info!(lock = %path.display(), "another supervisor runs: waiting for its end");
-                    said = true;
-                }
+            Err(store::Error::Locked(_)) if begun.elapsed() < SUCCESSION => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             lock => return Ok(lock?),

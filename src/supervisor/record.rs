@@ -171,7 +171,7 @@ mod tests {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let run = RunDir::new(directory.path(), "/run/pod-checkpointer");
         let at = Duration::from_secs;
-        let silent = Contact { class: Class::Silent, since: at(10), failures: 3, by_time_out: false };
+        let silent = Contact { class: Class::Silent, since: at(10), alike: at(10), failures: 3, by_time_out: false };
         let mut recorder = Recorder::open(&run);
         recorder.activated("shop_till", "uid", Some(silent), at(13));
         let mut state = State::default();
@@ -185,7 +185,8 @@ mod tests {
 
         let mut recorder = Recorder::open(&run);
         recorder.released("shop_till", at(20));
-        let answering = Contact { class: Class::Answering, since: at(20), failures: 0, by_time_out: false };
+        let answering =
+            Contact { class: Class::Answering, since: at(20), alike: at(20), failures: 0, by_time_out: false };
         facts.now = at(25);
         facts.contact = Some(answering);
         facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..twin })]);

@@ -1,1 +1,389 @@
-//! The commands.
+//! The program's commands on a node that is a directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use pod_checkpointer::checkpoint::run::RunDir;
+use pod_checkpointer::checkpoint::store::{Store, lock};
+use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume, format};
+use pod_checkpointer::names::Warning;
+use pod_checkpointer::report::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
+use serde_json::{Value, json};
+
+const SECRET: &[u8] = b"correct horse";
+
+struct Node(tempfile::TempDir);
+
+impl Node {
+    fn new() -> Self {
+        let node = Self(tempfile::tempdir_in("/dev/shm").unwrap());
+        fs::create_dir_all(node.path("etc/kubernetes/manifests")).unwrap();
+        fs::write(node.path("etc/kubernetes/manifests/somebodys.yaml"), "kind: Pod\n").unwrap();
+        node
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn store(&self) -> Store {
+        let store = Store::new(self.path("var/lib/pod-checkpointer"));
+        store.create().unwrap();
+        store
+    }
+
+    fn run_dir(&self) -> RunDir {
+        let run = RunDir::new(self.path("run/pod-checkpointer"), "/run/pod-checkpointer");
+        run.open("boot-1").unwrap();
+        run
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.path("etc/kubernetes/manifests").join(name)
+    }
+
+    /// A supervisor's manifest, as an agent leaves it.
+    fn install(&self) -> PathBuf {
+        let path = self.manifest("pod-checkpointer-supervisor.yaml");
+        fs::write(&path, json!({"metadata": {"name": "pod-checkpointer-supervisor"}}).to_string()).unwrap();
+        path
+    }
+
+    /// What a supervisor leaves when it has activated a pod.
+    fn link(&self, key: &str) -> PathBuf {
+        let run = self.run_dir();
+        fs::write(run.active(key), "{}").unwrap();
+        let link = self.manifest(&format!("pod-checkpointer_{key}.yaml"));
+        symlink(run.link_target(key), &link).unwrap();
+        link
+    }
+
+    fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"));
+        command.args(arguments).arg("--host-root").arg(self.0.path());
+        command.args(["--manifest-dir", "/etc/kubernetes/manifests"]);
+        command.env_clear().output().unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[arguments, &["--output", "json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Every file and link on the node, for what must be as it was.
+    fn files(&self) -> Vec<PathBuf> {
+        fn walk(directory: PathBuf, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(directory).unwrap().flatten() {
+                found.push(entry.path());
+                if entry.file_type().unwrap().is_dir() {
+                    walk(entry.path(), found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.0.path().to_owned(), &mut found);
+        found.retain(|path| !path.ends_with("var") && !path.ends_with("var/lib") && !path.ends_with("run"));
+        found.sort();
+        found
+    }
+}
+
+fn checkpoint(name: &str) -> NodeCheckpoint {
+    let entry = |path: &str, data: Option<&[u8]>| Entry {
+        path: path.into(),
+        mode: "0700".into(),
+        uid: 0,
+        gid: 0,
+        data: data.map(format::encode),
+        link: None,
+    };
+    NodeCheckpoint {
+        api_version: format::API_VERSION.into(),
+        kind: format::KIND.into(),
+        digest: String::new(),
+        written_by: "pod-checkpointer test".into(),
+        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 },
+        parent: Parent {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: "u1".into(),
+            resource_version: "1".into(),
+            owner: None,
+        },
+        policy: Policy {
+            start_group: 50,
+            max_age_seconds: None,
+            handover: None,
+            host_network: false,
+            host_port: false,
+            stateful: false,
+            grace_seconds: 30,
+        },
+        images: BTreeMap::new(),
+        warnings: vec![Warning::MayBeRescheduled],
+        manifest: json!({"kind": "Pod", "spec": {"containers": [{"name": "app", "env": [{"name": "KEY", "value": "tr0ub4dor"}]}]}}),
+        volumes: BTreeMap::from([(
+            "keys".to_owned(),
+            Volume { entries: vec![entry("", None), entry("key", Some(SECRET))] },
+        )]),
+    }
+    .with_digest()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn every_command_works_where_nothing_is_installed() {
+    let node = Node::new();
+    let before = node.files();
+    let status = node.command(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status));
+    assert!(text(&status).contains("Nothing is captured on this node"), "{}", text(&status));
+    assert!(text(&status).contains("not installed in /etc/kubernetes/manifests"), "{}", text(&status));
+    assert_eq!(node.command(&["verify"]).status.code(), Some(0));
+    assert_eq!(node.command(&["uninstall"]).status.code(), Some(0));
+    let show = node.command(&["show", "shop/till"]);
+    assert_eq!(show.status.code(), Some(1));
+    assert!(text(&show).contains("no checkpoint of pod shop/till"), "{}", text(&show));
+    assert_eq!(node.files(), before, "looking changes nothing");
+}
+
+#[test]
+fn status_shows_what_is_captured_what_is_active_and_why_not() {
+    let node = Node::new();
+    for name in ["till", "radio"] {
+        node.store().put(&checkpoint(name)).unwrap();
+    }
+    let run = node.run_dir();
+    let pod = PodReport {
+        namespace: "shop".into(),
+        name: "till".into(),
+        parent_uid: "u1".into(),
+        phase: Phase::Blocked,
+        reason: Some("ImageAbsent".into()),
+        ..PodReport::default()
+    };
+    let problems = vec!["the disk is slow".to_owned()];
+    run.write(STATUS, &Status { pods: vec![pod], problems, ..Status::default() }).unwrap();
+    let refused = BTreeMap::from([("shop_ledger".to_owned(), vec!["PersistentVolume: volume books".to_owned()])]);
+    let problems = vec!["the shelf is full".to_owned()];
+    run.write(AGENT, &AgentWord { heartbeat: 1, refused, problems, ..AgentWord::default() }).unwrap();
+    node.install();
+    let _agent = node.store().lock("agent.lock").unwrap();
+
+    let shown = node.json(&["status"]);
+    let pods: Vec<(&str, &str, &str)> = shown["pods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| {
+            (pod["name"].as_str().unwrap(), pod["recoverable"].as_str().unwrap(), pod["phase"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(pods, [("ledger", "No", "Inactive"), ("radio", "Yes", "Inactive"), ("till", "Yes", "Blocked")]);
+    assert_eq!(shown["pods"][2]["reasons"], json!(["ImageAbsent"]));
+    assert_eq!(shown["problems"], json!(["the disk is slow", "the shelf is full"]));
+    assert_eq!((&shown["supervisor"]["installed"], &shown["supervisor"]["running"]), (&json!(true), &json!(false)));
+    assert_eq!(shown["agent"]["running"], true);
+
+    let table = text(&node.command(&["status"]));
+    let line = |name: &str| table.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(line("ledger").contains("PersistentVolume: volume books"), "{table}");
+    assert!(line("radio").contains("MayBeRescheduled"), "{table}");
+    assert!(table.contains("Problem:     the disk is slow"), "{table}");
+    let yaml: Value = serde_yaml::from_slice(&node.command(&["status", "-o", "yaml"]).stdout).unwrap();
+    assert_eq!(yaml["pods"], shown["pods"]);
+}
+
+#[test]
+fn show_gives_no_secret_away_unless_it_is_told_to() {
+    let node = Node::new();
+    node.store().put(&checkpoint("till")).unwrap();
+    let shown = text(&node.command(&["show", "shop/till"]));
+    assert!(!shown.contains("tr0ub4dor") && !shown.contains(&format::encode(SECRET)), "{shown}");
+    assert!(shown.contains("<13 bytes>") && shown.contains("<9 bytes>"), "{shown}");
+    let revealed = node.command(&["show", "shop/till", "--reveal"]);
+    let is_root = rustix::process::geteuid().is_root();
+    assert_eq!(revealed.status.success(), is_root);
+    assert_eq!(text(&revealed).contains("tr0ub4dor"), is_root);
+    assert_eq!(node.command(&["show", "till"]).status.code(), Some(1));
+}
+
+#[test]
+fn verify_says_no_to_each_thing_that_is_wrong_and_names_it() {
+    type Damage = fn(&Node) -> PathBuf;
+    let damages: [(&str, Damage); 9] = [
+        ("Damaged", |node| {
+            let path = node.path("var/lib/pod-checkpointer/checkpoints/shop_till/0000000001.yaml");
+            let text = fs::read_to_string(&path).unwrap().replace("boot-1", "boot-2");
+            fs::write(&path, text).unwrap();
+            path
+        }),
+        ("Foreign", |node| {
+            let path = node.path("var/lib/pod-checkpointer/checkpoints/shop_till/0000000001.yaml");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            path
+        }),
+        ("Foreign", |node| {
+            let path = node.path("var/lib/pod-checkpointer/checkpoints/README");
+            fs::write(&path, "x").unwrap();
+            path
+        }),
+        ("Leftover", |node| {
+            let path = node.path("var/lib/pod-checkpointer/checkpoints/shop_till/.pod-checkpointer-tmp-x");
+            fs::write(&path, "x").unwrap();
+            path
+        }),
+        ("Damaged", |node| {
+            let path = node.path("var/lib/pod-checkpointer/node.yaml");
+            fs::write(&path, "nodeName: [").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            path
+        }),
+        ("Permissions", |node| {
+            let path = node.path("var/lib/pod-checkpointer/checkpoints");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        }),
+        ("Link", |node| {
+            let path = node.manifest("pod-checkpointer_shop_till.yaml");
+            symlink("/run/pod-checkpointer/active/shop_till.yaml", &path).unwrap();
+            path
+        }),
+        ("Foreign", |node| {
+            let path = node.manifest("pod-checkpointer_shop_till.yaml");
+            symlink("/etc/passwd", &path).unwrap();
+            path
+        }),
+        ("Foreign", |node| {
+            let path = node.manifest("pod-checkpointer-supervisor.yaml");
+            fs::write(&path, "somebody's").unwrap();
+            path
+        }),
+    ];
+    for (kind, damage) in damages {
+        let node = Node::new();
+        node.store().put(&checkpoint("till")).unwrap();
+        let good = node.command(&["verify"]);
+        assert_eq!(good.status.code(), Some(0), "{}", text(&good));
+        assert!(text(&good).contains("1 good, 0 wrong"), "{}", text(&good));
+        let path = damage(&node);
+        let found = node.json(&["verify"]);
+        let bad = found["bad"].as_array().unwrap();
+        assert_eq!(bad.len(), 1, "{kind}: {found}");
+        assert_eq!((&bad[0]["kind"], &bad[0]["file"]), (&json!(kind), &json!(path)), "{found}");
+        let no = node.command(&["verify"]);
+        assert_eq!(no.status.code(), Some(3), "{}", text(&no));
+        assert!(text(&no).contains(path.to_str().unwrap()), "{}", text(&no));
+    }
+}
+
+#[test]
+fn uninstall_leaves_the_node_as_it_was_and_can_be_run_again() {
+    let node = Node::new();
+    let before = node.files();
+    node.store().put(&checkpoint("till")).unwrap();
+    node.run_dir().write(AGENT, &AgentWord::default()).unwrap();
+    node.install();
+    let dangling = node.manifest("pod-checkpointer_shop_till.yaml");
+    symlink("/run/pod-checkpointer/active/shop_till.yaml", &dangling).unwrap();
+    fs::write(node.manifest(".pod-checkpointer-tmp-x"), "x").unwrap();
+    for _ in 0..2 {
+        let output = node.command(&["uninstall"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_eq!(node.files(), before);
+    }
+}
+
+#[test]
+fn uninstall_refuses_beside_an_agent_or_a_twin_in_service() {
+    let node = Node::new();
+    node.store().put(&checkpoint("till")).unwrap();
+    let manifest = node.install();
+    let agent = node.store().lock("agent.lock").unwrap();
+    let output = node.command(&["uninstall"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("delete the DaemonSet first"), "{}", text(&output));
+    drop(agent);
+    let link = node.link("shop_till");
+    let output = node.command(&["uninstall"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("shop/till"), "{}", text(&output));
+    assert!(manifest.exists() && link.is_symlink(), "nothing was changed");
+    let output = node.command(&["uninstall", "--force"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(!manifest.exists() && !link.is_symlink());
+}
+
+#[test]
+fn uninstall_waits_for_the_supervisor_to_end() {
+    let node = Node::new();
+    node.install();
+    let held = lock(&{
+        node.run_dir();
+        node.path("run/pod-checkpointer/supervisor.lock")
+    })
+    .unwrap();
+    let manifest = node.manifest("pod-checkpointer-supervisor.yaml");
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| node.command(&["uninstall"]));
+        while manifest.exists() {
+            std::thread::yield_now();
+        }
+        assert!(node.path("run/pod-checkpointer").exists(), "a supervisor that runs keeps its directory");
+        drop(held);
+        let output = command.join().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    });
+    assert!(!node.path("run/pod-checkpointer").exists());
+}
+
+#[test]
+fn uninstall_touches_nothing_that_is_not_ours() {
+    let node = Node::new();
+    node.store().put(&checkpoint("till")).unwrap();
+    fs::write(node.path("var/lib/pod-checkpointer/notes"), "mine").unwrap();
+    let foreign = node.manifest("pod-checkpointer_shop_till.yaml");
+    fs::write(&foreign, "kind: Pod").unwrap();
+    let output = node.command(&["uninstall"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(foreign.exists() && node.path("var/lib/pod-checkpointer/notes").exists());
+    assert!(!node.path("var/lib/pod-checkpointer/checkpoints").exists());
+    assert_eq!(text(&output).matches("it is not ours").count(), 2, "{}", text(&output));
+}
+
+#[test]
+fn crd_prints_what_it_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = || Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"));
+    let printed = program().arg("crd").output().unwrap();
+    let written = program().args(["crd", "--directory"]).arg(directory.path()).status().unwrap();
+    assert!(written.success());
+    let file = fs::read(directory.path().join("podcheckpoints.podcheckpointer.io.yaml")).unwrap();
+    assert_eq!(printed.stdout, file);
+    let crd: Value = serde_yaml::from_slice(&file).unwrap();
+    assert_eq!(crd["spec"]["names"]["shortNames"], json!(["pckpt"]));
+    assert_eq!(crd["spec"]["versions"][0]["subresources"], json!({"status": {}}));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_a_failure_with_1() {
+    let program = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_pod-checkpointer")).args(arguments).env_clear().output().unwrap()
+    };
+    for arguments in [&["status", "--output", "xml"][..], &["agent", "--retention", "long"], &["show"], &[]] {
+        assert_eq!(program(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let output = program(&["agent", "--kubeconfig", "/nowhere/kubeconfig", "--node-name", "node-1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("/nowhere/kubeconfig"), "{}", text(&output));
+    let output = program(&["agent", "--node-name", "node-1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("how to reach the API server"), "{}", text(&output));
+    assert_eq!(text(&output).lines().count(), 1, "said once: {}", text(&output));
+}

@@ -18,7 +18,7 @@ use pod_checkpointer::node::contact::Prober;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +29,8 @@ use super::authority::{Authority, EXPIRED, NOT_YET_VALID, VALID};
 
 /// The API behind `/livez`: any tower service, such as one with objects in memory.
 pub type Api = BoxCloneSyncService<Request<Incoming>, Response<BoxBody<Bytes, Infallible>>, Infallible>;
+
+const BACKLOG: u32 = 128;
 
 /// How it behaves. A change to what is not an answer or a hang also ends the connections that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +77,17 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// One that knows only `/livez`.
-    pub async fn start() -> Self {
-        Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) }))).await
+    pub fn start() -> Self {
+        Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) })))
     }
 
     /// One with this API.
-    pub async fn serve(api: Api) -> Self {
+    pub fn serve(api: Api) -> Self {
         let state = State { mode: Mode::Status(200), body: 2, closes: false, connections: 0, requests: Vec::new() };
         let state = Arc::new(watch::Sender::new(state));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let socket = reserve("127.0.0.1:0".parse().unwrap());
+        let address = socket.local_addr().unwrap();
+        let listener = socket.listen(BACKLOG).unwrap();
         let authority = Arc::new(Authority::new("cluster"));
         let task = tokio::spawn(run(state.clone(), listener, authority.clone(), api)).abort_handle();
         Self { state, address, authority, task }
@@ -138,11 +141,22 @@ impl Drop for ApiServer {
     }
 }
 
+/// A socket that has the port and does not listen: connections are refused, and nobody else takes the port meanwhile.
+fn reserve(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
 async fn run(state: Arc<watch::Sender<State>>, listener: TcpListener, authority: Arc<Authority>, api: Api) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
+    let mut reserved = None;
+    // A change that was made before this task began is one too.
     let mut changes = state.subscribe();
-    let mut last = state.borrow().mode;
+    changes.mark_changed();
+    let mut last = Mode::Status(200);
     let mut connections = JoinSet::new();
     let names = ["127.0.0.1", "localhost", "api.example"];
     loop {
@@ -170,11 +184,12 @@ async fn run(state: Arc<watch::Sender<State>>, listener: TcpListener, authority:
                     connections.abort_all();
                     while connections.join_next().await.is_some() {}
                 }
-                listener = match (listener.take(), mode) {
-                    (_, Mode::Refuse) => None,
-                    (None, _) => Some(TcpListener::bind(address).await.unwrap()),
-                    (listener, _) => listener,
-                };
+                if mode == Mode::Refuse {
+                    reserved = Some(reserve(address));
+                    listener = None;
+                } else if let Some(socket) = reserved.take() {
+                    listener = Some(socket.listen(BACKLOG).unwrap());
+                }
             }
         }
     }

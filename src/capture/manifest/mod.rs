@@ -146,3 +146,6 @@ macro_rules! keep {
     }};
 }
 use keep;
+
+#[cfg(test)]
+mod tests;

@@ -226,7 +226,9 @@ fn pod_security(context: &PodSecurityContext) -> PodSecurityContext {
         run_as_group: *run_as_group,
         run_as_non_root: *run_as_non_root,
         run_as_user: *run_as_user,
-        se_linux_change_policy: se_linux_change_policy.clone(),
+        // The other value only counts for volumes that a twin cannot have, and a kubelet without the gate SELinuxMount
+        // refuses it.
+        se_linux_change_policy: se_linux_change_policy.clone().filter(|policy| policy == "Recursive"),
         se_linux_options: se_linux_options.as_ref().map(se_linux),
         seccomp_profile: seccomp_profile.as_ref().map(seccomp),
         supplemental_groups: supplemental_groups.clone(),

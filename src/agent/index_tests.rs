@@ -1,0 +1,393 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::names::Refusal;
+
+const RETENTION: Duration = Duration::from_secs(60);
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn pod(key: &str, uid: &str) -> Observed {
+    Observed {
+        key: key.into(),
+        uid: uid.into(),
+        marked: true,
+        ready: true,
+        ending: false,
+        containers: vec![format!("container-of-{uid}")],
+        fingerprint: 1,
+        object: Arc::from([]),
+    }
+}
+
+fn stored(key: &str, uid: &str, owner: Option<&str>) -> Stored {
+    Stored { key: key.into(), uid: uid.into(), owner: owner.map(str::to_owned), generation: 1, ..Stored::default() }
+}
+
+/// After a complete list of nothing, with this in the store.
+fn listed(kept: Vec<Stored>) -> Index {
+    let mut index = Index::new(RETENTION, kept);
+    index.begin_list();
+    index.end_list(at(0));
+    index
+}
+
+fn names(actions: &[Action]) -> Vec<String> {
+    let name = |action: &Action| match action {
+        Action::Capture { key, .. } => format!("capture {key}"),
+        Action::Ask { key, uid } => format!("ask {key} {uid}"),
+        Action::Remove { key, uid } => format!("remove {key} {uid}"),
+    };
+    actions.iter().map(name).collect()
+}
+
+fn decide(index: &mut Index, seconds: u64) -> Vec<String> {
+    names(&index.decide(at(seconds)))
+}
+
+#[test]
+fn a_pod_is_captured_once_until_it_changes() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    assert_eq!(decide(&mut index, 1), ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 1), [""; 0], "it is being captured");
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    index.see(pod("shop_till", "u1"), at(3));
+    assert_eq!(decide(&mut index, 3), [""; 0], "nothing changed");
+    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(4));
+    assert_eq!(decide(&mut index, 4), ["capture shop_till"]);
+}
+
+#[test]
+fn what_changes_during_a_capture_is_captured_after_it() {
+    for swap in [true, false] {
+        let mut index = listed(Vec::new());
+        index.see(pod("shop_till", "u1"), at(1));
+        index.decide(at(1));
+        if swap {
+            index.swapped("shop_till");
+        } else {
+            index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(1));
+        }
+        assert_eq!(decide(&mut index, 1), [""; 0]);
+        index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
+        assert_eq!(decide(&mut index, 2), ["capture shop_till"], "swap: {swap}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_ready_or_being_deleted_is_not_captured_whatever_changes() {
+    for observed in [
+        Observed { ready: false, ..pod("shop_till", "u1") },
+        Observed { ending: true, ..pod("shop_till", "u1") },
+        Observed { marked: false, ..pod("shop_till", "u1") },
+    ] {
+        let mut index = listed(Vec::new());
+        index.see(observed, at(1));
+        index.swapped("shop_till");
+        index.swapped_all();
+        assert_eq!(decide(&mut index, 1), [""; 0]);
+        assert!(index.wake(at(1)).is_none());
+    }
+}
+
+#[test]
+fn a_passing_fault_is_tried_again_later_and_a_refusal_only_after_a_change() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    index.decide(at(1));
+    let fault = || Captured::Failed { reason: "CaptureFailed", message: "the runtime is away".into() };
+    index.captured("shop_till", fault(), at(1));
+    assert_eq!(decide(&mut index, 1), [""; 0]);
+    let due = index.wake(at(1)).unwrap();
+    assert!(due > at(1) && due < at(3));
+    assert_eq!(names(&index.decide(due)), ["capture shop_till"]);
+    let reasons = vec![Reason { refusal: Refusal::CsiVolume, detail: "volume data".into() }];
+    index.captured("shop_till", Captured::Refused(reasons), at(3));
+    assert_eq!(decide(&mut index, 3600), [""; 0]);
+    assert_eq!(index.wake(at(3)), None);
+    assert_eq!(index.word(true).refused["shop_till"], ["CsiVolume: volume data"]);
+    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(3601));
+    assert_eq!(decide(&mut index, 3601), ["capture shop_till"]);
+}
+
+#[test]
+fn a_change_ends_the_wait_after_a_fault() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    for _ in 0..10 {
+        index.decide(index.wake(at(1)).unwrap_or(at(1)));
+        let fault = Captured::Failed { reason: "CaptureFailed", message: String::new() };
+        index.captured("shop_till", fault, at(100));
+    }
+    assert_eq!(decide(&mut index, 100), [""; 0]);
+    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(100));
+    assert_eq!(decide(&mut index, 100), ["capture shop_till"]);
+}
+
+#[test]
+fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
+    let mut index = listed(Vec::new());
+    for number in 0..10 {
+        index.see(pod(&format!("shop_{number}"), &format!("u{number}")), at(1));
+    }
+    assert_eq!(decide(&mut index, 1).len(), CONCURRENT);
+    assert_eq!(decide(&mut index, 1).len(), 0);
+    assert_eq!(index.wake(at(1)), None, "no timer spins while they run");
+    index.captured("shop_0", Captured::Stored(stored("shop_0", "u0", None)), at(1));
+    assert_eq!(decide(&mut index, 1), ["capture shop_4"]);
+}
+
+#[test]
+fn nothing_is_asked_or_removed_before_a_list_is_complete() {
+    let mut index = Index::new(RETENTION, vec![stored("shop_till", "u1", None)]);
+    index.begin_list();
+    assert_eq!(decide(&mut index, 3600), [""; 0]);
+    assert_eq!(index.views().count(), 0);
+    index.end_list(at(3600));
+    assert_eq!(decide(&mut index, 3600), ["ask shop_till u1"]);
+}
+
+#[test]
+fn a_pod_that_a_list_or_the_watch_no_longer_has_is_asked_for_until_there_is_an_answer() {
+    let mut index = listed(vec![stored("shop_till", "u1", None)]);
+    assert_eq!(decide(&mut index, 1), ["ask shop_till u1"]);
+    assert_eq!(decide(&mut index, 1), [""; 0]);
+    index.answered("shop_till", "u1", Answer::Unknown, at(2));
+    assert_eq!(decide(&mut index, 2), [""; 0], "after a pause");
+    assert_eq!(decide(&mut index, 100), ["ask shop_till u1"]);
+    index.answered("shop_till", "u1", Answer::There, at(101));
+    assert_eq!(decide(&mut index, 300), ["ask shop_till u1"]);
+    assert!(index.word(true).gone.is_empty());
+}
+
+#[test]
+fn a_pod_that_is_gone_keeps_its_checkpoint_for_the_retention() {
+    let mut index = listed(vec![stored("shop_till", "u1", Some("owner"))]);
+    index.decide(at(1));
+    index.answered("shop_till", "u1", Answer::Gone, at(2));
+    assert_eq!(index.wake(at(2)), Some(at(62)));
+    assert_eq!(decide(&mut index, 61), [""; 0]);
+    assert_eq!(index.word(true).gone["shop_till"], "u1");
+    assert_eq!(decide(&mut index, 62), ["remove shop_till u1"]);
+    index.removed("shop_till", "u1", false, at(62));
+    assert_eq!(decide(&mut index, 62), [""; 0], "after a pause");
+    assert_eq!(decide(&mut index, 200), ["remove shop_till u1"]);
+    index.removed("shop_till", "u1", true, at(200));
+    assert!(index.stored("shop_till").is_none());
+    assert!(index.word(true).gone.contains_key("shop_till"), "the supervisor is told for a while");
+    index.decide(at(2 + 3601));
+    assert!(index.word(true).gone.is_empty());
+}
+
+#[test]
+fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_else_does() {
+    let lost = || stored("shop_till-a", "u1", Some("owner"));
+    for (other, ends) in [
+        (stored("shop_till-b", "u2", Some("owner")), true),
+        (stored("shop_till-b", "u2", Some("another")), false),
+        (stored("shop_till-b", "u2", None), false),
+    ] {
+        let mut index = Index::new(RETENTION, vec![lost()]);
+        index.begin_list();
+        index.see(pod("shop_till-b", "u2"), at(0));
+        index.end_list(at(0));
+        index.decide(at(0));
+        index.answered("shop_till-a", "u1", Answer::Gone, at(1));
+        assert_eq!(decide(&mut index, 1), [""; 0]);
+        index.captured("shop_till-b", Captured::Stored(other.clone()), at(2));
+        assert_eq!(decide(&mut index, 2) == ["remove shop_till-a u1"], ends, "{other:?}");
+    }
+    // one that is gone itself is no successor, and two without a controller are not each other's
+    let mut index = listed(vec![lost(), stored("shop_till-b", "u2", Some("owner"))]);
+    index.decide(at(0));
+    index.answered("shop_till-a", "u1", Answer::Gone, at(1));
+    index.answered("shop_till-b", "u2", Answer::Gone, at(1));
+    assert_eq!(decide(&mut index, 2), [""; 0]);
+}
+
+#[test]
+fn an_unmarked_pod_needs_the_watchs_word_for_its_very_uid() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    index.decide(at(1));
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(1));
+    index.see(Observed { marked: false, ..pod("shop_till", "u1") }, at(2));
+    assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
+    assert_eq!(index.views().count(), 0);
+
+    let mut index = listed(vec![stored("shop_till", "u1", None)]);
+    index.see(Observed { marked: false, ..pod("shop_till", "u2") }, at(2));
+    assert_eq!(decide(&mut index, 2), ["ask shop_till u1"], "another pod of that name says nothing of this one");
+}
+
+#[test]
+fn a_pod_that_is_unmarked_while_it_is_captured_is_removed_when_the_capture_ends() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    index.decide(at(1));
+    index.see(Observed { marked: false, ..pod("shop_till", "u1") }, at(1));
+    assert_eq!(decide(&mut index, 1), [""; 0]);
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_it_is_captured_is_asked_for_when_the_capture_ends() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_till", "u1"), at(1));
+    index.decide(at(1));
+    index.delete("shop_till", "u1", at(1));
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    assert_eq!(decide(&mut index, 2), ["ask shop_till u1"]);
+}
+
+#[test]
+fn a_checkpoint_is_not_captured_and_removed_at_the_same_time() {
+    let mut index = listed(vec![stored("shop_till", "u1", None)]);
+    index.decide(at(0));
+    index.answered("shop_till", "u1", Answer::Gone, at(0));
+    index.see(pod("shop_till", "u2"), at(100));
+    let first = decide(&mut index, 100);
+    assert_eq!(first, ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 200), [""; 0], "the removal waits for the capture");
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u2", None)), at(201));
+    assert_eq!(decide(&mut index, 300), [""; 0], "the new pod has taken the place");
+
+    let mut index = listed(vec![stored("shop_till", "u1", None)]);
+    index.decide(at(0));
+    index.answered("shop_till", "u1", Answer::Gone, at(0));
+    assert_eq!(decide(&mut index, 100), ["remove shop_till u1"]);
+    index.see(pod("shop_till", "u2"), at(100));
+    assert_eq!(decide(&mut index, 100), [""; 0], "the capture waits for the removal");
+    index.removed("shop_till", "u1", true, at(101));
+    assert_eq!(decide(&mut index, 101), ["capture shop_till"]);
+}
+
+#[test]
+fn a_pod_that_comes_back_into_the_watch_is_not_asked_for() {
+    let mut index = listed(vec![stored("shop_till", "u1", None)]);
+    assert_eq!(decide(&mut index, 0), ["ask shop_till u1"]);
+    index.see(Observed { ready: false, ..pod("shop_till", "u1") }, at(1));
+    index.answered("shop_till", "u1", Answer::Gone, at(1));
+    assert_eq!(decide(&mut index, 3600), [""; 0], "the watch is newer than the question");
+}
+
+#[test]
+fn a_second_list_finds_out_what_was_deleted_meanwhile() {
+    let mut index = listed(Vec::new());
+    for (key, uid) in [("shop_a", "u1"), ("shop_b", "u2")] {
+        index.see(pod(key, uid), at(1));
+        index.decide(at(1));
+        index.captured(key, Captured::Stored(stored(key, uid, None)), at(1));
+    }
+    index.begin_list();
+    index.see(pod("shop_b", "u2"), at(2));
+    assert_eq!(decide(&mut index, 2), [""; 0], "not before its end");
+    index.end_list(at(3));
+    assert_eq!(decide(&mut index, 3), ["ask shop_a u1"]);
+    assert_eq!(index.views().map(|view| view.key.to_owned()).collect::<Vec<_>>(), ["shop_b"]);
+}
+
+#[test]
+fn only_a_fresh_word_calls_a_parent_ready() {
+    let mut index = listed(Vec::new());
+    index.see(pod("shop_a", "u1"), at(1));
+    index.see(Observed { ready: false, ..pod("shop_b", "u2") }, at(1));
+    index.see(Observed { ending: true, ..pod("shop_c", "u3") }, at(1));
+    assert_eq!(index.word(true).ready, BTreeMap::from([("shop_a".to_owned(), vec!["container-of-u1".to_owned()])]));
+    assert!(index.word(false).ready.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    BeginList,
+    EndList,
+    See { key: u8, uid: u8, marked: bool, ready: bool, fingerprint: u8 },
+    Delete { key: u8, uid: u8 },
+    Swap { key: u8 },
+    Finish { which: u8, how: u8 },
+    Pass { seconds: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::BeginList),
+        Just(Step::EndList),
+        (0..3u8, 0..3u8, any::<bool>(), any::<bool>(), 0..3u8)
+            .prop_map(|(key, uid, marked, ready, fingerprint)| Step::See { key, uid, marked, ready, fingerprint }),
+        (0..3u8, 0..3u8).prop_map(|(key, uid)| Step::Delete { key, uid }),
+        (0..3u8).prop_map(|key| Step::Swap { key }),
+        (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Finish { which, how }),
+        any::<u8>().prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a checkpoint is removed only if the API server said of this very pod that it is
+    /// gone, or the watch that it is not marked; and of one pod, one thing is done at a time.
+    #[test]
+    fn nothing_is_removed_without_a_word_for_its_uid(steps in proptest::collection::vec(step(), 1..80)) {
+        let (key, uid) = (|key: u8| format!("shop_{key}"), |key: u8, uid: u8| format!("uid-{key}-{uid}"));
+        let mut index = Index::new(RETENTION, vec![stored(&key(0), &uid(0, 0), Some("owner")), stored(&key(1), &uid(1, 0), None)]);
+        let mut proven = std::collections::BTreeSet::new();
+        let mut running: Vec<(Action, String)> = Vec::new();
+        let mut now = Duration::ZERO;
+        for step in steps {
+            match step {
+                Step::BeginList => index.begin_list(),
+                Step::EndList => index.end_list(now),
+                Step::See { key: k, uid: u, marked, ready, fingerprint } => {
+                    let observed = Observed { marked, ready, fingerprint: fingerprint.into(), ..pod(&key(k), &uid(k, u)) };
+                    if !marked {
+                        proven.insert(uid(k, u));
+                    }
+                    index.see(observed, now);
+                }
+                Step::Delete { key: k, uid: u } => index.delete(&key(k), &uid(k, u), now),
+                Step::Swap { key: k } => index.swapped(&key(k)),
+                Step::Pass { seconds } => now += Duration::from_secs(seconds.into()),
+                Step::Finish { which, how } if !running.is_empty() => {
+                    let (action, captured_uid) = running.remove(usize::from(which) % running.len());
+                    match (action, how) {
+                        (Action::Capture { key, .. }, 0 | 1) => {
+                            index.captured(&key, Captured::Stored(stored(&key, &captured_uid, Some("owner"))), now);
+                        }
+                        (Action::Capture { key, .. }, 2) => index.captured(&key, Captured::Refused(Vec::new()), now),
+                        (Action::Capture { key, .. }, _) => {
+                            index.captured(&key, Captured::Failed { reason: "CaptureFailed", message: String::new() }, now);
+                        }
+                        (Action::Ask { key, uid }, 0 | 1) => {
+                            proven.insert(uid.clone());
+                            index.answered(&key, &uid, Answer::Gone, now);
+                        }
+                        (Action::Ask { key, uid }, 2) => index.answered(&key, &uid, Answer::There, now),
+                        (Action::Ask { key, uid }, _) => index.answered(&key, &uid, Answer::Unknown, now),
+                        (Action::Remove { key, uid }, how) => index.removed(&key, &uid, how < 3, now),
+                    }
+                }
+                Step::Finish { .. } => {}
+            }
+            for action in index.decide(now) {
+                let (key, captured_uid) = match &action {
+                    Action::Capture { key, .. } => (key.clone(), index.flights[key].uid.clone()),
+                    Action::Ask { key, .. } => (key.clone(), String::new()),
+                    Action::Remove { key, uid } => {
+                        prop_assert!(proven.contains(uid), "{uid} was removed");
+                        (key.clone(), String::new())
+                    }
+                };
+                let writes = |action: &Action| !matches!(action, Action::Ask { .. });
+                let of_key = |other: &Action| match other {
+                    Action::Capture { key: other, .. } | Action::Ask { key: other, .. } | Action::Remove { key: other, .. } => *other == key,
+                };
+                let clash = writes(&action) && running.iter().any(|(other, _)| writes(other) && of_key(other));
+                prop_assert!(!clash, "two at once: {action:?}");
+                running.push((action, captured_uid));
+            }
+            prop_assert!(index.wake(now).is_none_or(|due| due > now), "a timer in the past spins");
+        }
+    }
+}
