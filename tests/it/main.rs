@@ -9,4 +9,5 @@ mod stub;
 mod agent;
 mod capture;
 mod cli;
+mod life;
 mod node;

@@ -36,6 +36,8 @@ pub struct Spec {
     pub is_init: bool,
     /// How long it takes to end when it is stopped.
     pub ends_after: Duration,
+    /// How long its `preStop` hook holds it when the kubelet ends its pod.
+    pub holds: Duration,
 }
 
 impl Pod {
