@@ -80,7 +80,7 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
     let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?;
     // one thread does all of it; the stops in the background are its tasks too
-    tokio::task::LocalSet::new().run_until(supervisor.run(stop)).await
+    tokio::task::LocalSet::new().run_until(Box::pin(supervisor.run(stop))).await
 }
 
 /// How long a supervisor may take to end when its successor starts.

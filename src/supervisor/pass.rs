@@ -562,6 +562,8 @@ impl Supervisor {
         match self.run_dir.open(&self.boot_id) {
             Ok(()) => {
                 self.memory = true;
+                // what is in force could not be read before
+                self.hands = None;
                 self.problem("run directory", None);
             }
             Err(error) => self.problem("run directory", Some(chain(&error))),
@@ -604,7 +606,7 @@ impl Supervisor {
 
     /// Finds the kubelet's manifest directory, and rebuilds the state from what is on the node.
     fn find_hands(&mut self) {
-        if self.hands.is_some() || !self.memory {
+        if self.hands.is_some() {
             return;
         }
         let given = self.arguments.node.host.manifest_dir.clone();
@@ -624,7 +626,10 @@ impl Supervisor {
         self.problem("manifest directory", None);
         let selinux = Path::new("/sys/fs/selinux/enforce").exists();
         let hands = Hands { store: self.store.clone(), run: self.run_dir.clone(), manifest_dir, selinux };
-        if let Err(error) = self.rebuild(&hands) {
+        // without memory nothing of ours is in force, and what should be is refused with that reason
+        if self.memory
+            && let Err(error) = self.rebuild(&hands)
+        {
             self.problem("manifest directory", Some(format!("cannot read {}: {error}", hands.manifest_dir.display())));
             return;
         }
