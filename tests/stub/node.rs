@@ -33,14 +33,15 @@ pub struct Node {
 
 impl Node {
     /// A node that has just booted and whose API server answers.
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let directory = memory();
         let path = |below: &str| directory.path().join(below);
         let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
         runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
-        let server = ApiServer::start().await;
+        let server = ApiServer::start();
         std::fs::write(path("ca.crt"), server.server().ca).unwrap();
-        let kubelet = Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
+        let kubelet =
+            Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
         Self { directory, server, runtime, kubelet }
     }
 
