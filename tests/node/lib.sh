@@ -75,7 +75,7 @@ no_trace() { # of any activation, on the node or in the runtime
   nothing_active || return 1
   local left; left=$(on_node find /run/pod-checkpointer/active /run/pod-checkpointer/volumes -mindepth 1 2>/dev/null || true)
   [ -z "$left" ] || { echo "left: $left"; return 1; }
-  left=$(observe containers | awk -v n="-$name" '$2 == "CONTAINER_RUNNING" && $3 ~ n "$" && $3 !~ "/(floor|pod-checkpointer-supervisor)-"')
+  left=$(observe containers | awk -v n="-$name" '$2 == "CONTAINER_RUNNING" && $3 ~ n "$" && $3 !~ "/(floor|etcd|pod-checkpointer-supervisor)-"')
   [ -z "$left" ] || { echo "twins still run: $left"; return 1; }
 }
 program_log() { cat "$disk"/var/log/pods/pod-checkpointer_"$1"*/*/*.log; }     # supervisor: pod-checkpointer-supervisor
