@@ -33,7 +33,7 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         }
         Command::Supervisor(arguments) => {
             log(log_format);
-            block_on(async { Ok(Box::pin(supervisor::run(arguments)).await?) }).map(done)
+            block_on(async { Ok(Box::pin(supervisor::run(arguments, stop()?)).await?) }).map(done)
         }
         Command::Status(arguments) => cli::status(&arguments),
         Command::Show(arguments) => cli::show(&arguments),

@@ -13,20 +13,21 @@ fn pod(more: &Value) -> Pod {
         "metadata": {"namespace": "shop", "name": "till", "uid": "11111111-1111-4111-8111-111111111111"},
         "spec": {"restartPolicy": "Always", "containers": [{"name": "app", "image": "till:1"}]},
     });
-    fn merge(into: &mut Value, from: &Value) {
-        match (into, from) {
-            (Value::Object(into), Value::Object(from)) => {
-                for (key, value) in from {
-                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-            (into, from) => *into = from.clone(),
-        }
-    }
     merge(&mut pod, more);
     let (pod, unknown) = schema::read(&pod);
     assert_eq!(unknown, []);
     pod.unwrap()
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
 }
 
 fn refusals(more: &Value) -> Vec<Refusal> {

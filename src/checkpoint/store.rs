@@ -24,8 +24,6 @@ use crate::checkpoint::write;
 const KEPT: usize = 2;
 /// Ending of a generation's file.
 const ENDING: &str = ".yaml";
-/// Ending of a generation that was found damaged.
-const DAMAGED: &str = ".damaged";
 
 /// Why the store could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +60,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The file, where it is ours and its content is not what was written.
+    pub fn damaged(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Damaged(path, source) if !matches!(**source, format::Error::Version { .. }) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Is a full disk the cause?
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Write(error) if error.is_full())
@@ -118,7 +124,7 @@ pub struct Generation {
 pub struct Found {
     /// Good generations, newest first.
     pub good: Vec<Generation>,
-    /// What is not, and why; names that we set aside before are not here.
+    /// What is not, and why.
     pub bad: Vec<Error>,
     /// Names that do not belong here, temporary files among them.
     pub other: Vec<PathBuf>,
@@ -171,7 +177,6 @@ impl Store {
         for name in names(&directory)? {
             match name.strip_suffix(ENDING).and_then(parse_number) {
                 Some(number) => numbers.push((number, directory.join(name))),
-                None if name.ends_with(DAMAGED) => {}
                 None => found.other.push(directory.join(name)),
             }
         }
@@ -199,37 +204,30 @@ impl Store {
         Ok((None, bad))
     }
 
-    /// Adds a generation, unless the newest one says the same; then removes what is no longer needed. Damaged generations
-    /// are set aside under a name that says so, and removed when two good newer ones exist.
+    /// Adds a generation, unless the newest one says the same and all are whole; then removes what is no longer needed:
+    /// good ones beyond the newest two, and damaged ones, which have served their purpose when a good newer one exists.
     pub fn put(&self, checkpoint: &NodeCheckpoint) -> Result<Put, Error> {
         let key = checkpoint.key();
         let directory = self.pod(&key)?;
         write::directory(&directory)?;
         let found = self.find(&key)?;
-        for error in &found.bad {
-            if let Error::Damaged(path, _) | Error::Syntax(path, _) = error {
-                let aside = path.with_extension("damaged");
-                fs::rename(path, &aside).map_err(|source| Error::Read(path.clone(), source))?;
-                tracing::warn!(file = %aside.display(), "set a damaged checkpoint aside");
-            }
-        }
+        let damaged: Vec<&PathBuf> = found.bad.iter().filter_map(Error::damaged).collect();
         if let Some(newest) = found.good.first()
+            && damaged.is_empty()
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
             return Ok(Put::Unchanged(newest.number));
         }
-        let highest = self.numbers(&directory)?.first().copied().max(highest_damaged(&directory)?).unwrap_or(0);
-        let number = highest.saturating_add(1);
+        let number = self.numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
         let path = directory.join(file_name(number));
         let bytes = checkpoint.to_yaml().map_err(|source| Error::Serialize(key.clone(), source))?;
         write::file(&path, &bytes, 0o600)?;
         for old in found.good.iter().skip(KEPT.saturating_sub(1)) {
             write::remove(&old.path)?;
         }
-        if found.good.len() >= KEPT.saturating_sub(1) {
-            for name in names(&directory)?.into_iter().filter(|name| name.ends_with(DAMAGED)) {
-                write::remove(&directory.join(name))?;
-            }
+        for path in damaged {
+            tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
+            write::remove(path)?;
         }
         Ok(Put::Written(number, bytes.len() as u64))
     }
@@ -332,11 +330,6 @@ fn parse_number(text: &str) -> Option<u64> {
     (text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
-fn highest_damaged(directory: &Path) -> Result<Option<u64>, Error> {
-    let names = names(directory)?;
-    Ok(names.iter().filter_map(|name| name.strip_suffix(DAMAGED).and_then(parse_number)).max())
-}
-
 /// Names in a directory; none if it is not there.
 fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let failed = |source| Error::Read(directory.to_owned(), source);
@@ -432,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_generation_is_skipped_set_aside_and_never_hides_the_older_one() {
+    fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_good_newer_one_is_there() {
         let (_directory, store) = store();
         store.put(&value("one")).unwrap();
         store.put(&value("two")).unwrap();
@@ -442,9 +435,10 @@ mod tests {
         let (good, bad) = store.newest("shop_till").unwrap();
         assert_eq!(argument(&good.unwrap()), "one");
         assert!(bad[0].to_string().contains(newest.to_str().unwrap()), "{}", bad[0]);
-        store.put(&value("three")).unwrap();
+        // also when nothing is new: two good ones are kept, whatever happened to them
+        assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
         let found = store.find("shop_till").unwrap();
-        assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["three", "one"]);
+        assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["one", "one"]);
         assert_eq!(found.good[0].number, 3, "the number of a damaged generation is not used again");
         assert!(found.bad.is_empty());
     }

@@ -106,11 +106,6 @@ fn verify_store(node: &Node, found: &mut Found) -> anyhow::Result<()> {
         for path in &generations.other {
             stranger(path, &path.file_name().unwrap_or_default().to_string_lossy(), found);
         }
-        for (path, name) in list(&checkpoints.join(&key), found) {
-            if name.ends_with(".damaged") {
-                found.add("Damaged", &path, "was set aside; it goes when there are two good generations");
-            }
-        }
     }
     Ok(())
 }

@@ -23,8 +23,10 @@ pub mod record;
 mod waiting;
 
 use std::fs::File;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::args::{Invalid, SupervisorArguments};
@@ -55,13 +57,10 @@ pub enum Error {
     /// The CA that `--apiserver-ca` names cannot be read.
     #[error("cannot read {}", .0.display())]
     Ca(PathBuf, #[source] io::Error),
-    /// The signals of the process cannot be caught.
-    #[error("cannot listen for signals")]
-    Signals(#[source] io::Error),
 }
 
-/// Runs until the process is told to end. What is linked stays linked: the next supervisor goes on from the node's state.
-pub async fn run(arguments: SupervisorArguments) -> Result<(), Error> {
+/// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's state.
+pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let node_name = arguments.node.node_name()?;
     let host = &arguments.node.host;
     let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
@@ -72,23 +71,27 @@ pub async fn run(arguments: SupervisorArguments) -> Result<(), Error> {
     let boot_id = clock::boot_id(&root).map_err(Error::Host)?;
 
     write::directory(run.path())?;
-    let _lock = wait_for_lock(&run.path().join("supervisor.lock")).await?;
+    let mut stop = pin!(stop);
+    let lock = run.path().join("supervisor.lock");
+    let _lock = tokio::select! {
+        () = &mut stop => return Ok(()),
+        lock = wait_for_lock(&lock) => lock?,
+    };
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
     let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?;
     // one thread does all of it; the stops in the background are its tasks too
-    tokio::task::LocalSet::new().run_until(supervisor.run()).await
+    tokio::task::LocalSet::new().run_until(Box::pin(supervisor.run(stop))).await
 }
+
+/// How long a supervisor may take to end when its successor starts.
+const SUCCESSION: Duration = Duration::from_secs(10);
 
 /// An old supervisor may still be ending while its successor starts: one at a time, and never none for long.
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
-    let mut said = false;
+    let begun = tokio::time::Instant::now();
     loop {
         match store::lock(path) {
-            Err(store::Error::Locked(path)) => {
-                if !said {
-                    tracing::info!(lock = %path.display(), "another supervisor runs: waiting for its end");
-                    said = true;
-                }
+            Err(store::Error::Locked(_)) if begun.elapsed() < SUCCESSION => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             lock => return Ok(lock?),

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -138,9 +138,7 @@ impl Supervisor {
         Ok(this)
     }
 
-    pub(super) async fn run(mut self) -> Result<(), Error> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    pub(super) async fn run(mut self, mut stop: impl Future<Output = ()> + Unpin) -> Result<(), Error> {
         self.open_run_dir();
         self.recorder = record::Recorder::open(&self.run_dir);
         self.find_servers().await;
@@ -152,8 +150,7 @@ impl Supervisor {
             let look = self.is_anything_active();
             tokio::select! {
                 biased;
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                () = &mut stop => return Ok(()),
                 changed = self.asking.end() => {
                     next_probe = next_probe.min(Instant::now() + self.asking.pause(self.is_alert()));
                     if changed || !self.quiet {
@@ -565,6 +562,8 @@ impl Supervisor {
         match self.run_dir.open(&self.boot_id) {
             Ok(()) => {
                 self.memory = true;
+                // what is in force could not be read before
+                self.hands = None;
                 self.problem("run directory", None);
             }
             Err(error) => self.problem("run directory", Some(chain(&error))),
@@ -607,7 +606,7 @@ impl Supervisor {
 
     /// Finds the kubelet's manifest directory, and rebuilds the state from what is on the node.
     fn find_hands(&mut self) {
-        if self.hands.is_some() || !self.memory {
+        if self.hands.is_some() {
             return;
         }
         let given = self.arguments.node.host.manifest_dir.clone();
@@ -627,7 +626,10 @@ impl Supervisor {
         self.problem("manifest directory", None);
         let selinux = Path::new("/sys/fs/selinux/enforce").exists();
         let hands = Hands { store: self.store.clone(), run: self.run_dir.clone(), manifest_dir, selinux };
-        if let Err(error) = self.rebuild(&hands) {
+        // without memory nothing of ours is in force, and what should be is refused with that reason
+        if self.memory
+            && let Err(error) = self.rebuild(&hands)
+        {
             self.problem("manifest directory", Some(format!("cannot read {}: {error}", hands.manifest_dir.display())));
             return;
         }

@@ -7,5 +7,7 @@
 mod stub;
 
 mod agent;
+mod capture;
 mod cli;
+mod life;
 mod node;

@@ -45,7 +45,7 @@ app_pod() { # NAME: namespace/pod of its newest pod
     awk -v n="$1" '$3 == "<none>" && ($2 == n || index($2, n "-") == 1) {found = $1 "/" $2} END {if (!found) exit 1; print found}'
 }
 twin_of() { echo "$1-$name"; }
-running() { observe containers | grep -q "CONTAINER_RUNNING $1 "; }            # NAMESPACE/POD
+running() { observe containers | grep "CONTAINER_RUNNING $1 " >/dev/null; }   # NAMESPACE/POD; -q would break the pipe
 address() { local a; a=$(observe address "$1"); echo "${a:-$node_ip}"; }
 report() { # NAME NAMESPACE/POD: all that its process sees
   local port=8080; [ "$1" != radio ] || port=8082
@@ -82,6 +82,7 @@ program_log() { cat "$disk"/var/log/pods/pod-checkpointer_"$1"*/*/*.log; }     #
 supervisor_runs() { running "pod-checkpointer/pod-checkpointer-supervisor-$name"; }
 checkpointer() { on_node pod-checkpointer "$@"; }
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
+kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
 
 # settings NAME=VALUE…: flags of the program, as environment of the agent; it passes them on to the supervisor
@@ -128,10 +129,13 @@ healthy() {
   wait_for 30 "every pod to be recoverable" recoverable
   wait_for 150 "no trace of an outage" no_trace
 }
-pods_ready() {
+all_ready() {
   local not_ready
   not_ready=$(kubectl get pods -A --no-headers | awk '{split($3, r, "/"); if ($4 != "Running" || r[1] != r[2]) print}')
   [ -z "$not_ready" ] || { echo "$not_ready"; return 1; }
+}
+pods_ready() { # and those of the stories are there
+  all_ready || return 1
   for n in web proxy radio; do app_pod $n >/dev/null || return 1; done
 }
 recoverable() {

@@ -50,9 +50,9 @@ start() { # NAME COMMAND…: a process of the site
 }
 stop() { if alive "$1"; then kill_wait "$(<"$dir/$1.pid")"; fi; rm -f "$dir/$1.pid"; }
 on_node() { nsenter --target "$(<"$dir/node.pid")" --all -- "$@"; }
-start_on_node() { # NAME COMMAND…
+start_on_node() { # NAME COMMAND…: a child of the node's first process, which reaps it; nsenter would stop with a stopped child
   local what=$1; shift
-  nsenter --target "$(<"$dir/node.pid")" --all -- setsid "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
+  nsenter --target "$(<"$dir/node.pid")" --all -- setsid --fork "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
   disown
 }
 

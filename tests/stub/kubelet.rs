@@ -2,16 +2,18 @@
 //! pods run in the stub runtime and listed at the pod-resources socket.
 //!
 //! Started, it has not seen its API source: a manifest that is removed leaves its pod running and unlisted. Once
-//! [`Kubelet::sync_api`] was called, what it does not own is ended.
+//! [`Kubelet::sync_api`] was called, what it does not own is ended, when its `preStop` hooks have slept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pod_checkpointer::node::proto::runtime as cri;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::runtime::{Pod, Spec};
 use super::{PodResources, Runtime, until};
@@ -33,6 +35,8 @@ pub struct State {
     pub rejects: bool,
     /// Lists new pods but does not start them, as one whose volume manager waits for the API server.
     pub is_stuck: bool,
+    /// Pods that are being ended, by UID, and since when.
+    pub ending: BTreeMap<String, Instant>,
     /// How often the directory was looked at.
     pub passes: u64,
 }
@@ -159,14 +163,39 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
                 .map(|sandbox| sandbox.pod.uid.clone())
                 .filter(|uid| !is_owned(uid))
                 .collect();
+            state.ending.retain(|uid, _| orphans.contains(uid));
             for uid in orphans {
-                running.remove(&uid);
-                is_changed = true;
+                let age = state.ending.entry(uid.clone()).or_insert_with(Instant::now).elapsed();
+                let is_held = running.containers.values().any(|container| {
+                    container.pod_uid == uid
+                        && container.state == cri::ContainerState::ContainerRunning
+                        && age < container.spec.holds
+                });
+                if !is_held {
+                    running.remove(&uid);
+                    is_changed = true;
+                }
             }
         }
         is_changed
     });
     state.passes += 1;
+}
+
+/// Writes a volume's files, each with its mode, as the kubelet does: into a directory that `..data` leads to, and links
+/// beside it (pkg/volume/util/atomic_writer.go).
+pub fn write_volume(directory: &Path, files: &[(&str, u32, &[u8])]) {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let _ = std::fs::remove_dir_all(directory);
+    let data = "..2026_11_21_10_00_00.1234567890";
+    std::fs::create_dir_all(directory.join(data)).unwrap();
+    symlink(data, directory.join("..data")).unwrap();
+    for (name, mode, content) in files {
+        let file = directory.join(data).join(name);
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(*mode)).unwrap();
+        symlink(Path::new("..data").join(name), directory.join(name)).unwrap();
+    }
 }
 
 /// Every manifest that can be read, by UID. A link that dangles is skipped, and of a name only the last file counts.
@@ -192,6 +221,12 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
     let metadata = &manifest["metadata"];
     let name = metadata["name"].as_str()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let volumes: BTreeMap<String, String> = manifest["spec"]["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|volume| (text(&volume["name"]), text(&volume["hostPath"]["path"])))
+        .collect();
     let container = |value: &Value, is_init| Spec {
         name: text(&value["name"]),
         image: text(&value["image"]),
@@ -202,7 +237,14 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
             // Expansion of `$(VAR)` is the kubelet's, and not imitated; its escape is.
             .map(|variable| (text(&variable["name"]), text(&variable["value"]).replace("$$", "$")))
             .collect(),
+        mounts: value["volumeMounts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|mount| Some((text(&mount["mountPath"]), volumes.get(mount["name"].as_str()?)?.clone())))
+            .collect(),
         is_init: is_init && value["restartPolicy"] != "Always",
+        holds: Duration::from_secs(value["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap_or_default()),
         ..Spec::default()
     };
     let list = |field: &str| manifest["spec"][field].as_array().cloned().unwrap_or_default();

@@ -18,6 +18,7 @@ pub mod api;
 pub mod api_server;
 pub mod authority;
 pub mod kubelet;
+pub mod node;
 pub mod pod_resources;
 pub mod runtime;
 
@@ -35,6 +36,8 @@ pub use api_server::{ApiServer, Mode};
 #[allow(unused_imports)]
 pub use kubelet::Kubelet;
 #[allow(unused_imports)]
+pub use node::{Node, Part};
+#[allow(unused_imports)]
 pub use pod_resources::PodResources;
 #[allow(unused_imports)]
 pub use runtime::{Pod, Runtime};
@@ -48,6 +51,16 @@ pub async fn until<T>(state: &watch::Sender<T>, expected: impl FnMut(&T) -> bool
         .await
         .expect("the expected state did not come")
         .expect("the state is gone");
+}
+
+/// Waits for something that no stub tells of, files above all. `what` says what did not come.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "this did not come: {what}");
 }
 
 /// What a stub does with a call instead of answering it.

@@ -27,6 +27,8 @@ pub struct Pod {
 pub struct Spec {
     pub name: String,
     pub image: String,
+    /// What it ran; `None`: what the image's name means now.
+    pub image_id: Option<String>,
     pub env: Vec<(String, String)>,
     /// Container path and host path.
     pub mounts: Vec<(String, String)>,
@@ -34,6 +36,8 @@ pub struct Spec {
     pub is_init: bool,
     /// How long it takes to end when it is stopped.
     pub ends_after: Duration,
+    /// How long its `preStop` hook holds it when the kubelet ends its pod.
+    pub holds: Duration,
 }
 
 impl Pod {
@@ -416,7 +420,8 @@ fn listed_sandbox(id: &str, sandbox: &Sandbox) -> cri::PodSandbox {
 }
 
 fn listed_container(state: &State, id: &str, container: &Container) -> cri::Container {
-    let image_id = state.images.get(&container.spec.image).cloned().unwrap_or_default();
+    let now = || state.images.get(&container.spec.image).cloned().unwrap_or_default();
+    let image_id = container.spec.image_id.clone().unwrap_or_else(now);
     cri::Container {
         id: id.to_owned(),
         pod_sandbox_id: container.sandbox.clone(),

@@ -29,6 +29,7 @@ use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Reason;
+use crate::checkpoint::twin::volumes_dir;
 use crate::names::{self, Refusal};
 
 pub use volume::captured_directory;
@@ -45,17 +46,13 @@ pub struct Live {
     pub images: BTreeMap<String, String>,
 }
 
-/// Where unpacked volumes of a pod will be.
-pub fn volumes_directory(run_dir: &Path, namespace: &str, name: &str) -> PathBuf {
-    run_dir.join("volumes").join(format!("{namespace}_{name}")).join(PLACEHOLDER_UID)
-}
-
 /// The twin of this pod, and what stands against it.
 pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
     let Pod { metadata, spec, status: _ } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
-    let mut mapping = Mapping { reasons: Vec::new(), live, volumes: volumes_directory(run_dir, namespace, name) };
+    let key = format!("{namespace}_{name}");
+    let mut mapping = Mapping { reasons: Vec::new(), live, volumes: volumes_dir(run_dir, &key, PLACEHOLDER_UID) };
     let spec = spec.clone().unwrap_or_default();
     let twin = Pod { metadata: identity(metadata, &spec), spec: Some(mapping.spec(&spec, name)), status: None };
     (twin, mapping.reasons)

@@ -3,9 +3,9 @@
 # once (the minute of waiting is the kubelet's, whatever the runtime)
 . "$(dirname "$0")/../lib.sh"
 
-healthy; remember
 supervisor=$manifests/pod-checkpointer-supervisor.yaml
 for kind in blackhole dead-dns hang; do
+  healthy; remember           # each return makes the parents' volumes anew
   # the kubelet alone: the pods' volumes of before the power cut are what it waits for
   cp "$here/pods/floor.yaml" "$manifests/"
   mv "$supervisor" "$work/"

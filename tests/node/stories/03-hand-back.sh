@@ -2,8 +2,9 @@
 # API back, no activation delay: parents serve, no trace, nothing rejected, no mirror pod.
 . "$(dirname "$0")/../lib.sh"
 
-healthy; remember
+healthy
 settings ACTIVATION_DELAY=0s
+remember
 for _ in $(seq "${REPEAT:-1}"); do
   cp "$here/pods/floor.yaml" "$manifests/"
   outage refused

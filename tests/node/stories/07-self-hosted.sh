@@ -19,13 +19,13 @@ kubectl -n kube-system create secret generic kube-apiserver --from-file="$disk/e
 kubectl apply -f "$here/pods/control-plane.yaml" >/dev/null
 wait_for 60 "the API server's pod" app_pod kube-apiserver
 api=$(app_pod kube-apiserver)
-container_made() { observe containers | grep -q " $api "; }
+container_made() { observe containers | grep " $api " >/dev/null; }
 wait_for 60 "the API server's container" container_made
 on_node pkill -KILL -x kube-apiserver            # its port is free now: the pod's next attempt gets it
 wait_for 120 "the API server in the cluster" api_wait 1
 deploy
 wait_for 90 "a checkpoint of the API server" checkpoint "$api"
-wait_for 60 "its pod to be ready" pods_ready
+wait_for 60 "its pod to be ready" all_ready
 wait_for 60 "the supervisor" supervisor_runs
 pods_now >"$work/pods"
 kubectl delete events -A --all >/dev/null
@@ -39,7 +39,7 @@ for n in 1 2 3; do
   parent_again() { running "$api" && api_wait 1; }
   wait_for 180 "the parent to run" parent_again
   wait_for 180 "no trace of the twin" no_trace
-  wait_for 60 "every pod to be ready" pods_ready
+  wait_for 60 "every pod to be ready" all_ready
   figure "boot $n to first answer" "$(first api "$booted") s"
   figure "boot $n, unserved since the first answer" "$(gaps api "$(awk -v b="$booted" -v f="$(first api "$booted")" 'BEGIN{printf "%d", b + f * 1000}')") s"
 done

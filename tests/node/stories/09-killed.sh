@@ -7,7 +7,7 @@ settings RETENTION=2s
 # the agent, while it captures and removes
 for i in 1 2 3; do
   kubectl -n shop rollout restart deployment/web >/dev/null
-  pid_of agent | xargs on_node kill -KILL
+  kill_part agent
   new_captured() { kubectl -n shop rollout status --timeout=1s deployment/web && checkpoint "$(app_pod web)"; }
   wait_for 90 "a checkpoint of web after kill $i" new_captured
 done
@@ -21,14 +21,14 @@ outage refused
 reboot
 some_link() { not nothing_active; }
 wait_for 60 "the first link" some_link
-pid_of supervisor | xargs on_node kill -KILL
+kill_part supervisor
 back_up 100
 compare_twins
-pid_of supervisor | xargs -r on_node kill -KILL
+kill_part supervisor
 stays 5 "every marked pod is served" served_now
 wait_for 90 "the supervisor to be restarted" pid_of supervisor
 outage_end
 wait_for 60 "the release of web" not is_active "$web"
-pid_of supervisor | xargs -r on_node kill -KILL
+kill_part supervisor
 hand_back
 settings RETENTION-

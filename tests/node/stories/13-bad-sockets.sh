@@ -27,6 +27,10 @@ refuses() { # WORD COMMAND…
 }
 refuses agent.lock pod-checkpointer agent --node-name "$name" --kubeconfig /etc/kubernetes/kubelet.conf --supervisor-image ""
 refuses supervisor.lock pod-checkpointer supervisor --node-name "$name"
-refuses /var/tmp/run pod-checkpointer supervisor --node-name "$name" --run-dir /var/tmp/run
+# a run directory on a disk: said, and nothing else; it goes on, for a tmpfs may yet be mounted there
+timeout 5 nsenter --target "$(<"$dir/node.pid")" --all -- pod-checkpointer supervisor --node-name "$name" --run-dir /var/tmp/run \
+  >"$work/disk" 2>&1 || true
+grep -q "/var/tmp/run is not memory-backed" "$work/disk" || fail "does not name the run directory: $(cat "$work/disk")"
+on_node rm -r /var/tmp/run
 refuses --activation-dealy pod-checkpointer supervisor --activation-dealy 3s
 healthy

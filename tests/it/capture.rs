@@ -1,0 +1,426 @@
+//! Capture against a runtime in memory and a kubelet's directory: what comes of what ran, and what a moment can spoil.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pod_checkpointer::capture::{self, Error, Reason, Sources, volume_dirs};
+use pod_checkpointer::checkpoint::{Image, NodeCheckpoint, format};
+use pod_checkpointer::names::{Refusal, Warning};
+use pod_checkpointer::node::host::HostRoot;
+use pod_checkpointer::node::kubelet::Settings;
+use serde_json::{Value, json};
+
+use crate::stub::runtime::{Pod, Runtime, Spec, State};
+use crate::stub::{Fault, until};
+
+const UID: &str = "2f1e6d1c-6a3a-4f0e-9f6b-0a6b7c8d9e0f";
+const WEB: &str = "registry.example/web:1";
+const TOOLS: &str = "registry.example/tools:3";
+const SECRET: &str = "s3cret$(POD_IP)";
+
+/// A node on which one pod runs, with a volume, an init container and a container.
+struct Node {
+    root: tempfile::TempDir,
+    runtime: Runtime,
+    settings: Settings,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = Runtime::start_at(root.path().join("run/runtime.sock"));
+        let node = Self { root, runtime, settings: Settings::default() };
+        let env = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let services = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let mut pod = Pod::new("shop", "web", UID);
+        pod.containers = vec![
+            Spec { is_init: true, env: env(&[services]), ..Spec::new("prepare", TOOLS) },
+            Spec {
+                env: env(&[
+                    ("URL", "http://10.85.0.7/"),
+                    ("TOKEN", SECRET),
+                    ("POD_IP", "10.85.0.7"),
+                    ("MODE", "fast"),
+                    services,
+                ]),
+                ..Spec::new("web", WEB)
+            },
+        ];
+        node.runtime.change(|state| {
+            state.images.insert(WEB.into(), "sha256:0e0e".into());
+            state.images.insert("sha256:0e0e".into(), "sha256:0e0e".into());
+            state.images.insert(TOOLS.into(), "sha256:7001".into());
+            state.run(&pod);
+        });
+        node.publish("..1", "first");
+        node
+    }
+
+    fn pod() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "web", "uid": UID, "resourceVersion": "77",
+                "annotations": {"podcheckpointer.io/checkpoint": "true", "podcheckpointer.io/start-group": "20"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "web", "uid": "owner-uid",
+                    "controller": true}]},
+            "spec": {
+                "nodeName": "edge-1", "restartPolicy": "Always",
+                "initContainers": [{"name": "prepare", "image": TOOLS}],
+                "containers": [{"name": "web", "image": WEB, "imagePullPolicy": "Always",
+                    "envFrom": [{"secretRef": {"name": "web"}}],
+                    "env": [
+                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "URL", "value": "http://$(POD_IP)/"},
+                        {"name": "MODE", "value": "fast"},
+                    ],
+                    "volumeMounts": [{"name": "tls", "mountPath": "/tls"}]}],
+                "volumes": [{"name": "tls", "secret": {"secretName": "web"}}],
+            },
+            "status": {"phase": "Running", "podIP": "10.85.0.7", "podIPs": [{"ip": "10.85.0.7"}],
+                "conditions": [{"type": "Ready", "status": "True"}]},
+        })
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.root.path().join(format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~secret/tls"))
+    }
+
+    /// Swaps the volume's content in, as the kubelet does.
+    fn publish(&self, data: &str, content: &str) {
+        let volume = self.volume();
+        std::fs::create_dir_all(volume.join(data)).unwrap();
+        std::fs::write(volume.join(data).join("key"), content).unwrap();
+        std::os::unix::fs::symlink(data, volume.join("..data_tmp")).unwrap();
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+        let _ = std::os::unix::fs::symlink("..data/key", volume.join("key"));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        self.runtime.change(change);
+    }
+
+    fn container(&self, name: &str, change: impl FnOnce(&mut crate::stub::runtime::Container)) {
+        self.change(|state| change(state.containers.values_mut().find(|one| one.spec.name == name).unwrap()));
+    }
+
+    async fn capture(&self, pod: &Value) -> Result<NodeCheckpoint, Error> {
+        let runtime = self.runtime.client(Duration::from_secs(5));
+        self.capture_from(pod, &runtime).await
+    }
+
+    async fn capture_from(
+        &self,
+        pod: &Value,
+        runtime: &pod_checkpointer::node::runtime::Runtime,
+    ) -> Result<NodeCheckpoint, Error> {
+        let sources = Sources {
+            root: &HostRoot::new(self.root.path()),
+            kubelet_dir: Path::new("/var/lib/kubelet"),
+            run_dir: Path::new("/run/pod-checkpointer"),
+            node_name: "edge-1",
+            runtime,
+            settings: &self.settings,
+        };
+        capture::capture(pod, &sources).await
+    }
+
+    async fn refused(&self, pod: &Value) -> Vec<Reason> {
+        match self.capture(pod).await {
+            Err(Error::Refused(reasons)) => reasons,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    async fn gone(&self) {
+        let error = self.capture(&Self::pod()).await.unwrap_err();
+        assert!(matches!(error, Error::Gone(_)) && error.is_passing(), "{error:?}");
+    }
+}
+
+fn refusals(reasons: &[Reason]) -> Vec<Refusal> {
+    reasons.iter().map(|reason| reason.refusal).collect()
+}
+
+#[tokio::test]
+async fn a_pod_becomes_a_checkpoint_of_what_ran() {
+    let node = Node::new();
+    let checkpoint = node.capture(&Node::pod()).await.unwrap();
+    assert_eq!(NodeCheckpoint::from_yaml(&checkpoint.to_yaml().unwrap()).unwrap(), checkpoint);
+    let container = &checkpoint.manifest["spec"]["containers"][0];
+    let env = json!([
+        {"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"},
+        {"name": "MODE", "value": "fast"},
+        {"name": "TOKEN", "value": "s3cret$$(POD_IP)"},
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "URL", "value": "http://$(POD_IP)/"},
+    ]);
+    assert_eq!(container["env"], env);
+    assert_eq!((&container["image"], container["envFrom"].as_array()), (&json!(WEB), None));
+    assert_eq!(checkpoint.manifest["metadata"]["uid"], "00000000-0000-0000-0000-000000000000");
+    let path = "/run/pod-checkpointer/volumes/shop_web/00000000-0000-0000-0000-000000000000/tls";
+    assert_eq!(checkpoint.manifest["spec"]["volumes"][0]["hostPath"], json!({"path": path, "type": "Directory"}));
+
+    let entries = &checkpoint.volumes["tls"].entries;
+    let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(paths, ["", "..1", "..1/key", "..data", "key"]);
+    assert_eq!(format::decode(entries[2].data.as_deref().unwrap()).unwrap(), b"first");
+
+    let image = |name: &str, id: &str| Image { name: name.into(), id: id.into() };
+    let images = [("prepare".to_owned(), image(TOOLS, "sha256:7001")), ("web".to_owned(), image(WEB, "sha256:0e0e"))];
+    assert_eq!(checkpoint.images, images.into());
+    assert_eq!(checkpoint.parent.owner.as_ref().map(|owner| owner.uid.as_str()), Some("owner-uid"));
+    assert_eq!((checkpoint.parent.uid.as_str(), checkpoint.parent.resource_version.as_str()), (UID, "77"));
+    assert_eq!((checkpoint.policy.start_group, checkpoint.policy.grace_seconds), (20, 30));
+    assert_eq!(checkpoint.warnings, [Warning::InitContainersRunAgain]);
+}
+
+#[tokio::test]
+async fn both_runtimes_tell_the_same() {
+    let node = Node::new();
+    let containerd = node.capture(&Node::pod()).await.unwrap();
+    node.change(|state| state.name = "cri-o".into());
+    let mut pod = Node::pod();
+    pod["spec"]["hostname"] = json!("pod");
+    let crio = node.capture(&pod).await.unwrap();
+    assert_eq!(crio.manifest["spec"]["containers"][0]["env"], containerd.manifest["spec"]["containers"][0]["env"]);
+    assert_eq!(crio.manifest["spec"]["initContainers"], containerd.manifest["spec"]["initContainers"]);
+}
+
+#[tokio::test]
+async fn the_order_of_the_environment_is_chance_and_no_change() {
+    let node = Node::new();
+    let before = node.capture(&Node::pod()).await.unwrap().content_digest();
+    node.container("web", |container| container.spec.env.reverse());
+    let mut pod = Node::pod();
+    pod["metadata"]["resourceVersion"] = json!("78");
+    assert_eq!(node.capture(&pod).await.unwrap().content_digest(), before);
+    node.publish("..2", "second");
+    assert_ne!(node.capture(&pod).await.unwrap().content_digest(), before);
+}
+
+#[tokio::test]
+async fn records_of_former_attempts_and_former_sandboxes_do_not_count() {
+    let node = Node::new();
+    let wanted = node.capture(&Node::pod()).await.unwrap();
+    node.change(|state| {
+        let now = state.containers.values().find(|one| one.spec.name == "web").unwrap().clone();
+        for (id, sandbox, attempt) in [("z", now.sandbox.as_str(), 0), ("y", "former", 9)] {
+            let mut former = now.clone();
+            former.sandbox = sandbox.into();
+            former.attempt = attempt;
+            former.state = pod_checkpointer::node::proto::runtime::ContainerState::ContainerExited;
+            former.spec.env = vec![("FORMER".into(), "yes".into())];
+            state.containers.insert(id.into(), former);
+        }
+        state
+            .containers
+            .values_mut()
+            .filter(|one| one.attempt == 0 && one.spec.env.len() > 1)
+            .for_each(|it| it.attempt = 1);
+    });
+    assert_eq!(node.capture(&Node::pod()).await.unwrap().manifest, wanted.manifest);
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_run_at_the_moment_is_no_reason_to_refuse() {
+    let node = Node::new();
+    node.container("web", |container| {
+        container.state = pod_checkpointer::node::proto::runtime::ContainerState::ContainerExited;
+    });
+    node.gone().await;
+    node.change(|state| state.containers.retain(|_, container| container.spec.name != "web"));
+    node.gone().await;
+    node.change(|state| state.remove(UID));
+    node.gone().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_vanished_is_no_reason_to_refuse() {
+    let node = Node::new();
+    std::fs::remove_dir_all(node.volume()).unwrap();
+    node.gone().await;
+}
+
+/// Runs a capture and does something in the middle of it, when the runtime takes this call.
+async fn interrupted(node: &Node, call: u32, act: impl FnOnce(&Node)) -> Result<NodeCheckpoint, Error> {
+    node.change(|state| state.taken = 0);
+    let pod = Node::pod();
+    let (result, ()) = tokio::join!(node.capture(&pod), async {
+        until(&node.runtime.state, |state| state.taken >= call).await;
+        act(node);
+    });
+    result
+}
+
+#[tokio::test]
+async fn a_volume_that_is_swapped_meanwhile_is_tried_again() {
+    let node = Node::new();
+    node.capture(&Node::pod()).await.unwrap();
+    let calls = node.runtime.state.borrow().taken;
+    let result = interrupted(&node, calls, |node| node.publish("..2", "second")).await;
+    assert!(matches!(&result, Err(Error::Gone(what)) if what == "volume tls"), "{result:?}");
+    node.capture(&Node::pod()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_is_restarted_meanwhile_is_tried_again() {
+    let node = Node::new();
+    let result = interrupted(&node, 2, |node| {
+        node.change(|state| {
+            let (id, mut container) = state
+                .containers
+                .iter()
+                .find(|(_, one)| one.spec.name == "web")
+                .map(|(a, b)| (a.clone(), b.clone()))
+                .unwrap();
+            state.containers.remove(&id);
+            container.attempt += 1;
+            state.containers.insert("another".into(), container);
+        });
+    })
+    .await;
+    assert!(matches!(result, Err(Error::Gone(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_runtime_that_hangs_fails_or_is_not_there_is_no_reason_to_refuse() {
+    let node = Node::new();
+    for fault in [Fault::Hang, Fault::Error] {
+        node.change(|state| state.fault = fault);
+        let runtime = node.runtime.client(Duration::from_millis(50));
+        let error = node.capture_from(&Node::pod(), &runtime).await.unwrap_err();
+        assert!(matches!(error, Error::Runtime(_)) && error.is_passing(), "{error:?}");
+        assert!(error.source().is_some());
+    }
+    node.change(|state| state.fault = Fault::None);
+    node.runtime.stop().await;
+    assert!(matches!(node.capture(&Node::pod()).await, Err(Error::Runtime(_))));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_refused_anyway_is_told_so_when_the_runtime_is_away() {
+    let node = Node::new();
+    node.runtime.stop().await;
+    let mut pod = Node::pod();
+    pod["spec"]["runtimeClassName"] = json!("kata");
+    assert_eq!(refusals(&node.refused(&pod).await), [Refusal::RuntimeClass]);
+}
+
+#[tokio::test]
+async fn an_init_container_without_a_record_has_an_unknown_environment() {
+    let node = Node::new();
+    node.change(|state| state.containers.retain(|_, container| container.spec.name != "prepare"));
+    let reasons = node.refused(&Node::pod()).await;
+    assert_eq!(refusals(&reasons), [Refusal::EnvironmentUnknown]);
+    assert!(reasons[0].detail.contains("prepare"), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn images_are_looked_up_by_name_then_by_what_ran() {
+    let node = Node::new();
+    node.container("web", |container| container.spec.image_id = Some("sha256:0e0e".into()));
+    let named = async || {
+        let checkpoint = node.capture(&Node::pod()).await.unwrap();
+        (checkpoint.manifest["spec"]["containers"][0]["image"].clone(), checkpoint.images["web"].id.clone())
+    };
+    assert_eq!(named().await, (json!(WEB), "sha256:0e0e".into()));
+    // The tag moved: what ran is named by its id.
+    node.change(|state| drop(state.images.insert(WEB.into(), "sha256:beef".into())));
+    assert_eq!(named().await, (json!("sha256:0e0e"), "sha256:0e0e".into()));
+    // The tag is gone altogether.
+    node.change(|state| drop(state.images.remove(WEB)));
+    assert_eq!(named().await, (json!("sha256:0e0e"), "sha256:0e0e".into()));
+    // And so is what ran; another image under the same name is not it.
+    node.change(|state| drop(state.images.remove("sha256:0e0e")));
+    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::ImageAbsent]);
+    node.change(|state| drop(state.images.insert(WEB.into(), "sha256:beef".into())));
+    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::ImageAbsent]);
+}
+
+#[tokio::test]
+async fn an_image_that_needs_a_pull_secret_is_refused_for_containers_and_for_volumes() {
+    let mut node = Node::new();
+    node.settings.pull_verification = Some("AlwaysVerify".into());
+    let mut pod = Node::pod();
+    let image = |name: &str, reference: &str| json!({"name": name, "image": {"reference": reference}});
+    pod["spec"]["volumes"] = json!([image("data", WEB), image("absent", "registry.example/absent:1")]);
+    let reasons = node.refused(&pod).await;
+    let needs = Refusal::ImageNeedsPullSecret;
+    assert_eq!(refusals(&reasons), [needs, needs, needs, Refusal::ImageAbsent], "{reasons:?}");
+}
+
+#[tokio::test]
+async fn hostile_and_oversized_volumes_are_refused_with_the_path() {
+    let node = Node::new();
+    std::os::unix::fs::symlink("/etc/shadow", node.volume().join("..1/out")).unwrap();
+    let reasons = node.refused(&Node::pod()).await;
+    assert_eq!(refusals(&reasons), [Refusal::RejectedByKubeletRules]);
+    assert!(reasons[0].detail.contains("tls") && reasons[0].detail.contains("..1/out"), "{reasons:?}");
+    std::fs::remove_file(node.volume().join("..1/out")).unwrap();
+    std::fs::File::create(node.volume().join("..1/giant")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::TooLarge]);
+}
+
+#[tokio::test]
+async fn no_value_of_a_secret_or_of_the_environment_is_told() {
+    let node = Node::new();
+    let bytes = "s3cret\u{fffd}";
+    node.publish("..2", "s3cret");
+    node.container("web", |container| container.spec.env.push(("BYTES".into(), bytes.into())));
+    let mut pod = Node::pod();
+    pod["spec"]["containers"][0]["env"][2] = json!({"name": "GONE", "value": "s3cret"});
+    pod["spec"]["containers"][0]["fieldOfTheFuture"] = json!("s3cret");
+    let error = node.capture(&pod).await.unwrap_err();
+    let Error::Refused(reasons) = &error else { panic!("{error:?}") };
+    assert_eq!(refusals(reasons), [Refusal::UnknownField, Refusal::EnvironmentNotText]);
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+    node.container("web", |container| drop(container.spec.env.pop()));
+    let error = node.capture(&pod).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+}
+
+#[test]
+fn the_directories_to_watch_are_those_of_the_captured_volumes() {
+    let mut pod = Node::pod();
+    let volumes = json!([
+        {"name": "a", "configMap": {"name": "x"}}, {"name": "b", "secret": {"secretName": "x"}},
+        {"name": "c", "projected": {"sources": []}}, {"name": "d", "downwardAPI": {"items": []}},
+        {"name": "e", "emptyDir": {}}, {"name": "f", "hostPath": {"path": "/"}},
+    ]);
+    pod["spec"]["volumes"] = volumes;
+    let of = |plugin: &str, name: &str| {
+        (name.to_owned(), PathBuf::from(format!("/k/pods/{UID}/volumes/kubernetes.io~{plugin}/{name}")))
+    };
+    let wanted = [of("configmap", "a"), of("secret", "b"), of("projected", "c"), of("downward-api", "d")];
+    assert_eq!(volume_dirs(&pod, Path::new("/k")), wanted);
+}
+
+#[test]
+fn marks_and_readiness() {
+    let pod = Node::pod();
+    assert!(capture::is_marked(&pod) && capture::is_ready(&pod));
+    let with = |path: &str, value: Value| {
+        let mut pod = Node::pod();
+        *pod.pointer_mut(path).unwrap() = value;
+        pod
+    };
+    for mark in [json!({}), json!({"podcheckpointer.io/checkpoint": "yes"}), json!(null)] {
+        assert!(!capture::is_marked(&with("/metadata/annotations", mark)));
+    }
+    let legacy = json!({"checkpointer.alpha.coreos.com/checkpoint": "true"});
+    assert!(capture::is_marked(&with("/metadata/annotations", legacy)));
+    for (path, value) in [
+        ("/status/phase", json!("Pending")),
+        ("/status/conditions/0/status", json!("False")),
+        ("/status/conditions", json!([])),
+        ("/status", json!(null)),
+    ] {
+        assert!(!capture::is_ready(&with(path, value)), "{path}");
+    }
+    let mut deleting = pod;
+    deleting["metadata"]["deletionTimestamp"] = json!("2026-11-20T08:00:00Z");
+    assert!(!capture::is_ready(&deleting));
+}

@@ -1,0 +1,206 @@
+//! A whole node below one directory in memory: kubelet, runtime, the API server it belongs to, and our two parts, run in
+//! this process, ended and killed as a story wants it.
+//!
+//! Host paths are real paths here, so a link in the manifest directory leads where the kernel looks too.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pod_checkpointer::agent;
+use pod_checkpointer::args::{DecisionArguments, HostArguments, NodeArguments, SupervisorArguments};
+use pod_checkpointer::checkpoint::run::RunDir;
+use pod_checkpointer::checkpoint::store::Store;
+use pod_checkpointer::report::{PodReport, STATUS, Status};
+use pod_checkpointer::supervisor;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{ApiServer, Kubelet, PATIENCE, Runtime};
+
+pub const NAME: &str = "node-1";
+/// The image that is on the node.
+pub const IMAGE: &str = "registry.example/till:v1";
+
+pub struct Node {
+    directory: tempfile::TempDir,
+    /// Its side of contact: answers, or does not.
+    pub server: ApiServer,
+    pub runtime: Runtime,
+    pub kubelet: Kubelet,
+}
+
+impl Node {
+    /// A node that has just booted and whose API server answers.
+    pub fn start() -> Self {
+        let directory = memory();
+        let path = |below: &str| directory.path().join(below);
+        let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
+        runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
+        let server = ApiServer::start();
+        std::fs::write(path("ca.crt"), server.server().ca).unwrap();
+        let kubelet =
+            Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
+        Self { directory, server, runtime, kubelet }
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.directory.path().join(below)
+    }
+
+    /// All that is needed to find things; hosts differ, so nothing is left to detection.
+    pub fn host(&self) -> HostArguments {
+        HostArguments {
+            state_dir: self.path("var/lib/pod-checkpointer"),
+            run_dir: self.path("run/pod-checkpointer"),
+            host_root: Some("/".into()),
+            manifest_dir: Some(self.kubelet.manifests.clone()),
+            kubelet_dir: self.path("var/lib/kubelet"),
+        }
+    }
+
+    /// A supervisor that is in a hurry. It leaves the kubelet's sockets alone: they are this process's own.
+    pub fn arguments(&self) -> SupervisorArguments {
+        SupervisorArguments {
+            node: NodeArguments {
+                host: self.host(),
+                node_name: Some(NAME.into()),
+                cri_endpoint: Some(self.runtime.socket().to_owned()),
+            },
+            decision: DecisionArguments {
+                activation_delay: Duration::from_millis(150),
+                probe_interval: Duration::from_millis(50),
+                probe_timeout: Duration::from_millis(500),
+                unstick_kubelet: false,
+                apiserver: Some(self.server.server().url),
+                apiserver_ca: Some(self.path("ca.crt")),
+            },
+        }
+    }
+
+    pub fn store(&self) -> Store {
+        Store::new(self.host().state_dir)
+    }
+
+    pub fn run_dir(&self) -> RunDir {
+        let path = self.host().run_dir;
+        RunDir::new(path.clone(), path)
+    }
+
+    /// The link of a pod's twin.
+    pub fn link(&self, key: &str) -> PathBuf {
+        self.kubelet.manifests.join(format!("pod-checkpointer_{key}.yaml"))
+    }
+
+    /// Is our link there?
+    pub fn is_linked(&self, key: &str) -> bool {
+        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(key))
+    }
+
+    /// What the supervisor says.
+    pub fn status(&self) -> Status {
+        self.run_dir().read(STATUS).unwrap().unwrap_or_default()
+    }
+
+    /// What the supervisor says of one pod.
+    pub fn report(&self, key: &str) -> PodReport {
+        let of_key = |pod: &PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
+        self.status().pods.into_iter().find(of_key).unwrap_or_default()
+    }
+
+    /// The power fails: nothing runs any more, and what was in memory is gone. What is on the disk stays, the store and
+    /// the manifest directory with its links among it.
+    pub async fn cut_power(&self) {
+        self.kubelet.stop().await;
+        self.runtime.change(super::runtime::State::reboot);
+        for memory in [self.host().run_dir, self.path("var/lib/kubelet/pods")] {
+            let _ = std::fs::remove_dir_all(memory);
+        }
+    }
+}
+
+/// A directory in memory that anybody may use.
+pub fn memory() -> tempfile::TempDir {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = [Some(PathBuf::from("/dev/shm")), own];
+    let directory = places.iter().flatten().find_map(|place| {
+        let directory = tempfile::tempdir_in(place).ok()?;
+        let run = directory.path().join("probe");
+        RunDir::new(&run, &run).open("probe").ok()?;
+        std::fs::remove_dir_all(run).ok()?;
+        Some(directory)
+    });
+    directory.expect("neither /dev/shm nor $XDG_RUNTIME_DIR is a directory in memory that we may write to")
+}
+
+/// Every file and link below a directory, relative to it and in order.
+pub fn listing(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_owned()];
+    while let Some(inner) = pending.pop() {
+        for entry in std::fs::read_dir(inner).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                pending.push(entry.path());
+            } else {
+                found.push(entry.path().strip_prefix(directory).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// One of our parts, running in this thread's [`tokio::task::LocalSet`].
+pub struct Part {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), String>>,
+}
+
+impl Part {
+    pub fn supervisor(arguments: SupervisorArguments) -> Self {
+        Self::spawn(|stop| supervisor::run(arguments, stop))
+    }
+
+    pub fn agent(settings: agent::Settings, client: kube::Client) -> Self {
+        Self::spawn(|stop| agent::run(settings, client, stop))
+    }
+
+    fn spawn<F, E>(part: impl FnOnce(Stop) -> F) -> Self
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+        E: Display + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let part = part(Box::pin(async {
+            let _ = stopped.await;
+        }));
+        let task = tokio::task::spawn_local(async move { part.await.map_err(|error| error.to_string()) });
+        Self { stop, task }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub async fn end(self) {
+        drop(self.stop);
+        let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it does not end");
+        ended.expect("it panicked").expect("it failed");
+    }
+
+    /// It is gone from one moment to the next, as after SIGKILL: nothing of it runs to an end.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+/// Runs a story in which parts run, in one thread.
+pub fn story(story: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, story);
+}
