@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::client::Body;
+use kube_runtime::watcher;
 use tokio::time::{Instant, timeout};
+
+use crate::agent::survey::chain;
 
 /// How long the head of an answer may take. A watch's head comes at once, its events later.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -50,4 +53,23 @@ pub fn listen(client: Client) -> (Client, Heard) {
         }
     });
     (Client::new(service, namespace), heard)
+}
+
+/// What the API server said, or why it said nothing, in one line. kube's own text repeats itself and the whole status.
+pub fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        error => chain(error),
+    }
+}
+
+/// The same of the watch.
+pub fn explain_watch(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => explain(source),
+        watcher::Error::WatchError(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        watcher::Error::NoResourceVersion => error.to_string(),
+    }
 }

@@ -18,7 +18,7 @@ use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::agent::heard::Heard;
+use crate::agent::heard::{Heard, explain, explain_watch};
 use crate::agent::index::{Action, Answer, Captured, Index};
 use crate::agent::record::{self, Stranger};
 use crate::agent::report::{self, Reporter, Supervisor};
@@ -215,7 +215,7 @@ impl Agent {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                self.problems.watch = Some(format!("the watch of pods: {}", chain(&error)));
+                self.problems.watch = Some(format!("the watch of pods: {}", explain_watch(&error)));
                 self.watch_failed = now;
                 return;
             }
@@ -366,7 +366,7 @@ impl Agent {
                 self.survey = Some(now.saturating_add(pause));
             }
             Finished::Told(Ok(())) => {}
-            Finished::Told(Err(error)) => tracing::debug!(%error, "cannot write an Event"),
+            Finished::Told(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
         }
     }
 
