@@ -1,5 +1,5 @@
-//! What a checkpoint is: its format and digest ([`format`]), the twin made from it ([`twin`]), where it is kept
-//! ([`store`]), what is in force ([`run`]), and the one function by which all of them write ([`write`]).
+//! What a checkpoint is: its format and digest ([`mod@format`]), the twin made from it ([`twin`]), where it is kept
+//! ([`store`]), what is in force ([`run`]), and the one function by which all of them write ([`mod@write`]).
 //!
 //! Nothing here talks to the API server, the kubelet or the runtime.
 

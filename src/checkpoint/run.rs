@@ -62,7 +62,7 @@ impl RunDir {
         let boot = self.path.join("boot");
         let known = fs::read_to_string(&boot).unwrap_or_default();
         if known.trim() != boot_id {
-            for entry in self.entries(&self.path)? {
+            for entry in Self::entries(&self.path)? {
                 // the lock is of a process that lives, or of none: never of another boot
                 if entry == "supervisor.lock" {
                     continue;
@@ -103,11 +103,10 @@ impl RunDir {
 
     /// Keys of the pods that have a manifest in force or unpacked files.
     pub fn keys(&self) -> Result<Vec<String>, Error> {
-        let mut keys: Vec<String> = self
-            .entries(&self.path.join("active"))?
+        let mut keys: Vec<String> = Self::entries(&self.path.join("active"))?
             .iter()
             .filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned))
-            .chain(self.entries(&self.path.join("volumes"))?)
+            .chain(Self::entries(&self.path.join("volumes"))?)
             .filter(|key| crate::checkpoint::store::check_key(key).is_ok())
             .collect();
         keys.sort_unstable();
@@ -138,7 +137,7 @@ impl RunDir {
         Ok(write::file(&path, text.as_bytes(), 0o600)?)
     }
 
-    fn entries(&self, directory: &Path) -> Result<Vec<String>, Error> {
+    fn entries(directory: &Path) -> Result<Vec<String>, Error> {
         let failed = |source| Error::Read(directory.to_owned(), source);
         match fs::read_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -194,7 +194,7 @@ impl Store {
     pub fn newest(&self, key: &str) -> Result<(Option<Generation>, Vec<Error>), Error> {
         let directory = self.pod(key)?;
         let mut bad = Vec::new();
-        for number in self.numbers(&directory)? {
+        for number in Self::numbers(&directory)? {
             let path = directory.join(file_name(number));
             match read(&path, key) {
                 Ok((checkpoint, size)) => return Ok((Some(Generation { number, path, size, checkpoint }), bad)),
@@ -218,7 +218,7 @@ impl Store {
         {
             return Ok(Put::Unchanged(newest.number));
         }
-        let number = self.numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
+        let number = Self::numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
         let path = directory.join(file_name(number));
         let bytes = checkpoint.to_yaml().map_err(|source| Error::Serialize(key.clone(), source))?;
         write::file(&path, &bytes, 0o600)?;
@@ -289,7 +289,7 @@ impl Store {
         Ok(self.checkpoints().join(key))
     }
 
-    fn numbers(&self, directory: &Path) -> Result<Vec<u64>, Error> {
+    fn numbers(directory: &Path) -> Result<Vec<u64>, Error> {
         let mut numbers: Vec<u64> =
             names(directory)?.iter().filter_map(|name| name.strip_suffix(ENDING).and_then(parse_number)).collect();
         numbers.sort_unstable_by(|one, other| other.cmp(one));

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn an_age_counts_only_time_that_is_certain() {
         let made = checkpoint("shop", "till");
-        assert_eq!(age(&made, "boot-1", Duration::from_secs(160)), Duration::from_secs(60));
+        assert_eq!(age(&made, "boot-1", Duration::from_secs(160)), Duration::from_mins(1));
         assert_eq!(age(&made, "boot-2", Duration::from_secs(160)), Duration::from_secs(160));
     }
 }

@@ -14,7 +14,7 @@ use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run};
 /// Failed probes before silence is believed.
 pub const FAILED_PROBES: u32 = 3;
 /// How long an API server that cannot be proven must stay so before anything is activated: a board without a clock.
-pub const UNPROVEN_DELAY: Duration = Duration::from_secs(60);
+pub const UNPROVEN_DELAY: Duration = Duration::from_mins(1);
 /// How long an API server that answers 5xx must do so before anything is activated for it: one that starts says 500 for a
 /// while, and the kubelet may list its pods in that very moment. A twin linked then costs the parent its admission (seen
 /// on a node: `NodePorts`).
@@ -23,15 +23,15 @@ pub const FAILING_DELAY: Duration = Duration::from_secs(10);
 /// the kubelet, so haste gains little, and a parent admitted while its twin is linked again is rejected for good.
 pub const TAKE_BACK: Duration = Duration::from_secs(5);
 /// See [`TAKE_BACK`].
-pub const TAKE_BACK_FAILING: Duration = Duration::from_secs(60);
+pub const TAKE_BACK_FAILING: Duration = Duration::from_mins(1);
 /// How long a parent that runs in part is left alone.
 pub const PARTIAL: Duration = Duration::from_secs(10);
 /// How long a group may take before the next one starts all the same.
-pub const GROUP_LIMIT: Duration = Duration::from_secs(60);
+pub const GROUP_LIMIT: Duration = Duration::from_mins(1);
 /// A twin that has no sandbox after this gets the kubelet unstuck.
 pub const UNSTICK_AFTER: Duration = Duration::from_millis(500);
 /// No longer than this after linking.
-pub const UNSTICK_LIMIT: Duration = Duration::from_secs(60);
+pub const UNSTICK_LIMIT: Duration = Duration::from_mins(1);
 /// A twin that the kubelet does not list after this is nudged, and again at each multiple of five of it.
 pub const NUDGE_AFTER: Duration = Duration::from_secs(1);
 /// A twin without a sandbox that the kubelet does not list after this was rejected: it gets a new UID.
@@ -43,9 +43,9 @@ pub const REFUSED_AFTER: u32 = 2;
 /// A parent that ran this long has taken over, though nobody says that it is Ready.
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
-pub const RETIRE_AFTER: Duration = Duration::from_secs(3600);
+pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
 
 /// How the owner wants it decided.
 #[derive(Clone, Copy, Debug)]

@@ -6,13 +6,19 @@ use crate::supervisor::facts::Seen;
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: Duration = Duration::from_secs(1000);
 
+fn before(ago: Duration) -> Duration {
+    NOW.saturating_sub(ago)
+}
+
 fn settings() -> Settings {
     Settings { activation_delay: SECOND * 3, unstick: true }
 }
 
+/// As facts hold it.
+#[allow(clippy::unnecessary_wraps)]
 fn contact(class: Class, ago: u64) -> Option<Contact> {
     let failures = if class == Class::Answering { 0 } else { 3 };
-    let since = NOW.saturating_sub(SECOND * ago as u32);
+    let since = before(Duration::from_secs(ago));
     Some(Contact { class, since, alike: since, failures, by_time_out: true })
 }
 
@@ -51,11 +57,11 @@ fn state(phase: Phase) -> State {
 }
 
 fn active(ago: Duration) -> Phase {
-    Phase::Active { linked: NOW.saturating_sub(ago), under: Class::Silent, nudged: None, refused: 0 }
+    Phase::Active { linked: before(ago), under: Class::Silent, nudged: None, refused: 0 }
 }
 
 fn released(ago: u64) -> Phase {
-    Phase::Released { since: NOW.saturating_sub(SECOND * ago as u32), stopping: None }
+    Phase::Released { since: before(Duration::from_secs(ago)), stopping: None }
 }
 
 fn actions(phase: Phase, facts: &Facts) -> Vec<Action> {
@@ -76,7 +82,7 @@ fn silence_for_the_activation_delay_activates_what_nobody_runs() {
 fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds_of_it() {
     assert_eq!(actions(Phase::Inactive, &facts(contact(Class::Failing, 10), gone())), [Action::Activate(key())]);
     let mut seen = facts(contact(Class::Failing, 600), gone());
-    seen.contact.as_mut().unwrap().alike = NOW - SECOND * 9;
+    seen.contact.as_mut().unwrap().alike = before(SECOND * 9);
     assert!(actions(Phase::Inactive, &seen).is_empty(), "silent for minutes, and now it starts");
 }
 
@@ -172,7 +178,7 @@ fn a_blocked_one_is_tried_again_with_growing_pauses() {
         now.blocked("shop_till", seen.now, Blocked::Damaged, "both".into());
         let again = now.pods["shop_till"].blocked.as_ref().unwrap().again;
         assert!(decide(&now, &seen, &settings()).1.is_empty());
-        pauses.push((again - seen.now).as_secs());
+        pauses.push(again.saturating_sub(seen.now).as_secs());
         seen.now = again;
         now = decide(&now, &seen, &settings()).0;
         assert!(matches!(now.pods["shop_till"].phase, Phase::Active { .. }));
@@ -349,7 +355,7 @@ fn a_node_that_the_cluster_abandoned_is_cleaned_after_an_hour() {
     let mut seen = facts(contact(Class::Answering, 0), PodFacts { parent_owned: Seen::Yes, ..gone() });
     (seen.agent_silence, seen.kubelet_synced) = (None, Seen::Yes);
     let mut quiet = state(Phase::Inactive);
-    quiet.answering_since = Some(NOW - Duration::from_secs(10));
+    quiet.answering_since = Some(before(SECOND * 10));
     assert!(decide(&quiet, &seen, &settings()).1.is_empty());
     seen.now = NOW + RETIRE_AFTER;
     assert_eq!(decide(&quiet, &seen, &settings()).1, [Action::Retire]);
@@ -366,15 +372,15 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
         Phase::Inactive,
         active(SECOND),
         active(RENEW_LISTED_AFTER * 8),
-        Phase::Active { linked: NOW - SECOND, under: Class::Failing, nudged: Some(NOW), refused: 3 },
+        Phase::Active { linked: before(SECOND), under: Class::Failing, nudged: Some(NOW), refused: 3 },
         released(1),
         released(900),
-        Phase::Released { since: NOW - SECOND * 900, stopping: Some(NOW - SECOND) },
+        Phase::Released { since: before(SECOND * 900), stopping: Some(before(SECOND)) },
     ];
     let mut count = 0;
     for phase in phases {
-        let mut before = state(phase);
-        before.pods.get_mut("shop_till").unwrap().partial_since = Some(NOW - PARTIAL);
+        let mut start = state(phase);
+        start.pods.get_mut("shop_till").unwrap().partial_since = Some(before(PARTIAL));
         for class in classes {
             for ago in [0, 900] {
                 for kubelet in [Kubelet::Up, Kubelet::Down, Kubelet::Unknown] {
@@ -398,7 +404,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
                                                 };
                                                 let mut all = facts(class.and_then(|class| contact(class, ago)), pod);
                                                 (all.kubelet, all.kubelet_connected) = (kubelet, connected);
-                                                check(&before, &all, &pod);
+                                                check(&start, &all, &pod);
                                                 count += 1;
                                             }
                                         }

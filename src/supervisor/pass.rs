@@ -37,7 +37,7 @@ const BUSY: Duration = Duration::from_millis(100);
 /// Between passes, and between probes, while something is active or contact is lost.
 const ALERT: Duration = Duration::from_millis(250);
 /// Between looks at the whole node while all is quiet.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 /// What a job in the background ended with.
 struct Done {
     key: Key,

@@ -96,7 +96,7 @@ impl Recorder {
             match run.write(OUTAGES, &self.outages) {
                 Ok(()) => self.changed = false,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the record of outages")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the record of outages");
                 }
             }
         }
