@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::Api;
 use kube::{Client, Error};
 
+use crate::agent::heard::explain;
 use crate::agent::index::Answer;
 
 /// Asks for the pod by name and for the node. Anything but a clear word is [`Answer::Unknown`], with the reason.
@@ -26,12 +27,12 @@ pub async fn ask(
         Ok(pod) if pod.metadata.uid.is_none() => return unknown("the answer names no UID".into()),
         Ok(_) => {}
         Err(Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {}
-        Err(error) => return unknown(format!("cannot get the pod: {error}")),
+        Err(error) => return unknown(format!("cannot get the pod: {}", explain(&error))),
     }
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.get_metadata(node).await {
         Ok(object) if object.metadata.uid.as_deref() == Some(node_uid) => (Answer::Gone, None),
         Ok(_) => unknown(format!("node {node} is not the one that was recorded: its UID differs")),
-        Err(error) => unknown(format!("cannot get node {node}: {error}")),
+        Err(error) => unknown(format!("cannot get node {node}: {}", explain(&error))),
     }
 }

@@ -16,9 +16,9 @@ use kube::api::DynamicObject;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter as Author};
 use kube_runtime::watcher;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::agent::heard::Heard;
+use crate::agent::heard::{Heard, explain, explain_watch};
 use crate::agent::index::{Action, Answer, Captured, Index};
 use crate::agent::record::{self, Stranger};
 use crate::agent::report::{self, Reporter, Supervisor};
@@ -58,6 +58,9 @@ pub struct Agent {
     recorder: Recorder,
     supervisor: Supervisor,
     swaps: Swaps,
+    /// Pods with a volume that cannot be followed, and when they are captured again.
+    unfollowed: BTreeSet<String>,
+    unfollowed_due: Option<Duration>,
     surroundings: Option<Rc<Surroundings>>,
     /// When the node is looked at again; `None`: it is being looked at.
     survey: Option<Duration>,
@@ -65,6 +68,8 @@ pub struct Agent {
     stranger: Stranger,
     problems: Problems,
     word: Option<(AgentWord, Duration)>,
+    /// When the watch last failed; it does not say when it is well again.
+    watch_failed: Duration,
     silent: bool,
     work: FuturesUnordered<LocalBoxFuture<'static, Finished>>,
 }
@@ -111,13 +116,16 @@ impl Agent {
             index,
             reporter: Reporter::default(),
             supervisor: Supervisor::default(),
-            swaps: Swaps::new().map_err(Error::Follow)?,
+            swaps: Swaps::new(),
+            unfollowed: BTreeSet::new(),
+            unfollowed_due: None,
             surroundings: None,
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
             stranger: Stranger::default(),
             problems: Problems::default(),
             word: None,
+            watch_failed: Duration::ZERO,
             silent: false,
             work: FuturesUnordered::new(),
         })
@@ -159,6 +167,13 @@ impl Agent {
             let look = async move { Finished::Looked(survey::look(&settings, before.as_deref()).await) };
             self.work.push(look.boxed_local());
         }
+        if self.unfollowed_due.is_some_and(|due| due <= now) {
+            self.unfollowed_due = None;
+            for key in std::mem::take(&mut self.unfollowed) {
+                self.index.swapped(&key);
+            }
+            self.read_reports();
+        }
         if let Some(surroundings) = self.surroundings.clone() {
             for action in self.index.decide(now) {
                 self.perform(action, &surroundings);
@@ -183,7 +198,14 @@ impl Agent {
         let now = self.now();
         let index = self.surroundings.as_ref().and_then(|_| self.index.wake(now));
         let heartbeat = self.word.as_ref().map(|(_, written)| written.saturating_add(HEARTBEAT));
-        let times = [index, self.reporter.wake(now), self.survey, heartbeat, Some(now.saturating_add(FRESH))];
+        let times = [
+            index,
+            self.reporter.wake(now),
+            self.survey,
+            self.unfollowed_due,
+            heartbeat,
+            Some(now.saturating_add(FRESH)),
+        ];
         times.into_iter().flatten().min().unwrap_or(now).max(now.saturating_add(Duration::from_millis(1)))
     }
 
@@ -193,7 +215,8 @@ impl Agent {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                self.problems.watch = Some(format!("the watch of pods: {}", chain(&error)));
+                self.problems.watch = Some(format!("the watch of pods: {}", explain_watch(&error)));
+                self.watch_failed = now;
                 return;
             }
         };
@@ -279,14 +302,10 @@ impl Agent {
         if let Err(error) = self.swaps.follow(key, uid, &real) {
             self.problems.follow = Some(format!(
                 "cannot follow the volumes of every pod, so some are captured once a minute ({error}): raise \
-                 fs.inotify.max_user_watches"
+                 fs.inotify.max_user_watches and max_user_instances"
             ));
-            let key = key.to_owned();
-            let again = async move {
-                sleep(UNFOLLOWED).await;
-                Finished::Again(key)
-            };
-            self.work.push(again.boxed_local());
+            self.unfollowed.insert(key.to_owned());
+            self.unfollowed_due.get_or_insert(self.start.elapsed().saturating_add(UNFOLLOWED));
         }
     }
 
@@ -346,9 +365,8 @@ impl Agent {
                 let pause = if well { SURVEY } else { self.survey_retry.pause() };
                 self.survey = Some(now.saturating_add(pause));
             }
-            Finished::Again(key) => self.index.swapped(&key),
             Finished::Told(Ok(())) => {}
-            Finished::Told(Err(error)) => tracing::debug!(%error, "cannot write an Event"),
+            Finished::Told(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
         }
     }
 
@@ -400,7 +418,11 @@ impl Agent {
 
     /// Logs when the API server falls silent and when it is heard again.
     fn listen(&mut self) {
-        let silent = !self.heard.is_within(FRESH) && self.now() > FRESH;
+        let now = self.now();
+        if self.heard.is_within(now.saturating_sub(self.watch_failed)) {
+            self.problems.watch = None;
+        }
+        let silent = !self.heard.is_within(FRESH) && now > FRESH;
         if silent != self.silent {
             self.silent = silent;
             if silent {

@@ -24,6 +24,7 @@ pub mod swap;
 pub mod watch;
 mod work;
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::node::api::kube_client;
 use crate::node::host::HostRoot;
+
+/// How long a lock that is held is left alone before it is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the agent cannot start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -158,10 +162,24 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     let resolve = |path: &PathBuf| settings.root.resolve(path).map_err(Error::Host);
     let store = Store::new(resolve(&settings.state_dir)?);
     store.create()?;
-    let _lock = store.lock("agent.lock")?;
-    store.clean()?;
+    let _lock = lock(&store).await?;
+    if let Err(error) = store.clean() {
+        tracing::warn!("leftovers of a crash stay: {}", survey::chain(&error));
+    }
     let run = RunDir::new(resolve(&settings.run_dir)?, &settings.run_dir);
     let (client, heard) = heard::listen(client);
     tracing::info!(node = settings.node_name, root = %settings.root.path().display(), "watching");
     Box::pin(Agent::new(settings, client, heard, store, run)?.run(stop)).await
+}
+
+/// Takes the agent's lock. `status` holds it for a moment when it looks whether somebody does, so a lock that is held is
+/// tried for a moment more.
+async fn lock(store: &Store) -> Result<File, store::Error> {
+    for _ in 0..10 {
+        match store.lock("agent.lock") {
+            Err(store::Error::Locked(_)) => tokio::time::sleep(LOCK_PAUSE).await,
+            result => return result,
+        }
+    }
+    store.lock("agent.lock")
 }

@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions
 use kube::{Client, Error, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::agent::heard::explain;
 use crate::agent::index::{Outcome, View};
 use crate::agent::retry::Retry;
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
@@ -344,7 +345,7 @@ impl Reporter {
                          the API, everything else goes on"
                             .to_owned()
                     }
-                    error => format!("cannot list PodCheckpoints: {error}"),
+                    error => format!("cannot list PodCheckpoints: {}", explain(error)),
                 })
             }
             Done::Written { key, known, result: Ok(object) } => {
@@ -359,7 +360,7 @@ impl Reporter {
                     self.known.remove(&key);
                 }
                 self.wait(&key, now);
-                Some(format!("cannot write PodCheckpoint {}: {error}", key.replace('_', "/")))
+                Some(format!("cannot write PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
             }
             Done::Deleted(key, Ok(())) => {
                 self.waiting.remove(&key);
@@ -368,7 +369,7 @@ impl Reporter {
             }
             Done::Deleted(key, Err(error)) => {
                 self.wait(&key, now);
-                Some(format!("cannot delete PodCheckpoint {}: {error}", key.replace('_', "/")))
+                Some(format!("cannot delete PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
             }
         };
         let news = trouble.clone().filter(|_| self.trouble != trouble);

@@ -12,6 +12,7 @@ use kube::api::Api;
 use tokio::time::Instant;
 
 use crate::agent::Settings;
+use crate::agent::heard::explain;
 use crate::agent::install::{self, Plan};
 use crate::agent::record::{self, Stranger};
 use crate::checkpoint::store::Store;
@@ -141,7 +142,7 @@ async fn record_node(
             chosen
         }),
         Err(error) => {
-            kept.problems.push(format!("cannot get node {name}: {error}"));
+            kept.problems.push(format!("cannot get node {name}: {}", explain(&error)));
             None
         }
     };
@@ -228,8 +229,9 @@ async fn own_image(settings: &Settings, client: &Client) -> Result<String, Strin
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.pod_namespace);
     let pod = pods.get(name).await;
-    let pod =
-        pod.map_err(|error| format!("cannot get the agent's own pod {}/{name}: {error}", settings.pod_namespace))?;
+    let pod = pod.map_err(|error| {
+        format!("cannot get the agent's own pod {}/{name}: {}", settings.pod_namespace, explain(&error))
+    })?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
     let own = containers.iter().find(|container| container.name == "agent").or(containers.first());
     own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {

@@ -34,15 +34,22 @@ enum Subject {
 
 /// The directories that are followed.
 pub struct Swaps {
-    stream: EventStream<[u8; BUFFER]>,
+    /// `None`: the kernel gives us none, so nothing is followed.
+    stream: Option<EventStream<[u8; BUFFER]>>,
     subjects: HashMap<WatchDescriptor, Subject>,
 }
 
 impl Swaps {
-    /// Follows nothing yet.
-    pub fn new() -> io::Result<Self> {
-        let stream = Inotify::init()?.into_event_stream([0; BUFFER])?;
-        Ok(Self { stream, subjects: HashMap::new() })
+    /// Follows nothing yet. Where the kernel has no instance left for us (fs.inotify.max_user_instances, which all of
+    /// root's programs share), following fails and everything else goes on.
+    pub fn new() -> Self {
+        let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER])).ok();
+        Self { stream, subjects: HashMap::new() }
+    }
+
+    fn add(&mut self, path: &Path, mask: WatchMask) -> io::Result<WatchDescriptor> {
+        let none = || io::Error::other("no inotify instance is left (fs.inotify.max_user_instances)");
+        self.stream.as_ref().ok_or_else(none)?.watches().add(path, mask)
     }
 
     /// Follows the volumes of a pod. One that is not there is not an error: a capture will say what it misses.
@@ -52,7 +59,7 @@ impl Swaps {
                 continue;
             }
             let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
-            match self.stream.watches().add(path, mask) {
+            match self.add(path, mask) {
                 Ok(watch) => {
                     let subject = Subject::Volume { key: key.to_owned(), uid: uid.to_owned(), path: path.clone() };
                     self.subjects.insert(watch, subject);
@@ -66,7 +73,7 @@ impl Swaps {
 
     /// Follows no volume of pods that are not among these (`<namespace>_<name>` and UID) any more.
     pub fn retain(&mut self, is_wanted: impl Fn(&str, &str) -> bool) {
-        let mut watches = self.stream.watches();
+        let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
                 // gone with its directory already, as a rule
@@ -79,7 +86,7 @@ impl Swaps {
 
     /// Follows the supervisor's reports in the run directory.
     pub fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
-        let watch = self.stream.watches().add(run_dir, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
+        let watch = self.add(run_dir, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
         self.subjects.insert(watch, Subject::Reports);
         Ok(())
     }
@@ -87,7 +94,8 @@ impl Swaps {
     /// The next change. May be dropped and called again without losing one.
     pub async fn next(&mut self) -> io::Result<Change> {
         loop {
-            let event = self.stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+            let Some(stream) = &mut self.stream else { return std::future::pending().await };
+            let event = stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
             if event.mask.contains(EventMask::Q_OVERFLOW) {
                 return Ok(Change::All);
             }
@@ -104,6 +112,12 @@ impl Swaps {
                 _ => {}
             }
         }
+    }
+}
+
+impl Default for Swaps {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -126,7 +140,7 @@ mod tests {
         let (one, two) = (directory.path().join("one"), directory.path().join("two"));
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
-        let mut swaps = Swaps::new().unwrap();
+        let mut swaps = Swaps::new();
         swaps.follow("shop_till", "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
         swaps.follow("shop_other", "uid-2", std::slice::from_ref(&two)).unwrap();
         fs::create_dir(one.join("..2026_11_21")).unwrap();
@@ -143,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn the_supervisors_reports_are_told_and_our_own_word_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let mut swaps = Swaps::new().unwrap();
+        let mut swaps = Swaps::new();
         swaps.follow_reports(directory.path()).unwrap();
         write::file(&directory.path().join(report::AGENT), b"{}", 0o600).unwrap();
         write::file(&directory.path().join(report::STATUS), b"{}", 0o600).unwrap();

@@ -18,8 +18,9 @@ use crate::checkpoint::store::check_key;
 
 /// Seconds after which the server ends a watch; the watcher gives up on a silent one 5 s later.
 const WATCH_SECONDS: u32 = 30;
-/// Pods in a page of the list: what is in memory parsed at a time.
-const PAGE: u32 = 16;
+/// Pods in a page of the list: what is in memory parsed at a time, and what the heap keeps of it afterwards. Pages of 16
+/// cost 3 MB more with 110 pods than pages of 4.
+const PAGE: u32 = 4;
 
 /// The type of pods, without a type.
 pub fn resource() -> ApiResource {

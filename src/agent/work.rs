@@ -19,34 +19,27 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 /// What came of work.
 pub enum Finished {
     Captured(String, Captured),
-    Answered {
-        key: String,
-        uid: String,
-        answer: Answer,
-        why: Option<String>,
-    },
-    Removed {
-        key: String,
-        uid: String,
-        result: Result<(), String>,
-    },
+    Answered { key: String, uid: String, answer: Answer, why: Option<String> },
+    Removed { key: String, uid: String, result: Result<(), String> },
     Reported(Box<Done>),
     Looked(Surroundings),
     Kept(Kept),
-    /// A pod whose volumes cannot be followed is captured again.
-    Again(String),
     Told(Result<(), kube::Error>),
 }
 
-/// The newest generation of every pod in the store.
+/// The newest generation of every pod in the store. One that cannot be read is told, and hides no other.
 pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();
     for key in store.keys()? {
-        let (newest, bad) = store.newest(&key)?;
-        for error in bad {
-            tracing::warn!("{}", chain(&error));
+        match store.newest(&key) {
+            Ok((newest, bad)) => {
+                for error in bad {
+                    tracing::warn!("{}", chain(&error));
+                }
+                all.extend(newest.as_ref().map(stored));
+            }
+            Err(error) => tracing::warn!("{}", chain(&error)),
         }
-        all.extend(newest.as_ref().map(stored));
     }
     Ok(all)
 }

@@ -21,6 +21,7 @@ const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// The node's directories, as real paths and as the host calls them.
 pub struct Node {
+    root: HostRoot,
     /// Checkpoints.
     pub store: Store,
     /// What is in force.
@@ -71,7 +72,16 @@ impl Node {
             run: RunDir::new(resolve(&arguments.run_dir)?, &arguments.run_dir),
             manifests: resolve(&manifests_host_path)?,
             manifests_host_path,
+            root,
         })
+    }
+
+    /// A path as the host calls it, for people: from a container the real one goes through a process.
+    pub fn shown(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(self.root.path()) {
+            Ok(below) => Path::new("/").join(below),
+            Err(_) => path.to_owned(),
+        }
     }
 
     /// Looks at what has a name of ours in the kubelet's directory; nothing if there is no such directory.

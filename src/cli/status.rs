@@ -88,8 +88,12 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
-    problems
-        .extend(manifests.foreign.iter().map(|path| format!("{} has a name of ours and is not ours", path.display())));
+    problems.extend(
+        manifests
+            .foreign
+            .iter()
+            .map(|path| format!("{} has a name of ours and is not ours", node.shown(path).display())),
+    );
     let now = clock::boot_time();
     let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
     Ok(Shown {

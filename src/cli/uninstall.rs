@@ -29,7 +29,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     }
     for link in &manifests.links {
         write::remove(&link.path)?;
-        println!("removed {}", link.path.display());
+        println!("removed {}", node.shown(&link.path).display());
     }
     for path in &manifests.leftovers {
         write::remove(path)?;
@@ -37,17 +37,17 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     if manifests.supervisor {
         let path = node.manifests.join(format!("{SUPERVISOR}.yaml"));
         write::remove(&path)?;
-        println!("removed {}", path.display());
+        println!("removed {}", node.shown(&path).display());
     }
     wait_for_supervisor(&node)?;
     // A supervisor that was just ending may have linked once more.
     for link in node.manifests()?.links {
         write::remove(&link.path)?;
     }
-    remove_ours(node.store.directory(), &["checkpoints", "node.yaml", "agent.lock"])?;
-    remove_ours(node.run.path(), &["active", "volumes", "boot", AGENT, STATUS, OUTAGES, "supervisor.lock"])?;
+    remove_ours(&node, node.store.directory(), &["checkpoints", "node.yaml", "agent.lock"])?;
+    remove_ours(&node, node.run.path(), &["active", "volumes", "boot", AGENT, STATUS, OUTAGES, "supervisor.lock"])?;
     for path in &manifests.foreign {
-        println!("left {}: it is not ours", path.display());
+        println!("left {}: it is not ours", node.shown(path).display());
     }
     Ok(Answer::Yes)
 }
@@ -80,7 +80,7 @@ fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
 
 /// Removes what has these names in a directory, then the directory. Whatever else is in it is somebody's, and both stay: a
 /// mistyped `--state-dir` must not cost anybody a file.
-fn remove_ours(directory: &Path, names: &[&str]) -> anyhow::Result<()> {
+fn remove_ours(node: &Node, directory: &Path, names: &[&str]) -> anyhow::Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
@@ -90,7 +90,7 @@ fn remove_ours(directory: &Path, names: &[&str]) -> anyhow::Result<()> {
         let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if !names.contains(&name.as_str()) && !name.starts_with(write::TEMPORARY) {
-            println!("left {}: it is not ours", path.display());
+            println!("left {}: it is not ours", node.shown(&path).display());
             others += 1;
         } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             write::remove_tree(&path)?;
@@ -102,9 +102,11 @@ fn remove_ours(directory: &Path, names: &[&str]) -> anyhow::Result<()> {
         return Ok(());
     }
     match fs::remove_dir(directory) {
-        Ok(()) => println!("removed {}", directory.display()),
+        Ok(()) => println!("removed {}", node.shown(directory).display()),
         // a file system of its own is mounted there, and was before us
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => println!("emptied {}", directory.display()),
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+            println!("emptied {}", node.shown(directory).display());
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot remove {}", directory.display())),
     }
     Ok(())

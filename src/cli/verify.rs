@@ -52,6 +52,9 @@ pub fn verify(arguments: &LookArguments) -> anyhow::Result<Answer> {
     let mut found = Found::default();
     verify_store(&node, &mut found)?;
     verify_links(&node, &mut found)?;
+    let shown = |file: &str| node.shown(Path::new(file)).display().to_string();
+    found.good.iter_mut().for_each(|good| good.file = shown(&good.file));
+    found.bad.iter_mut().for_each(|bad| bad.file = shown(&bad.file));
     answer(arguments.output, &found, || text(&found))?;
     Ok(if found.bad.is_empty() { Answer::Yes } else { Answer::No })
 }

@@ -502,16 +502,34 @@ async fn a_passing_fault_of_the_runtime_is_named_and_tried_again() {
 async fn a_store_that_cannot_be_written_is_named_and_tried_again() {
     let world = World::new();
     let in_the_way = world.root.path().join("var/lib/pod-checkpointer/checkpoints/shop_till");
+    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    std::fs::write(&in_the_way, "a file").unwrap();
+    world.api.put_pod(world.start("till", "uid-1"));
+    world.api.put_pod(world.start("other", "uid-2"));
     world
         .with_agent(world.settings(), async {
-            eventually(|| in_the_way.parent().unwrap().exists() && world.word().heartbeat > 0).await;
-            std::fs::write(&in_the_way, "a file").unwrap();
-            world.api.put_pod(world.start("till", "uid-1"));
-            world.api.put_pod(world.start("other", "uid-2"));
             world.api.until_condition("shop", "till", "Captured", "False", "StoreFailed").await;
-            world.captured("other", 1).await;
+            until(&world.api.state, |state| {
+                let path = checkpoint_path("shop", "other");
+                state.objects.get(&path).is_some_and(|object| object["status"]["generation"] == 1)
+            })
+            .await;
             std::fs::remove_file(&in_the_way).unwrap();
             world.captured("till", 1).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_failed_is_a_problem_until_it_is_well_again() {
+    let world = World::new();
+    world.api.change(|state| state.mood = Mood::Failing);
+    let is_named = || world.word().problems.iter().any(|problem| problem.contains("watch of pods"));
+    world
+        .with_agent(world.settings(), async {
+            eventually(is_named).await;
+            world.api.change(|state| state.mood = Mood::Well);
+            eventually(|| !is_named()).await;
         })
         .await;
 }

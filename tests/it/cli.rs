@@ -273,6 +273,7 @@ fn verify_says_no_to_each_thing_that_is_wrong_and_names_it() {
         assert_eq!(good.status.code(), Some(0), "{}", text(&good));
         assert!(text(&good).contains("1 good, 0 wrong"), "{}", text(&good));
         let path = damage(&node);
+        let path = std::path::Path::new("/").join(path.strip_prefix(node.0.path()).unwrap());
         let found = node.json(&["verify"]);
         let bad = found["bad"].as_array().unwrap();
         assert_eq!(bad.len(), 1, "{kind}: {found}");
