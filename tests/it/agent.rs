@@ -573,6 +573,21 @@ async fn the_supervisor_is_installed_and_told_what_it_must_know() {
 }
 
 #[tokio::test]
+async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let mut settings = Settings { supervisor_image: Some(String::new()), ..world.settings() };
+    settings.decision.apiserver = Some("https://10.0.0.1:6443".into());
+    let path = checkpoint_path("shop", "till");
+    // said once the node was looked at
+    let is_surveyed = |state: &State| {
+        state.objects.get(&path).is_some_and(|object| object.to_string().contains("--supervisor-image is empty"))
+    };
+    world.with_agent(settings, until(&world.api.state, is_surveyed)).await;
+    assert_eq!(world.word().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_supervisor_gets_the_image_of_the_agents_own_container() {
     let world = World::new();
     world.api.put(
