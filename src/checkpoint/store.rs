@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 use schemars::JsonSchema;
@@ -261,6 +262,11 @@ impl Store {
             Err(Error::Read(_, source)) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// When that record was last changed: only to be compared with itself.
+    pub fn node_changed(&self) -> Option<SystemTime> {
+        fs::metadata(self.directory.join("node.yaml")).and_then(|metadata| metadata.modified()).ok()
     }
 
     /// Records what the supervisor must know, if it is not what is recorded. Says whether it wrote.

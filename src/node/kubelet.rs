@@ -10,6 +10,7 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::checkpoint::store::ServerRecord;
 use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
@@ -296,6 +297,12 @@ pub struct Server {
     pub tls_name: Option<String>,
     /// `proxy-url`.
     pub proxy: Option<String>,
+}
+
+impl From<ServerRecord> for Server {
+    fn from(ServerRecord { url, ca, tls_name, proxy }: ServerRecord) -> Self {
+        Self { url, ca, tls_name, proxy }
+    }
 }
 
 /// The server of the current context of a kubeconfig (a host path).

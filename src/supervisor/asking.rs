@@ -33,6 +33,7 @@ pub struct Pace {
 pub struct Asking {
     root: HostRoot,
     pace: Pace,
+    servers: Vec<Server>,
     probers: Vec<Prober>,
     under_way: JoinSet<(Duration, Outcome)>,
     tracker: Tracker,
@@ -41,18 +42,38 @@ pub struct Asking {
 impl Asking {
     /// Knows no server yet.
     pub fn new(root: HostRoot, pace: Pace) -> Self {
-        Self { root, pace, probers: Vec::new(), under_way: JoinSet::new(), tracker: Tracker::default() }
+        Self {
+            root,
+            pace,
+            servers: Vec::new(),
+            probers: Vec::new(),
+            under_way: JoinSet::new(),
+            tracker: Tracker::default(),
+        }
     }
 
-    /// Asks this server too.
-    pub fn add(&mut self, server: Server) -> Result<(), contact::Error> {
-        let url = server.url.clone();
-        self.probers.push(Prober::new(server, self.root.clone(), self.pace.limit)?);
-        tracing::info!(server = url, "asking this API server");
-        Ok(())
+    /// Asks these servers from now on; contact stays as it is known. Those that cannot be asked are errors.
+    pub fn ask(&mut self, servers: Vec<Server>) -> Vec<contact::Error> {
+        if servers == self.servers {
+            return Vec::new();
+        }
+        self.servers.clone_from(&servers);
+        self.probers.clear();
+        let mut errors = Vec::new();
+        for server in servers {
+            let url = server.url.clone();
+            match Prober::new(server, self.root.clone(), self.pace.limit) {
+                Ok(prober) => {
+                    tracing::info!(server = url, "asking this API server");
+                    self.probers.push(prober);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
     }
 
-    /// No server is known.
+    /// No server is known that could be asked.
     pub fn is_idle(&self) -> bool {
         self.probers.is_empty()
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -68,6 +68,8 @@ pub(super) struct Supervisor {
     hands: Option<Hands>,
 
     asking: Asking,
+    /// When the record of the API servers was last changed.
+    recorded: Option<SystemTime>,
     waiting: Waiting,
 
     index: Index,
@@ -121,6 +123,7 @@ impl Supervisor {
             exclusive_host_ports: None,
             hands: None,
             asking,
+            recorded: None,
             waiting: Waiting::default(),
             index: Index::default(),
             state: State::default(),
@@ -134,7 +137,9 @@ impl Supervisor {
             quiet: false,
             arguments,
         };
-        this.ask_servers(servers);
+        if !servers.is_empty() {
+            this.ask_servers(servers);
+        }
         Ok(this)
     }
 
@@ -185,9 +190,7 @@ impl Supervisor {
 
     /// Asks, decides, does and tells; says how long until the next pass at the latest.
     async fn pass(&mut self) -> Duration {
-        if self.asking.is_idle() {
-            self.find_servers().await;
-        }
+        self.find_servers().await;
         if !self.memory {
             self.open_run_dir();
         }
@@ -477,19 +480,22 @@ impl Supervisor {
 
     // --- contact -------------------------------------------------------------------------------------------------
 
-    /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own kubeconfig.
+    /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own kubeconfig. Looks again
+    /// when the record changed.
     async fn find_servers(&mut self) {
-        let recorded = match self.store.node() {
-            Ok(recorded) => recorded.map(|record| record.servers).unwrap_or_default(),
+        let recorded = self.store.node_changed();
+        let known = !self.asking.is_idle() && recorded == self.recorded;
+        if self.arguments.decision.apiserver.is_some() || known {
+            return;
+        }
+        self.recorded = recorded;
+        let mut servers: Vec<Server> = match self.store.node() {
+            Ok(record) => record.into_iter().flat_map(|record| record.servers).map(Server::from).collect(),
             Err(error) => {
                 self.problem("node record", Some(chain(&error)));
                 Vec::new()
             }
         };
-        let mut servers: Vec<Server> = recorded
-            .into_iter()
-            .map(|server| Server { url: server.url, ca: server.ca, tls_name: server.tls_name, proxy: server.proxy })
-            .collect();
         if servers.is_empty()
             && let Ok(owned) = self.kubelet.owned().await
         {
@@ -501,21 +507,18 @@ impl Supervisor {
                 None => {}
             }
         }
-        self.ask_servers(servers);
+        if !servers.is_empty() {
+            self.ask_servers(servers);
+        }
         if self.asking.is_idle() {
             let hint = "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known";
             self.problems.entry("API server").or_insert_with(|| hint.to_owned());
-        } else {
-            self.problem("API server", None);
         }
     }
 
     fn ask_servers(&mut self, servers: Vec<Server>) {
-        for server in servers {
-            if let Err(error) = self.asking.add(server) {
-                self.problem("API server", Some(chain(&error)));
-            }
-        }
+        let errors = self.asking.ask(servers);
+        self.problem("API server", errors.first().map(|error| chain(error)));
     }
 
     // --- the kubelet's own sockets -------------------------------------------------------------------------------
