@@ -256,6 +256,8 @@ impl Supervisor {
         } else {
             self.problem("store", None);
         }
+        // the kubelet last: what it owns may be no older than the decision, also when the runtime hung for a while
+        let lists = self.lists().await;
         let (kubelet, owned) = match self.kubelet.owned().await {
             Ok(owned) => {
                 self.problem("kubelet", None);
@@ -269,7 +271,6 @@ impl Supervisor {
             }
         };
         self.find_hands();
-        let lists = self.lists().await;
         let agent = match self.run_dir.read::<AgentWord>(AGENT) {
             Ok(agent) => agent,
             Err(error) => {
