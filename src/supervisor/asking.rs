@@ -101,20 +101,35 @@ impl Asking {
         });
     }
 
-    /// Waits for a probe to end and takes its outcome; says whether the class of contact changed. Never ends while no
-    /// probe is under way.
+    /// Waits for a probe to end and takes its outcome; says whether contact changed. Never ends while no probe is under
+    /// way.
     pub async fn end(&mut self) -> bool {
         let Some(ended) = self.under_way.join_next().await else { return std::future::pending().await };
-        let before = self.contact();
-        if let Ok((began, outcome)) = ended {
+        let before = self.kind();
+        self.take(ended.ok());
+        self.catch_up();
+        self.kind() != before
+    }
+
+    /// Takes the outcomes of the probes that ended already.
+    pub fn catch_up(&mut self) {
+        while let Some(ended) = self.under_way.try_join_next() {
+            self.take(ended.ok());
+        }
+    }
+
+    fn take(&mut self, ended: Option<(Duration, Outcome)>) {
+        let before = self.kind();
+        if let Some((began, outcome)) = ended {
             self.tracker.observe(began, clock::boot_time(), outcome);
         }
-        let class = |contact: Option<Contact>| contact.map(|contact| (contact.class, contact.by_time_out));
-        let changed = class(self.contact()) != class(before);
-        if changed && let Some(contact) = self.contact() {
-            tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");
+        if let Some((class, by_time_out)) = self.kind().filter(|_| self.kind() != before) {
+            tracing::info!(?class, by_time_out, "contact with the API server");
         }
-        changed
+    }
+
+    fn kind(&self) -> Option<(Class, bool)> {
+        self.contact().map(|contact| (contact.class, contact.by_time_out))
     }
 
     /// How long to wait between two probes. `alert`: something is active or about to be handed over.

@@ -190,6 +190,26 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
     (next, actions)
 }
 
+/// The part of a decision that needs nothing but contact, so that a hung runtime or kubelet delays no release.
+pub fn release(state: &State, facts: &Facts) -> (State, Vec<Action>) {
+    let mut next = state.clone();
+    let mut actions = Vec::new();
+    for (key, pod) in &mut next.pods {
+        if let Phase::Active { under, .. } = pod.phase
+            && is_back(facts, under)
+        {
+            release_one(key, pod, facts.now, &mut actions);
+        }
+    }
+    (next, actions)
+}
+
+fn release_one(key: &Key, pod: &mut Pod, now: Duration, actions: &mut Vec<Action>) {
+    pod.phase = Phase::Released { since: now, stopping: None };
+    pod.blocked = None;
+    actions.push(Action::Release(key.clone()));
+}
+
 /// Remembers since when the parent runs, or runs in part.
 fn observe(pod: &mut Pod, seen: &PodFacts, now: Duration) {
     match seen.parent {
@@ -246,9 +266,7 @@ fn step(
         }
         Phase::Active { linked: since, under, nudged, refused } => {
             if is_back(facts, *under) || seen.parent_owned.is_yes() {
-                pod.phase = Phase::Released { since: now, stopping: None };
-                pod.blocked = None;
-                actions.push(Action::Release(key.clone()));
+                release_one(key, pod, now, actions);
                 return;
             }
             if let Some(contact) = facts.contact {

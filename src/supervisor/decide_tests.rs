@@ -194,6 +194,18 @@ fn the_first_answer_of_any_kind_releases() {
 }
 
 #[test]
+fn a_release_needs_contact_alone_and_nothing_else_comes_of_that() {
+    let blind = |contact| Facts { now: NOW, contact, ..Facts::default() };
+    let (after, actions) = release(&state(active(SECOND)), &blind(contact(Class::Answering, 0)));
+    assert_eq!(actions, [Action::Release(key())]);
+    assert!(matches!(after.pods["shop_till"].phase, Phase::Released { .. }));
+    for silent in [None, contact(Class::Silent, 900)] {
+        let before = state(active(SECOND));
+        assert_eq!(release(&before, &blind(silent)), (before, Vec::new()));
+    }
+}
+
+#[test]
 fn the_kubelets_own_connection_releases_before_any_answer() {
     let mut seen = facts(contact(Class::Silent, 9), gone());
     seen.kubelet_connected = Seen::Yes;

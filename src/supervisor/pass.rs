@@ -15,7 +15,7 @@ use crate::checkpoint::store::Store;
 use crate::checkpoint::{Handover, write};
 use crate::names::Blocked;
 use crate::node::clock;
-use crate::node::contact::{Class, Contact};
+use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Server};
 use crate::node::runtime::{self, Runtime};
@@ -194,12 +194,10 @@ impl Supervisor {
         if !self.memory {
             self.open_run_dir();
         }
-        let contact = self.asking.contact();
-        if self.is_anything_active() {
-            self.release_first(contact).await;
-        }
-        let facts = self.facts(contact).await;
-        self.decide(&facts).await;
+        self.release().await;
+        let facts = self.facts().await;
+        self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
+        let contact = facts.contact;
         self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
             && !self.is_alert()
             && self.hands.is_some();
@@ -213,21 +211,19 @@ impl Supervisor {
         if self.quiet { QUIET } else { self.pause(&facts) }
     }
 
-    async fn decide(&mut self, facts: &Facts) {
-        let (next, actions) = decide(&self.state, facts, &self.settings);
+    /// Takes over what was decided, and does it.
+    async fn follow(&mut self, (next, actions): (State, Vec<Action>), facts: &Facts) {
         let before = std::mem::replace(&mut self.state, next);
         for action in actions {
             self.act(action, &before, facts).await;
         }
     }
 
-    /// Decides with nothing but contact, before the kubelet and the runtime are asked: a hung runtime must not delay a
-    /// release. With all else unknown nothing but a release can come of it.
-    async fn release_first(&mut self, contact: Option<Contact>) {
-        let pods = self.state.pods.keys().map(|key| (key.clone(), facts::PodFacts::default())).collect();
-        let now = clock::boot_time();
-        let facts = Facts { now, contact, kubelet_connected: self.waiting.connected(), pods, ..Facts::default() };
-        self.decide(&facts).await;
+    /// Releases by contact alone, before the kubelet and the runtime are asked, which may take their time.
+    async fn release(&mut self) {
+        let (contact, kubelet_connected) = (self.asking.contact(), self.waiting.connected());
+        let facts = Facts { now: clock::boot_time(), contact, kubelet_connected, ..Facts::default() };
+        self.follow(decide::release(&self.state, &facts), &facts).await;
     }
 
     fn pause(&self, facts: &Facts) -> Duration {
@@ -246,9 +242,8 @@ impl Supervisor {
         pause
     }
 
-    /// Asks everything that the decision may need. While all is quiet that is nothing but what is in memory.
-    async fn facts(&mut self, contact: Option<Contact>) -> Facts {
-        let now = clock::boot_time();
+    /// Asks everything that the decision may need.
+    async fn facts(&mut self) -> Facts {
         let state = &self.state;
         let held = |key: &str| state.pods.get(key).is_some_and(|pod| pod.phase != Phase::Inactive);
         if let Err(error) = self.index.refresh(&self.store, held) {
@@ -291,9 +286,12 @@ impl Supervisor {
                 pods.insert(key.clone(), if busy { facts::PodFacts { parent: Run::Unknown, ..seen } } else { seen });
             }
         }
+        // and what came of probes meanwhile
+        self.asking.catch_up();
+        let now = clock::boot_time();
         Facts {
             now,
-            contact,
+            contact: self.asking.contact(),
             kubelet,
             kubelet_connected: self.waiting.connected(),
             pods,
