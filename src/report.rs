@@ -139,3 +139,17 @@ pub struct PodOutage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<u64>,
 }
+
+/// An error with its causes, in one line; a text that repeats its cause's does not get it twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

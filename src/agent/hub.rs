@@ -23,7 +23,7 @@ use crate::agent::index::{Action, Answer, Captured, Index};
 use crate::agent::record::{self, Stranger};
 use crate::agent::report::{self, Reporter, Supervisor};
 use crate::agent::retry::Retry;
-use crate::agent::survey::{self, Kept, Surroundings, chain};
+use crate::agent::survey::{self, Kept, Surroundings};
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::work::{self, Finished};
 use crate::agent::{Error, Settings, collect, watch};
@@ -32,6 +32,7 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::Store;
 use crate::names::FIELD_MANAGER;
 use crate::node::clock;
+use crate::report::chain;
 use crate::report::{self as files, AgentWord};
 
 /// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.

@@ -38,6 +38,7 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::node::api::kube_client;
 use crate::node::host::HostRoot;
+use crate::report::chain;
 
 /// How long a lock that is held is left alone before it is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -164,7 +165,7 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     store.create()?;
     let _lock = lock(&store).await?;
     if let Err(error) = store.clean() {
-        tracing::warn!("leftovers of a crash stay: {}", survey::chain(&error));
+        tracing::warn!("leftovers of a crash stay: {}", chain(&error));
     }
     let run = RunDir::new(resolve(&settings.run_dir)?, &settings.run_dir);
     let (client, heard) = heard::listen(client);

@@ -18,16 +18,13 @@ use crate::agent::record::{self, Stranger};
 use crate::checkpoint::store::Store;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
-use crate::node::runtime::Runtime;
+use crate::node::runtime::{self, Runtime};
+use crate::report::chain;
 
 /// How long the kubelet may take to say what it owns.
 const KUBELET_LIMIT: Duration = Duration::from_secs(5);
 /// How long a call of the runtime may take.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
-/// Where a runtime listens unless somebody says otherwise, the first that is there.
-const ENDPOINTS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
-/// Where static pods are when a kubelet does not let itself be asked.
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// What captures need of the node.
 #[derive(Clone, Debug)]
@@ -75,13 +72,20 @@ fn find_runtime(settings: &Settings) -> Result<PathBuf, (PathBuf, String)> {
     if let Some(given) = &settings.cri_endpoint {
         return Ok(real(given));
     }
-    let mut sockets = ENDPOINTS.map(|path| real(Path::new(path))).into_iter();
+    let mut sockets = runtime::SOCKETS.map(|path| real(Path::new(path))).into_iter();
     let first = sockets.next().unwrap_or_default();
     if first.exists() {
         return Ok(first);
     }
     sockets.find(|socket| socket.exists()).ok_or_else(|| {
-        (first, format!("no container runtime listens at {} or {}: give --cri-endpoint", ENDPOINTS[0], ENDPOINTS[1]))
+        (
+            first,
+            format!(
+                "no container runtime listens at {} or {}: give --cri-endpoint",
+                runtime::SOCKETS[0],
+                runtime::SOCKETS[1]
+            ),
+        )
     })
 }
 
@@ -217,7 +221,7 @@ fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<Path
         return Err(chain(&install::Error::NoStaticPods));
     }
     // A kubelet that is down now is asked again soon; one that cannot be asked at all has kubeadm's directory, or none.
-    let usual = PathBuf::from(MANIFESTS);
+    let usual = PathBuf::from(kubelet::MANIFEST_DIR);
     let exists = |root: &HostRoot| root.resolve(&usual).is_ok_and(|real| real.is_dir());
     if exists(&settings.root) {
         return Ok(usual);
@@ -239,18 +243,4 @@ async fn own_image(settings: &Settings, client: &Client) -> Result<String, Strin
     own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
         format!("the agent's own pod {}/{name} names no image: give --supervisor-image", settings.pod_namespace)
     })
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -7,11 +7,12 @@ use tokio::time::timeout;
 
 use crate::agent::index::{Answer, Captured, Stored};
 use crate::agent::report::Done;
-use crate::agent::survey::{Kept, Surroundings, chain};
+use crate::agent::survey::{Kept, Surroundings};
 use crate::agent::{Error, Settings};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::store::{self, Generation, Put, Store};
+use crate::report::chain;
 
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);

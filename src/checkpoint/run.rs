@@ -17,7 +17,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::write;
+use crate::report;
 
+/// Everything of ours in the run directory.
+pub const NAMES: &[&str] =
+    &["active", "volumes", "boot", report::AGENT, report::STATUS, report::OUTAGES, "supervisor.lock"];
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 

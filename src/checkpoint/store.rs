@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::format::{self, MAX_SIZE, NodeCheckpoint};
 use crate::checkpoint::write;
 
+/// Everything of ours in the state directory.
+pub const NAMES: &[&str] = &["checkpoints", "node.yaml", "agent.lock"];
 /// How many good generations are kept of a pod.
 const KEPT: usize = 2;
 /// Ending of a generation's file.

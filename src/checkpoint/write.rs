@@ -104,6 +104,37 @@ pub fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes what has one of these names in a directory, and our temporary files, then the directory if nothing else is in
+/// it (or nothing can be removed because a file system is mounted there). Says what stayed because it is somebody else's: a
+/// mistyped directory must not cost anybody a file.
+pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::step("read", directory))?,
+    };
+    let mut others = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::step("read", directory))?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if !names.contains(&name.as_str()) && !name.starts_with(TEMPORARY) {
+            others.push(path);
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&path)?;
+        } else {
+            remove(&path)?;
+        }
+    }
+    if others.is_empty() {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
+                return Err(Error::step("remove", directory)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(others)
+}
+
 /// Makes a directory, and those above it, for root only.
 pub fn directory(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;

@@ -16,8 +16,6 @@ use crate::node::kubelet::{self, Kubelet};
 
 /// How long a kubelet may take that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
-/// Where static pods are when no kubelet runs that could be asked.
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// The node's directories, as real paths and as the host calls them.
 pub struct Node {
@@ -66,7 +64,7 @@ impl Node {
             .manifest_dir
             .clone()
             .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
-            .unwrap_or_else(|| PathBuf::from(MANIFESTS));
+            .unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR));
         Ok(Self {
             store: Store::new(resolve(&arguments.state_dir)?),
             run: RunDir::new(resolve(&arguments.run_dir)?, &arguments.run_dir),

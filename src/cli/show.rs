@@ -8,6 +8,7 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::format::decode;
 use crate::cli::node::Node;
 use crate::cli::{Answer, answer};
+use crate::report::chain;
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
@@ -21,7 +22,7 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
     let key = format!("{namespace}_{name}");
     let (newest, bad) = node.store.newest(&key)?;
     for error in &bad {
-        eprintln!("pod-checkpointer: {}", crate::agent::survey::chain(error));
+        eprintln!("pod-checkpointer: {}", chain(error));
     }
     let Some(newest) = newest else { bail!("no checkpoint of pod {namespace}/{name} is on this node") };
     let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };

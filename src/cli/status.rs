@@ -13,6 +13,7 @@ use crate::cli::node::Node;
 use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
 use crate::node::clock;
+use crate::report::chain;
 use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
 
 /// What `status` shows.
@@ -120,7 +121,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(run: &RunDir, name: &str, prob
     match run.read(name) {
         Ok(value) => value.unwrap_or_default(),
         Err(error) => {
-            problems.push(crate::agent::survey::chain(&error));
+            problems.push(chain(&error));
             T::default()
         }
     }
@@ -139,7 +140,7 @@ fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Po
         let mut reasons: Vec<String> = word.refused.get(&key).cloned().unwrap_or_default();
         let refused = !reasons.is_empty();
         reasons.extend(reported.and_then(|pod| pod.reason.clone()));
-        reasons.extend(bad.iter().map(|error| crate::agent::survey::chain(error)));
+        reasons.extend(bad.iter().map(|error| chain(error)));
         pods.push(Pod {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

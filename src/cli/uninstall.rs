@@ -3,19 +3,17 @@
 //! The order matters: links first, so that no twin is started any more; then the supervisor's manifest, and its end is
 //! waited for, because it would put things back; then the directories. What is not ours is not touched.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::args::UninstallArguments;
-use crate::checkpoint::write;
+use crate::checkpoint::{run, store, write};
 use crate::cli::Answer;
 use crate::cli::node::{Manifests, Node};
 use crate::names::SUPERVISOR;
-use crate::report::{AGENT, OUTAGES, Phase, STATUS, Status};
+use crate::report::{Phase, STATUS, Status};
 
 /// How long the kubelet may take to end the supervisor: it gets 5 s to stop.
 const END: Duration = Duration::from_secs(30);
@@ -44,8 +42,8 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     for link in node.manifests()?.links {
         write::remove(&link.path)?;
     }
-    remove_ours(&node, node.store.directory(), &["checkpoints", "node.yaml", "agent.lock"])?;
-    remove_ours(&node, node.run.path(), &["active", "volumes", "boot", AGENT, STATUS, OUTAGES, "supervisor.lock"])?;
+    remove_ours(&node, node.store.directory(), store::NAMES)?;
+    remove_ours(&node, node.run.path(), run::NAMES)?;
     for path in &manifests.foreign {
         println!("left {}: it is not ours", node.shown(path).display());
     }
@@ -78,36 +76,19 @@ fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what has these names in a directory, then the directory. Whatever else is in it is somebody's, and both stay: a
-/// mistyped `--state-dir` must not cost anybody a file.
+/// Removes what is ours in a directory, then the directory.
 fn remove_ours(node: &Node, directory: &Path, names: &[&str]) -> anyhow::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
-    };
-    let mut others = 0;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        if !names.contains(&name.as_str()) && !name.starts_with(write::TEMPORARY) {
-            println!("left {}: it is not ours", node.shown(&path).display());
-            others += 1;
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            write::remove_tree(&path)?;
-        } else {
-            write::remove(&path)?;
-        }
-    }
-    if others > 0 {
+    if !directory.exists() {
         return Ok(());
     }
-    match fs::remove_dir(directory) {
-        Ok(()) => println!("removed {}", node.shown(directory).display()),
-        // a file system of its own is mounted there, and was before us
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-            println!("emptied {}", node.shown(directory).display());
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot remove {}", directory.display())),
+    let others = write::remove_named(directory, names)?;
+    for path in &others {
+        println!("left {}: it is not ours", node.shown(path).display());
+    }
+    if others.is_empty() {
+        // a file system of its own may be mounted there, and was before us
+        let done = if directory.exists() { "emptied" } else { "removed" };
+        println!("{done} {}", node.shown(directory).display());
     }
     Ok(())
 }

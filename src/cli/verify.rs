@@ -6,13 +6,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::agent::survey::chain;
 use crate::args::LookArguments;
 use crate::checkpoint::store::{Error, check_key};
 use crate::checkpoint::write::TEMPORARY;
 use crate::cli::node::Node;
 use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
+use crate::report::chain;
 
 /// What `verify` found.
 #[derive(Debug, Default, Serialize)]

@@ -16,6 +16,9 @@ use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 
+/// Where static pod manifests are when a kubelet does not say (kubeadm's choice).
+pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";
+
 /// What the kubelet process that answered manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {

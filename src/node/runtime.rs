@@ -14,6 +14,9 @@ use cri::runtime_service_client::RuntimeServiceClient;
 /// Label of the kubelet on every container (k8s.io/kubelet, pkg/types/labels.go).
 const POD_UID: &str = "io.kubernetes.pod.uid";
 
+/// Where a runtime listens unless somebody says otherwise, the first that is there.
+pub const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+
 /// Why the runtime could not be asked, or would not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

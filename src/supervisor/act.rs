@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::{Generation, Store};
+use crate::checkpoint::run::{self, RunDir};
+use crate::checkpoint::store::{self, Generation, Store};
 use crate::checkpoint::{NodeCheckpoint, twin, write};
 use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
 use crate::node::{images, kubelet};
+use crate::report::chain;
 use crate::supervisor::observe::{Lists, is_twin_of};
 
 /// Why an activation could not be prepared, with the thing it is about.
@@ -29,13 +30,7 @@ impl Refused {
     }
 
     fn chain(reason: Blocked, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        Self { reason, message }
+        Self { reason, message: chain(error) }
     }
 }
 
@@ -210,8 +205,11 @@ impl Hands {
         for key in self.links().unwrap_or_default() {
             self.release(&key)?;
         }
-        write::remove_tree(self.store.directory())?;
-        write::remove_tree(self.run.path())?;
+        for (directory, names) in [(self.store.directory(), store::NAMES), (self.run.path(), run::NAMES)] {
+            for path in write::remove_named(directory, names)? {
+                tracing::warn!(path = %path.display(), "left: it is not ours");
+            }
+        }
         write::remove(&self.manifest_dir.join(format!("{SUPERVISOR}.yaml")))
     }
 }
@@ -336,6 +334,26 @@ mod tests {
         hands.release("shop_till").unwrap();
         assert!(path.is_symlink());
         assert!(hands.links().unwrap().is_empty());
+    }
+
+    #[test]
+    fn retiring_leaves_the_node_as_it_was_and_what_is_not_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let hands = hands(directory.path());
+        hands.store.create().unwrap();
+        hands.store.put(&checkpoint("shop", "till")).unwrap();
+        hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
+        fs::write(hands.manifest_dir.join("pod-checkpointer-supervisor.yaml"), "{}").unwrap();
+        fs::write(hands.manifest_dir.join("etcd.yaml"), "somebody's").unwrap();
+        fs::write(hands.store.directory().join("notes"), "somebody's").unwrap();
+        hands.retire().unwrap();
+        let names = |path: &Path| {
+            let entries = fs::read_dir(path).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&hands.manifest_dir), ["etcd.yaml"]);
+        assert_eq!(names(hands.store.directory()), ["notes"]);
+        assert!(!hands.run.path().exists());
     }
 
     #[test]

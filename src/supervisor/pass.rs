@@ -19,7 +19,7 @@ use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Server};
 use crate::node::runtime::{self, Runtime};
-use crate::report::{AGENT, AgentWord};
+use crate::report::{AGENT, AgentWord, chain};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
 use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
@@ -592,7 +592,7 @@ impl Supervisor {
     fn find_runtime(&mut self) {
         let candidates = match &self.arguments.node.cri_endpoint {
             Some(path) => vec![path.clone()],
-            None => vec!["/run/containerd/containerd.sock".into(), "/run/crio/crio.sock".into()],
+            None => runtime::SOCKETS.map(PathBuf::from).to_vec(),
         };
         for path in &candidates {
             if let Ok(real) = self.root.resolve(path)
@@ -614,7 +614,7 @@ impl Supervisor {
         let given = self.arguments.node.host.manifest_dir.clone();
         let Some(path) = given.or_else(|| {
             self.ways.as_ref().map(|ways| {
-                ways.settings.static_pod_path.clone().unwrap_or_else(|| PathBuf::from("/etc/kubernetes/manifests"))
+                ways.settings.static_pod_path.clone().unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR))
             })
         }) else {
             return;
@@ -694,14 +694,4 @@ impl Supervisor {
 fn kubelet_socket(root: &HostRoot, kubelet_dir: &Path) -> PathBuf {
     let path = kubelet_dir.join("pod-resources/kubelet.sock");
     root.resolve(&path).unwrap_or(path)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
