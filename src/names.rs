@@ -46,11 +46,8 @@ pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation of a mirror pod (pkg/kubelet/types/pod_update.go).
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// How long a twin's `preStop` hook holds it alive after the kubelet wants it gone, in seconds.
+/// How long an overlapping twin's `preStop` hook holds it alive after the kubelet wants it gone, in seconds.
 pub const HOLD_SECONDS: i64 = 120;
-/// The same on the host network, where it holds ports that the parent must bind: long enough for the parent's sandbox, and
-/// short for the case that no supervisor is there to end it (seen on a node: 74 s unserved while one was in back-off).
-pub const HOLD_SECONDS_HOST_NETWORK: i64 = 20;
 
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $advice:literal,)* }) => {

@@ -32,11 +32,6 @@ pub(super) struct Setting {
     pub(super) captured: BTreeSet<String>,
 }
 
-/// How long a container that is held sleeps, in seconds.
-pub(super) fn hold_seconds(host_network: bool) -> i64 {
-    if host_network { names::HOLD_SECONDS_HOST_NETWORK } else { names::HOLD_SECONDS }
-}
-
 /// Does a main container get a hook that holds it?
 pub(super) fn is_held(container: &Container) -> bool {
     container.lifecycle.as_ref().is_none_or(|lifecycle| lifecycle.pre_stop.is_none())
@@ -99,7 +94,7 @@ impl Mapping<'_> {
             env_from: None,
             image: self.live.images.get(name).or(image.as_ref()).cloned(),
             image_pull_policy: Some("IfNotPresent".into()),
-            lifecycle: hooks(lifecycle.as_ref(), is_held.then(|| hold_seconds(setting.host_network)), &numbers),
+            lifecycle: hooks(lifecycle.as_ref(), is_held, &numbers),
             liveness_probe: probe(liveness_probe, true),
             name: name.clone(),
             // On the host network each would count as a host port, and the parent would be rejected for it.
@@ -225,13 +220,14 @@ fn tcp(action: &TCPSocketAction, numbers: &Numbers<'_>) -> TCPSocketAction {
     TCPSocketAction { host: host.clone(), port: numbers.of(port) }
 }
 
-fn hooks(lifecycle: Option<&Lifecycle>, hold: Option<i64>, numbers: &Numbers<'_>) -> Option<Lifecycle> {
+fn hooks(lifecycle: Option<&Lifecycle>, is_held: bool, numbers: &Numbers<'_>) -> Option<Lifecycle> {
     let empty = Lifecycle::default();
     let Lifecycle { post_start, pre_stop, stop_signal } = lifecycle.unwrap_or(&empty);
-    let sleep = |seconds| LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
+    let hold =
+        LifecycleHandler { sleep: Some(SleepAction { seconds: names::HOLD_SECONDS }), ..LifecycleHandler::default() };
     let twin = Lifecycle {
         post_start: post_start.as_ref().map(|it| hook(it, numbers)),
-        pre_stop: hold.map(sleep).or_else(|| pre_stop.as_ref().map(|it| hook(it, numbers))),
+        pre_stop: if is_held { Some(hold) } else { pre_stop.as_ref().map(|it| hook(it, numbers)) },
         // It is in the API only where the cluster knows the gate, and without it the kubelet would keep the image's own.
         stop_signal: stop_signal.clone(),
     };

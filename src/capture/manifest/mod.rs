@@ -8,8 +8,8 @@
 //! # Holding a twin
 //!
 //! When the manifest is removed the kubelet ends the twin, but the parent needs a moment more. So each container without a
-//! `preStop` hook of its own gets one that sleeps [`names::HOLD_SECONDS`] (on the host network
-//! [`names::HOLD_SECONDS_HOST_NETWORK`]), and the pod that much more grace: the supervisor ends the containers through the runtime when their time has come.
+//! `preStop` hook of its own gets one that sleeps [`names::HOLD_SECONDS`], and the pod that much more grace: the supervisor
+//! ends the containers through the runtime when their time has come.
 //!
 //! - A failed liveness or startup probe must not wait for that. The kubelet gives hook and process together the probe's own
 //!   `terminationGracePeriodSeconds` (pkg/kubelet/kuberuntime/kuberuntime_container.go, `killContainer`), and the sleep

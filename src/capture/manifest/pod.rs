@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::{Role, Setting};
 use super::{Mapping, keep};
-use crate::names::Refusal;
+use crate::names::{self, Refusal};
 
 /// Longest hostname (pkg/kubelet/kubelet_pods.go, `truncatePodHostnameIfNeeded`).
 const LONGEST_HOSTNAME: usize = 63;
@@ -123,7 +123,7 @@ impl Mapping<'_> {
             share_process_namespace: *share_process_namespace,
             subdomain: subdomain.clone(),
             termination_grace_period_seconds: if is_raised {
-                Some(grace.saturating_add(super::container::hold_seconds(host_network.unwrap_or_default())))
+                Some(grace.saturating_add(names::HOLD_SECONDS))
             } else {
                 *termination_grace_period_seconds
             },

@@ -324,14 +324,6 @@ fn each_container_without_a_hook_of_its_own_is_held_and_none_waits_for_that_when
 }
 
 #[test]
-fn on_the_host_network_a_twin_is_held_only_until_its_parent_needs_the_ports() {
-    let (twin, _) = twin(&pod(json!({"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}), json!({})));
-    let seconds = names::HOLD_SECONDS_HOST_NETWORK;
-    assert_eq!(twin["spec"]["containers"][0]["lifecycle"]["preStop"], json!({"sleep": {"seconds": seconds}}));
-    assert_eq!(twin["spec"]["terminationGracePeriodSeconds"], 30 + seconds);
-}
-
-#[test]
 fn a_pod_whose_containers_all_have_hooks_keeps_its_grace() {
     let lifecycle = json!({"preStop": {"sleep": {"seconds": 1}}});
     let probe = json!({"tcpSocket": {"port": 1}});
