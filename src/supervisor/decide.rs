@@ -390,8 +390,8 @@ fn has_taken_over(seen: &PodFacts, running_since: Option<Duration>, released: Du
         return true;
     }
     match seen.handover {
-        // not before its sandbox: the twin may be the API server that the parent's volumes come from
-        Some(Handover::Switch) if seen.host_network => seen.parent_sandbox.is_yes(),
+        // not before its container: the twin may be the API server that the kubelet reads its volumes and services from
+        Some(Handover::Switch) if seen.host_network => seen.parent_container.is_yes(),
         Some(Handover::Switch) => seen.parent_owned.is_yes(),
         Some(Handover::Overlap) | None => {
             let ran = running_since.is_some_and(|since| now.saturating_sub(since) >= TAKEN_OVER);

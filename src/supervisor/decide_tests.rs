@@ -32,7 +32,7 @@ fn gone() -> PodFacts {
         parent_owned: Seen::No,
         twin_owned: Seen::No,
         parent: Run::Stopped,
-        parent_sandbox: Seen::No,
+        parent_container: Seen::No,
         parent_ready: Seen::No,
         parent_gone: false,
         twin: Run::Stopped,
@@ -283,11 +283,11 @@ fn serving(handover: Handover, host_network: bool) -> PodFacts {
 }
 
 #[test]
-fn switch_on_the_host_network_waits_for_the_parents_sandbox() {
+fn switch_on_the_host_network_waits_for_the_parents_container() {
     let owned = PodFacts { parent_owned: Seen::Yes, ..serving(Handover::Switch, true) };
     assert!(actions(released(1), &facts(contact(Class::Answering, 1), owned)).is_empty());
-    let sandbox = PodFacts { parent_sandbox: Seen::Yes, ..owned };
-    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), sandbox)), [Action::StopTwin(key())]);
+    let made = PodFacts { parent_container: Seen::Yes, ..owned };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), made)), [Action::StopTwin(key())]);
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
                                                     parent,
                                                     twin,
                                                     twin_sandbox: sandbox,
-                                                    parent_sandbox: sandbox,
+                                                    parent_container: sandbox,
                                                     parent_ready: connected,
                                                     handover: Some(handover),
                                                     ..gone()
@@ -475,7 +475,7 @@ fn silence_and_ignorance_never_release_stop_or_forget() {
     exhaustively(|before, facts, pod| {
         let silent = facts.contact.is_none_or(|contact| matches!(contact.class, Class::Silent | Class::Unproven));
         let hint = facts.kubelet_connected.is_yes() || pod.parent_owned.is_yes() || pod.parent_ready.is_yes();
-        if silent && !hint && pod.parent != Run::Running && !pod.parent_sandbox.is_yes() {
+        if silent && !hint && pod.parent != Run::Running && !pod.parent_container.is_yes() {
             let (_, actions) = decide(before, facts, &settings());
             let ends = |action: &Action| matches!(action, Action::Release(_) | Action::StopTwin(_) | Action::Forget(_));
             assert!(!actions.iter().any(ends), "{before:?} {facts:?} {actions:?}");

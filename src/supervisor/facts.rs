@@ -82,8 +82,10 @@ pub struct PodFacts {
     pub twin_owned: Seen,
     /// What runs of the parent.
     pub parent: Run,
-    /// A ready sandbox of the parent is there.
-    pub parent_sandbox: Seen,
+    /// A container of the parent that is not an init container is there, in whatever state: the kubelet has all that it
+    /// needs of the API server to run it. A sandbox is no sign of that: it is made before the services are read, and no
+    /// container is made without them (pkg/kubelet/kubelet_pods.go, "services have not yet been read at least once").
+    pub parent_container: Seen,
     /// The parent is Ready by the agent's word.
     pub parent_ready: Seen,
     /// The API server said, for this very UID, that the parent is gone.

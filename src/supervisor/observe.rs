@@ -149,7 +149,7 @@ pub fn pod_facts(
         let is_twin = |sandbox: &&Sandbox| is_twin_of(sandbox, namespace, name);
         facts.parent = run(lists, &known.containers, is_parent);
         facts.twin = run(lists, &known.containers, is_twin);
-        facts.parent_sandbox = lists.sandboxes.iter().filter(is_parent).any(|sandbox| sandbox.ready).into();
+        facts.parent_container = has_container(lists, &known.containers, is_parent).into();
         let ours = |sandbox: &Sandbox| sandbox.ready && Some(sandbox.uid.as_str()) == twin_uid;
         facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
     }
@@ -192,6 +192,14 @@ pub fn is_twin_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
 pub fn is_synced(owned: &Owned, node_name: &str) -> bool {
     let suffix = format!("-{}", node_name.to_lowercase());
     owned.pods.iter().any(|(_, name)| !name.ends_with(&suffix))
+}
+
+/// A container that is not an init container was made in a sandbox that is ready.
+fn has_container(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) -> bool {
+    let ready: Vec<&Sandbox> = lists.sandboxes.iter().filter(belongs).filter(|sandbox| sandbox.ready).collect();
+    lists.containers.iter().any(|container| {
+        expected.contains(&container.name) && ready.iter().any(|sandbox| sandbox.id == container.sandbox)
+    })
 }
 
 fn source(sandbox: &Sandbox) -> Option<&str> {
@@ -260,7 +268,7 @@ mod tests {
     fn what_could_not_be_asked_is_unknown() {
         let seen = facts(None, None);
         assert_eq!((seen.parent, seen.twin, seen.parent_owned), (Run::Unknown, Run::Unknown, Seen::Unknown));
-        assert_eq!((seen.twin_sandbox, seen.parent_sandbox), (Seen::Unknown, Seen::Unknown));
+        assert_eq!((seen.twin_sandbox, seen.parent_container), (Seen::Unknown, Seen::Unknown));
     }
 
     #[test]
@@ -283,6 +291,18 @@ mod tests {
             containers: vec![container("p", "app", State::Running)],
         };
         assert_eq!(facts(Some(&lists), None).parent, Run::Running);
+    }
+
+    #[test]
+    fn a_parent_that_has_but_a_sandbox_may_wait_for_the_api_server_still() {
+        let mut lists = Lists { sandboxes: vec![sandbox("p", "till", "parent", "api", true)], containers: Vec::new() };
+        assert_eq!(facts(Some(&lists), None).parent_container, Seen::No);
+        lists.containers.push(container("p", "some-init", State::Exited));
+        assert_eq!(facts(Some(&lists), None).parent_container, Seen::No);
+        lists.containers.push(container("p", "app", State::Created));
+        assert_eq!(facts(Some(&lists), None).parent_container, Seen::Yes);
+        lists.sandboxes[0].ready = false;
+        assert_eq!(facts(Some(&lists), None).parent_container, Seen::No, "a record of the last boot");
     }
 
     #[test]

@@ -34,6 +34,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 /// Between passes while a twin waits for its sandbox, or a parent is about to take over.
 const BUSY: Duration = Duration::from_millis(100);
+/// Between passes while a twin must go the moment its parent has a container.
+const SWITCH: Duration = Duration::from_millis(20);
 /// Between passes, and between probes, while something is active or contact is lost.
 const ALERT: Duration = Duration::from_millis(250);
 /// Between looks at the whole node while all is quiet.
@@ -233,8 +235,9 @@ impl Supervisor {
             match pod.phase {
                 Phase::Active { .. } if !seen.twin_sandbox.is_yes() => pause = pause.min(BUSY),
                 Phase::Released { .. } => {
-                    let fast = seen.handover == Some(Handover::Switch);
-                    pause = pause.min(if fast { LOOK } else { BUSY });
+                    // between making the parent's container and starting it lies a tenth of a second
+                    let soon = seen.handover == Some(Handover::Switch) && seen.parent_owned.is_yes();
+                    pause = pause.min(if soon { SWITCH } else { LOOK });
                 }
                 Phase::Active { .. } | Phase::Inactive => {}
             }

@@ -214,7 +214,7 @@ fn after_a_reboot_the_twin_serves_until_its_parent_is_ready() {
 }
 
 #[test]
-fn on_the_host_network_the_twin_ends_when_its_parents_sandbox_is_there_and_not_before() {
+fn on_the_host_network_the_twin_ends_when_its_parents_container_is_there_and_not_before() {
     story(async {
         let mut captured = checkpoint("till");
         captured.policy.host_network = true;
