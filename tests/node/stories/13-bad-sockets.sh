@@ -23,7 +23,7 @@ refuses() { # WORD COMMAND…
   local word=$1 status=0; shift
   timeout 20 nsenter --target "$(<"$dir/node.pid")" --all -- "$@" >"$work/refused" 2>&1 || status=$?
   case $status in 0 | 124) fail "accepted: $*" ;; esac
-  grep -q "$word" "$work/refused" || fail "does not name $word: $* said $(tail -3 "$work/refused")"
+  grep -q -- "$word" "$work/refused" || fail "does not name $word: $* said $(tail -3 "$work/refused")"
 }
 refuses agent.lock pod-checkpointer agent --node-name "$name" --kubeconfig /etc/kubernetes/kubelet.conf --supervisor-image ""
 refuses supervisor.lock pod-checkpointer supervisor --node-name "$name"
