@@ -86,7 +86,7 @@ one_runtime() {
 # side by side: most of a story is waiting for the kubelet
 children=()
 for r in "${runtimes[@]}"; do one_runtime "$r" & children+=($!); done
-trap 'kill "${children[@]}" 2>/dev/null; wait; rm -rf "$results"' EXIT
+trap 'kill "${children[@]}" 2>/dev/null || true; wait; rm -rf "$results"' EXIT
 trap 'exit 130' INT TERM
 broken=0
 for c in "${children[@]}"; do wait "$c" || broken=1; done
