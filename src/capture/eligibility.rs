@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::Reason;
@@ -150,8 +150,19 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
         host_network,
         host_port: !host_network && has_host_port(&spec),
         stateful: is_stateful(pod),
+        slow_start: starts_slowly(&spec),
         grace_seconds: grace.try_into().unwrap_or_default(),
     })
+}
+
+/// See [`Policy::slow_start`]. Volumes do not count: they are mounted before the sandbox is made.
+fn starts_slowly(spec: &PodSpec) -> bool {
+    let reads_objects = |container: &Container| {
+        let refers = |from: &EnvVarSource| from.secret_key_ref.is_some() || from.config_map_key_ref.is_some();
+        container.env_from.as_ref().is_some_and(|sources| !sources.is_empty())
+            || container.env.iter().flatten().filter_map(|entry| entry.value_from.as_ref()).any(refers)
+    };
+    spec.init_containers.as_ref().is_some_and(|inits| !inits.is_empty()) || spec.containers.iter().any(reads_objects)
 }
 
 fn has_host_port(spec: &PodSpec) -> bool {

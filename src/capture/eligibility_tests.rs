@@ -116,6 +116,7 @@ fn annotations_become_the_policy() {
         host_network: false,
         host_port: false,
         stateful: false,
+        slow_start: false,
         grace_seconds: 7,
     };
     assert_eq!(policy(&pod(&more)).unwrap(), wanted);

@@ -121,6 +121,9 @@ pub struct Policy {
     pub host_port: bool,
     /// A StatefulSet owns it.
     pub stateful: bool,
+    /// More than a moment lies between its sandbox and its first main container: init containers run, or the kubelet
+    /// reads Secrets or ConfigMaps for the environment, perhaps from an API server that is this pod's own twin.
+    pub slow_start: bool,
     /// Seconds that its containers get to stop.
     pub grace_seconds: u64,
 }

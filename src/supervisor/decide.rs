@@ -336,7 +336,7 @@ fn step(
                 return;
             }
             let again = stopping.is_none_or(|asked| now.saturating_sub(asked) >= GROUP_LIMIT);
-            if again && has_taken_over(seen, pod.parent_running_since, *since, now) {
+            if again && has_taken_over(seen, facts, pod.parent_running_since, *since) {
                 *stopping = Some(now);
                 actions.push(Action::StopTwin(key.clone()));
             }
@@ -385,13 +385,18 @@ fn nobody_runs(facts: &Facts, seen: &PodFacts) -> bool {
 }
 
 /// The parent serves, or is about to and needs what the twin holds.
-fn has_taken_over(seen: &PodFacts, running_since: Option<Duration>, released: Duration, now: Duration) -> bool {
+fn has_taken_over(seen: &PodFacts, facts: &Facts, running_since: Option<Duration>, released: Duration) -> bool {
+    let now = facts.now;
     if seen.parent_gone {
         return true;
     }
     match seen.handover {
-        // not before its container: the twin may be the API server that the kubelet reads its volumes and services from
-        Some(Handover::Switch) if seen.host_network => seen.parent_container.is_yes(),
+        // Not before its sandbox: the twin may be the API server that the kubelet reads its volumes from. And not before
+        // its container, unless nothing but making that is left to do: it may be the one that the services come from.
+        Some(Handover::Switch) if seen.host_network => {
+            let is_next = seen.parent_sandbox.is_yes() && !seen.slow_start && facts.kubelet_makes_containers.is_yes();
+            is_next || seen.parent_container.is_yes()
+        }
         Some(Handover::Switch) => seen.parent_owned.is_yes(),
         Some(Handover::Overlap) | None => {
             let ran = running_since.is_some_and(|since| now.saturating_sub(since) >= TAKEN_OVER);

@@ -33,6 +33,8 @@ fn gone() -> PodFacts {
         twin_owned: Seen::No,
         parent: Run::Stopped,
         parent_container: Seen::No,
+        parent_sandbox: Seen::No,
+        slow_start: false,
         parent_ready: Seen::No,
         parent_gone: false,
         twin: Run::Stopped,
@@ -49,6 +51,7 @@ fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
         pods: BTreeMap::from([("shop_till".into(), pod)]),
         agent_silence: Some(Duration::ZERO),
         kubelet_synced: Seen::No,
+        kubelet_makes_containers: Seen::No,
     }
 }
 
@@ -291,6 +294,22 @@ fn switch_on_the_host_network_waits_for_the_parents_container() {
 }
 
 #[test]
+fn switch_on_the_host_network_needs_but_the_sandbox_once_the_kubelet_makes_containers() {
+    let sandbox = PodFacts { parent_owned: Seen::Yes, parent_sandbox: Seen::Yes, ..serving(Handover::Switch, true) };
+    let mut seen = facts(contact(Class::Answering, 1), sandbox);
+    for unknown in [Seen::No, Seen::Unknown] {
+        seen.kubelet_makes_containers = unknown;
+        assert!(actions(released(1), &seen).is_empty(), "the twin may be the API server that the services come from");
+    }
+    seen.kubelet_makes_containers = Seen::Yes;
+    assert_eq!(actions(released(1), &seen), [Action::StopTwin(key())]);
+    let slow = PodFacts { slow_start: true, ..sandbox };
+    assert!(actions(released(1), &Facts { pods: BTreeMap::from([(key(), slow)]), ..seen.clone() }).is_empty());
+    let nothing = PodFacts { parent_sandbox: Seen::No, ..sandbox };
+    assert!(actions(released(1), &Facts { pods: BTreeMap::from([(key(), nothing)]), ..seen }).is_empty());
+}
+
+#[test]
 fn switch_for_a_host_port_stops_when_the_kubelet_owns_the_parent() {
     let waits = serving(Handover::Switch, false);
     assert!(actions(released(1), &facts(contact(Class::Answering, 1), waits)).is_empty());
@@ -410,6 +429,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
                                                     twin,
                                                     twin_sandbox: sandbox,
                                                     parent_container: sandbox,
+                                                    parent_sandbox: sandbox,
                                                     parent_ready: connected,
                                                     handover: Some(handover),
                                                     ..gone()

@@ -86,6 +86,10 @@ pub struct PodFacts {
     /// needs of the API server to run it. A sandbox is no sign of that: it is made before the services are read, and no
     /// container is made without them (pkg/kubelet/kubelet_pods.go, "services have not yet been read at least once").
     pub parent_container: Seen,
+    /// A ready sandbox of the parent is there.
+    pub parent_sandbox: Seen,
+    /// See [`Policy::slow_start`].
+    pub slow_start: bool,
     /// The parent is Ready by the agent's word.
     pub parent_ready: Seen,
     /// The API server said, for this very UID, that the parent is gone.
@@ -104,6 +108,7 @@ impl PodFacts {
             start_group: policy.start_group,
             handover: Some(policy.handover(exclusive_host_ports)),
             host_network: policy.host_network,
+            slow_start: policy.slow_start,
             ..Self::default()
         }
     }
@@ -126,4 +131,6 @@ pub struct Facts {
     pub agent_silence: Option<Duration>,
     /// The kubelet owns a pod that came from the API server.
     pub kubelet_synced: Seen,
+    /// It made a container for such a pod already, so it has read the services, without which it makes none.
+    pub kubelet_makes_containers: Seen,
 }

@@ -1,6 +1,6 @@
 //! From what the node says to facts. The pure half: lists in, facts out; asking is done by the pass in the module above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use std::{fs, io};
@@ -69,6 +69,7 @@ fn unknown_policy() -> Policy {
         host_network: false,
         host_port: false,
         stateful: false,
+        slow_start: true,
         grace_seconds: 30,
     }
 }
@@ -121,6 +122,44 @@ impl Index {
     }
 }
 
+/// Whether this kubelet process made a container for a pod of the API server: one that was not there when it owned no such
+/// pod. A supervisor that came later than the kubelet's first pods does not know.
+#[derive(Debug, Default)]
+pub struct Made {
+    before: Option<BTreeSet<String>>,
+    seen: bool,
+}
+
+impl Made {
+    /// Takes in what a pass listed. `owned`: what the kubelet owns, listed after that; `None`: it did not answer.
+    pub fn look(&mut self, lists: Option<&Lists>, owned: Option<&Owned>, node_name: &str) -> Seen {
+        let Some(owned) = owned else {
+            // another process may be next
+            *self = Self::default();
+            return Seen::Unknown;
+        };
+        let Some(lists) = lists else { return self.answer() };
+        let api = |sandbox: &&Sandbox| sandbox.ready && source(sandbox) == Some("api");
+        let sandboxes: BTreeSet<&str> = lists.sandboxes.iter().filter(api).map(|it| it.id.as_str()).collect();
+        let containers = lists.containers.iter().filter(|it| sandboxes.contains(it.sandbox.as_str()));
+        let ids: BTreeSet<String> = containers.map(|it| it.id.clone()).collect();
+        if !is_synced(owned, node_name) {
+            *self = Self { before: Some(ids), seen: false };
+        } else if let Some(before) = &self.before {
+            self.seen |= ids.iter().any(|id| !before.contains(id));
+        }
+        self.answer()
+    }
+
+    fn answer(&self) -> Seen {
+        match self.before {
+            _ if self.seen => Seen::Yes,
+            Some(_) => Seen::No,
+            None => Seen::Unknown,
+        }
+    }
+}
+
 /// What is known of one pod, from what was listed. `twin_uid` is the UID that is linked or was.
 #[allow(clippy::too_many_arguments)]
 pub fn pod_facts(
@@ -150,6 +189,7 @@ pub fn pod_facts(
         facts.parent = run(lists, &known.containers, is_parent);
         facts.twin = run(lists, &known.containers, is_twin);
         facts.parent_container = has_container(lists, &known.containers, is_parent).into();
+        facts.parent_sandbox = lists.sandboxes.iter().any(|sandbox| sandbox.ready && is_parent(&sandbox)).into();
         let ours = |sandbox: &Sandbox| sandbox.ready && Some(sandbox.uid.as_str()) == twin_uid;
         facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
     }
@@ -303,6 +343,33 @@ mod tests {
         assert_eq!(facts(Some(&lists), None).parent_container, Seen::Yes);
         lists.sandboxes[0].ready = false;
         assert_eq!(facts(Some(&lists), None).parent_container, Seen::No, "a record of the last boot");
+    }
+
+    #[test]
+    fn a_container_made_since_the_kubelet_owned_no_api_pod_shows_that_it_makes_them() {
+        let owned = |name: &str| Owned { pid: 1, pods: [("shop".to_owned(), name.to_owned())].into() };
+        let (alone, synced) = (owned("till-node-1"), owned("till"));
+        let mut lists = Lists {
+            sandboxes: vec![
+                sandbox("p", "till", "parent", "api", true),
+                sandbox("t", "till-node-1", "twin", "file", true),
+            ],
+            containers: vec![container("p", "app", State::Running)],
+        };
+        lists.containers[0].id = "of-the-last-kubelet".into();
+        let mut made = Made::default();
+        let mut look = |lists: Option<&Lists>, owned: Option<&Owned>| made.look(lists, owned, "node-1");
+        assert_eq!(look(Some(&lists), Some(&synced)), Seen::Unknown, "nobody saw what was there before");
+        assert_eq!(look(Some(&lists), Some(&alone)), Seen::No);
+        assert_eq!(look(Some(&lists), Some(&synced)), Seen::No);
+        lists.containers.push(Container { id: "of-the-twin".into(), ..container("t", "app", State::Running) });
+        assert_eq!(look(Some(&lists), Some(&synced)), Seen::No);
+        lists.containers.push(Container { id: "new".into(), ..container("p", "app", State::Created) });
+        assert_eq!(look(None, Some(&synced)), Seen::No, "the runtime did not tell");
+        assert_eq!(look(Some(&lists), Some(&synced)), Seen::Yes);
+        assert_eq!(look(None, Some(&synced)), Seen::Yes);
+        assert_eq!(look(Some(&lists), None), Seen::Unknown, "the next kubelet is another one");
+        assert_eq!(look(Some(&lists), Some(&synced)), Seen::Unknown);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::supervisor::act::{self, Hands, Preconditions, Refused};
 use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
-use crate::supervisor::observe::{self, Index, Known, Lists};
+use crate::supervisor::observe::{self, Index, Known, Lists, Made};
 use crate::supervisor::waiting::Waiting;
 use crate::supervisor::{Error, facts, record};
 
@@ -75,6 +75,9 @@ pub(super) struct Supervisor {
     waiting: Waiting,
 
     index: Index,
+    made: Made,
+    /// What the runtime listed in the last pass.
+    listed: Option<Lists>,
     state: State,
     twins: BTreeMap<Key, String>,
     activations: u64,
@@ -128,6 +131,8 @@ impl Supervisor {
             recorded: None,
             waiting: Waiting::default(),
             index: Index::default(),
+            made: Made::default(),
+            listed: None,
             state: State::default(),
             twins: BTreeMap::new(),
             activations: 0,
@@ -289,6 +294,8 @@ impl Supervisor {
                 pods.insert(key.clone(), if busy { facts::PodFacts { parent: Run::Unknown, ..seen } } else { seen });
             }
         }
+        let kubelet_makes_containers = self.made.look(lists.as_ref(), owned.as_ref(), &self.node_name);
+        self.listed = lists;
         // and what came of probes meanwhile
         self.asking.catch_up();
         let now = clock::boot_time();
@@ -300,6 +307,7 @@ impl Supervisor {
             pods,
             agent_silence: agent.map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, &self.node_name).into()),
+            kubelet_makes_containers,
         }
     }
 
@@ -360,8 +368,9 @@ impl Supervisor {
                     self.restore(&key, before);
                 }
             },
-            Action::StopTwin(key) => self.stop_twin(key).await,
-            Action::StopParent(key) => self.stop_parent(key).await,
+            Action::StopTwin(key) | Action::StopParent(key) if self.listed.is_none() => self.restore(&key, before),
+            Action::StopTwin(key) => self.stop_twin(&key),
+            Action::StopParent(key) => self.stop_parent(&key),
             Action::Forget(key) => match hands.forget(&key) {
                 Ok(()) => {
                     tracing::info!(pod = key, "handed over");
@@ -449,21 +458,21 @@ impl Supervisor {
 
     /// Stops the twin through the runtime, in the background: grace periods take their time, passes do not. Where two
     /// mappings of a host port cannot be, its sandbox goes at once: the parent's is about to be made.
-    async fn stop_twin(&mut self, key: Key) {
-        let Some(lists) = self.lists().await else { return };
-        let policy = self.index.known.get(&key).map(|known| known.policy.clone());
+    fn stop_twin(&mut self, key: &Key) {
+        let Some(lists) = &self.listed else { return };
+        let policy = self.index.known.get(key).map(|known| known.policy.clone());
         let exclusive = self.exclusive_host_ports.unwrap_or_default();
         let at_once = policy.as_ref().is_some_and(|policy| policy.host_port && exclusive);
         let grace = policy.map_or(Duration::from_secs(30), |policy| policy.grace());
-        self.stop(&key, "stopping the twin", act::twin_targets(&lists, &key), (!at_once).then_some(grace));
+        self.stop(key, "stopping the twin", act::twin_targets(lists, key), (!at_once).then_some(grace));
     }
 
     /// Stops what is left of the parent, likewise.
-    async fn stop_parent(&mut self, key: Key) {
-        let Some(lists) = self.lists().await else { return };
-        let grace = self.index.known.get(&key).map(|known| known.policy.grace());
+    fn stop_parent(&mut self, key: &Key) {
+        let Some(lists) = &self.listed else { return };
+        let grace = self.index.known.get(key).map(|known| known.policy.grace());
         self.busy.insert(key.clone());
-        self.stop(&key, "stopping what is left of the parent", act::parent_targets(&lists, &key), grace);
+        self.stop(key, "stopping what is left of the parent", act::parent_targets(lists, key), grace);
     }
 
     fn stop(&mut self, key: &Key, what: &'static str, targets: Vec<act::Target>, grace: Option<Duration>) {

@@ -120,6 +120,7 @@ fn checkpoint(name: &str) -> NodeCheckpoint {
             host_network: false,
             host_port: false,
             stateful: false,
+            slow_start: false,
             grace_seconds: 30,
         },
         images: BTreeMap::new(),

@@ -62,6 +62,7 @@ fn checkpoint(name: &str) -> NodeCheckpoint {
             host_network: false,
             host_port: false,
             stateful: false,
+            slow_start: false,
             grace_seconds: 7,
         },
         images: BTreeMap::from([("app".into(), Image { name: IMAGE.into(), id: "sha256:0123456789abcdef".into() })]),
