@@ -41,7 +41,7 @@ for n in 1 2 3; do
   wait_for 180 "no trace of the twin" no_trace
   wait_for 60 "every pod to be ready" all_ready
   figure "boot $n to first answer" "$(first api "$booted") s"
-  figure "boot $n, unserved since the first answer" "$(gaps api "$(awk -v b="$booted" -v f="$(first api "$booted")" 'BEGIN{printf "%d", b + f * 1000}')") s"
+  figure "boot $n, unserved since the first answer" "$(gaps api "$(awk -v b="$booted" -v f="$(first api "$booted")" 'BEGIN{printf "%.0f", b + f * 1000}')") s"
 done
 diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
 # one restart a boot is the reboot's; an API server takes seconds to end, so its parent may find the port taken twice
