@@ -106,6 +106,7 @@ pub enum Handover {
 /// What the owner's annotations and the pod's nature say about activation and hand-over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // facts of a pod, each by itself
 pub struct Policy {
     /// Activation order, lowest first.
     pub start_group: i32,

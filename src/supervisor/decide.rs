@@ -399,7 +399,8 @@ fn has_taken_over(seen: &PodFacts, facts: &Facts, running_since: Option<Duration
         }
         Some(Handover::Switch) => seen.parent_owned.is_yes(),
         Some(Handover::Overlap) | None => {
-            let ran = running_since.is_some_and(|since| now.saturating_sub(since) >= TAKEN_OVER);
+            let ran = seen.parent == Run::Running
+                && running_since.is_some_and(|since| now.saturating_sub(since) >= TAKEN_OVER);
             let hold = Duration::from_secs(HOLD_SECONDS.unsigned_abs());
             let waited = seen.parent_owned.is_yes() && now.saturating_sub(released) >= hold;
             seen.parent_ready.is_yes() || ran || waited

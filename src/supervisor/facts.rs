@@ -67,6 +67,7 @@ pub enum Kubelet {
 
 /// What is known of one checkpoint's pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // facts of a pod, each by itself
 pub struct PodFacts {
     /// A checkpoint of it is in the store.
     pub in_store: bool,

@@ -17,6 +17,9 @@ pub mod act;
 mod asking;
 pub mod decide;
 pub mod facts;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod model;
 pub mod observe;
 mod pass;
 pub mod record;

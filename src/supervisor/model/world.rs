@@ -1,0 +1,459 @@
+//! One schedule: what happens to a node, and what must hold all the while.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::AddAssign;
+
+use super::kubelet::{Kubelet, Node, Object, Reach, Runtime};
+use super::pods::Marked;
+use super::random::Random;
+use super::supervised::{Blind, Disk, Supervised, View};
+use crate::report::AgentWord;
+use crate::supervisor::decide::Phase;
+
+/// A step while anything moves, in milliseconds, and one while nothing does.
+const STEP: u64 = 50;
+const STRIDE: u64 = 1_000;
+/// Things keep moving for so long after each event.
+const MOVING: u64 = 10_000;
+/// A pod that nobody runs runs again within this time after the last fault: five minutes is the longest pause of the
+/// decision and of the kubelet's back-off; some groups wait for others.
+const BOUND: u64 = 900_000;
+/// What happens in one schedule, before it is left alone.
+const EVENTS: u64 = 60;
+/// Between two looks of the owner after rejected pods.
+const OWNER: u64 = 60_000;
+
+/// What came to pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    pub(super) reboots: u64,
+    pub(super) activations: u64,
+    pub(super) handovers: u64,
+    pub(super) taken: u64,
+    pub(super) rejected: u64,
+}
+
+impl AddAssign for Told {
+    fn add_assign(&mut self, other: Self) {
+        self.reboots += other.reboots;
+        self.activations += other.activations;
+        self.handovers += other.handovers;
+        self.taken += other.taken;
+        self.rejected += other.rejected;
+    }
+}
+
+pub(super) struct World {
+    seed: u64,
+    random: Random,
+    pods: Vec<Marked>,
+    now: u64,
+    /// What the path to the API server does.
+    path: Reach,
+    path_until: u64,
+    objects: BTreeMap<usize, Object>,
+    captured: BTreeMap<usize, String>,
+    uids: u64,
+    kubelet: Option<Kubelet>,
+    kubelet_at: Option<u64>,
+    kubelet_hangs_until: u64,
+    pids: u32,
+    runtime: Runtime,
+    runtime_hangs_until: u64,
+    exclusive: bool,
+    blind: Blind,
+    supervised: Option<Supervised>,
+    supervised_at: Option<u64>,
+    supervised_since: u64,
+    serves_since: u64,
+    word_at: u64,
+    disk: Disk,
+    events: u64,
+    next_event: u64,
+    moving_until: u64,
+    fault_at: u64,
+    owner_at: u64,
+    unserved_since: BTreeMap<usize, u64>,
+    trace: VecDeque<String>,
+    pub(super) told: Told,
+}
+
+impl World {
+    /// A node in order: synced, every pod running and captured.
+    pub(super) fn new(seed: u64, pods: Vec<Marked>) -> Self {
+        let mut random = Random::new(seed);
+        let uid = |pod: usize| format!("parent-{pod}");
+        let objects: BTreeMap<usize, Object> =
+            (0..pods.len()).map(|pod| (pod, Object { uid: uid(pod), ready: false, rejected: false })).collect();
+        Self {
+            seed,
+            exclusive: random.one_in(2),
+            blind: Blind::No,
+            random,
+            captured: objects.iter().map(|(pod, object)| (*pod, object.uid.clone())).collect(),
+            objects,
+            now: 0,
+            path: Reach::Up,
+            path_until: u64::MAX,
+            uids: 0,
+            kubelet: None,
+            kubelet_at: Some(0),
+            kubelet_hangs_until: 0,
+            pids: 0,
+            runtime: Runtime::default(),
+            runtime_hangs_until: 0,
+            supervised: None,
+            supervised_at: Some(0),
+            supervised_since: 0,
+            serves_since: 0,
+            word_at: 0,
+            disk: Disk::default(),
+            events: 0,
+            next_event: 120_000,
+            moving_until: 120_000,
+            fault_at: 0,
+            owner_at: 0,
+            unserved_since: BTreeMap::new(),
+            trace: VecDeque::new(),
+            told: Told::default(),
+            pods,
+        }
+    }
+
+    /// The same, decided without sight of something.
+    pub(super) fn blind_to(self, blind: Blind) -> Self {
+        Self { blind, ..self }
+    }
+
+    /// Runs the whole schedule; says how many steps it took.
+    pub(super) fn run(&mut self) -> u64 {
+        let mut steps = 0;
+        let end = loop {
+            if self.events >= EVENTS {
+                break self.now.max(self.path_until.min(self.now + 600_000)) + 2 * BOUND;
+            }
+            self.step();
+            steps += 1;
+        };
+        self.say("left alone");
+        self.path_until = self.path_until.min(self.now);
+        while self.now < end {
+            self.step();
+            steps += 1;
+        }
+        self.check_order();
+        steps
+    }
+
+    fn step(&mut self) {
+        self.now += if self.now < self.moving_until { STEP } else { STRIDE };
+        if self.now >= self.next_event && self.events < EVENTS {
+            self.event();
+        }
+        if self.now >= self.path_until {
+            self.path_until = u64::MAX;
+            self.set_path(Reach::Up);
+        }
+        if self.kubelet_at.is_some_and(|at| at <= self.now) {
+            self.kubelet_at = None;
+            self.pids += 1;
+            self.kubelet = Some(Kubelet::new(self.pids, self.now));
+            self.say(&format!("kubelet {} starts", self.pids));
+        }
+        self.runtime.tick(self.now);
+        let mut said = Vec::new();
+        let reach = self.reach();
+        if !reach.serves() {
+            self.serves_since = self.now;
+        }
+        self.tick_kubelet(reach, &mut said);
+        self.tick_agent(reach);
+        self.tick_supervisor(reach, &mut said);
+        for line in said {
+            if line.starts_with("VIOLATED") {
+                self.fail(&line);
+            }
+            if line.starts_with("REJECTED") {
+                if self.was_watched() {
+                    self.fail(&line);
+                }
+                self.told.rejected += 1;
+            }
+            self.told.activations += u64::from(line.starts_with("Activate"));
+            self.told.handovers += u64::from(line.starts_with("Forget"));
+            self.told.taken += u64::from(line.contains("its port is taken"));
+            self.say(&line);
+        }
+        // nobody was there to release its twin in time: its owner must replace the pod
+        let rejected = self.objects.iter().find(|(_, object)| object.rejected).map(|(pod, _)| *pod);
+        if let Some(pod) = rejected.filter(|_| self.now >= self.owner_at) {
+            self.owner_at = self.now + OWNER;
+            self.recreate(pod);
+        }
+        self.check_serving(reach);
+    }
+
+    /// What a client finds at the API server's address: on a self-hosted node, what one of its own pods does.
+    fn reach(&self) -> Reach {
+        let Some(pod) = self.pods.iter().position(|pod| pod.is_api_server) else { return self.path };
+        if self.path == Reach::BlackHole {
+            // its own address is on another interface, which is down
+            return self.path;
+        }
+        match self.runtime.served_for(pod, self.now) {
+            None | Some(0..1_000) => Reach::Refused,
+            Some(1_000..2_000) => Reach::Starting,
+            Some(_) => Reach::Up,
+        }
+    }
+
+    fn tick_kubelet(&mut self, reach: Reach, said: &mut Vec<String>) {
+        let Some(kubelet) = &mut self.kubelet else { return };
+        if self.now < self.kubelet_hangs_until {
+            return;
+        }
+        // a link whose file went with the last boot's memory leads nowhere
+        let mut links = self.disk.links.clone();
+        links.retain(|pod, _| self.disk.active.contains_key(pod));
+        let mut node = Node {
+            now: self.now,
+            reach,
+            pods: &self.pods,
+            links: &links,
+            objects: &mut self.objects,
+            runtime: &mut self.runtime,
+            random: &mut self.random,
+            said,
+        };
+        // what changes before the kubelet watches its directory is found by its poll, or by a nudge
+        for pod in std::mem::take(&mut self.disk.changed) {
+            if self.now > kubelet.started + 1_000 || node.random.one_in(2) {
+                kubelet.notice(pod, &mut node);
+            }
+        }
+        kubelet.tick(&mut node);
+    }
+
+    /// The agent lives as long as the kubelet has its pods; it sees each object and captures what is Ready.
+    fn tick_agent(&mut self, reach: Reach) {
+        let lives = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.synced && kubelet.is_connected());
+        if !lives || reach != Reach::Up || self.now < self.word_at {
+            return;
+        }
+        self.word_at = self.now + self.random.between(100, 1_000);
+        let mut word = AgentWord::default();
+        for (pod, object) in &self.objects {
+            let key = &self.pods[*pod].key;
+            if object.ready
+                && let Some(id) = self.runtime.container_id(*pod, &object.uid)
+            {
+                word.ready.insert(key.clone(), vec![id]);
+                self.captured.insert(*pod, object.uid.clone());
+            }
+            if self.captured.get(pod).is_some_and(|uid| *uid != object.uid) {
+                word.gone.insert(key.clone(), self.captured[pod].clone());
+            }
+        }
+        self.disk.word = Some(word);
+    }
+
+    fn tick_supervisor(&mut self, reach: Reach, said: &mut Vec<String>) {
+        let mut view = View {
+            now: self.now,
+            reach,
+            pods: &self.pods,
+            captured: &self.captured,
+            kubelet: self.kubelet.as_mut(),
+            kubelet_hangs: self.now < self.kubelet_hangs_until,
+            runtime: &mut self.runtime,
+            runtime_hangs: self.now < self.runtime_hangs_until,
+            exclusive: self.exclusive,
+            blind: self.blind,
+            disk: &mut self.disk,
+            random: &mut self.random,
+            said,
+        };
+        if self.supervised_at.is_some_and(|at| at <= self.now) {
+            self.supervised_at = None;
+            self.supervised = Some(Supervised::new(&mut view));
+            self.supervised_since = self.now;
+        }
+        if let Some(supervised) = &mut self.supervised {
+            supervised.tick(&mut view);
+        }
+    }
+
+    /// Has the supervisor been there since the API server began to answer?
+    fn was_watched(&self) -> bool {
+        self.supervised.is_some() && self.supervised_since < self.serves_since
+    }
+
+    // --- what happens ---------------------------------------------------------------------------------------------
+
+    fn event(&mut self) {
+        self.events += 1;
+        let gap = match self.random.between(0, 4) {
+            0 => self.random.between(50, 2_000),
+            1 => self.random.between(2_000, 30_000),
+            2 => self.random.between(30_000, 200_000),
+            _ => self.random.between(200_000, 1_500_000),
+        };
+        self.next_event = self.now + gap;
+        self.fault_at = self.now;
+        match self.random.between(0, 16) {
+            0..4 => self.outage(),
+            4..7 => {
+                if self.random.one_in(3) {
+                    self.set_path(Reach::Up);
+                } else {
+                    self.outage();
+                }
+                self.reboot();
+            }
+            7 | 8 => self.kill_kubelet(),
+            9 => {
+                self.kubelet_hangs_until = self.now + self.random.between(200, 30_000);
+                self.say("kubelet hangs");
+            }
+            10 => {
+                self.runtime_hangs_until = self.now + self.random.between(200, 30_000);
+                self.say("runtime hangs");
+            }
+            11 | 12 => {
+                self.supervised = None;
+                self.supervised_at = Some(self.now + self.random.between(100, 40_000));
+                self.say("supervisor is killed");
+            }
+            13 => {
+                let pod = self.any_pod();
+                self.runtime.crash(pod);
+                self.say(&format!("{} crashes", self.pods[pod].key));
+            }
+            14 => self.replace(),
+            _ => {
+                self.path_until = self.now;
+                self.say("the path is mended");
+            }
+        }
+        self.moving_until = self.now + MOVING;
+    }
+
+    fn any_pod(&mut self) -> usize {
+        let count = u64::try_from(self.pods.len()).unwrap();
+        usize::try_from(self.random.between(0, count)).unwrap()
+    }
+
+    fn outage(&mut self) {
+        let kinds = [Reach::Refused, Reach::BlackHole, Reach::Broken, Reach::Foreign, Reach::Starting];
+        let kind = kinds[usize::try_from(self.random.between(0, 5)).unwrap()];
+        self.set_path(kind);
+        let longest = if self.random.one_in(2) { 20_000 } else { 1_000_000 };
+        self.path_until = self.now + self.random.between(200, longest);
+        // a server that starts is soon up
+        if kind == Reach::Starting {
+            self.path_until = self.now + self.random.between(200, 5_000);
+        }
+    }
+
+    fn set_path(&mut self, path: Reach) {
+        if self.path != path {
+            self.say(&format!("the API server: {path:?}"));
+            self.path = path;
+            self.fault_at = self.now;
+        }
+    }
+
+    fn reboot(&mut self) {
+        self.told.reboots += 1;
+        self.say("the node reboots");
+        self.runtime.power_off();
+        if self.random.one_in(2) {
+            // CRI-O keeps no records
+            self.runtime.sandboxes.clear();
+        }
+        self.disk.active.clear();
+        self.disk.word = None;
+        self.kubelet = None;
+        self.supervised = None;
+        (self.kubelet_hangs_until, self.runtime_hangs_until) = (0, 0);
+        let up = self.now + 2_000;
+        self.kubelet_at = Some(up);
+        self.supervised_at = Some(up + self.random.between(500, 3_000));
+    }
+
+    fn kill_kubelet(&mut self) {
+        self.say("kubelet is killed");
+        self.kubelet = None;
+        self.kubelet_hangs_until = 0;
+        self.kubelet_at = Some(self.now + self.random.between(300, 30_000));
+    }
+
+    /// The pod is deleted, and its controller makes another of that name.
+    fn replace(&mut self) {
+        let pod = self.any_pod();
+        // a deleted API server has nobody to bring its successor up: no checkpointer's business
+        if self.reach() == Reach::Up && !self.pods[pod].is_api_server {
+            self.recreate(pod);
+        }
+    }
+
+    fn recreate(&mut self, pod: usize) {
+        self.uids += 1;
+        let uid = format!("successor-{}", self.uids);
+        self.say(&format!("{} is replaced by {uid}", self.pods[pod].key));
+        self.objects.insert(pod, Object { uid, ready: false, rejected: false });
+    }
+
+    // --- what must hold -------------------------------------------------------------------------------------------
+
+    /// A pod that nobody runs is running again in time, whatever contact is like. But one that the kubelet took up and
+    /// could not start before contact was lost again is the kubelet's: beside its parent a twin may not be admitted, and
+    /// as a critical pod it may cost others their place.
+    fn check_serving(&mut self, reach: Reach) {
+        for pod in 0..self.pods.len() {
+            let owned = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.owns_parent(pod));
+            let waits = owned && !reach.serves() && !self.pods[pod].is_api_server;
+            if waits || self.runtime.served_for(pod, self.now).is_some() {
+                self.unserved_since.remove(&pod);
+                continue;
+            }
+            let since = *self.unserved_since.entry(pod).or_insert(self.now);
+            let waited = self.now.saturating_sub(since.max(self.fault_at));
+            if waited > BOUND {
+                self.fail(&format!("{}: nobody runs it for {waited} ms", self.pods[pod].key));
+            }
+        }
+    }
+
+    /// The API server answers for long: parents serve, and nothing of ours is left.
+    fn check_order(&mut self) {
+        for pod in 0..self.pods.len() {
+            if !self.runtime.runs(pod, false) {
+                self.fail(&format!("{}: its parent does not run in the end", self.pods[pod].key));
+            }
+            if self.runtime.runs(pod, true) {
+                self.fail(&format!("{}: its twin runs in the end", self.pods[pod].key));
+            }
+        }
+        let states: Vec<_> = self.supervised.iter().flat_map(|it| it.state.pods.values()).collect();
+        if states.is_empty() || states.iter().any(|pod| pod.phase != Phase::Inactive) {
+            self.fail(&format!("not at rest in the end: {states:?}"));
+        }
+        if !self.disk.links.is_empty() || !self.disk.active.is_empty() {
+            self.fail(&format!("left in the end: {:?} {:?}", self.disk.links, self.disk.active));
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        self.moving_until = self.moving_until.max(self.now + MOVING);
+        if self.trace.len() >= 120 {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9}.{:03} {line}", self.now / 1000, self.now % 1000));
+    }
+
+    fn fail(&self, what: &str) {
+        let trace: Vec<&str> = self.trace.iter().map(String::as_str).collect();
+        panic!("seed {}, {} ms: {what}\n{}", self.seed, self.now, trace.join("\n"));
+    }
+}
