@@ -85,6 +85,11 @@ impl Runtime {
         self.sandboxes.iter().any(|sandbox| sandbox.pod == pod && sandbox.file == file && sandbox.is_running())
     }
 
+    /// The parent has a sandbox.
+    pub(super) fn has_sandbox(&self, pod: usize) -> bool {
+        self.sandboxes.iter().any(|sandbox| sandbox.pod == pod && !sandbox.file && sandbox.ready)
+    }
+
     /// For how long something of this pod has been running.
     pub(super) fn served_for(&self, pod: usize, now: u64) -> Option<u64> {
         let running = self.sandboxes.iter().filter(|sandbox| sandbox.pod == pod && sandbox.is_running());

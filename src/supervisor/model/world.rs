@@ -412,7 +412,9 @@ impl World {
     fn check_serving(&mut self, reach: Reach) {
         for pod in 0..self.pods.len() {
             let owned = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.owns_parent(pod));
-            let waits = owned && !reach.serves() && !self.pods[pod].is_api_server;
+            // a self-hosted API server likewise, when its twin dies by itself before the parent's volumes are mounted
+            let is_ours = self.pods[pod].is_api_server && self.runtime.has_sandbox(pod);
+            let waits = owned && !reach.serves() && !is_ours;
             if waits || self.runtime.served_for(pod, self.now).is_some() {
                 self.unserved_since.remove(&pod);
                 continue;
