@@ -19,7 +19,7 @@ fn live(pod: &Pod) -> Live {
     let spec = pod.spec.clone().unwrap();
     let names = spec.init_containers.into_iter().flatten().chain(spec.containers).map(|container| container.name);
     let env = |name: &str| EnvVar { name: "RAN".into(), value: Some(name.into()), value_from: None };
-    Live { environments: names.map(|name| (name.clone(), vec![env(&name)])).collect(), images: BTreeMap::new() }
+    Live { environments: names.map(|name| (name.clone(), vec![env(&name)])).collect(), ..Live::default() }
 }
 
 fn twin(pod: &Value) -> (Value, Vec<Reason>) {
