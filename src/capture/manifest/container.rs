@@ -105,7 +105,12 @@ impl Mapping<'_> {
                     |it: &ContainerResizePolicy| keep!(it, ContainerResizePolicy { resource_name, restart_policy });
                 list.iter().map(policy).collect()
             }),
-            resources: resources.as_ref().map(|it| self.resources(it, &format!("spec.{list}[{name}].resources"))),
+            resources: self
+                .enacted
+                .get(name)
+                .cloned()
+                .or_else(|| resources.clone())
+                .map(|it| self.resources(&it, &format!("spec.{list}[{name}].resources"))),
             restart_policy: restart_policy.clone(),
             restart_policy_rules: restart_policy_rules.as_ref().map(|list| list.iter().map(rule).collect()),
             security_context: security_context.as_ref().map(security),

@@ -25,11 +25,12 @@ mod volume;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EnvVar, Pod};
+use k8s_openapi::api::core::v1::{EnvVar, Pod, PodCondition, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Reason;
 use super::claims::Place;
+use super::profiles::APP_ARMOR;
 use crate::capture::eligibility;
 use crate::checkpoint::twin::volumes_dir;
 use crate::names::{self, Refusal};
@@ -71,7 +72,7 @@ pub enum Told {
 
 /// The twin of this pod, and what stands against it.
 pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
-    let Pod { metadata, spec, status: _ } = pod;
+    let Pod { metadata, spec, status } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let key = format!("{namespace}_{name}");
@@ -80,6 +81,7 @@ pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
         live,
         volumes: volumes_dir(run_dir, &key, PLACEHOLDER_UID),
         accepts_claims: eligibility::accepts(pod, "persistent-volume"),
+        enacted: status.as_ref().map(enacted).unwrap_or_default(),
     };
     let spec = spec.clone().unwrap_or_default();
     let twin = Pod { metadata: identity(metadata, &spec), spec: Some(mapping.spec(&spec, name)), status: None };
@@ -93,6 +95,19 @@ struct Mapping<'a> {
     volumes: PathBuf,
     /// Does the owner accept volumes that outlive the pod?
     accepts_claims: bool,
+    /// Resources of containers where they are not those of the spec.
+    enacted: BTreeMap<String, ResourceRequirements>,
+}
+
+/// What containers have while the kubelet has not agreed to a resize: the spec tells what somebody wishes, and a twin of
+/// that might not fit (pkg/kubelet/allocation, condition `PodResizePending`).
+fn enacted(status: &PodStatus) -> BTreeMap<String, ResourceRequirements> {
+    let is_pending = |it: &PodCondition| it.type_ == "PodResizePending" && it.status == "True";
+    if !status.conditions.iter().flatten().any(is_pending) {
+        return BTreeMap::new();
+    }
+    let containers = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    containers.filter_map(|container| Some((container.name.clone(), container.resources.clone()?))).collect()
 }
 
 impl Mapping<'_> {
@@ -154,7 +169,7 @@ fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
         || key == "k8s.ovn.org/pod-networks"
         || key.starts_with("cni.projectcalico.org/");
     // An annotation must say what the field says (pkg/apis/core/validation), and here only the field counts.
-    let app_armor = of_container("container.apparmor.security.beta.kubernetes.io/").is_some_and(|name| {
+    let app_armor = of_container(APP_ARMOR).is_some_and(|name| {
         pod.is_some_and(|it| it.app_armor_profile.is_some())
             || context(name).is_some_and(|it| it.app_armor_profile.is_some())
     });
