@@ -29,11 +29,15 @@ use crate::checkpoint::{Captured, NodeCheckpoint, Parent, format};
 use crate::names::{self, Refusal, Warning};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
-use crate::node::{clock, kubelet, network};
+use crate::node::{certificate, clock, kubelet, network};
 use manifest::{Live, Told};
 
 /// A manifest must stay below the kubelet's own limit of 10 MiB (pkg/kubelet/config/common.go).
 const LONGEST_MANIFEST: usize = 9 << 20;
+
+/// A kubelet renews its certificate when a tenth to a third of its time is left (client-go, util/certificate): one with less
+/// than this is not renewed, or lives so shortly that a longer outage ends it.
+const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 /// One reason why a pod is refused, with the thing it is about: a field's path, a volume, a container. Never a value of a
 /// Secret or of the environment.
@@ -201,19 +205,24 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         parent: parent(&pod),
         policy,
         images: live.images,
-        warnings: warnings(&pod, sources.root),
+        warnings: warnings(&pod, sources),
         manifest,
         volumes,
     }
     .with_digest())
 }
 
-/// The object's, and the one that the node knows of: a pod on the pod network needs its plugins.
-fn warnings(pod: &Pod, root: &HostRoot) -> Vec<Warning> {
+/// The object's, and those that the node knows of: a pod on the pod network needs its plugins, and every pod a kubelet that
+/// starts.
+fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     let mut warnings = eligibility::warnings(pod);
     let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-    if !is_on_host && !network::works_offline(root) {
+    if !is_on_host && !network::works_offline(sources.root) {
         warnings.push(Warning::NetworkNeedsAPI);
+    }
+    let expiry = sources.settings.kubeconfig.as_ref().and_then(|file| certificate::expiry(sources.root, file));
+    if expiry.is_some_and(|expiry| expiry.duration_since(jiff::Timestamp::now()) < SOON) {
+        warnings.push(Warning::KubeletCertificateExpires);
     }
     warnings
 }

@@ -249,9 +249,9 @@ fn a_file_that_grows_while_it_is_copied_is_read_no_further_than_may_be() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
-            let mut written = 1_u64 << 20;
+            let (more, mut written) = (vec![0; 1 << 16], 1_u64 << 20);
             while !done.load(Ordering::Relaxed) && written < 4 * MOST_BYTES {
-                written += file.write(&[0; 1 << 16]).unwrap() as u64;
+                written += file.write(&more).unwrap() as u64;
             }
         });
         for _ in 0..3 {

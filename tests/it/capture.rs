@@ -388,6 +388,25 @@ async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it(
 }
 
 #[tokio::test]
+async fn a_kubelet_whose_certificate_ends_soon_is_warned_of() {
+    let mut node = Node::new();
+    node.settings.kubeconfig = Some("/etc/kubernetes/kubelet.conf".into());
+    let user = "client-certificate: kubelet.pem";
+    node.file(
+        "etc/kubernetes/kubelet.conf",
+        &format!("{{current-context: c, contexts: [{{name: c, context: {{user: u}}}}], users: [{{name: u, user: {{{user}}}}}]}}"),
+    );
+    for (year, ends) in [(2020, true), (2999, false)] {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        node.file("etc/kubernetes/kubelet.pem", &certificate.pem());
+        let warnings = node.capture(&Node::pod()).await.unwrap().warnings;
+        assert_eq!(warnings.contains(&Warning::KubeletCertificateExpires), ends, "{year}");
+    }
+}
+
+#[tokio::test]
 async fn a_pod_network_that_needs_the_api_server_is_warned_of() {
     let node = Node::new();
     node.file(
