@@ -86,7 +86,7 @@ reasons! {
         /// The pod is being deleted or has ended.
         Terminating => "wait for its successor, which is captured when it is Ready",
         /// A persistentVolumeClaim.
-        PersistentVolume => "claims need the API server to attach; use emptyDir or hostPath, or leave the pod unmarked",
+        PersistentVolume => "a claim of a local or hostPath volume can come back: accept that with podcheckpointer.io/accept: persistent-volume; others need the API server to attach",
         /// An inline CSI volume.
         CsiVolume => "inline CSI volumes are refused in static pods; use another kind of volume",
         /// A generic ephemeral volume.
@@ -98,7 +98,7 @@ reasons! {
         /// Huge pages.
         HugePages => "huge pages would be counted twice at hand-over; remove them or the mark",
         /// A runtime class that the kubelet cannot look up without the API server.
-        RuntimeClass => "the kubelet cannot look a runtime class up offline; use the default one",
+        RuntimeClass => "the kubelet cannot look a runtime class up offline; use one whose handler is the runtime's default",
         /// An image that ran is no longer on the node.
         ImageAbsent => "pull the image again, and protect it from the kubelet's image garbage collection",
         /// The kubelet would ask for a pull secret that a static pod cannot name.
@@ -159,6 +159,8 @@ reasons! {
         ServiceAccountToken => "the captured token expires; nothing renews it while the API server is away",
         /// The kubelet may not start at all then.
         KubeletCertificateExpires => "renew the kubelet's client certificate",
+        /// The certificate of a podCertificate projection is captured and expires like any other.
+        PodCertificate => "the captured certificate expires; nothing renews it while the API server is away",
         /// Init containers run again.
         InitContainersRunAgain => "its init containers run again on the node, without the API server",
     }

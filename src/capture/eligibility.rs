@@ -96,6 +96,11 @@ fn accepted(annotations: &BTreeMap<String, String>) -> Vec<&str> {
     list.split(',').map(str::trim).filter(|risk| !risk.is_empty()).collect()
 }
 
+/// Does the owner accept this risk?
+pub(super) fn accepts(pod: &Pod, risk: &str) -> bool {
+    accepted(annotations(pod)).contains(&risk)
+}
+
 fn is_stateful(pod: &Pod) -> bool {
     owner(pod).is_some_and(|owner| owner.kind == "StatefulSet")
 }
@@ -146,7 +151,8 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     Ok(Policy {
         start_group,
         max_age_seconds,
-        handover,
+        // Two pods that write to one volume at once are no hand-over, unless the owner says that they may.
+        handover: handover.or(has_claim(&spec).then_some(Handover::Switch)),
         host_network,
         host_port: !host_network && has_host_port(&spec),
         stateful: is_stateful(pod),
@@ -168,6 +174,10 @@ fn starts_slowly(spec: &PodSpec) -> bool {
 fn has_host_port(spec: &PodSpec) -> bool {
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     containers.flat_map(|container| container.ports.iter().flatten()).any(|port| port.host_port.unwrap_or_default() > 0)
+}
+
+fn has_claim(spec: &PodSpec) -> bool {
+    spec.volumes.iter().flatten().any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 /// A duration as Go writes it, of hours, minutes and seconds; not nothing.
@@ -199,8 +209,12 @@ pub fn warnings(pod: &Pod) -> Vec<Warning> {
         warnings.push(Warning::MayBeRescheduled);
     }
     let projections = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
-    if projections.flat_map(|volume| volume.sources.iter().flatten()).any(|it| it.service_account_token.is_some()) {
+    let sources: Vec<_> = projections.flat_map(|volume| volume.sources.iter().flatten()).collect();
+    if sources.iter().any(|source| source.service_account_token.is_some()) {
         warnings.push(Warning::ServiceAccountToken);
+    }
+    if sources.iter().any(|source| source.pod_certificate.is_some()) {
+        warnings.push(Warning::PodCertificate);
     }
     if spec.init_containers.iter().flatten().any(|container| container.restart_policy.as_deref() != Some("Always")) {
         warnings.push(Warning::InitContainersRunAgain);

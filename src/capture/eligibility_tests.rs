@@ -194,6 +194,10 @@ fn a_token_and_init_containers_are_warned_of_and_sidecars_are_not() {
         {"configMap": {"name": "c"}}, {"serviceAccountToken": {"path": "token"}},
     ]}}]}});
     assert_eq!(warnings(&pod(&token)), [Warning::ServiceAccountToken]);
+    let certificate = json!({"spec": {"volumes": [{"name": "t", "projected": {"sources": [
+        {"podCertificate": {"signerName": "s", "keyType": "ED25519"}},
+    ]}}]}});
+    assert_eq!(warnings(&pod(&certificate)), [Warning::PodCertificate]);
     let init = |more: Value| json!({"spec": {"initContainers": [more]}});
     assert_eq!(warnings(&pod(&init(json!({"name": "i", "image": "i"})))), [Warning::InitContainersRunAgain]);
     assert_eq!(warnings(&pod(&init(json!({"name": "i", "image": "i", "restartPolicy": "Always"})))), []);

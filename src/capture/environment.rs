@@ -185,6 +185,61 @@ fn is_service_variable(name: &str, has: impl Fn(&str) -> bool) -> bool {
     })
 }
 
+/// The service variables of a pod's containers, as far as this one tells: what it was given beyond what it declares.
+///
+/// `None`: it does not tell, since `envFrom` or a declared name may have brought or hidden one.
+pub fn services(container: &Container, captured: &Environment) -> Option<Environment> {
+    let declared: BTreeSet<&str> = container.env.iter().flatten().map(|entry| entry.name.as_str()).collect();
+    let may_hide = |name: &&str| ["_SERVICE_", "_PORT"].iter().any(|mark| name.contains(mark));
+    if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) || declared.iter().any(may_hide) {
+        return None;
+    }
+    let rest = captured.iter().filter(|(name, _)| !declared.contains(name.as_str()));
+    let rest: Environment = rest.map(|(name, value)| (name.clone(), value.clone())).collect();
+    rest.keys().all(|name| is_service_variable(name, |host| rest.contains_key(host))).then_some(rest)
+}
+
+/// What the kubelet gave to a container of which no record is left, if everything that it declares is known: `value`s and
+/// these `fields` of the pod, by path (pkg/kubelet/kubelet_pods.go, `makeEnvironmentVariables`, step by step).
+pub fn computed(
+    container: &Container,
+    fields: &Environment,
+    addresses: &Addresses,
+    services: &Environment,
+) -> Option<Environment> {
+    if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
+        return None;
+    }
+    let mut result = Environment::new();
+    for entry in container.env.iter().flatten() {
+        let EnvVar { name, value, value_from } = entry;
+        let value = match (value.as_deref().unwrap_or_default(), value_from) {
+            ("", Some(EnvVarSource { field_ref: Some(field), .. })) => {
+                let known = fields.get(&field.field_path)?;
+                if is_address(field) { addresses.of(field).to_owned() } else { known.clone() }
+            }
+            ("", Some(_)) => return None,
+            (value, _) => {
+                let of = |name: &str| result.get(name).or_else(|| services.get(name)).map(String::as_str);
+                let long = pieces(value).iter().fold(0, |long: usize, piece| match piece {
+                    Piece::Text(text) => long.saturating_add(text.len()),
+                    Piece::Reference(name) => long.saturating_add(of(name).map_or(name.len() + 3, str::len)),
+                });
+                // No process can have been started with it.
+                if long > LONGEST {
+                    return None;
+                }
+                expand(value, of)
+            }
+        };
+        result.insert(name.clone(), value);
+    }
+    for (name, value) in services {
+        result.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Some(result)
+}
+
 /// How an entry of `env` gets its value.
 enum Source<'a> {
     Value(&'a str),
@@ -233,14 +288,19 @@ impl<'a> Reading<'a> {
     fn parts(&self, at: usize) -> Vec<Part> {
         let Some(Source::Value(value)) = self.sources.get(at) else { return Vec::new() };
         let mut parts = Vec::new();
+        let mut long = 0_usize;
         for piece in pieces(value) {
-            match piece {
-                Piece::Text(text) => parts.push(Part::Text(text)),
-                Piece::Reference(name) => parts.extend(self.at(&name, at)),
+            let more = match piece {
+                Piece::Text(text) => vec![Part::Text(text)],
+                Piece::Reference(name) => self.at(&name, at),
+            };
+            long += more.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 1 }).sum::<usize>();
+            if long > LONGEST {
+                return vec![Part::Unsure];
             }
+            parts.extend(more);
         }
-        let long: usize = parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 1 }).sum();
-        if long > LONGEST { vec![Part::Unsure] } else { parts }
+        parts
     }
 
     /// What `$(name)` meant when the entry at `turn` was expanded.

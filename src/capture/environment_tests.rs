@@ -314,6 +314,35 @@ fn a_record_that_does_not_tell_is_unknown_and_bytes_are_not_text() {
     }
 }
 
+#[test]
+fn service_variables_are_known_from_a_container_that_hides_none() {
+    let services = given(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_PORT", "tcp://10.0.0.1:443")]);
+    let with = |name: &str| {
+        let mut captured = services.clone();
+        captured.insert(name.to_owned(), "x".into());
+        captured
+    };
+    let of = |env: serde_json::Value, captured: &Environment| super::services(&container(env), captured);
+    assert_eq!(of(json!([]), &services), Some(services.clone()));
+    assert_eq!(of(json!([{"name": "A", "value": "x"}]), &with("A")), Some(services.clone()));
+    // A declared name may hide a service's.
+    assert_eq!(of(json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "x"}]), &services), None);
+    assert_eq!(of(json!([{"name": "WEB_PORT", "value": "x"}]), &with("WEB_PORT")), None);
+    // Something that nobody declared and no service explains.
+    assert_eq!(of(json!([]), &with("A")), None);
+    let mut from = container(json!([]));
+    from.env_from = Some(vec![EnvFromSource::default()]);
+    assert_eq!(super::services(&from, &services), None);
+}
+
+#[test]
+fn an_environment_that_could_start_no_process_is_not_computed() {
+    let mut env = vec![json!({"name": "V0", "value": "x".repeat(1000)})];
+    env.extend((1..64).map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})));
+    let fields = Environment::new();
+    assert_eq!(computed(&container(json!(env)), &fields, &addresses(PARENT), &fields), None);
+}
+
 /// `makeEnvironmentVariables` of pkg/kubelet/kubelet_pods.go, with the objects it would fetch.
 struct Kubelet {
     objects: BTreeMap<String, BTreeMap<String, String>>,
@@ -477,6 +506,29 @@ proptest! {
             }
             // Refused only where the address is in play at all.
             Err(_) => prop_assert!(parent.env.iter().flatten().any(|entry| matches!(source(entry, false), Source::Address(_)))),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What is computed without a record is what the kubelet would have given, or nothing.
+    #[test]
+    fn what_is_computed_is_what_the_kubelet_would_give(
+        env in prop::collection::vec(entry(), 0..6),
+        services in prop::sample::select(vec![vec![], vec!["X_SERVICE_HOST"], vec!["X_SERVICE_HOST", "X_SERVICE_PORT"]]),
+    ) {
+        let services: BTreeMap<_, _> = services.iter().map(|name| ((*name).to_owned(), "10.0.0.9".to_owned())).collect();
+        let container = Container { env: Some(env), ..Container::default() };
+        let address = addresses(PARENT);
+        let fields = given(&[("metadata.name", "field metadata.name"), ("status.podIP", ""), ("status.podIPs", "")]);
+        if let Some(computed) = computed(&container, &fields, &address, &services) {
+            let kubelet = Kubelet { objects: BTreeMap::new(), services, address };
+            prop_assert_eq!(computed, kubelet.environment(&container));
+        } else {
+            let is_object = |entry: &EnvVar| entry.value_from.as_ref().is_some_and(|from| from.config_map_key_ref.is_some());
+            prop_assert!(container.env.iter().flatten().any(is_object));
         }
     }
 }

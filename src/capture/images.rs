@@ -1,67 +1,89 @@
 //! The images that ran: are they on the node, and would the kubelet use them for a pod without pull secrets?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::claims::{self, Bound};
 use super::{Error, Reason, Sources};
 use crate::checkpoint::Image;
 use crate::names::Refusal;
-use crate::node::images::is_usable_without_secret;
+use crate::node::images::{is_usable_without_secret, repository};
+use crate::node::runtime;
 
 /// What is known of a pod's images.
 #[derive(Debug, Default)]
 pub struct Images {
-    /// By container: what ran.
+    /// By container, or `volume <name>`: what ran.
     pub ran: BTreeMap<String, Image>,
     /// By container: what the twin names, so that it runs the same.
     pub named: BTreeMap<String, String>,
+    /// By volume: what the twin names.
+    pub mounted: BTreeMap<String, String>,
     /// What stands against it.
     pub reasons: Vec<Reason>,
 }
 
-/// Looks the images of a pod up. `resolved` is what each container ran, as the runtime names it.
+/// Looks the images of a pod up. `resolved` is what each container ran, as the runtime names it, and `bound` what it
+/// mounted.
 ///
 /// A tag may have moved since: then the twin names what ran.
-pub async fn look_up(pod: &Pod, resolved: &BTreeMap<String, String>, sources: &Sources<'_>) -> Result<Images, Error> {
+pub async fn look_up(
+    pod: &Pod,
+    resolved: &BTreeMap<String, String>,
+    bound: &BTreeMap<String, Vec<Bound>>,
+    sources: &Sources<'_>,
+) -> Result<Images, Error> {
     let mut images = Images::default();
     let Some(spec) = &pod.spec else { return Ok(images) };
     let mut node = Node { sources, known: BTreeMap::new() };
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        let name = container.image.clone().unwrap_or_default();
-        let of_name = node.id(&name).await?;
-        let ran = resolved.get(&container.name).filter(|id| !id.is_empty());
-        let of_ran = match ran {
-            Some(id) => node.id(id).await?,
-            None => None,
-        };
-        let is_same = |id: &String| ran.is_none_or(|ran| bare(ran) == bare(id)) || of_ran.as_deref() == Some(id);
-        let (named, id) = match (of_name.filter(is_same), ran.zip(of_ran.clone())) {
-            (Some(id), _) => (name.clone(), id),
-            (None, Some((ran, id))) => (ran.clone(), id),
-            (None, None) => {
-                let detail = format!("container {}: {name}", container.name);
-                images.reasons.push(Reason { refusal: Refusal::ImageAbsent, detail });
-                continue;
-            }
-        };
-        if !node.is_usable(&named, &id)? {
-            let detail = format!("container {}: {name}", container.name);
-            images.reasons.push(Reason { refusal: Refusal::ImageNeedsPullSecret, detail });
+        let name = container.image.as_deref().unwrap_or_default();
+        let who = format!("container {}", container.name);
+        let ran = resolved.get(&container.name).map(String::as_str);
+        if let Some((named, image)) = images.accept(&who, name, node.choose(name, ran).await?) {
+            images.named.insert(container.name.clone(), named);
+            images.ran.insert(container.name.clone(), image);
         }
-        images.named.insert(container.name.clone(), named);
-        images.ran.insert(container.name.clone(), Image { name, id });
     }
     for volume in spec.volumes.iter().flatten() {
         let Some(reference) = volume.image.as_ref().and_then(|image| image.reference.as_deref()) else { continue };
-        let refusal = match node.id(reference).await? {
-            None => Refusal::ImageAbsent,
-            Some(id) if !node.is_usable(reference, &id)? => Refusal::ImageNeedsPullSecret,
-            Some(_) => continue,
-        };
-        images.reasons.push(Reason { refusal, detail: format!("volume {}: {reference}", volume.name) });
+        let who = format!("volume {}", volume.name);
+        let mounts = claims::of_volume(spec, &volume.name, bound);
+        let ran = mounts.iter().find_map(|(_, bound)| bound.image.as_deref());
+        if let Some((named, image)) = images.accept(&who, reference, node.choose(reference, ran).await?) {
+            images.mounted.insert(volume.name.clone(), named);
+            images.ran.insert(who, image);
+        }
     }
     Ok(images)
+}
+
+impl Images {
+    /// The name to use and what it is, unless there is none: then the reason is noted.
+    fn accept(&mut self, who: &str, name: &str, choice: Choice) -> Option<(String, Image)> {
+        let (named, id, usable) = match choice {
+            Choice::Usable { named, id } => (named, id, true),
+            Choice::NeedsSecret { named, id } => (named, id, false),
+            Choice::Absent => {
+                self.reasons.push(Reason { refusal: Refusal::ImageAbsent, detail: format!("{who}: {name}") });
+                return None;
+            }
+        };
+        if !usable {
+            self.reasons.push(Reason { refusal: Refusal::ImageNeedsPullSecret, detail: format!("{who}: {name}") });
+        }
+        let image = Image { name: named.clone(), id };
+        Some((named, image))
+    }
+}
+
+/// What a twin may name to run the same image.
+#[derive(Debug)]
+enum Choice {
+    Usable { named: String, id: String },
+    NeedsSecret { named: String, id: String },
+    Absent,
 }
 
 /// An id without the name of its hash: CRI-O leaves that out in some places.
@@ -72,17 +94,52 @@ fn bare(id: &str) -> &str {
 /// Asks the runtime once for each reference.
 struct Node<'a> {
     sources: &'a Sources<'a>,
-    known: BTreeMap<String, Option<String>>,
+    known: BTreeMap<String, Option<runtime::Image>>,
 }
 
 impl Node<'_> {
-    async fn id(&mut self, reference: &str) -> Result<Option<String>, Error> {
+    /// The pod's own name if it still means what ran; else the digest by which the same repository has it, since the
+    /// kubelet's pull records know repositories only; else the id. Of these the first that needs no secret.
+    async fn choose(&mut self, name: &str, ran: Option<&str>) -> Result<Choice, Error> {
+        let ran = ran.filter(|id| !id.is_empty());
+        let of_name = self.image(name).await?;
+        let of_ran = match ran {
+            Some(ran) => self.image(ran).await?,
+            None => None,
+        };
+        let is_same = |id: &str| {
+            ran.is_none_or(|ran| bare(ran) == bare(id)) || of_ran.as_ref().is_some_and(|of_ran| of_ran.id == id)
+        };
+        let mut candidates = Vec::new();
+        candidates.extend(of_name.filter(|image| is_same(&image.id)).map(|image| (name.to_owned(), image.id)));
+        if let (true, Some(image), Some(ran)) = (candidates.is_empty(), &of_ran, ran) {
+            // The repository as the pod spells it: a runtime spells out the registry, the pull records do not.
+            let digests = image.digests.iter().filter_map(|digest| digest.split_once('@'));
+            let spelt = |(_, digest)| Some(format!("{}@{digest}", repository(name)?));
+            for digest in digests.filter_map(spelt).collect::<BTreeSet<_>>() {
+                if self.image(&digest).await?.is_some_and(|found| found.id == image.id) {
+                    candidates.push((digest, image.id.clone()));
+                }
+            }
+            candidates.push((ran.to_owned(), image.id.clone()));
+        }
+        let mut first = None;
+        for (named, id) in candidates {
+            if self.is_usable(&named, &id)? {
+                return Ok(Choice::Usable { named, id });
+            }
+            first.get_or_insert((named, id));
+        }
+        Ok(first.map_or(Choice::Absent, |(named, id)| Choice::NeedsSecret { named, id }))
+    }
+
+    async fn image(&mut self, reference: &str) -> Result<Option<runtime::Image>, Error> {
         if let Some(known) = self.known.get(reference) {
             return Ok(known.clone());
         }
-        let id = self.sources.runtime.image(reference).await.map_err(Error::Runtime)?;
-        self.known.insert(reference.to_owned(), id.clone());
-        Ok(id)
+        let image = self.sources.runtime.image_detail(reference).await.map_err(Error::Runtime)?;
+        self.known.insert(reference.to_owned(), image.clone());
+        Ok(image)
     }
 
     fn is_usable(&self, named: &str, id: &str) -> Result<bool, Error> {

@@ -9,10 +9,12 @@
 //! Reading takes a moment in which the kubelet may restart a container or swap a volume. So both are looked at again at
 //! the end, and a capture that mixes two states is [`Error::Gone`], to be tried again.
 
+pub mod claims;
 pub mod eligibility;
 pub mod environment;
 mod images;
 pub mod manifest;
+mod profiles;
 pub mod schema;
 pub mod volumes;
 
@@ -20,17 +22,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use serde_json::Value;
 
 use crate::checkpoint::{Captured, NodeCheckpoint, Parent, format};
-use crate::names::{self, Refusal};
+use crate::names::{self, Refusal, Warning};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
-use crate::node::{clock, kubelet};
+use crate::node::{certificate, clock, kubelet, network};
+use manifest::{Live, Told};
 
 /// A manifest must stay below the kubelet's own limit of 10 MiB (pkg/kubelet/config/common.go).
 const LONGEST_MANIFEST: usize = 9 << 20;
+
+/// A kubelet renews its certificate when a tenth to a third of its time is left (client-go, util/certificate): one with less
+/// than this is not renewed, or lives so shortly that a longer outage ends it.
+const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 /// One reason why a pod is refused, with the thing it is about: a field's path, a volume, a container. Never a value of a
 /// Secret or of the environment.
@@ -135,26 +142,38 @@ fn list(reasons: &[Reason]) -> String {
     reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What stands against a pod as far as its object tells, without a look at the node: the first thing that [`capture`] does.
+/// What stands against a pod as far as its object tells, without a look at the node. What only the node could tell (where a
+/// claim leads, what a runtime class means) stands against it.
 pub fn judge(pod: &Value, run_dir: &Path, node_name: &str) -> Vec<Reason> {
     let (pod, mut reasons) = schema::read(pod);
     if let Some(pod) = pod {
-        reasons.extend(eligibility::reasons(&pod, node_name));
-        reasons.extend(manifest::render(&pod, run_dir, &manifest::Live::default()).1);
+        reasons.extend(judge_with(&pod, run_dir, node_name, &Live::default()));
     }
+    reasons
+}
+
+fn judge_with(pod: &Pod, run_dir: &Path, node_name: &str, live: &Live) -> Vec<Reason> {
+    let mut reasons = eligibility::reasons(pod, node_name);
+    reasons.extend(manifest::render(pod, run_dir, live).1);
     reasons
 }
 
 /// Captures a Ready pod: its object as JSON, unknown fields included. The checkpoint has its digest filled in.
 pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoint, Error> {
-    let mut reasons = judge(pod, sources.run_dir, sources.node_name);
-    let (Some(pod), _) = schema::read(pod) else { return Err(Error::Refused(reasons)) };
-    let (running, live) = match inspect(&pod, sources, &mut reasons).await {
+    let (pod, mut reasons) = schema::read(pod);
+    let Some(pod) = pod else { return Err(Error::Refused(reasons)) };
+    let judge = |live: &Live| judge_with(&pod, sources.run_dir, sources.node_name, live);
+    let mut found_reasons = Vec::new();
+    let (running, live) = match inspect(&pod, sources, &mut found_reasons).await {
         Ok(found) => found,
         // A pod that is refused anyway is told so, whatever else is wrong at the moment.
-        Err(error) if reasons.is_empty() => return Err(error),
-        Err(_) => return Err(Error::Refused(reasons)),
+        Err(error) => {
+            reasons.extend(judge(&Live { told: Told::Later, ..Live::default() }));
+            return Err(if reasons.is_empty() { error } else { Error::Refused(reasons) });
+        }
     };
+    reasons.extend(judge(&live.live));
+    reasons.extend(found_reasons);
     if !reasons.is_empty() {
         return Err(Error::Refused(reasons));
     }
@@ -186,11 +205,26 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         parent: parent(&pod),
         policy,
         images: live.images,
-        warnings: eligibility::warnings(&pod),
+        warnings: warnings(&pod, sources),
         manifest,
         volumes,
     }
     .with_digest())
+}
+
+/// The object's, and those that the node knows of: a pod on the pod network needs its plugins, and every pod a kubelet that
+/// starts.
+fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
+    let mut warnings = eligibility::warnings(pod);
+    let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    if !is_on_host && !network::works_offline(sources.root) {
+        warnings.push(Warning::NetworkNeedsAPI);
+    }
+    let expiry = sources.settings.kubeconfig.as_ref().and_then(|file| certificate::expiry(sources.root, file));
+    if expiry.is_some_and(|expiry| expiry.duration_since(jiff::Timestamp::now()) < SOON) {
+        warnings.push(Warning::KubeletCertificateExpires);
+    }
+    warnings
 }
 
 fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
@@ -212,34 +246,72 @@ fn parent(pod: &Pod) -> Parent {
 
 /// What the node knows of a pod.
 struct Found {
-    live: manifest::Live,
+    live: Live,
     images: BTreeMap<String, crate::checkpoint::Image>,
 }
 
-/// Asks the runtime for environment and images, and adds what stands against the pod.
+/// Asks the node for environment, images, claims and profiles, and adds what stands against the pod.
 async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) -> Result<(Running, Found), Error> {
     let running = Running::of(pod, sources).await?;
-    let mut live = manifest::Live::default();
-    let mut resolved = BTreeMap::new();
-    let spec = pod.spec.clone().unwrap_or_default();
-    let host_network = spec.host_network.unwrap_or_default();
-    let addresses = addresses(pod);
-    let hostname = hostname(pod);
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        let Some(record) = running.0.get(&container.name) else {
-            let detail = format!("container {}: the runtime has no record of it", container.name);
-            reasons.push(Reason { refusal: Refusal::EnvironmentUnknown, detail });
-            continue;
-        };
+    let mut details = BTreeMap::new();
+    for (name, record) in &running.records {
         let detail = sources.runtime.detail(&record.id).await.map_err(Error::Runtime)?;
-        let detail = detail.ok_or_else(|| Error::Gone(format!("container {}", container.name)))?;
+        details.insert(name.as_str(), detail.ok_or_else(|| Error::Gone(format!("container {name}")))?);
+    }
+    let resolved = running.records.iter().filter_map(|(name, record)| {
+        let detail = details.get(name.as_str())?;
         let image = if detail.image_id.is_empty() { &record.image_id } else { &detail.image_id };
-        resolved.insert(container.name.clone(), image.clone());
-        let environment = environment::captured(&detail.info, container, hostname.as_deref())
-            .and_then(|captured| environment::render(container, &captured, host_network, &addresses));
-        match environment {
+        Some((name.clone(), image.clone()))
+    });
+    let resolved = resolved.collect();
+    let bound = details.iter().map(|(name, detail)| ((*name).to_owned(), claims::bound(&detail.info))).collect();
+
+    let images = images::look_up(pod, &resolved, &bound, sources).await?;
+    let live = Live {
+        environments: environments(pod, &details, reasons),
+        images: images.named,
+        image_volumes: images.mounted,
+        told: Told::All {
+            claims: claims::look_up(pod, &bound, sources)?,
+            handler: handler(pod, &running, sources).await?,
+        },
+    };
+    reasons.extend(images.reasons);
+    reasons.extend(profiles::reasons(pod, sources));
+    Ok((running, Found { live, images: images.ran }))
+}
+
+/// The environment of each container, from its record or, without one, as far as it can be computed.
+fn environments(
+    pod: &Pod,
+    details: &BTreeMap<&str, runtime::Detail>,
+    reasons: &mut Vec<Reason>,
+) -> BTreeMap<String, Vec<EnvVar>> {
+    let Some(spec) = &pod.spec else { return BTreeMap::new() };
+    let host_network = spec.host_network.unwrap_or_default();
+    let (hostname, addresses) = (hostname(pod), addresses(pod));
+    let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
+    let captured: BTreeMap<&str, Result<environment::Environment, environment::Error>> = containers()
+        .filter_map(|container| {
+            let detail = details.get(container.name.as_str())?;
+            Some((container.name.as_str(), environment::captured(&detail.info, container, hostname.as_deref())))
+        })
+        .collect();
+    // What the services were: any container that tells is as good as another.
+    let services = containers()
+        .find_map(|container| environment::services(container, captured.get(container.name.as_str())?.as_ref().ok()?));
+    let mut environments = BTreeMap::new();
+    for container in containers() {
+        let known = captured.get(container.name.as_str()).cloned().unwrap_or_else(|| {
+            let computed = services.as_ref().and_then(|services| {
+                environment::computed(container, &identity(pod, host_network), &addresses, services)
+            });
+            computed.ok_or_else(|| environment::Error::Unknown("the runtime has no record of it".into()))
+        });
+        let rendered = known.and_then(|known| environment::render(container, &known, host_network, &addresses));
+        match rendered {
             Ok(environment) => {
-                live.environments.insert(container.name.clone(), environment);
+                environments.insert(container.name.clone(), environment);
             }
             Err(error) => {
                 let detail = format!("container {}: {error}", container.name);
@@ -247,10 +319,47 @@ async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) ->
             }
         }
     }
-    let images = images::look_up(pod, &resolved, sources).await?;
-    reasons.extend(images.reasons);
-    live.images = images.named;
-    Ok((running, Found { live, images: images.ran }))
+    environments
+}
+
+/// The fields of a pod that a container may be given and that never change, by path.
+fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
+    let (metadata, spec) = (&pod.metadata, pod.spec.as_ref());
+    let mut fields = environment::Environment::new();
+    let mut put =
+        |path: &str, value: Option<&String>| fields.extend(value.map(|value| (path.to_owned(), value.clone())));
+    put("metadata.name", metadata.name.as_ref());
+    put("metadata.namespace", metadata.namespace.as_ref());
+    put("metadata.uid", metadata.uid.as_ref());
+    put("spec.nodeName", spec.and_then(|spec| spec.node_name.as_ref()));
+    put("spec.serviceAccountName", spec.and_then(|spec| spec.service_account_name.as_ref()));
+    let addresses = addresses(pod);
+    // On the host network they are the node's, and literals: those must be known to be what they were.
+    if !host_network && !addresses.one.is_empty() {
+        put("status.podIP", Some(&addresses.one));
+        put("status.podIPs", Some(&addresses.all));
+    }
+    fields
+}
+
+/// Does the pod's runtime class lead where a pod without one goes?
+async fn handler(pod: &Pod, running: &Running, sources: &Sources<'_>) -> Result<Result<(), String>, Error> {
+    let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+    if class.is_empty() {
+        return Ok(Ok(()));
+    }
+    let sandboxes = sources.runtime.sandboxes().await.map_err(Error::Runtime)?;
+    let sandbox = sandboxes.into_iter().find(|sandbox| sandbox.id == running.sandbox);
+    let handler = sandbox.ok_or_else(|| Error::Gone("the pod's sandbox".into()))?.handler;
+    if handler.is_empty() {
+        return Ok(Ok(()));
+    }
+    let default = sources.runtime.default_handler().await.map_err(Error::Runtime)?;
+    Ok(match default {
+        Some(default) if default == handler => Ok(()),
+        Some(default) => Err(format!("its handler is {handler:?}, the runtime's default {default:?}")),
+        None => Err(format!("its handler is {handler:?}, and the runtime does not tell its default")),
+    })
 }
 
 fn addresses(pod: &Pod) -> environment::Addresses {
@@ -278,7 +387,10 @@ fn hostname(pod: &Pod) -> Option<String> {
 
 /// The containers that make the pod as it is now: of each the newest, all in one sandbox.
 #[derive(Debug, PartialEq, Eq)]
-struct Running(BTreeMap<String, Record>);
+struct Running {
+    sandbox: String,
+    records: BTreeMap<String, Record>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
@@ -319,7 +431,7 @@ impl Running {
             }
             records.insert(container.name.clone(), Record { id: newest.id.clone(), image_id: newest.image_id.clone() });
         }
-        Ok(Self(records))
+        Ok(Self { sandbox: sandbox.to_owned(), records })
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Reason;
@@ -28,14 +29,25 @@ pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
     let known = serde_json::to_value(&typed).unwrap_or_default();
     let mut paths = Vec::new();
     missing(&wanted, &known, &mut String::new(), &mut paths);
-    // Only what our own rules look at, and only if it has the shape that they expect.
-    typed.status = pod.get("status").and_then(|status| {
-        let phase = status.get("phase").cloned().unwrap_or_default();
-        let (ip, ips) = (status.get("podIP").cloned(), status.get("podIPs").cloned());
-        serde_json::from_value(serde_json::json!({"phase": phase, "podIP": ip, "podIPs": ips})).ok()
-    });
+    typed.status = pod.get("status").map(status);
     let reasons = paths.into_iter().map(|detail| Reason { refusal: Refusal::UnknownField, detail }).collect();
     (Some(typed), reasons)
+}
+
+/// Only what our own rules look at, and only where it has the shape that they expect.
+fn status(status: &Value) -> PodStatus {
+    fn field<T: DeserializeOwned>(status: &Value, name: &str) -> Option<T> {
+        serde_json::from_value(status.get(name)?.clone()).ok()
+    }
+    PodStatus {
+        phase: field(status, "phase"),
+        pod_ip: field(status, "podIP"),
+        pod_ips: field(status, "podIPs"),
+        conditions: field(status, "conditions"),
+        container_statuses: field(status, "containerStatuses"),
+        init_container_statuses: field(status, "initContainerStatuses"),
+        ..PodStatus::default()
+    }
 }
 
 fn missing(wanted: &Value, known: &Value, path: &mut String, paths: &mut Vec<String>) {

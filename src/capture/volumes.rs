@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::checkpoint::{Entry, Volume, format};
@@ -96,12 +96,21 @@ pub fn stamp(directory: &Path) -> Result<Stamp, Error> {
 }
 
 fn open_root(directory: &Path) -> Result<OwnedFd, Error> {
-    open(CWD, directory, OFlags::DIRECTORY).map_err(|error| failed("", error))
+    rustix::fs::openat(CWD, directory, flags(OFlags::DIRECTORY), Mode::empty()).map_err(|error| failed("", error))
 }
 
-fn open(directory: impl std::os::fd::AsFd, name: impl rustix::path::Arg, more: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | more;
-    rustix::fs::openat(directory, name, flags, Mode::empty())
+fn flags(more: OFlags) -> OFlags {
+    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | more
+}
+
+/// Opens what is in a directory, but not what somebody mounted over it: the kubelet mounts nothing into a volume. A device's
+/// number would not tell: on an overlay files may have another than their directory.
+fn open_inside(directory: &OwnedFd, name: &str, more: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat2(directory, name, flags(more), Mode::empty(), ResolveFlags::NO_XDEV) {
+        // A kernel before 5.6.
+        Err(Errno::NOSYS) => rustix::fs::openat(directory, name, flags(more), Mode::empty()),
+        result => result,
+    }
 }
 
 fn stamp_of(root: &OwnedFd) -> Result<Stamp, Error> {
@@ -118,6 +127,7 @@ fn stamp_of(root: &OwnedFd) -> Result<Stamp, Error> {
 fn failed(path: &str, error: Errno) -> Error {
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE => Error::Gone,
+        Errno::XDEV => Error::Foreign { path: path.to_owned(), what: "mounted over" },
         error => Error::Io { path: path.to_owned(), source: error.into() },
     }
 }
@@ -144,7 +154,8 @@ impl Copy<'_> {
                 .map_err(|error| failed(&below, error))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let inner = open(directory, &name, OFlags::DIRECTORY).map_err(|error| failed(&below, error))?;
+                    let inner =
+                        open_inside(directory, &name, OFlags::DIRECTORY).map_err(|error| failed(&below, error))?;
                     self.walk(&inner, &below, depth + 1, None)?;
                 }
                 FileType::Symlink => {
@@ -166,7 +177,7 @@ impl Copy<'_> {
     }
 
     fn file(&mut self, directory: &OwnedFd, name: &str, path: &str) -> Result<(), Error> {
-        let file = open(directory, name, OFlags::empty()).map_err(|error| failed(path, error))?;
+        let file = open_inside(directory, name, OFlags::empty()).map_err(|error| failed(path, error))?;
         let stat = rustix::fs::fstat(&file).map_err(|error| failed(path, error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::Gone);

@@ -211,6 +211,70 @@ fn a_tree_without_end_ends() {
     assert!(matches!(copied(volume.path()), Err(Error::Foreign { what: "too deep", .. })));
 }
 
+#[test]
+fn ten_thousand_files_are_copied_and_more_than_may_be_are_refused_without_reading_them() {
+    let volume = tempfile::tempdir().unwrap();
+    (0..10_000).for_each(|n| fs::write(volume.path().join(format!("{n}")), "x").unwrap());
+    assert_eq!(copied(volume.path()).unwrap().len(), 10_001);
+    // One more file than all volumes may have together, by links to one.
+    (10_000..=MOST_ENTRIES).for_each(|n| symlink("0", volume.path().join(format!("{n}"))).unwrap());
+    let mut budget = Budget::default();
+    assert!(matches!(copy(volume.path(), &mut budget), Err(Error::TooLarge)));
+    assert_eq!(budget.bytes, MOST_BYTES, "nothing was read");
+}
+
+#[test]
+fn names_of_every_legal_character_and_of_the_longest_length_are_copied() {
+    let volume = tempfile::tempdir().unwrap();
+    let legal: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').chain("-._".chars()).collect();
+    let long = "k".repeat(253);
+    for name in [legal.as_str(), &long, ".hidden", "...", "-", "_", "con", "a.b_c-d"] {
+        fs::write(volume.path().join(name), name).unwrap();
+    }
+    let entries = copied(volume.path()).unwrap();
+    for entry in &entries[1..] {
+        assert_eq!(format::decode(entry.data.as_deref().unwrap()).unwrap(), entry.path.as_bytes());
+    }
+    assert_eq!(entries.len(), 9);
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_copied_is_read_no_further_than_may_be() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let volume = tempfile::tempdir().unwrap();
+    let path = volume.path().join("log");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            let (more, mut written) = (vec![0; 1 << 16], 1_u64 << 20);
+            while !done.load(Ordering::Relaxed) && written < 4 * MOST_BYTES {
+                written += file.write(&more).unwrap() as u64;
+            }
+        });
+        for _ in 0..3 {
+            match copied(volume.path()) {
+                Ok(entries) => {
+                    let long = format::decode(entries[1].data.as_deref().unwrap()).unwrap().len() as u64;
+                    assert!(long <= MOST_BYTES, "{long}");
+                }
+                Err(error) => assert!(matches!(error, Error::TooLarge), "{error}"),
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn what_is_mounted_into_a_volume_is_not_followed() {
+    // The one file system that is mounted below another wherever tests run.
+    let error = open_inside(&open_root(Path::new("/")).unwrap(), "proc", OFlags::DIRECTORY).unwrap_err();
+    let error = failed("proc", error);
+    assert!(matches!(error, Error::Foreign { what: "mounted over", .. }), "{error}");
+}
+
 /// The kubelet swaps `..data` all the time; a copy is of one state or of none.
 #[test]
 fn a_copy_is_never_of_two_states() {

@@ -145,11 +145,11 @@ impl Policy {
     }
 }
 
-/// An image as a container ran it.
+/// An image as a container ran it, or as a volume had it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
-    /// As the pod names it.
+    /// As the twin names it: the pod's own name, or another where that means something else by now.
     pub name: String,
     /// As the runtime resolved it: an image id or a digest.
     pub id: String,

@@ -89,7 +89,7 @@ fn record_name(key: &str) -> String {
 }
 
 /// The image's name without tag and digest, otherwise as given (image_pull_policies.go, `trimImageTagDigest`).
-fn repository(image: &str) -> Option<&str> {
+pub fn repository(image: &str) -> Option<&str> {
     let name = image.split_once('@').map_or(image, |(name, _)| name);
     let end = name.rfind('/').map_or(0, |slash| slash + 1);
     let name = name.get(end..)?.find(':').and_then(|colon| name.get(..end + colon)).unwrap_or(name);

@@ -72,6 +72,8 @@ pub struct Sandbox {
     pub created: i64,
     /// The pod's annotations and the kubelet's own.
     pub annotations: BTreeMap<String, String>,
+    /// The handler that its runtime class asked for; empty: none was asked for.
+    pub handler: String,
 }
 
 /// State of a container.
@@ -122,6 +124,15 @@ pub struct Detail {
     pub info: serde_json::Value,
 }
 
+/// An image on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// As the runtime resolved it.
+    pub id: String,
+    /// `<repository>@<digest>` of every repository that it was pulled from.
+    pub digests: Vec<String>,
+}
+
 /// A client of one runtime. Cheap to clone; connects at the first call and again after a failure.
 #[derive(Clone, Debug)]
 pub struct Runtime {
@@ -144,6 +155,18 @@ impl Runtime {
             })
             .await?;
         Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
+    }
+
+    /// The handler that a sandbox gets whose pod has no runtime class. containerd tells it in its verbose status (`config`
+    /// is its own configuration); `None`: another runtime does not.
+    pub async fn default_handler(&self) -> Result<Option<String>, Error> {
+        let answer = self.call("Status", self.limit, async |link| {
+            Ok(runtime(link).status(cri::StatusRequest { verbose: true }).await?.into_inner())
+        });
+        let info = answer.await?.info;
+        let config: Option<serde_json::Value> = info.get("config").and_then(|text| serde_json::from_str(text).ok());
+        let name = config.as_ref().and_then(|config| config.pointer("/containerd/defaultRuntimeName")?.as_str());
+        Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
     }
 
     /// Every sandbox, also those that are not ready.
@@ -194,6 +217,11 @@ impl Runtime {
 
     /// The id of an image if it is on the node; `None`: it is not.
     pub async fn image(&self, reference: &str) -> Result<Option<String>, Error> {
+        Ok(self.image_detail(reference).await?.map(|image| image.id))
+    }
+
+    /// What the runtime knows of an image; `None`: it is not on the node.
+    pub async fn image_detail(&self, reference: &str) -> Result<Option<Image>, Error> {
         let answer = self.call("ImageStatus", self.limit, async |link| {
             let image = cri::ImageSpec { image: reference.to_owned(), ..Default::default() };
             let request = cri::ImageStatusRequest { image: Some(image), verbose: false };
@@ -201,7 +229,8 @@ impl Runtime {
             Ok(client.image_status(request).await?.into_inner())
         });
         let image = none_if_gone(answer.await)?.and_then(|answer| answer.image);
-        Ok(image.map(|image| image.id).filter(|id| !id.is_empty()))
+        let known = |cri::Image { id, repo_tags: _, repo_digests }| Image { id, digests: repo_digests };
+        Ok(image.map(known).filter(|image| !image.id.is_empty()))
     }
 
     /// Stops a container, which gets this long to end by itself; gone already is success. The call may take that long.
@@ -288,10 +317,10 @@ fn state(number: i32) -> State {
 
 impl From<cri::PodSandbox> for Sandbox {
     fn from(sandbox: cri::PodSandbox) -> Self {
-        let cri::PodSandbox { id, metadata, state, created_at, annotations } = sandbox;
+        let cri::PodSandbox { id, metadata, state, created_at, annotations, runtime_handler: handler } = sandbox;
         let cri::PodSandboxMetadata { name, uid, namespace, attempt } = metadata.unwrap_or_default();
         let ready = state == i32::from(cri::PodSandboxState::SandboxReady);
-        Self { id, namespace, name, uid, attempt, ready, created: created_at, annotations }
+        Self { id, namespace, name, uid, attempt, ready, created: created_at, annotations, handler }
     }
 }
 

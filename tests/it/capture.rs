@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 use crate::stub::runtime::{Pod, Runtime, Spec, State};
 use crate::stub::{Fault, until};
 
+mod claims;
+mod identity;
+mod images;
+mod limits;
+
 const UID: &str = "2f1e6d1c-6a3a-4f0e-9f6b-0a6b7c8d9e0f";
 const WEB: &str = "registry.example/web:1";
 const TOOLS: &str = "registry.example/tools:3";
@@ -56,7 +61,18 @@ impl Node {
             state.run(&pod);
         });
         node.publish("..1", "first");
+        node.file(
+            "etc/cni/net.d/10-pods.conflist",
+            r#"{"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}"#,
+        );
         node
+    }
+
+    /// A file of the host's.
+    fn file(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     fn pod() -> Value {
@@ -305,8 +321,22 @@ async fn a_pod_that_is_refused_anyway_is_told_so_when_the_runtime_is_away() {
     let node = Node::new();
     node.runtime.stop().await;
     let mut pod = Node::pod();
+    pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "g"}]);
+    assert_eq!(refusals(&node.refused(&pod).await), [Refusal::ResourceClaim]);
+}
+
+#[tokio::test]
+async fn a_pod_that_hangs_on_the_runtimes_word_is_not_refused_while_it_is_away() {
+    let node = Node::new();
+    node.runtime.stop().await;
+    let mut pod = Node::pod();
     pod["spec"]["runtimeClassName"] = json!("kata");
-    assert_eq!(refusals(&node.refused(&pod).await), [Refusal::RuntimeClass]);
+    pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    pod["metadata"]["annotations"]["podcheckpointer.io/accept"] = json!("persistent-volume");
+    assert!(matches!(node.capture(&pod).await, Err(Error::Runtime(_))));
+    let mut reasons = refusals(&capture::judge(&pod, Path::new("/run/pod-checkpointer"), "edge-1"));
+    reasons.sort_unstable();
+    assert_eq!(reasons, [Refusal::PersistentVolume, Refusal::RuntimeClass], "without a node nobody knows");
 }
 
 #[tokio::test]
@@ -319,49 +349,75 @@ async fn an_init_container_without_a_record_has_an_unknown_environment() {
 }
 
 #[tokio::test]
-async fn images_are_looked_up_by_name_then_by_what_ran() {
-    let node = Node::new();
-    node.container("web", |container| container.spec.image_id = Some("sha256:0e0e".into()));
-    let named = async || {
-        let checkpoint = node.capture(&Node::pod()).await.unwrap();
-        (checkpoint.manifest["spec"]["containers"][0]["image"].clone(), checkpoint.images["web"].id.clone())
-    };
-    assert_eq!(named().await, (json!(WEB), "sha256:0e0e".into()));
-    // The tag moved: what ran is named by its id.
-    node.change(|state| drop(state.images.insert(WEB.into(), "sha256:beef".into())));
-    assert_eq!(named().await, (json!("sha256:0e0e"), "sha256:0e0e".into()));
-    // The tag is gone altogether.
-    node.change(|state| drop(state.images.remove(WEB)));
-    assert_eq!(named().await, (json!("sha256:0e0e"), "sha256:0e0e".into()));
-    // And so is what ran; another image under the same name is not it.
-    node.change(|state| drop(state.images.remove("sha256:0e0e")));
-    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::ImageAbsent]);
-    node.change(|state| drop(state.images.insert(WEB.into(), "sha256:beef".into())));
-    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::ImageAbsent]);
+async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it() {
+    for runtime in ["containerd", "cri-o"] {
+        let node = Node::new();
+        node.change(|state| {
+            state.name = runtime.into();
+            state.containers.retain(|_, container| container.spec.name != "prepare");
+        });
+        let mut pod = Node::pod();
+        pod["spec"]["hostname"] = json!("pod");
+        pod["spec"]["containers"][0]["envFrom"] = json!(null);
+        node.container("web", |container| container.spec.env.retain(|(name, _)| name != "TOKEN"));
+        pod["spec"]["initContainers"][0]["env"] = json!([
+            {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST)/$(NAME)/$(IP)/$(NONE)/$$(NAME)"},
+        ]);
+        let checkpoint = node.capture(&pod).await.unwrap();
+        let wanted = json!([
+            {"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"},
+            {"name": "NAME", "value": "web"},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "URL", "value": "https://10.0.0.1/web/$(IP)/$$(NONE)/$$(NAME)"},
+        ]);
+        assert_eq!(checkpoint.manifest["spec"]["initContainers"][0]["env"], wanted, "{runtime}");
+        // What only an object of the API server or a container's resources tell is not known.
+        for from in [
+            json!({"secretKeyRef": {"name": "s", "key": "k"}}),
+            json!({"configMapKeyRef": {"name": "c", "key": "k", "optional": true}}),
+            json!({"resourceFieldRef": {"resource": "limits.cpu"}}),
+            json!({"fieldRef": {"fieldPath": "metadata.labels['app']"}}),
+            json!({"fieldRef": {"fieldPath": "status.hostIP"}}),
+        ] {
+            pod["spec"]["initContainers"][0]["env"][0]["valueFrom"] = from.clone();
+            assert_eq!(refusals(&node.refused(&pod).await), [Refusal::EnvironmentUnknown], "{from}");
+        }
+    }
 }
 
 #[tokio::test]
-async fn an_image_that_needs_a_pull_secret_is_refused_for_containers_and_for_volumes() {
+async fn a_kubelet_whose_certificate_ends_soon_is_warned_of() {
     let mut node = Node::new();
-    node.settings.pull_verification = Some("AlwaysVerify".into());
-    let mut pod = Node::pod();
-    let image = |name: &str, reference: &str| json!({"name": name, "image": {"reference": reference}});
-    pod["spec"]["volumes"] = json!([image("data", WEB), image("absent", "registry.example/absent:1")]);
-    let reasons = node.refused(&pod).await;
-    let needs = Refusal::ImageNeedsPullSecret;
-    assert_eq!(refusals(&reasons), [needs, needs, needs, Refusal::ImageAbsent], "{reasons:?}");
+    node.settings.kubeconfig = Some("/etc/kubernetes/kubelet.conf".into());
+    let user = "client-certificate: kubelet.pem";
+    node.file(
+        "etc/kubernetes/kubelet.conf",
+        &format!("{{current-context: c, contexts: [{{name: c, context: {{user: u}}}}], users: [{{name: u, user: {{{user}}}}}]}}"),
+    );
+    for (year, ends) in [(2020, true), (2999, false)] {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        node.file("etc/kubernetes/kubelet.pem", &certificate.pem());
+        let warnings = node.capture(&Node::pod()).await.unwrap().warnings;
+        assert_eq!(warnings.contains(&Warning::KubeletCertificateExpires), ends, "{year}");
+    }
 }
 
 #[tokio::test]
-async fn hostile_and_oversized_volumes_are_refused_with_the_path() {
+async fn a_pod_network_that_needs_the_api_server_is_warned_of() {
     let node = Node::new();
-    std::os::unix::fs::symlink("/etc/shadow", node.volume().join("..1/out")).unwrap();
-    let reasons = node.refused(&Node::pod()).await;
-    assert_eq!(refusals(&reasons), [Refusal::RejectedByKubeletRules]);
-    assert!(reasons[0].detail.contains("tls") && reasons[0].detail.contains("..1/out"), "{reasons:?}");
-    std::fs::remove_file(node.volume().join("..1/out")).unwrap();
-    std::fs::File::create(node.volume().join("..1/giant")).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::TooLarge]);
+    node.file(
+        "etc/cni/net.d/10-pods.conflist",
+        r#"{"plugins": [{"type": "calico", "ipam": {"type": "calico-ipam"}}]}"#,
+    );
+    let mut pod = Node::pod();
+    let warnings = node.capture(&pod).await.unwrap().warnings;
+    assert_eq!(warnings, [Warning::InitContainersRunAgain, Warning::NetworkNeedsAPI]);
+    pod["spec"]["hostNetwork"] = json!(true);
+    assert_eq!(node.capture(&pod).await.unwrap().warnings, [Warning::InitContainersRunAgain]);
 }
 
 #[tokio::test]

@@ -262,6 +262,7 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
             name: format!("{name}-{node}"),
             uid,
             annotations,
+            handler: String::new(),
             containers: list("initContainers")
                 .iter()
                 .map(|value| container(value, true))

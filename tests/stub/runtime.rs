@@ -19,6 +19,8 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub annotations: BTreeMap<String, String>,
+    /// What its runtime class asks for.
+    pub handler: String,
     pub containers: Vec<Spec>,
 }
 
@@ -32,6 +34,8 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// Container path and host path.
     pub mounts: Vec<(String, String)>,
+    /// Container path and id of the image that is mounted there.
+    pub image_mounts: Vec<(String, String)>,
     /// Ends at once with success.
     pub is_init: bool,
     /// How long it takes to end when it is stopped.
@@ -48,6 +52,7 @@ impl Pod {
             name: name.into(),
             uid: uid.into(),
             annotations: BTreeMap::new(),
+            handler: String::new(),
             containers: vec![Spec::new("main", "registry.example/app:v1")],
         }
         .with_source("api")
@@ -103,6 +108,8 @@ pub struct State {
     pub containers: BTreeMap<String, Container>,
     /// Reference to id.
     pub images: BTreeMap<String, String>,
+    /// Id to `<repository>@<digest>`.
+    pub digests: BTreeMap<String, String>,
     pub calls: Vec<Call>,
     /// How many calls of any kind were taken.
     pub taken: u32,
@@ -283,11 +290,15 @@ impl cri::runtime_service_server::RuntimeService for Service {
         }))
     }
 
-    async fn status(&self, _: Request<cri::StatusRequest>) -> Result<Response<cri::StatusResponse>, Status> {
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Result<Response<cri::StatusResponse>, Status> {
         self.enter().await?;
         let ready = |kind: &str| cri::RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
         let conditions = vec![ready("RuntimeReady"), ready("NetworkReady")];
-        Ok(Response::new(cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }) }))
+        let mut info = BTreeMap::new();
+        if request.into_inner().verbose && self.0.borrow().name == "containerd" {
+            info.insert("config".to_owned(), json!({"containerd": {"defaultRuntimeName": "runc"}}).to_string());
+        }
+        Ok(Response::new(cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }), info }))
     }
 
     async fn list_pod_sandbox(
@@ -403,19 +414,23 @@ impl cri::image_service_server::ImageService for Service {
         self.enter().await?;
         let reference = request.into_inner().image.unwrap_or_default().image;
         let id = self.0.borrow().images.get(&reference).cloned();
-        let image = id.map(|id| cri::Image { id, repo_tags: vec![reference], ..Default::default() });
+        let image = id.map(|id| {
+            let repo_digests = self.0.borrow().digests.get(&id).cloned().into_iter().collect();
+            cri::Image { id, repo_tags: vec![reference], repo_digests }
+        });
         Ok(Response::new(cri::ImageStatusResponse { image }))
     }
 }
 
 fn listed_sandbox(id: &str, sandbox: &Sandbox) -> cri::PodSandbox {
-    let Pod { namespace, name, uid, annotations, containers: _ } = sandbox.pod.clone();
+    let Pod { namespace, name, uid, annotations, handler, containers: _ } = sandbox.pod.clone();
     cri::PodSandbox {
         id: id.to_owned(),
         metadata: Some(cri::PodSandboxMetadata { name, uid, namespace, attempt: sandbox.attempt }),
         state: i32::from(!sandbox.ready),
         created_at: sandbox.created,
         annotations,
+        runtime_handler: handler,
     }
 }
 
@@ -441,7 +456,7 @@ fn listed_container(state: &State, id: &str, container: &Container) -> cri::Cont
 
 /// What the two runtimes tell: containerd exactly what the kubelet passed, CRI-O only what the process got.
 fn verbose(name: &str, container: &Container) -> Value {
-    let Spec { env, mounts, .. } = &container.spec;
+    let Spec { env, mounts, image_mounts, .. } = &container.spec;
     let passed = env.iter().map(|(key, value)| format!("{key}={value}"));
     if name == "cri-o" {
         let own = ["PATH=/usr/local/sbin:/usr/sbin:/sbin", "TERM=xterm", "HOSTNAME=pod"].map(str::to_owned);
@@ -455,8 +470,9 @@ fn verbose(name: &str, container: &Container) -> Value {
         });
     }
     let envs: Vec<_> = env.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
-    let mounts: Vec<_> =
-        mounts.iter().map(|(to, from)| json!({"container_path": to, "host_path": from, "readonly": true})).collect();
+    let mounts = mounts.iter().map(|(to, from)| json!({"container_path": to, "host_path": from, "readonly": true}));
+    let images = image_mounts.iter().map(|(to, image)| json!({"container_path": to, "image": {"image": image}}));
+    let mounts: Vec<_> = mounts.chain(images).collect();
     json!({
         "sandboxID": container.sandbox,
         "pid": 1,

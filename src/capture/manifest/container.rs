@@ -28,8 +28,8 @@ pub(super) struct Setting {
     pub(super) host_network: bool,
     /// The parent's grace, if the twin's is longer because a container is held.
     pub(super) grace_of_parent: Option<i64>,
-    /// Volumes that are captured.
-    pub(super) captured: BTreeSet<String>,
+    /// Volumes that the parent saw read-only whatever its mounts say.
+    pub(super) read_only: BTreeSet<String>,
 }
 
 /// Does a main container get a hook that holds it?
@@ -105,7 +105,12 @@ impl Mapping<'_> {
                     |it: &ContainerResizePolicy| keep!(it, ContainerResizePolicy { resource_name, restart_policy });
                 list.iter().map(policy).collect()
             }),
-            resources: resources.as_ref().map(|it| self.resources(it, &format!("spec.{list}[{name}].resources"))),
+            resources: self
+                .enacted
+                .get(name)
+                .cloned()
+                .or_else(|| resources.clone())
+                .map(|it| self.resources(&it, &format!("spec.{list}[{name}].resources"))),
             restart_policy: restart_policy.clone(),
             restart_policy_rules: restart_policy_rules.as_ref().map(|list| list.iter().map(rule).collect()),
             security_context: security_context.as_ref().map(security),
@@ -118,7 +123,7 @@ impl Mapping<'_> {
             volume_devices: None,
             volume_mounts: volume_mounts
                 .as_ref()
-                .map(|list| list.iter().map(|it| mount(it, &setting.captured)).collect()),
+                .map(|list| list.iter().map(|it| mount(it, &setting.read_only)).collect()),
             working_dir: working_dir.clone(),
         }
     }
@@ -149,16 +154,17 @@ fn rule(rule: &ContainerRestartRule) -> ContainerRestartRule {
     ContainerRestartRule { action: action.clone(), exit_codes: codes }
 }
 
-/// A Secret or ConfigMap is read-only whatever its mount says (pkg/kubelet/kubelet_pods.go, `mustMountRO`); a host path is
-/// not.
-fn mount(mount: &VolumeMount, captured: &BTreeSet<String>) -> VolumeMount {
+/// A Secret or ConfigMap is read-only whatever its mount says (pkg/kubelet/kubelet_pods.go, `mustMountRO`), and so is a claim
+/// that says so; a host path is not. Paths of a part are kept: the kubelet follows the links of a volume inside it
+/// (pkg/volume/util/subpath), and expands `subPathExpr` with the container's environment, which is the parent's.
+fn mount(mount: &VolumeMount, forced: &BTreeSet<String>) -> VolumeMount {
     let VolumeMount { mount_path, mount_propagation, name, read_only, recursive_read_only, sub_path, sub_path_expr } =
         mount;
     VolumeMount {
         mount_path: mount_path.clone(),
         mount_propagation: mount_propagation.clone(),
         name: name.clone(),
-        read_only: if captured.contains(name) { Some(true) } else { *read_only },
+        read_only: if forced.contains(name) { Some(true) } else { *read_only },
         recursive_read_only: recursive_read_only.clone(),
         sub_path: sub_path.clone(),
         sub_path_expr: sub_path_expr.clone(),

@@ -25,10 +25,13 @@ mod volume;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EnvVar, Pod};
+use k8s_openapi::api::core::v1::{EnvVar, Pod, PodCondition, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Reason;
+use super::claims::Place;
+use super::profiles::APP_ARMOR;
+use crate::capture::eligibility;
 use crate::checkpoint::twin::volumes_dir;
 use crate::names::{self, Refusal};
 
@@ -37,22 +40,49 @@ pub use volume::captured_directory;
 /// UID that stands in a checkpoint where activation puts the twin's.
 pub const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What was learned from the node, by container name; missing entries leave `env` empty and the image as it is.
-#[derive(Default)]
+/// What was learned from the node. Without it `env` is empty and images are as the pod names them.
+#[derive(Debug, Default)]
 pub struct Live {
-    /// Environment in the form of a manifest.
+    /// By container: environment in the form of a manifest.
     pub environments: BTreeMap<String, Vec<EnvVar>>,
-    /// Image that the twin names.
+    /// By container: image that the twin names.
     pub images: BTreeMap<String, String>,
+    /// By volume: image that the twin names.
+    pub image_volumes: BTreeMap<String, String>,
+    /// What the node says of things that a pod's object does not tell.
+    pub told: Told,
+}
+
+/// What only the node tells.
+#[derive(Debug, Default)]
+pub enum Told {
+    /// Nobody asked it: whatever hangs on it stands against the pod.
+    #[default]
+    Nothing,
+    /// It could not be asked now: nothing that hangs on it stands against the pod.
+    Later,
+    /// Its answers.
+    All {
+        /// By volume: where a claim leads, or why it cannot come back.
+        claims: BTreeMap<String, Result<Place, String>>,
+        /// Does the pod's runtime class lead where a pod without a class goes, or to which handler?
+        handler: Result<(), String>,
+    },
 }
 
 /// The twin of this pod, and what stands against it.
 pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
-    let Pod { metadata, spec, status: _ } = pod;
+    let Pod { metadata, spec, status } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let key = format!("{namespace}_{name}");
-    let mut mapping = Mapping { reasons: Vec::new(), live, volumes: volumes_dir(run_dir, &key, PLACEHOLDER_UID) };
+    let mut mapping = Mapping {
+        reasons: Vec::new(),
+        live,
+        volumes: volumes_dir(run_dir, &key, PLACEHOLDER_UID),
+        accepts_claims: eligibility::accepts(pod, "persistent-volume"),
+        enacted: status.as_ref().map(enacted).unwrap_or_default(),
+    };
     let spec = spec.clone().unwrap_or_default();
     let twin = Pod { metadata: identity(metadata, &spec), spec: Some(mapping.spec(&spec, name)), status: None };
     (twin, mapping.reasons)
@@ -63,6 +93,21 @@ struct Mapping<'a> {
     live: &'a Live,
     /// Where this pod's volumes will be unpacked.
     volumes: PathBuf,
+    /// Does the owner accept volumes that outlive the pod?
+    accepts_claims: bool,
+    /// Resources of containers where they are not those of the spec.
+    enacted: BTreeMap<String, ResourceRequirements>,
+}
+
+/// What containers have while the kubelet has not agreed to a resize: the spec tells what somebody wishes, and a twin of
+/// that might not fit (pkg/kubelet/allocation, condition `PodResizePending`).
+fn enacted(status: &PodStatus) -> BTreeMap<String, ResourceRequirements> {
+    let is_pending = |it: &PodCondition| it.type_ == "PodResizePending" && it.status == "True";
+    if !status.conditions.iter().flatten().any(is_pending) {
+        return BTreeMap::new();
+    }
+    let containers = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    containers.filter_map(|container| Some((container.name.clone(), container.resources.clone()?))).collect()
 }
 
 impl Mapping<'_> {
@@ -124,7 +169,7 @@ fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
         || key == "k8s.ovn.org/pod-networks"
         || key.starts_with("cni.projectcalico.org/");
     // An annotation must say what the field says (pkg/apis/core/validation), and here only the field counts.
-    let app_armor = of_container("container.apparmor.security.beta.kubernetes.io/").is_some_and(|name| {
+    let app_armor = of_container(APP_ARMOR).is_some_and(|name| {
         pod.is_some_and(|it| it.app_armor_profile.is_some())
             || context(name).is_some_and(|it| it.app_armor_profile.is_some())
     });

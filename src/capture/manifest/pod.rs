@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::{Role, Setting};
-use super::{Mapping, keep};
+use super::{Mapping, Told, keep};
 use crate::names::{self, Refusal};
 
 /// Longest hostname (pkg/kubelet/kubelet_pods.go, `truncatePodHostnameIfNeeded`).
@@ -39,7 +39,7 @@ impl Mapping<'_> {
             node_name: _,
             node_selector: _,
             os,
-            overhead: _,
+            overhead,
             preemption_policy: _,
             priority,
             priority_class_name,
@@ -65,15 +65,18 @@ impl Mapping<'_> {
         for claim in resource_claims.iter().flatten() {
             self.refuse(Refusal::ResourceClaim, format!("spec.resourceClaims[{}]", claim.name));
         }
-        if let Some(class) = runtime_class_name {
-            self.refuse(Refusal::RuntimeClass, format!("spec.runtimeClassName: {class}"));
+        if let Some(class) = runtime_class_name.as_ref().filter(|class| !class.is_empty()) {
+            self.runtime_class(class);
+        }
+        if let Some(PodOS { name }) = os.as_ref().filter(|os| os.name != "linux") {
+            self.refuse(Refusal::RejectedByKubeletRules, format!("spec.os.name: {name}"));
         }
         let grace = termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
         let is_raised = containers.iter().any(super::container::is_held);
         let setting = Setting {
             host_network: host_network.unwrap_or_default(),
             grace_of_parent: is_raised.then_some(grace),
-            captured: super::volume::captured_names(spec),
+            read_only: self.read_only(spec),
         };
         let mut map = |list: &[_], role: Role| {
             list.iter().map(|container| self.container(container, role, &setting)).collect::<Vec<_>>()
@@ -103,7 +106,8 @@ impl Mapping<'_> {
             node_name: None,
             node_selector: None,
             os: os.as_ref().map(|it| keep!(it, PodOS { name })),
-            overhead: None,
+            // A part of the pod's cgroup, also without the class that brought it (pkg/kubelet/cm/helpers_linux.go).
+            overhead: overhead.clone(),
             preemption_policy: None,
             // Not the class's own number, so that the API server refuses a mirror pod; the class counts for the OOM score.
             priority: Some(priority.unwrap_or_default().saturating_add(1)),
@@ -130,6 +134,17 @@ impl Mapping<'_> {
             tolerations: None,
             topology_spread_constraints: None,
             volumes: volumes.as_ref().map(|list| list.iter().map(|volume| self.volume(volume)).collect()),
+        }
+    }
+
+    /// A class is looked up in the API server (pkg/kubelet/runtimeclass), so a twin has none. That is the same only if the
+    /// class leads to the handler that a pod without a class gets.
+    fn runtime_class(&mut self, class: &str) {
+        let path = format!("spec.runtimeClassName: {class}");
+        match &self.live.told {
+            Told::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node tells its handler")),
+            Told::All { handler: Err(handler), .. } => self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}")),
+            Told::Later | Told::All { handler: Ok(()), .. } => {}
         }
     }
 

@@ -19,7 +19,7 @@ fn live(pod: &Pod) -> Live {
     let spec = pod.spec.clone().unwrap();
     let names = spec.init_containers.into_iter().flatten().chain(spec.containers).map(|container| container.name);
     let env = |name: &str| EnvVar { name: "RAN".into(), value: Some(name.into()), value_from: None };
-    Live { environments: names.map(|name| (name.clone(), vec![env(&name)])).collect(), images: BTreeMap::new() }
+    Live { environments: names.map(|name| (name.clone(), vec![env(&name)])).collect(), ..Live::default() }
 }
 
 fn twin(pod: &Value) -> (Value, Vec<Reason>) {
@@ -123,6 +123,7 @@ fn what_no_rule_changes_is_kept() {
         "~ spec.priority = 8",
         "- spec.readinessGates",
         "- spec.schedulerName",
+        "- spec.schedulingGates",
         "- spec.securityContext.seLinuxChangePolicy",
         "~ spec.terminationGracePeriodSeconds = 165",
         "- spec.tolerations",
@@ -146,6 +147,13 @@ fn a_field_that_the_types_do_not_know_is_named_with_its_path() {
             "/spec/containers/0/securityContext/capabilities",
         ),
         ("spec.volumes[1].emptyDir.fieldOfTheFuture", "/spec/volumes/1/emptyDir"),
+        ("spec.volumes[0].secret.fieldOfTheFuture", "/spec/volumes/0/secret"),
+        ("spec.containers[0].livenessProbe.grpc.fieldOfTheFuture", "/spec/containers/0/livenessProbe/grpc"),
+        (
+            "spec.containers[0].restartPolicyRules[0].exitCodes.fieldOfTheFuture",
+            "/spec/containers/0/restartPolicyRules/0/exitCodes",
+        ),
+        ("spec.ephemeralContainers[0].fieldOfTheFuture", "/spec/ephemeralContainers/0"),
         ("spec.tolerations[0].fieldOfTheFuture", "/spec/tolerations/0"),
         ("spec.affinity.podAntiAffinity.fieldOfTheFuture", "/spec/affinity/podAntiAffinity"),
     ] {
@@ -243,6 +251,109 @@ fn every_reason_is_told_not_only_the_first() {
         Refusal::RuntimeClass,
     ];
     assert_eq!(kinds, wanted);
+}
+
+#[test]
+fn each_reason_that_the_object_tells_is_reached_and_has_advice() {
+    let owner = |kind: &str| json!([{"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "controller": true}]);
+    let mut reached: Vec<Refusal> = [
+        ("/spec/restartPolicy", json!("Never")),
+        ("/metadata/ownerReferences", owner("Node")),
+        ("/metadata/ownerReferences", owner("StatefulSet")),
+        ("/metadata/deletionTimestamp", json!("2026-11-20T08:00:00Z")),
+        ("/metadata/annotations", json!({names::START_GROUP: "first"})),
+        ("/spec/volumes", json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])),
+        ("/spec/volumes", json!([{"name": "v", "csi": {"driver": "d"}}])),
+        ("/spec/volumes", json!([{"name": "v", "ephemeral": {}}])),
+        ("/spec/resourceClaims", json!([{"name": "c"}])),
+        ("/spec/containers/0/resources", json!({"limits": {"example.org/gpu": "1"}})),
+        ("/spec/containers/0/resources", json!({"limits": {"hugepages-2Mi": "2Mi"}})),
+        ("/spec/runtimeClassName", json!("kata")),
+        ("/spec/os", json!({"name": "windows"})),
+        ("/spec/fieldOfTheFuture", json!(1)),
+    ]
+    .into_iter()
+    .map(|(path, value)| {
+        let mut pod = pod(json!({}), json!({}));
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[key] = value;
+        let reasons = reasons(&pod);
+        assert_eq!(reasons.len(), 1, "{path}: {reasons:?}");
+        assert!(!reasons[0].1.is_empty() && !reasons[0].0.advice().is_empty());
+        reasons[0].0
+    })
+    .collect();
+    // What only the node tells: tests/it/capture.
+    reached.extend([Refusal::ImageAbsent, Refusal::ImageNeedsPullSecret, Refusal::EnvironmentUnknown]);
+    reached.extend([Refusal::EnvironmentNotText, Refusal::TooLarge]);
+    reached.sort_unstable();
+    assert_eq!(reached, Refusal::ALL);
+}
+
+#[test]
+fn a_claim_without_its_node_never_leads_anywhere() {
+    let mut parent = pod(
+        json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "orders", "readOnly": true}}]}),
+        json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
+    );
+    for accept in ["", "persistent-volume"] {
+        parent["metadata"]["annotations"] = json!({names::ACCEPT: accept});
+        assert_eq!(reasons(&parent)[0].0, Refusal::PersistentVolume);
+        let (twin, _) = twin(&parent);
+        let path = json!({"path": "/known-when-captured/orders", "type": "Directory"});
+        assert_eq!(twin["spec"]["volumes"][0]["hostPath"], path);
+        assert_eq!(twin["spec"]["containers"][0]["volumeMounts"][0]["readOnly"], true);
+    }
+}
+
+#[test]
+fn every_source_of_a_projected_volume_is_captured_as_files() {
+    let sources = json!([
+        {"serviceAccountToken": {"path": "token", "audience": "a", "expirationSeconds": 3607}},
+        {"configMap": {"name": "c", "optional": true, "items": [{"key": "k", "path": "p/q", "mode": 256}]}},
+        {"secret": {"name": "s"}},
+        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {"clusterTrustBundle": {"path": "ca.pem", "signerName": "example.org/s", "labelSelector": {}, "optional": true}},
+        {"podCertificate": {"signerName": "example.org/s", "keyType": "ED25519", "credentialBundlePath": "bundle.pem",
+            "maxExpirationSeconds": 86400, "userAnnotations": {"a": "b"}}},
+    ]);
+    let volume = json!({"name": "all", "projected": {"defaultMode": 288, "sources": sources}});
+    let parent = pod(json!({"volumes": [volume]}), json!({"volumeMounts": [{"name": "all", "mountPath": "/all"}]}));
+    assert_eq!(reasons(&parent), []);
+    let (twin, _) = twin(&parent);
+    assert_eq!(twin["spec"]["volumes"][0].as_object().unwrap().keys().collect::<Vec<_>>(), ["hostPath", "name"]);
+    assert_eq!(twin["spec"]["containers"][0]["volumeMounts"][0]["readOnly"], true);
+    let directories = crate::capture::volume_dirs(&parent, Path::new("/k"));
+    assert!(directories[0].1.ends_with("kubernetes.io~projected/all"), "{directories:?}");
+}
+
+#[test]
+fn host_paths_of_every_type_and_the_ways_they_are_mounted_are_kept() {
+    for kind in ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"] {
+        let volume = json!({"name": "h", "hostPath": {"path": "/srv/h", "type": kind}});
+        let mount = json!({"name": "h", "mountPath": "/h", "readOnly": true, "recursiveReadOnly": "Enabled",
+            "mountPropagation": "None", "subPathExpr": "$(POD_IP)/$$(A)"});
+        let parent = pod(json!({"volumes": [volume]}), json!({"volumeMounts": [mount]}));
+        let (twin, reasons) = twin(&parent);
+        assert_eq!(reasons, []);
+        assert_eq!(twin["spec"]["volumes"][0], volume);
+        assert_eq!(twin["spec"]["containers"][0]["volumeMounts"][0], mount);
+    }
+}
+
+#[test]
+fn a_resize_that_the_kubelet_has_not_agreed_to_is_not_carried_over() {
+    let resources = |cpu: &str| json!({"limits": {"cpu": cpu}, "requests": {"cpu": cpu}});
+    let mut parent = pod(json!({}), json!({"resources": resources("64")}));
+    parent["status"] = json!({
+        "conditions": [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}],
+        "containerStatuses": [{"name": "app", "resources": resources("1")}, {"name": "other"}],
+    });
+    assert_eq!(twin(&parent).0["spec"]["containers"][0]["resources"], resources("1"));
+    for (condition, status) in [("PodResizePending", "False"), ("PodResizeInProgress", "True")] {
+        parent["status"]["conditions"] = json!([{"type": condition, "status": status}]);
+        assert_eq!(twin(&parent).0["spec"]["containers"][0]["resources"], resources("64"), "{condition}");
+    }
 }
 
 #[test]

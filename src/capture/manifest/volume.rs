@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, NFSVolumeSource, PodSpec, Volume,
+    EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, NFSVolumeSource, PersistentVolumeClaimVolumeSource,
+    PodSpec, Volume,
 };
 
-use super::{Mapping, keep};
+use super::{Mapping, Told, keep};
+use crate::capture::claims::Place;
 use crate::capture::eligibility::is_name;
 use crate::names::Refusal;
 
@@ -21,12 +23,53 @@ pub fn captured_directory(volume: &Volume) -> Option<&'static str> {
     }
 }
 
-pub(super) fn captured_names(spec: &PodSpec) -> BTreeSet<String> {
-    let captured = spec.volumes.iter().flatten().filter(|volume| captured_directory(volume).is_some());
-    captured.map(|volume| volume.name.clone()).collect()
-}
+/// A path that is not on any node: `Directory` makes the kubelet refuse it.
+const UNKNOWN: &str = "/known-when-captured";
 
 impl Mapping<'_> {
+    /// Volumes that the parent saw read-only whatever its mounts say.
+    pub(super) fn read_only(&self, spec: &PodSpec) -> BTreeSet<String> {
+        let is_read_only = |volume: &&Volume| {
+            captured_directory(volume).is_some()
+                || volume.persistent_volume_claim.as_ref().is_some_and(|claim| {
+                    claim.read_only == Some(true) || self.place(&volume.name).is_some_and(|place| place.read_only)
+                })
+        };
+        spec.volumes.iter().flatten().filter(is_read_only).map(|volume| volume.name.clone()).collect()
+    }
+
+    fn place(&self, volume: &str) -> Option<&Place> {
+        match &self.live.told {
+            Told::All { claims, .. } => claims.get(volume)?.as_ref().ok(),
+            Told::Nothing | Told::Later => None,
+        }
+    }
+
+    /// The host path of a claim's volume. `readOnly` of a claim is in the mounts.
+    fn claim(&mut self, name: &str, claim: &PersistentVolumeClaimVolumeSource) -> HostPathVolumeSource {
+        let PersistentVolumeClaimVolumeSource { claim_name, read_only: _ } = claim;
+        let path = format!("spec.volumes[{name}].persistentVolumeClaim: {claim_name}");
+        let against = match &self.live.told {
+            _ if !self.accepts_claims => Some(path),
+            Told::Nothing => Some(format!("{path}: only its node tells what volume it is")),
+            Told::Later => None,
+            Told::All { claims, .. } => match claims.get(name) {
+                Some(Ok(_)) => None,
+                Some(Err(why)) => Some(format!("{path}: {why}")),
+                None => Some(format!("{path}: its node does not tell what volume it is")),
+            },
+        };
+        if let Some(detail) = against {
+            self.refuse(Refusal::PersistentVolume, detail);
+        }
+        match self.place(name) {
+            Some(Place { path, kind, read_only: _ }) => {
+                HostPathVolumeSource { path: path.clone(), type_: Some((*kind).to_owned()) }
+            }
+            None => HostPathVolumeSource { path: format!("{UNKNOWN}/{claim_name}"), type_: Some("Directory".into()) },
+        }
+    }
+
     pub(super) fn volume(&mut self, volume: &Volume) -> Volume {
         let Volume {
             aws_elastic_block_store,
@@ -87,9 +130,7 @@ impl Mapping<'_> {
         for (kind, _) in attached.iter().filter(|(_, is_set)| *is_set) {
             self.refuse(Refusal::RejectedByKubeletRules, format!("{path}.{kind}"));
         }
-        if let Some(claim) = persistent_volume_claim {
-            self.refuse(Refusal::PersistentVolume, format!("{path}.persistentVolumeClaim: {}", claim.claim_name));
-        }
+        let claim = persistent_volume_claim.as_ref().map(|claim| self.claim(name, claim));
         if let Some(csi) = csi {
             self.refuse(Refusal::CsiVolume, format!("{path}.csi: {}", csi.driver));
         }
@@ -108,12 +149,14 @@ impl Mapping<'_> {
                     path: self.volumes.join(name).to_string_lossy().into_owned(),
                     type_: Some("Directory".into()),
                 })
+            } else if claim.is_some() {
+                claim
             } else {
                 host_path.as_ref().map(|it| keep!(it, HostPathVolumeSource { path, type_ }))
             },
             image: image.as_ref().map(|ImageVolumeSource { pull_policy: _, reference }| ImageVolumeSource {
                 pull_policy: Some("IfNotPresent".into()),
-                reference: reference.clone(),
+                reference: self.live.image_volumes.get(name).or(reference.as_ref()).cloned(),
             }),
             name: name.clone(),
             nfs: nfs.as_ref().map(|it| keep!(it, NFSVolumeSource { path, read_only, server })),
