@@ -13,6 +13,7 @@ pub mod host;
 pub mod images;
 pub mod kubelet;
 #[doc(hidden)]
+pub mod process;
 pub mod proto;
 pub mod resolve;
 pub mod runtime;

@@ -53,6 +53,7 @@ impl World {
             run_dir: "/run/pod-checkpointer".into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             manifest_dir: Some("/etc/kubernetes/manifests".into()),
+            key_files: Vec::new(),
             cri_endpoint: None,
             decision: DecisionArguments {
                 activation_delay: Duration::from_secs(3),
