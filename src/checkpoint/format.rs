@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key, Sealed};
@@ -237,7 +237,7 @@ pub struct SealedCheckpoint {
 #[allow(dead_code)]
 pub enum File {
     /// In clear.
-    Clear(NodeCheckpoint),
+    Clear(Box<NodeCheckpoint>),
     /// With its content encrypted.
     Sealed(Box<SealedCheckpoint>),
 }
@@ -316,7 +316,7 @@ impl Drop for NodeCheckpoint {
     fn drop(&mut self) {
         wipe(&mut self.manifest);
         let entries = self.volumes.values_mut().flat_map(|volume| &mut volume.entries);
-        entries.filter_map(|entry| entry.data.as_mut()).for_each(|data| data.zeroize());
+        entries.filter_map(|entry| entry.data.as_mut()).for_each(Zeroize::zeroize);
     }
 }
 
@@ -491,14 +491,12 @@ pub(crate) fn digest(document: &Wiped, key: Option<&Key>) -> String {
             None => serde_json::to_writer(sink, &document.0),
         };
     };
-    match key {
-        Some(key) => key.digest(write),
-        None => {
-            let mut hasher = Sha256::new();
-            write(&mut Hashed(&mut hasher));
-            format!("sha256:{}", hex(&hasher.finalize()))
-        }
+    if let Some(key) = key {
+        return key.digest(write);
     }
+    let mut hasher = Sha256::new();
+    write(&mut Hashed(&mut hasher));
+    format!("sha256:{}", hex(&hasher.finalize()))
 }
 
 struct Hashed<'a>(&'a mut Sha256);

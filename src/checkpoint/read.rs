@@ -98,18 +98,18 @@ impl Directory {
 
     /// Reads a file in it, as [`file`].
     pub fn file(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
-        read_at(&self.fd, Path::new(name), self.path.join(name), limit)
+        read_at(&self.fd, Path::new(name), &self.path.join(name), limit)
     }
 }
 
 /// Reads a regular file of ours with one name that nobody else may read or write, and no longer than `limit` bytes.
 pub fn file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    read_at(CWD, path, path.to_owned(), limit)
+    read_at(CWD, path, path, limit)
 }
 
-fn read_at(at: impl AsFd, name: &Path, path: PathBuf, limit: u64) -> Result<Vec<u8>, Error> {
-    let untrusted = |why: String| Error::Untrusted { path: path.clone(), why };
-    let failed = |error: io::Error| Error::Io(path.clone(), error);
+fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let untrusted = |why: String| Error::Untrusted { path: path.to_owned(), why };
+    let failed = |error: io::Error| Error::Io(path.to_owned(), error);
     // a FIFO is opened without waiting for its other end
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(at, name, flags, Mode::empty()) {

@@ -91,11 +91,13 @@ impl Key {
             .ok()
             .filter(|length| *length == NONCE)
             .ok_or(Error::Random)?;
-        header["sealed"] = serde_json::json!({"algorithm": ALGORITHM, "key": self.id, "nonce": encode(&nonce)});
+        let sealed = serde_json::json!({"algorithm": ALGORITHM, "key": self.id, "nonce": encode(&nonce)});
+        header.as_object_mut().ok_or(Error::Changed)?.insert("sealed".into(), sealed);
         let aad = header.to_string();
         let payload = Payload { msg: content, aad: aad.as_bytes() };
         let data = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Changed)?;
-        header["sealed"]["data"] = encode(&data).into();
+        let sealed = header.get_mut("sealed").and_then(Value::as_object_mut).ok_or(Error::Changed)?;
+        sealed.insert("data".into(), encode(&data).into());
         Ok(header)
     }
 

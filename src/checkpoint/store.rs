@@ -320,6 +320,7 @@ impl Store {
         }
         numbers.sort_unstable_by(|one, other| other.cmp(one));
         found.aside.sort_unstable_by(|one, other| other.cmp(one));
+        found.other.sort_unstable();
         let mut budget = MOST_READ;
         for number in numbers {
             if found.good.len() < MOST_TOLD && budget > 0 {
@@ -370,10 +371,7 @@ impl Store {
         let key = checkpoint.key();
         let directory = self.pod(&key)?;
         let keys = self.keys.load();
-        let seal = match keys.sealing() {
-            Ok(seal) => seal,
-            Err(_) => return Err(no_key(&self.keys, &key)),
-        };
+        let seal = keys.sealing().map_err(|_| no_key(&self.keys, &key))?;
         let found = self.find_with(&key, &keys)?;
         if seal.is_none() && found.bad.iter().any(|error| error.header().is_some()) {
             return Err(Error::NoKey(key));

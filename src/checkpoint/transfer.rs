@@ -88,7 +88,10 @@ pub fn write(all: &Generations, node: &str, key: Option<&Key>) -> Result<Zeroizi
         "node": node,
         "checkpoints": items.collect::<Vec<Value>>(),
     }));
-    document.0["digest"] = digest(&document, key).into();
+    let digest = digest(&document, key);
+    if let Some(fields) = document.0.as_object_mut() {
+        fields.insert("digest".into(), digest.into());
+    }
     if let Some(key) = key {
         let content = Wiped(document.0.as_object_mut().and_then(|it| it.remove("checkpoints")).unwrap_or_default());
         let content = Zeroizing::new(content.0.to_string());

@@ -76,7 +76,7 @@ pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
             found.add("Key", path, chain(error));
         }
     }
-    verify_store(&node, repair.as_ref(), &mut found)?;
+    verify_store(&node, repair.as_ref(), &mut found);
     verify_links(&node, repair.as_ref(), &mut found)?;
     let shown = |file: &str| node.shown(Path::new(file)).display().to_string();
     found.good.iter_mut().for_each(|good| good.file = shown(&good.file));
@@ -86,10 +86,10 @@ pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
     Ok(if found.bad.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) -> anyhow::Result<()> {
+fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) {
     let directory = node.store.directory();
     if !directory.exists() {
-        return Ok(());
+        return;
     }
     let checkpoints = directory.join("checkpoints");
     verify_directory(directory, found);
@@ -120,7 +120,6 @@ fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) -> anyh
             Err(error) => found.add("Unreadable", &checkpoints.join(&key), chain(&error)),
         }
     }
-    Ok(())
 }
 
 fn verify_pod(node: &Node, repair: Option<&Repair>, key: &str, mut generations: store::Found, found: &mut Found) {
@@ -271,6 +270,9 @@ fn text(found: &Found) -> String {
     for Bad { kind, file, message } in bad {
         rows.push(vec![(*kind).to_owned(), file.clone(), message.clone()]);
     }
-    let repaired: String = repaired.iter().map(|what| format!("{what}\n")).collect();
-    format!("{repaired}{}{} good, {} wrong\n", columns(&rows), good.len(), bad.len())
+    let mut text = repaired.join("\n");
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    format!("{text}{}{} good, {} wrong\n", columns(&rows), good.len(), bad.len())
 }
