@@ -41,7 +41,11 @@ pub enum Command {
     /// Show one checkpoint, without the content of Secrets
     Show(ShowArguments),
     /// Verify every checkpoint of this node; exits with 3 when something is wrong
-    Verify(LookArguments),
+    Verify(VerifyArguments),
+    /// Write all checkpoints of this node into one file
+    Export(ExportArguments),
+    /// Put the checkpoints of an exported file into this node's store, before an agent runs
+    Import(ImportArguments),
     /// Remove everything of ours from this node
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
@@ -63,6 +67,10 @@ pub struct HostArguments {
     /// The kubelet's directory of static pod manifests [default: its staticPodPath, else /etc/kubernetes/manifests]
     #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
     pub manifest_dir: Option<PathBuf>,
+    /// File on the host with the key that checkpoints are sealed with: 32 bytes, as they are, in hexadecimal or in base64,
+    /// of root's and for nobody else. May be given again: the first seals, all open
+    #[arg(long = "key-file", env = "POD_CHECKPOINTER_KEY_FILE", value_delimiter = ',', value_name = "FILE", value_parser = absolute)]
+    pub key_files: Vec<PathBuf>,
     /// The kubelet's root directory
     #[arg(long, env = "POD_CHECKPOINTER_KUBELET_DIR", default_value = "/var/lib/kubelet", value_name = "DIR", value_parser = absolute)]
     pub kubelet_dir: PathBuf,
@@ -166,6 +174,45 @@ pub struct LookArguments {
     /// How the answer looks
     #[arg(long, short, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
+}
+
+/// Of `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArguments {
+    /// As those of the other commands that look.
+    #[command(flatten)]
+    pub look: LookArguments,
+    /// Set damaged files aside, and remove what a crash left
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// Of `export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// Where to; `-`: standard output
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write the content of Secrets in clear, instead of sealing the file with the first key
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// Of `import`.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArguments {
+    /// Where things are.
+    #[command(flatten)]
+    pub host: HostArguments,
+    /// What `export` wrote; `-`: standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store in clear, and use the keys only to open the file
+    #[arg(long)]
+    pub plain: bool,
 }
 
 /// How an answer looks.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pod_checkpointer::args::{Arguments, Command, LogFormat};
 use pod_checkpointer::cli::{self, Answer};
+use pod_checkpointer::node::process;
 use pod_checkpointer::{agent, supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +15,10 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     // wrong usage ends here, with 2
     let arguments = Arguments::parse();
+    // keys and what was sealed pass through memory: no core dump holds them
+    if let Err(error) = process::keep_to_itself() {
+        eprintln!("pod-checkpointer: core dumps cannot be switched off: {error}");
+    }
     match run(arguments) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
@@ -38,6 +43,8 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         Command::Status(arguments) => cli::status(&arguments),
         Command::Show(arguments) => cli::show(&arguments),
         Command::Verify(arguments) => cli::verify(&arguments),
+        Command::Export(arguments) => cli::export(&arguments),
+        Command::Import(arguments) => cli::import(&arguments),
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
     }

@@ -270,6 +270,7 @@ impl Story {
             run_dir: host.run_dir,
             kubelet_dir: host.kubelet_dir,
             manifest_dir: host.manifest_dir,
+            key_files: Vec::new(),
             cri_endpoint: Some(self.node.runtime.socket().to_owned()),
             decision: DecisionArguments { activation_delay: ACTIVATION_DELAY, ..self.node.arguments().decision },
             log_format: LogFormat::Text,

@@ -9,6 +9,8 @@ use crate::agent::index::Answer;
 
 /// Asks for the pod by name and for the node. Anything but a clear word is [`Answer::Unknown`], with the reason.
 ///
+/// With an empty UID, which is that of a checkpoint that nobody can read, any pod of this name is there.
+///
 /// A 404 counts only with the API server's own `NotFound`: a proxy or load balancer in between also says 404. The node's
 /// UID tells another cluster behind the same address from ours.
 pub async fn ask(
@@ -24,6 +26,7 @@ pub async fn ask(
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     match pods.get_metadata(name).await {
         Ok(pod) if pod.metadata.uid.as_deref() == Some(uid) => return (Answer::There, None),
+        Ok(_) if uid.is_empty() => return (Answer::There, None),
         Ok(pod) if pod.metadata.uid.is_none() => return unknown("the answer names no UID".into()),
         Ok(_) => {}
         Err(Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {}

@@ -29,7 +29,7 @@ use crate::agent::work::{self, Finished};
 use crate::agent::{Error, Settings, collect, watch};
 use crate::capture::{self, Reason};
 use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::Store;
+use crate::checkpoint::store::{self, Store, Tidied};
 use crate::names::FIELD_MANAGER;
 use crate::node::clock;
 use crate::report::chain;
@@ -39,6 +39,8 @@ use crate::report::{self as files, AgentWord};
 const FRESH: Duration = Duration::from_secs(75);
 /// How often the agent says that it lives, if it has nothing else to say. The supervisor waits for an hour.
 const HEARTBEAT: Duration = Duration::from_mins(10);
+/// How often the store is put in order.
+const TIDY: Duration = Duration::from_hours(1);
 /// How often the node is looked at again.
 const SURVEY: Duration = Duration::from_mins(10);
 /// How often a pod is captured whose volumes cannot be followed.
@@ -63,6 +65,8 @@ pub struct Agent {
     unfollowed: BTreeSet<String>,
     unfollowed_due: Option<Duration>,
     surroundings: Option<Rc<Surroundings>>,
+    /// When the store is put in order; `None`: that is being done.
+    tidy: Option<Duration>,
     /// When the node is looked at again; `None`: it is being looked at.
     survey: Option<Duration>,
     survey_retry: Retry,
@@ -83,13 +87,14 @@ struct Problems {
     keep: Vec<String>,
     watch: Option<String>,
     follow: Option<String>,
+    store: Vec<String>,
     known: BTreeSet<String>,
 }
 
 impl Problems {
     fn all(&self) -> Vec<String> {
-        let Self { run, look, keep, watch, follow, known: _ } = self;
-        run.iter().chain(look).chain(keep).chain(watch).chain(follow).cloned().collect()
+        let Self { run, look, keep, watch, follow, store, known: _ } = self;
+        run.iter().chain(look).chain(keep).chain(watch).chain(follow).chain(store).cloned().collect()
     }
 
     fn log(&mut self) {
@@ -121,6 +126,7 @@ impl Agent {
             unfollowed: BTreeSet::new(),
             unfollowed_due: None,
             surroundings: None,
+            tidy: Some(Duration::ZERO),
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
             stranger: Stranger::default(),
@@ -168,6 +174,16 @@ impl Agent {
             let look = async move { Finished::Looked(survey::look(&settings, before.as_deref()).await) };
             self.work.push(look.boxed_local());
         }
+        if self.tidy.is_some_and(|due| due <= now) {
+            self.tidy = None;
+            let store = self.store.clone();
+            let tidy = async move {
+                // one that panicked has said so
+                let tidied = tokio::task::spawn_blocking(move || store.tidy()).await;
+                Finished::Tidied(tidied.unwrap_or_else(|_| Ok(Tidied::default())))
+            };
+            self.work.push(tidy.boxed_local());
+        }
         if self.unfollowed_due.is_some_and(|due| due <= now) {
             self.unfollowed_due = None;
             for key in std::mem::take(&mut self.unfollowed) {
@@ -203,6 +219,7 @@ impl Agent {
             index,
             self.reporter.wake(now),
             self.survey,
+            self.tidy,
             self.unfollowed_due,
             heartbeat,
             Some(now.saturating_add(FRESH)),
@@ -366,9 +383,33 @@ impl Agent {
                 let pause = if well { SURVEY } else { self.survey_retry.pause() };
                 self.survey = Some(now.saturating_add(pause));
             }
+            Finished::Tidied(tidied) => {
+                self.tidy = Some(now.saturating_add(TIDY));
+                self.tidied(tidied);
+            }
             Finished::Told(Ok(())) => {}
             Finished::Told(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
         }
+    }
+
+    /// The store was put in order. A pod with a damaged checkpoint is captured anew.
+    fn tidied(&mut self, tidied: Result<Tidied, store::Error>) {
+        let tidied = tidied.unwrap_or_else(|error| Tidied { failed: vec![error], ..Tidied::default() });
+        let Tidied { removed, aside, resealed, failed } = tidied;
+        for path in removed {
+            tracing::info!(path = %path.display(), "removed: nobody needs it any more");
+        }
+        for (key, path) in aside {
+            let pod = key.replace('_', "/");
+            tracing::warn!(pod, file = %path.display(), "a checkpoint is damaged and was set aside; the pod is captured anew");
+            self.index.swapped(&key);
+        }
+        if resealed > 0 {
+            tracing::info!(generations = resealed, "sealed with the first key");
+        }
+        let keys = self.store.keys_given().load();
+        let problems = failed.iter().map(|error| chain(error)).chain(keys.errors().map(|error| chain(error)));
+        self.problems.store = problems.collect();
     }
 
     /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.

@@ -44,11 +44,11 @@ pub struct Observed {
 pub struct Stored {
     /// `<namespace>_<name>`.
     pub key: String,
-    /// UID of its parent.
+    /// UID of its parent; empty: not known, because nothing of it can be read.
     pub uid: String,
     /// UID of its parent's controller.
     pub owner: Option<String>,
-    /// Number of the generation.
+    /// Number of the generation; 0: none can be read.
     pub generation: u64,
     /// Its digest.
     pub digest: String,
@@ -239,6 +239,10 @@ impl Index {
     pub fn see(&mut self, observed: Observed, now: Duration) {
         let key = observed.key.clone();
         let fate = if observed.marked { Fate::Present } else { Fate::Unmarked };
+        // what cannot be read is of the pod that has its name now, as far as anybody can tell
+        if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid.is_empty() && kept.busy == Busy::No) {
+            kept.stored.uid.clone_from(&observed.uid);
+        }
         self.set_fate(&key, &observed.uid, fate, now);
         // a pod of the same name is another pod: the one before it is not here any more
         if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid != observed.uid)
@@ -458,7 +462,7 @@ impl Index {
             key,
             uid: &pod.observed.uid,
             outcome: &pod.outcome,
-            stored: self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.uid == pod.observed.uid),
+            stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
         })
     }
 
@@ -469,7 +473,7 @@ impl Index {
 
     /// What the store has of a pod.
     pub fn stored(&self, key: &str) -> Option<&Stored> {
-        self.kept.get(key).map(|kept| &kept.stored)
+        self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
     }
 
     /// Is this very pod marked, as far as the watch goes?

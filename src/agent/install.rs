@@ -71,6 +71,8 @@ pub struct Plan {
     pub kubelet_dir: PathBuf,
     /// The kubelet's directory of static pod manifests.
     pub manifest_dir: PathBuf,
+    /// `--key-file`, each.
+    pub key_files: Vec<PathBuf>,
     /// `--cri-endpoint`, if given.
     pub cri_endpoint: Option<PathBuf>,
     /// How it decides.
@@ -142,6 +144,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
         run_dir,
         kubelet_dir,
         manifest_dir,
+        key_files,
         cri_endpoint,
         decision,
         log_format,
@@ -160,6 +163,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
     add("run-dir", path(run_dir));
     add("kubelet-dir", path(kubelet_dir));
     add("manifest-dir", path(manifest_dir));
+    for file in key_files {
+        add("key-file", path(file));
+    }
     if let Some(endpoint) = cri_endpoint {
         add("cri-endpoint", format!("unix://{}", endpoint.display()));
     }
@@ -227,6 +233,7 @@ mod tests {
             run_dir: "/run/run".into(),
             kubelet_dir: "/var/lib/kubelets".into(),
             manifest_dir: "/etc/manifests".into(),
+            key_files: vec!["/etc/new.key".into(), "/etc/old.key".into()],
             cri_endpoint: Some("/run/cri.sock".into()),
             decision: DecisionArguments {
                 activation_delay: Duration::from_millis(1500),
@@ -251,6 +258,7 @@ mod tests {
         assert_eq!(supervisor.node.host.run_dir, Path::new("/run/run"));
         assert_eq!(supervisor.node.host.kubelet_dir, Path::new("/var/lib/kubelets"));
         assert_eq!(supervisor.node.host.manifest_dir.as_deref(), Some(Path::new("/etc/manifests")));
+        assert_eq!(supervisor.node.host.key_files, [Path::new("/etc/new.key"), Path::new("/etc/old.key")]);
         assert_eq!(supervisor.node.cri_endpoint.as_deref(), Some(Path::new("/run/cri.sock")));
         assert_eq!(supervisor.decision.activation_delay, Duration::from_millis(1500));
         assert_eq!(supervisor.decision.probe_interval, Duration::from_millis(700));

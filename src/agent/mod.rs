@@ -34,6 +34,7 @@ use kube::Client;
 
 use crate::agent::hub::Agent;
 use crate::args::{AgentArguments, DecisionArguments, Invalid, LogFormat};
+use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::node::api::kube_client;
@@ -86,6 +87,8 @@ pub struct Settings {
     pub manifest_dir: Option<PathBuf>,
     /// Socket of the container runtime, if given.
     pub cri_endpoint: Option<PathBuf>,
+    /// Keys of the checkpoints, host paths: the first seals, all open.
+    pub key_files: Vec<PathBuf>,
     /// Passed on to the supervisor.
     pub decision: DecisionArguments,
     /// Passed on to the supervisor.
@@ -124,6 +127,7 @@ impl Settings {
             run_dir: node.host.run_dir,
             kubelet_dir: node.host.kubelet_dir,
             manifest_dir: node.host.manifest_dir,
+            key_files: node.host.key_files,
             cri_endpoint: node.cri_endpoint,
             decision,
             log_format,
@@ -161,7 +165,8 @@ pub async fn start(
 /// Runs with this client until `stop`.
 pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let resolve = |path: &PathBuf| settings.root.resolve(path).map_err(Error::Host);
-    let store = Store::new(resolve(&settings.state_dir)?);
+    let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
+    let store = Store::new(resolve(&settings.state_dir)?).with_keys(keys);
     store.create()?;
     let _lock = lock(&store).await?;
     if let Err(error) = store.clean() {

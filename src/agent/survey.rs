@@ -200,6 +200,7 @@ async fn supervise(
         run_dir: settings.run_dir.clone(),
         kubelet_dir: settings.kubelet_dir.clone(),
         manifest_dir: manifest_dir.clone(),
+        key_files: settings.key_files.clone(),
         cri_endpoint: settings.cri_endpoint.clone(),
         decision: settings.decision.clone(),
         log_format: settings.log_format,

@@ -11,7 +11,7 @@ use crate::agent::survey::{Kept, Surroundings};
 use crate::agent::{Error, Settings};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
-use crate::checkpoint::store::{self, Generation, Put, Store};
+use crate::checkpoint::store::{self, Generation, Put, Store, Tidied};
 use crate::report::chain;
 
 /// How long one capture may take, all its waits together.
@@ -25,19 +25,31 @@ pub enum Finished {
     Reported(Box<Done>),
     Looked(Surroundings),
     Kept(Kept),
+    Tidied(Result<Tidied, store::Error>),
     Told(Result<(), kube::Error>),
 }
 
-/// The newest generation of every pod in the store. One that cannot be read is told, and hides no other.
+/// The newest generation of every pod in the store. One that cannot be read is told, and hides no other. Where none can, the
+/// pod is known all the same, so that what is left of it goes when the pod is proven gone: by what a sealed file says in
+/// clear, else by its name alone, with no UID and no generation.
 pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();
     for key in store.keys()? {
         match store.newest(&key) {
             Ok((newest, bad)) => {
-                for error in bad {
-                    tracing::warn!("{}", chain(&error));
+                for error in &bad {
+                    tracing::warn!("{}", chain(error));
                 }
-                all.extend(newest.as_ref().map(stored));
+                let header = bad.iter().find_map(store::Error::header);
+                let stored = newest.as_ref().map(stored).or_else(|| {
+                    header.map(|header| Stored {
+                        key: key.clone(),
+                        uid: header.parent.uid.clone(),
+                        owner: header.parent.owner.as_ref().map(|owner| owner.uid.clone()),
+                        ..Stored::default()
+                    })
+                });
+                all.push(stored.unwrap_or_else(|| Stored { key, ..Stored::default() }));
             }
             Err(error) => tracing::warn!("{}", chain(&error)),
         }
@@ -82,18 +94,14 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
     let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
     match put {
         Ok(Ok(stored)) => Captured::Stored(stored),
-        Ok(Err(error)) => failed(if error.is_full() { "StoreFull" } else { "StoreFailed" }, chain(&error)),
+        Ok(Err(error)) => failed(error.reason(), chain(&error)),
         Err(error) => failed("StoreFailed", error.to_string()),
     }
 }
 
 fn put(store: &Store, checkpoint: &NodeCheckpoint) -> Result<Stored, store::Error> {
-    match store.put(checkpoint)? {
-        Put::Written(generation, size) => Ok(describe(checkpoint, generation, size)),
-        // what the store has, not what would have been written: the digest covers the time of capture
-        Put::Unchanged(number) => {
-            let (newest, _) = store.newest(&checkpoint.key())?;
-            Ok(newest.as_ref().map_or_else(|| describe(checkpoint, number, 0), stored))
-        }
-    }
+    let (Put::Written(number, _) | Put::Unchanged(number)) = store.put(checkpoint)?;
+    // what the store has, not what was to be written: the digest covers the time of capture, and depends on the key
+    let (newest, _) = store.newest(&checkpoint.key())?;
+    Ok(newest.as_ref().map_or_else(|| describe(checkpoint, number, 0), stored))
 }

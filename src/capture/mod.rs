@@ -200,7 +200,7 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         api_version: format::API_VERSION.into(),
         kind: format::KIND.into(),
         digest: String::new(),
-        written_by: concat!("pod-checkpointer ", env!("CARGO_PKG_VERSION")).into(),
+        written_by: format::WRITTEN_BY.into(),
         captured: captured_now(sources.root)?,
         parent: parent(&pod),
         policy,

@@ -1,16 +1,25 @@
-//! The checkpoint file: one pod, complete, with a digest.
+//! The checkpoint file: one pod, complete, with a digest, in clear or sealed. `docs/store.md` says it in words for others.
 //!
-//! Canonical content: the whole document without `digest`, as JSON with object keys in byte order, no white space, and
-//! strings escaped as RFC 8259 demands and no further. The digest is `sha256:` and the SHA-256 of that, in lower-case hex.
+//! Canonical content: the whole document in clear without `digest`, as JSON with object keys in byte order, no white space,
+//! and strings escaped as RFC 8259 demands and no further. The digest of a file in clear is `sha256:` and the SHA-256 of
+//! that in lower-case hex; that of a sealed one is `hmac-sha256:` and the HMAC under a key derived from the key's.
+//!
+//! The last line is a comment with the SHA-256 of all the bytes above: damage is noticed before anything is understood.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize, Zeroizing};
 
+use crate::checkpoint::keys::Keys;
+use crate::checkpoint::seal::{self, Key, Sealed};
+use crate::checkpoint::yaml;
 use crate::names::Warning;
 
 /// Version of the format that this program writes.
@@ -21,7 +30,14 @@ pub const KIND: &str = "NodeCheckpoint";
 /// volumes of a pod come from objects of 1 MiB.
 pub const MAX_SIZE: u64 = 64 << 20;
 
-/// One generation of one pod's checkpoint.
+/// This program, as it names itself in what it writes.
+pub const WRITTEN_BY: &str = concat!("pod-checkpointer ", env!("CARGO_PKG_VERSION"));
+/// How the last line begins.
+const CHECKSUM: &str = "# sha256 of the lines above: ";
+/// What of a checkpoint is sealed.
+const CONTENT: [&str; 3] = ["images", "manifest", "volumes"];
+
+/// One generation of one pod's checkpoint. Its content is wiped from memory when it goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeCheckpoint {
@@ -193,49 +209,141 @@ pub fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     base64::engine::general_purpose::STANDARD.decode(text)
 }
 
+/// What a sealed file says without its key. Nobody has vouched for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SealedCheckpoint {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// [`KIND`].
+    pub kind: String,
+    /// Digest over the canonical content, `hmac-sha256:<hex>`.
+    pub digest: String,
+    /// Version of the program that wrote it.
+    pub written_by: String,
+    /// When it was captured.
+    pub captured: Captured,
+    /// The pod that was captured.
+    pub parent: Parent,
+    /// How the owner wants it activated and handed back.
+    pub policy: Policy,
+    /// What the owner should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub warnings: Vec<Warning>,
+    /// `images`, `manifest` and `volumes`, encrypted.
+    pub sealed: Sealed,
+}
+
+/// A checkpoint file, for its schema.
+#[derive(JsonSchema)]
+#[schemars(rename = "CheckpointFile", untagged)]
+#[allow(dead_code)]
+pub enum File {
+    /// In clear.
+    Clear(Box<NodeCheckpoint>),
+    /// With its content encrypted.
+    Sealed(Box<SealedCheckpoint>),
+}
+
 /// Why bytes are not a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not YAML of this shape.
+    /// A part of it is missing or another than was written.
+    #[error("the checksum in its last line is missing or not that of the lines above")]
+    Checksum,
+    /// Not YAML as we write it.
     #[error("not a checkpoint")]
-    Syntax(#[source] serde_yaml::Error),
+    Yaml(#[from] yaml::Error),
+    /// YAML of another shape. What stands there is not told: it may be secret.
+    #[error("not a checkpoint: its fields are not those of {API_VERSION} {KIND}")]
+    Shape,
     /// Of a version that this program does not read.
-    #[error("written in format {found:?} by {by}; this program reads {API_VERSION}")]
+    #[error("written in format {found:?} by {by:?}; this program reads {API_VERSION} {KIND}")]
     Version {
-        /// The version it names.
+        /// The version and kind that it names.
         found: String,
         /// The program that it names.
         by: String,
     },
     /// The content is not what was written.
-    #[error("digest is {found}, its content has {computed}")]
+    #[error("digest is {found:?}, its content has {computed}")]
     Digest {
         /// The digest in the file.
         found: String,
         /// The digest of its content.
         computed: String,
     },
+    /// Sealed, and no key was given that could be read.
+    #[error("sealed with key {}, and there is no key", .header.sealed.key)]
+    KeyMissing {
+        /// What it says in clear.
+        header: Box<SealedCheckpoint>,
+    },
+    /// Sealed with a key that was not given.
+    #[error("sealed with key {}, which is none of those that were given", .header.sealed.key)]
+    KeyWrong {
+        /// What it says in clear.
+        header: Box<SealedCheckpoint>,
+    },
+    /// Its key does not open it.
+    #[error("cannot be opened with the key that sealed it")]
+    Seal(#[from] seal::Error),
+    /// It would be longer, or have more parts, than is read.
+    #[error("a checkpoint of {0} bytes is more than is read ({MAX_SIZE})")]
+    TooLarge(usize),
+    /// It cannot be written.
+    #[error("cannot be written as YAML")]
+    Serialize(#[source] serde_yaml::Error),
+}
+
+impl Error {
+    /// What a sealed file says in clear, where only its key is missing.
+    pub fn header(&self) -> Option<&SealedCheckpoint> {
+        match self {
+            Self::KeyMissing { header } | Self::KeyWrong { header } => Some(header),
+            _ => None,
+        }
+    }
+}
+
+/// A format that is read, and what makes a document of it one of ours.
+struct Format {
+    version: &'static str,
+    upgrade: fn(Value) -> Value,
+}
+
+/// Ours, and the one before; there is none before the first. A file is verified as it was written, and then upgraded.
+const FORMATS: &[Format] = &[Format { version: API_VERSION, upgrade: |document| document }];
+
+impl Drop for NodeCheckpoint {
+    fn drop(&mut self) {
+        wipe(&mut self.manifest);
+        let entries = self.volumes.values_mut().flat_map(|volume| &mut volume.entries);
+        entries.filter_map(|entry| entry.data.as_mut()).for_each(Zeroize::zeroize);
+    }
 }
 
 impl NodeCheckpoint {
     /// Computes the digest of the content, whatever the `digest` field says.
     pub fn compute_digest(&self) -> String {
-        let mut value = serde_json::to_value(self).unwrap_or_default();
-        if let Some(object) = value.as_object_mut() {
-            object.remove("digest");
-        }
-        sha256(value.to_string().as_bytes())
+        let document = self.document();
+        digest(&document, None)
     }
 
-    /// Digest of what a twin would be made of: equal means that a capture found nothing new.
+    /// Digest of what a twin would be made of: equal means that a capture found nothing new. It is compared and never
+    /// written anywhere.
     pub fn content_digest(&self) -> String {
-        let mut parent = self.parent.clone();
-        parent.resource_version.clear();
-        let content = serde_json::json!({
-            "parent": parent, "policy": self.policy, "images": self.images, "warnings": self.warnings,
-            "manifest": self.manifest, "volumes": self.volumes,
-        });
-        sha256(content.to_string().as_bytes())
+        let mut document = self.document();
+        if let Some(fields) = document.0.as_object_mut() {
+            fields.retain(|name, _| {
+                ["parent", "policy", "images", "warnings", "manifest", "volumes"].contains(&name.as_str())
+            });
+        }
+        if let Some(version) = document.0.pointer_mut("/parent/resourceVersion") {
+            *version = Value::Null;
+        }
+        digest(&document, None)
     }
 
     /// Fills in the digest.
@@ -245,46 +353,216 @@ impl NodeCheckpoint {
         self
     }
 
-    /// The file's bytes.
-    pub fn to_yaml(&self) -> Result<Vec<u8>, serde_yaml::Error> {
-        serde_yaml::to_string(self).map(String::into_bytes)
+    /// The bytes of a file in clear.
+    pub fn to_yaml(&self) -> Result<Vec<u8>, Error> {
+        self.write(None)
     }
 
-    /// Reads and verifies a file's bytes.
+    /// The bytes of a file: sealed, if there is a key. The digest is computed anew.
+    pub fn write(&self, key: Option<&Key>) -> Result<Vec<u8>, Error> {
+        let mut document = self.document();
+        let digest = digest(&document, key);
+        let body = if let Some(key) = key {
+            let mut header = document.0.take();
+            let mut content = Wiped(Value::Object(serde_json::Map::new()));
+            if let (Some(header), Some(content)) = (header.as_object_mut(), content.0.as_object_mut()) {
+                content.extend(CONTENT.iter().filter_map(|name| header.remove_entry(*name)));
+                header.insert("digest".into(), digest.into());
+            }
+            let plain = Zeroizing::new(content.0.to_string().into_bytes());
+            let sealed: SealedCheckpoint =
+                serde_json::from_value(key.seal(header, &plain)?).map_err(|_| Error::Shape)?;
+            Zeroizing::new(serde_yaml::to_string(&sealed).map_err(Error::Serialize)?)
+        } else {
+            let mut clear = self.clone();
+            clear.digest = digest;
+            Zeroizing::new(serde_yaml::to_string(&clear).map_err(Error::Serialize)?)
+        };
+        let mut bytes = Vec::with_capacity(body.len() + CHECKSUM.len() + 65);
+        bytes.extend_from_slice(body.as_bytes());
+        let _ = writeln!(bytes, "{CHECKSUM}{}", hex(&Sha256::digest(body.as_bytes())));
+        if bytes.len() as u64 > MAX_SIZE || yaml::check(&bytes).is_err() {
+            return Err(Error::TooLarge(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads and verifies the bytes of a file in clear.
     pub fn from_yaml(bytes: &[u8]) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Header {
-            api_version: String,
-            #[serde(default)]
-            kind: String,
-            #[serde(default)]
-            written_by: String,
+        Self::read(bytes, &Keys::default())
+    }
+
+    /// Reads and verifies a file's bytes, opened with one of these keys if it is sealed. `digest` is what the file says.
+    pub fn read(bytes: &[u8], keys: &Keys) -> Result<Self, Error> {
+        Self::open(bytes, keys).map(|(checkpoint, _)| checkpoint)
+    }
+
+    /// As [`NodeCheckpoint::read`], with the id of the key that it is sealed with, if it is.
+    pub fn open(bytes: &[u8], keys: &Keys) -> Result<(Self, Option<String>), Error> {
+        Self::open_formats(bytes, keys, FORMATS)
+    }
+
+    fn open_formats(bytes: &[u8], keys: &Keys, formats: &[Format]) -> Result<(Self, Option<String>), Error> {
+        let Some(body) = body(bytes) else {
+            // what another program wrote is told for what it is; what we wrote ends as we write it, or is damaged
+            let last = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            let is_ours = last.starts_with(CHECKSUM.as_bytes());
+            let document = if is_ours { None } else { yaml::parse(bytes).ok().map(Wiped) };
+            let other = document.and_then(|document| format_of(&document.0, formats).err());
+            return Err(other.filter(|error| matches!(error, Error::Version { .. })).unwrap_or(Error::Checksum));
+        };
+        Self::from_document(Wiped(yaml::parse(body)?), keys, formats)
+    }
+
+    /// Verifies a document as it stands in an export.
+    pub fn from_value(document: Value) -> Result<Self, Error> {
+        Self::from_document(Wiped(document), &Keys::default(), FORMATS).map(|(checkpoint, _)| checkpoint)
+    }
+
+    fn from_document(mut document: Wiped, keys: &Keys, formats: &[Format]) -> Result<(Self, Option<String>), Error> {
+        let format = format_of(&document.0, formats)?;
+        let key = unseal(&mut document, keys)?;
+        let (computed, found) = (digest(&document, key), text(&document.0, "digest"));
+        if computed != found {
+            return Err(Error::Digest { found: found.chars().take(100).collect(), computed });
         }
-        let header: Header = serde_yaml::from_slice(bytes).map_err(Error::Syntax)?;
-        if header.api_version != API_VERSION || header.kind != KIND {
-            let found = format!("{} {}", header.api_version, header.kind);
-            return Err(Error::Version { found, by: header.written_by });
-        }
-        let checkpoint: Self = serde_yaml::from_slice(bytes).map_err(Error::Syntax)?;
-        let computed = checkpoint.compute_digest();
-        if computed != checkpoint.digest {
-            return Err(Error::Digest { found: checkpoint.digest, computed });
-        }
-        Ok(checkpoint)
+        let upgraded = (format.upgrade)(document.0.take());
+        let checkpoint = serde_json::from_value(upgraded).map_err(|_| Error::Shape)?;
+        Ok((checkpoint, key.map(|key| key.id().to_owned())))
     }
 
     /// `<namespace>_<name>` of the parent: neither part can hold the separator.
     pub fn key(&self) -> String {
         format!("{}_{}", self.parent.namespace, self.parent.name)
     }
+
+    fn document(&self) -> Wiped {
+        Wiped(serde_json::to_value(self).unwrap_or_default())
+    }
+}
+
+fn text<'a>(document: &'a Value, name: &str) -> &'a str {
+    document.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The format that a document names, if it is one that is read.
+fn format_of<'a>(document: &Value, formats: &'a [Format]) -> Result<&'a Format, Error> {
+    let (version, kind) = (text(document, "apiVersion"), text(document, "kind"));
+    let format = formats.iter().find(|format| format.version == version && kind == KIND);
+    format.ok_or_else(|| {
+        let short = |text: &str| text.chars().take(100).collect::<String>();
+        if version.is_empty() || kind.is_empty() || version == API_VERSION {
+            Error::Shape
+        } else {
+            Error::Version { found: short(&format!("{version} {kind}")), by: short(text(document, "writtenBy")) }
+        }
+    })
+}
+
+/// Opens what is sealed in a document, if anything is, and puts it where it stands in one in clear.
+fn unseal<'a>(document: &mut Wiped, keys: &'a Keys) -> Result<Option<&'a Key>, Error> {
+    if document.0.get("sealed").is_none() {
+        return Ok(None);
+    }
+    let header: SealedCheckpoint = serde_json::from_value(document.0.clone()).map_err(|_| Error::Shape)?;
+    let Some(key) = keys.find(&header.sealed.key) else {
+        let header = Box::new(header);
+        return Err(if keys.has_any() { Error::KeyWrong { header } } else { Error::KeyMissing { header } });
+    };
+    let content = key.open(&mut document.0)?;
+    let mut content: Wiped = Wiped(serde_json::from_slice(&content).map_err(|_| Error::Shape)?);
+    let (Some(fields), Some(content)) = (document.0.as_object_mut(), content.0.as_object_mut()) else {
+        return Err(Error::Shape);
+    };
+    fields.remove("sealed");
+    for (name, value) in std::mem::take(content) {
+        if !CONTENT.contains(&name.as_str()) || fields.insert(name, value).is_some() {
+            return Err(Error::Shape);
+        }
+    }
+    Ok(Some(key))
+}
+
+/// Digest of a document in clear, whatever its `digest` field says.
+pub(crate) fn digest(document: &Wiped, key: Option<&Key>) -> String {
+    // keys of objects are in byte order: serde_json keeps them in a BTreeMap
+    let write = |sink: &mut dyn std::io::Write| {
+        let _ = match document.0.as_object() {
+            Some(fields) => {
+                let rest: BTreeMap<&String, &Value> = fields.iter().filter(|(name, _)| *name != "digest").collect();
+                serde_json::to_writer(sink, &rest)
+            }
+            None => serde_json::to_writer(sink, &document.0),
+        };
+    };
+    if let Some(key) = key {
+        return key.digest(write);
+    }
+    let mut hasher = Sha256::new();
+    write(&mut Hashed(&mut hasher));
+    format!("sha256:{}", hex(&hasher.finalize()))
+}
+
+struct Hashed<'a>(&'a mut Sha256);
+
+impl std::io::Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bytes above the last line, if that is a checksum and right.
+fn body(bytes: &[u8]) -> Option<&[u8]> {
+    let at = bytes.len().checked_sub(CHECKSUM.len() + 65)?;
+    let (body, last) = bytes.split_at_checked(at)?;
+    let expected = format!("{CHECKSUM}{}\n", hex(&Sha256::digest(body)));
+    (last == expected.as_bytes() && body.ends_with(b"\n")).then_some(body)
+}
+
+/// A value whose texts are wiped from memory when it goes.
+pub(crate) struct Wiped(pub(crate) Value);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// Wipes every text of a value.
+pub fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The schema of a checkpoint file, as JSON.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(File);
+    serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
 /// `sha256:<hex>` of bytes.
 pub fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// Bytes in lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::from("sha256:"), |mut text, byte| {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
+
+#[cfg(test)]
+#[path = "format_tests.rs"]
+mod tests;

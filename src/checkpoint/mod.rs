@@ -1,14 +1,20 @@
-//! What a checkpoint is: its format and digest ([`mod@format`]), the twin made from it ([`twin`]), where it is kept
-//! ([`store`]), what is in force ([`run`]), and the one function by which all of them write ([`mod@write`]).
+//! What a checkpoint is: its format and digest ([`mod@format`]), how it is sealed ([`seal`]) and with which keys ([`keys`]),
+//! the twin made from it ([`twin`]), where it is kept ([`store`]) and how it moves to another node ([`transfer`]), what is in
+//! force ([`run`]), and the one way to read ([`mod@read`], [`yaml`]) and the one to write ([`mod@write`]) that all of them use.
 //!
 //! Nothing here talks to the API server, the kubelet or the runtime.
 
 pub mod format;
+pub mod keys;
+pub mod read;
 pub mod run;
+pub mod seal;
 pub mod store;
 #[cfg(test)]
 pub mod testing;
+pub mod transfer;
 pub mod twin;
 pub mod write;
+pub mod yaml;
 
 pub use format::{Captured, Entry, Handover, Image, NodeCheckpoint, Owner, Parent, Policy, Volume};

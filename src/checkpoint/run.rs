@@ -11,17 +11,20 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::write;
+use crate::checkpoint::{read, write};
 use crate::report;
 
 /// Everything of ours in the run directory.
 pub const NAMES: &[&str] =
     &["active", "volumes", "boot", report::AGENT, report::STATUS, report::OUTAGES, "supervisor.lock"];
+/// Longest file that is read: a manifest, at the kubelet's own limit.
+const MOST_BYTES: u64 = 10 << 20;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -34,6 +37,9 @@ pub enum Error {
     /// Reading failed.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    /// It is not ours, or a file in it is not.
+    #[error(transparent)]
+    Untrusted(#[from] read::Error),
     /// A file in it is not what we write.
     #[error("cannot understand {}", .0.display())]
     Syntax(PathBuf, #[source] serde_yaml::Error),
@@ -58,6 +64,7 @@ impl RunDir {
     /// Makes it if need be, insists on memory, and empties it if it is of another boot.
     pub fn open(&self, boot_id: &str) -> Result<(), Error> {
         write::directory(&self.path)?;
+        self.keep_private()?;
         let statfs = rustix::fs::statfs(&self.path).map_err(|error| Error::Read(self.path.clone(), error.into()))?;
         #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // the type differs between architectures
         if !MEMORY.contains(&(statfs.f_type as i64)) {
@@ -82,6 +89,20 @@ impl RunDir {
         }
         write::directory(&self.path.join("active"))?;
         write::directory(&self.path.join("volumes"))?;
+        Ok(())
+    }
+
+    /// It holds clear text: it must be ours, no link, and for nobody else.
+    fn keep_private(&self) -> Result<(), Error> {
+        let failed = |source| Error::Read(self.path.clone(), source);
+        let metadata = fs::symlink_metadata(&self.path).map_err(failed)?;
+        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+            let why = format!("owner {}, or not a directory", metadata.uid());
+            return Err(read::Error::Untrusted { path: self.path.clone(), why }.into());
+        }
+        if metadata.mode() & 0o077 != 0 {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -118,6 +139,38 @@ impl RunDir {
         Ok(keys)
     }
 
+    /// Removes what a crash left: unfinished files, and unpacked volumes that no manifest in force names. Only for the one
+    /// that writes here.
+    pub fn sweep(&self) -> Result<(), Error> {
+        let (active, volumes) = (self.path.join("active"), self.path.join("volumes"));
+        // not in the directory itself: there the agent may be writing its word
+        for name in Self::entries(&active)?.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+            write::remove(&active.join(name))?;
+        }
+        for key in Self::entries(&volumes)?.iter().filter(|key| crate::checkpoint::store::check_key(key).is_ok()) {
+            let used = match read::file(&self.active(key), MOST_BYTES) {
+                Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
+                    Ok(manifest) => manifest.pointer("/metadata/uid").and_then(|uid| uid.as_str()).map(str::to_owned),
+                    // somebody has written over it: what it needs cannot be known
+                    Err(_) => continue,
+                },
+                Err(error) if error.is_absent() => None,
+                Err(_) => continue,
+            };
+            let directory = volumes.join(key);
+            for uid in Self::entries(&directory)? {
+                if used.as_ref() != Some(&uid) {
+                    tracing::info!(pod = key, uid, "removing unpacked files that no manifest names");
+                    write::remove_tree(&directory.join(uid))?;
+                }
+            }
+            if used.is_none() {
+                write::remove_tree(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all that a pod has here.
     pub fn remove(&self, key: &str) -> Result<(), Error> {
         write::remove(&self.active(key))?;
@@ -127,10 +180,10 @@ impl RunDir {
     /// Reads one of the YAML files; `None`: it is not there.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path.join(name);
-        match fs::read(&path) {
+        match read::file(&path, MOST_BYTES) {
             Ok(bytes) => serde_yaml::from_slice(&bytes).map(Some).map_err(|source| Error::Syntax(path, source)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::Read(path, error)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,31 +2,46 @@
 //!
 //! ```text
 //! <state dir>/checkpoints/<namespace>_<pod>/0000000007.yaml
+//! <state dir>/checkpoints/<namespace>_<pod>/0000000006.yaml.damaged
 //! <state dir>/node.yaml
 //! ```
 //! The agent is the only writer (it holds `agent.lock`); the supervisor and the command line read. Nothing is trusted for
-//! its name: a file counts when it is a regular file of ours, not writable by others, and its digest is right. One bad
-//! file never hides another.
+//! its name: a file counts when it is a regular file of ours in directories of ours, not writable by others, and its digest
+//! is right. One bad file never hides another. A damaged one is set aside under a name that says so, and removed when a
+//! good newer generation is there. With keys ([`Store::with_keys`]), what is written is sealed.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use rustix::fs::{Mode, OFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::format::{self, MAX_SIZE, NodeCheckpoint};
+use crate::checkpoint::format::{self, MAX_SIZE, NodeCheckpoint, SealedCheckpoint};
+use crate::checkpoint::keys::{self, KeyFiles, Keys};
+use crate::checkpoint::read::{self, Directory};
 use crate::checkpoint::write;
+use crate::names::Blocked;
 
 /// Everything of ours in the state directory.
 pub const NAMES: &[&str] = &["checkpoints", "node.yaml", "agent.lock"];
 /// How many good generations are kept of a pod.
-const KEPT: usize = 2;
+pub const KEPT: usize = 2;
 /// Ending of a generation's file.
 const ENDING: &str = ".yaml";
+/// What a damaged file's name gets at its end.
+pub const DAMAGED: &str = ".damaged";
+/// Good generations of one pod that are looked at, and bad ones that are told of: there are two, and one more for a moment.
+const MOST_TOLD: usize = 16;
+/// What is read of one pod at a time, in bytes, however many files there are.
+const MOST_READ: u64 = 4 * MAX_SIZE;
+/// What opening a file counts for.
+const OPENING: u64 = 512;
+/// Longest record of the node.
+const MOST_NODE: u64 = 4 << 20;
 
 /// Why the store could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,46 +49,87 @@ pub enum Error {
     /// Writing failed; what was there is there still.
     #[error(transparent)]
     Write(#[from] write::Error),
-    /// Reading a directory or file failed.
-    #[error("cannot read {}", .0.display())]
-    Read(PathBuf, #[source] io::Error),
-    /// A file that cannot be trusted, whatever it holds.
-    #[error("{} is not a checkpoint of ours: {why}", .path.display())]
+    /// Reading a directory or file failed, or it cannot be trusted.
+    #[error(transparent)]
+    Read(#[from] read::Error),
+    /// A checkpoint of another pod.
+    #[error("{} is a checkpoint of {of}", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// The pod that it is of.
+        of: String,
     },
-    /// A file that is damaged.
-    #[error("{} is damaged", .0.display())]
-    Damaged(PathBuf, #[source] Box<format::Error>),
+    /// A file that holds no checkpoint that can be used: it is damaged, of another version, or its key is missing.
+    #[error("{} cannot be used", .0.display())]
+    Unusable(PathBuf, #[source] Box<format::Error>),
     /// Not a file of this shape.
     #[error("{} is damaged", .0.display())]
     Syntax(PathBuf, #[source] serde_yaml::Error),
-    /// A checkpoint that cannot become YAML.
-    #[error("cannot write checkpoint {0} as YAML")]
+    /// A checkpoint that cannot be written.
+    #[error("cannot write the checkpoint of {0}")]
+    Format(String, #[source] Box<format::Error>),
+    /// A record that cannot be written.
+    #[error("cannot write {0} as YAML")]
     Serialize(String, #[source] serde_yaml::Error),
+    /// The key that seals cannot be used, and nothing is written in clear instead.
+    #[error("nothing is stored without the key that was given")]
+    Key(#[source] Box<keys::Error>),
+    /// What is sealed is not put beside what is not.
+    #[error("checkpoints of {0} are sealed, and no key was given: give it, or remove them")]
+    NoKey(String),
     /// Another process holds the lock.
     #[error("{} is held by another process: one agent and one supervisor run on a node", .0.display())]
     Locked(PathBuf),
+    /// The lock cannot be opened.
+    #[error("cannot open {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
     /// Not `<namespace>_<pod>`.
     #[error("{0:?} is not <namespace>_<pod>")]
-    Key(String),
+    Name(String),
 }
 
 impl Error {
     /// The file, where it is ours and its content is not what was written.
     pub fn damaged(&self) -> Option<&PathBuf> {
         match self {
-            Self::Damaged(path, source) if !matches!(**source, format::Error::Version { .. }) => Some(path),
+            Self::Unusable(path, source) => match **source {
+                format::Error::Version { .. } | format::Error::KeyMissing { .. } | format::Error::KeyWrong { .. } => {
+                    None
+                }
+                _ => Some(path),
+            },
             _ => None,
         }
     }
 
-    /// Is a full disk the cause?
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Write(error) if error.is_full())
+    /// What a file says in clear, where only its key is missing.
+    pub fn header(&self) -> Option<&SealedCheckpoint> {
+        match self {
+            Self::Unusable(_, source) => source.header(),
+            _ => None,
+        }
+    }
+
+    /// Why a pod cannot be activated whose checkpoint this is.
+    pub fn blocked(&self) -> Blocked {
+        match self {
+            Self::Unusable(_, source) => match **source {
+                format::Error::KeyMissing { .. } => Blocked::KeyMissing,
+                format::Error::KeyWrong { .. } => Blocked::KeyWrong,
+                _ => Blocked::Damaged,
+            },
+            _ => Blocked::Damaged,
+        }
+    }
+
+    /// Why a capture could not be stored, for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Write(error) if error.is_full() => "StoreFull",
+            Self::Key(_) | Self::NoKey(_) => Blocked::KeyMissing.as_str(),
+            _ => "StoreFailed",
+        }
     }
 }
 
@@ -118,6 +174,8 @@ pub struct Generation {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
+    /// Id of the key that it is sealed with; `None`: it is in clear.
+    pub sealed: Option<String>,
     /// What is in it.
     pub checkpoint: NodeCheckpoint,
 }
@@ -129,8 +187,27 @@ pub struct Found {
     pub good: Vec<Generation>,
     /// What is not, and why.
     pub bad: Vec<Error>,
+    /// Damaged ones that were set aside, by number, newest first.
+    pub aside: Vec<(u64, PathBuf)>,
+    /// Generations that nobody looked at, because there are so many newer ones.
+    pub surplus: Vec<PathBuf>,
     /// Names that do not belong here, temporary files among them.
     pub other: Vec<PathBuf>,
+}
+
+impl Found {
+    /// The highest number of any generation, usable or not.
+    pub fn newest_number(&self) -> Option<u64> {
+        let paths = self.bad.iter().filter_map(|error| match error {
+            Error::Unusable(path, _)
+            | Error::Foreign { path, .. }
+            | Error::Read(read::Error::Untrusted { path, .. } | read::Error::Io(path, _)) => Some(path),
+            _ => None,
+        });
+        let bad = paths.filter_map(|path| number_of(&path.file_name()?.to_string_lossy(), false));
+        let good = self.good.iter().map(|generation| generation.number);
+        good.chain(bad).chain(self.aside.iter().map(|(number, _)| *number)).max()
+    }
 }
 
 /// What putting a checkpoint did.
@@ -142,21 +219,69 @@ pub enum Put {
     Written(u64, u64),
 }
 
+/// What putting the store in order came to.
+#[derive(Debug, Default)]
+pub struct Tidied {
+    /// Leftovers of a crash, and what a newer generation made superfluous, that are gone.
+    pub removed: Vec<PathBuf>,
+    /// Pods with a damaged file that was set aside, with where it is now.
+    pub aside: Vec<(String, PathBuf)>,
+    /// Generations that are sealed with the first key now.
+    pub resealed: usize,
+    /// What did not work. The rest was done.
+    pub failed: Vec<Error>,
+}
+
+impl Tidied {
+    /// All was in order: nothing was done and nothing failed.
+    pub fn is_nothing(&self) -> bool {
+        let Self { removed, aside, resealed, failed } = self;
+        removed.is_empty() && aside.is_empty() && *resealed == 0 && failed.is_empty()
+    }
+}
+
 /// The store of one node.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    keys: KeyFiles,
+    /// Held by those who write one pod for reading, by one who puts the whole in order for writing.
+    order: Arc<RwLock<()>>,
 }
 
 impl Store {
     /// The store in this directory (a real path, see [`crate::node::host::HostRoot::resolve`]), which need not exist.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), keys: KeyFiles::default(), order: Arc::default() }
     }
 
-    /// Makes the directories.
+    /// Seals with the first of these keys and opens with all.
+    #[must_use]
+    pub fn with_keys(self, keys: KeyFiles) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The keys that were given.
+    pub fn keys_given(&self) -> &KeyFiles {
+        &self.keys
+    }
+
+    /// Makes the directories, for root only.
     pub fn create(&self) -> Result<(), Error> {
-        Ok(write::directory(&self.checkpoints())?)
+        let checkpoints = self.checkpoints();
+        write::directory(&checkpoints)?;
+        for directory in [&self.directory, &checkpoints] {
+            // made by somebody before us, or by a packager: what is in it is for root only
+            if let Ok(metadata) = fs::symlink_metadata(directory)
+                && metadata.is_dir()
+                && metadata.uid() == rustix::process::geteuid().as_raw()
+                && metadata.mode() & 0o077 != 0
+            {
+                let private = fs::Permissions::from_mode(0o700);
+                fs::set_permissions(directory, private).map_err(|error| read::Error::Io(directory.clone(), error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock of this name in the store's directory, for as long as the file lives.
@@ -166,103 +291,235 @@ impl Store {
 
     /// Keys of all pods that have a directory here, in order.
     pub fn keys(&self) -> Result<Vec<String>, Error> {
-        let directory = self.checkpoints();
-        let mut keys: Vec<String> = names(&directory)?.into_iter().filter(|name| check_key(name).is_ok()).collect();
+        let mut keys = match self.opened()? {
+            Some(checkpoints) => checkpoints.names()?,
+            None => Vec::new(),
+        };
+        keys.retain(|name| check_key(name).is_ok());
         keys.sort_unstable();
         Ok(keys)
     }
 
-    /// Reads every generation of a pod.
+    /// Reads the generations of a pod; of very many the newest.
     pub fn find(&self, key: &str) -> Result<Found, Error> {
-        let directory = self.pod(key)?;
+        self.find_with(key, &self.keys.load())
+    }
+
+    fn find_with(&self, key: &str, keys: &Keys) -> Result<Found, Error> {
+        check_key(key)?;
         let mut found = Found::default();
+        let Some(directory) = self.opened_pod(key)? else { return Ok(found) };
         let mut numbers = Vec::new();
-        for name in names(&directory)? {
-            match name.strip_suffix(ENDING).and_then(parse_number) {
-                Some(number) => numbers.push((number, directory.join(name))),
-                None => found.other.push(directory.join(name)),
+        for name in directory.names()? {
+            let path = directory.path().join(&name);
+            match parse_name(&name) {
+                Some((number, false)) => numbers.push(number),
+                Some((number, true)) => found.aside.push((number, path)),
+                None => found.other.push(path),
             }
         }
         numbers.sort_unstable_by(|one, other| other.cmp(one));
-        for (number, path) in numbers {
-            match read(&path, key) {
-                Ok((checkpoint, size)) => found.good.push(Generation { number, path, size, checkpoint }),
-                Err(error) => found.bad.push(error),
+        found.aside.sort_unstable_by(|one, other| other.cmp(one));
+        found.other.sort_unstable();
+        let mut budget = MOST_READ;
+        for number in numbers {
+            if found.good.len() < MOST_TOLD && budget > 0 {
+                match read_generation(&directory, number, key, keys, &mut budget) {
+                    Ok(generation) => {
+                        found.good.push(generation);
+                        continue;
+                    }
+                    Err(error) if found.bad.len() < MOST_TOLD => {
+                        found.bad.push(error);
+                        continue;
+                    }
+                    Err(_) => {}
+                }
             }
+            found.surplus.push(directory.path().join(file_name(number)));
         }
         Ok(found)
     }
 
     /// The newest good generation, read newest first and no further than needed, with what was wrong with newer ones.
     pub fn newest(&self, key: &str) -> Result<(Option<Generation>, Vec<Error>), Error> {
-        let directory = self.pod(key)?;
+        check_key(key)?;
         let mut bad = Vec::new();
-        for number in Self::numbers(&directory)? {
-            let path = directory.join(file_name(number));
-            match read(&path, key) {
-                Ok((checkpoint, size)) => return Ok((Some(Generation { number, path, size, checkpoint }), bad)),
-                Err(error) => bad.push(error),
+        let Some(directory) = self.opened_pod(key)? else { return Ok((None, bad)) };
+        let mut numbers: Vec<u64> = directory.names()?.iter().filter_map(|name| number_of(name, false)).collect();
+        numbers.sort_unstable_by(|one, other| other.cmp(one));
+        let keys = self.keys.load();
+        let mut budget = MOST_READ;
+        for number in numbers {
+            if budget == 0 {
+                break;
+            }
+            match read_generation(&directory, number, key, &keys, &mut budget) {
+                Ok(generation) => return Ok((Some(generation), bad)),
+                Err(error) if bad.len() < MOST_TOLD => bad.push(error),
+                Err(_) => {}
             }
         }
         Ok((None, bad))
     }
 
     /// Adds a generation, unless the newest one says the same and all are whole; then removes what is no longer needed:
-    /// good ones beyond the newest two, and damaged ones, which have served their purpose when a good newer one exists.
+    /// good ones beyond the newest two with all that is older, and damaged ones, which have served their purpose when a
+    /// good newer one exists.
     pub fn put(&self, checkpoint: &NodeCheckpoint) -> Result<Put, Error> {
+        let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let key = checkpoint.key();
         let directory = self.pod(&key)?;
-        write::directory(&directory)?;
-        let found = self.find(&key)?;
+        let keys = self.keys.load();
+        let seal = keys.sealing().map_err(|_| no_key(&self.keys, &key))?;
+        let found = self.find_with(&key, &keys)?;
+        if seal.is_none() && found.bad.iter().any(|error| error.header().is_some()) {
+            return Err(Error::NoKey(key));
+        }
         let damaged: Vec<&PathBuf> = found.bad.iter().filter_map(Error::damaged).collect();
         if let Some(newest) = found.good.first()
             && damaged.is_empty()
+            && found.aside.iter().all(|(number, _)| *number < newest.number)
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
             return Ok(Put::Unchanged(newest.number));
         }
-        let number = Self::numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
+        write::directory(&directory)?;
+        let number = last_number(&directory)?.saturating_add(1);
         let path = directory.join(file_name(number));
-        let bytes = checkpoint.to_yaml().map_err(|source| Error::Serialize(key.clone(), source))?;
+        let bytes = checkpoint.write(seal).map_err(|source| Error::Format(key.clone(), Box::new(source)))?;
         write::file(&path, &bytes, 0o600)?;
-        for old in found.good.iter().skip(KEPT.saturating_sub(1)) {
-            write::remove(&old.path)?;
-        }
-        for path in damaged {
+        let mut needless = superseded(&found, KEPT.saturating_sub(1));
+        for path in damaged.into_iter().chain(found.aside.iter().map(|(_, path)| path)) {
             tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
-            write::remove(path)?;
+            needless.push(path.clone());
         }
+        write::remove_each(&directory, &needless)?;
         Ok(Put::Written(number, bytes.len() as u64))
     }
 
-    /// Removes all of a pod. The caller has proof that the pod is gone.
+    /// Removes all of a pod: at once under this name, so that no part of it is taken for the whole. The caller has proof
+    /// that the pod is gone.
     pub fn remove(&self, key: &str) -> Result<(), Error> {
+        let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let directory = self.pod(key)?;
-        write::remove_tree(&directory)?;
-        Ok(write::sync(&self.checkpoints())?)
+        let doomed = self.checkpoints().join(format!("{}{key}", write::TEMPORARY));
+        write::remove_tree(&doomed)?;
+        if write::rename(&directory, &doomed)? {
+            write::remove_tree(&doomed)?;
+            write::sync(&self.checkpoints())?;
+        }
+        Ok(())
     }
 
-    /// Removes the temporary files that a crash left.
+    /// Removes what a crash left: temporary files, directories half removed or still empty.
     pub fn clean(&self) -> Result<(), Error> {
-        let mut directories = vec![self.directory.clone()];
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tidied = Tidied::default();
+        self.clean_into(&mut tidied)?;
+        tidied.failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    fn clean_into(&self, tidied: &mut Tidied) -> Result<(), Error> {
+        let mut directories = vec![self.directory.clone(), self.checkpoints()];
         for key in self.keys()? {
             directories.push(self.pod(&key)?);
         }
-        for directory in directories {
-            for name in names(&directory)?.into_iter().filter(|name| name.starts_with(write::TEMPORARY)) {
-                write::remove(&directory.join(name))?;
+        for (at, directory) in directories.into_iter().enumerate() {
+            let opened = match Directory::open(&directory) {
+                Err(error) if error.is_absent() => continue,
+                Err(error) => {
+                    tidied.failed.push(error.into());
+                    continue;
+                }
+                Ok(opened) => opened,
+            };
+            let names = opened.names()?;
+            for name in names.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+                let path = directory.join(name);
+                let removed = if opened.has_directory(name) { write::remove_tree(&path) } else { write::remove(&path) };
+                match removed {
+                    Ok(()) => tidied.removed.push(path),
+                    Err(error) => tidied.failed.push(error.into()),
+                }
+            }
+            let is_pod = at > 1;
+            if is_pod && names.iter().all(|name| name.starts_with(write::TEMPORARY)) {
+                // only if nothing is in it: whatever came meanwhile stays
+                match fs::remove_dir(&directory) {
+                    Ok(()) => tidied.removed.push(directory),
+                    Err(error) => tidied.failed.push(read::Error::Io(directory, error).into()),
+                }
             }
         }
         Ok(())
     }
 
+    /// Puts the store in order: removes leftovers and what newer generations made superfluous, sets damaged files aside,
+    /// and seals with the first key what is not. Writes nothing where all is in order.
+    pub fn tidy(&self) -> Result<Tidied, Error> {
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tidied = Tidied::default();
+        self.clean_into(&mut tidied)?;
+        let keys = self.keys.load();
+        for key in self.keys()? {
+            if let Err(error) = self.tidy_pod(&key, &keys, &mut tidied) {
+                tidied.failed.push(error);
+            }
+        }
+        Ok(tidied)
+    }
+
+    fn tidy_pod(&self, key: &str, keys: &Keys, tidied: &mut Tidied) -> Result<(), Error> {
+        let found = self.find_with(key, keys)?;
+        for path in found.bad.iter().filter_map(Error::damaged) {
+            match set_aside(path) {
+                Ok(path) => tidied.aside.push((key.to_owned(), path)),
+                Err(error) => tidied.failed.push(error),
+            }
+        }
+        let newest = found.good.first().map(|newest| newest.number);
+        let replaced = found.aside.iter().filter(|(number, _)| Some(*number) < newest).map(|(_, path)| path.clone());
+        let needless: Vec<PathBuf> = replaced.chain(superseded(&found, KEPT)).collect();
+        match write::remove_each(&self.pod(key)?, &needless) {
+            Ok(()) => tidied.removed.extend(needless),
+            Err(error) => tidied.failed.push(error.into()),
+        }
+        if let Ok(Some(first)) = keys.sealing() {
+            for generation in found.good.iter().take(KEPT).filter(|it| it.sealed.as_deref() != Some(first.id())) {
+                let bytes = generation.checkpoint.write(Some(first));
+                let bytes = bytes.map_err(|source| Error::Format(key.to_owned(), Box::new(source)))?;
+                write::file(&generation.path, &bytes, 0o600)?;
+                tidied.resealed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts generations of another store here, under their own numbers. The caller has verified them and looked that none
+    /// is in the way. Says how many were written.
+    pub fn adopt(&self, key: &str, generations: &[(u64, &NodeCheckpoint)]) -> Result<usize, Error> {
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let directory = self.pod(key)?;
+        let keys = self.keys.load();
+        let seal = keys.sealing().map_err(|_| no_key(&self.keys, key))?;
+        write::directory(&directory)?;
+        // the older first: what is there is always the newest of what was
+        for (number, checkpoint) in generations {
+            let bytes = checkpoint.write(seal).map_err(|source| Error::Format(key.to_owned(), Box::new(source)))?;
+            write::file(&directory.join(file_name(*number)), &bytes, 0o600)?;
+        }
+        Ok(generations.len())
+    }
+
     /// What the agent recorded of the node; `None`: nothing yet.
     pub fn node(&self) -> Result<Option<NodeRecord>, Error> {
         let path = self.directory.join("node.yaml");
-        match read_bytes(&path) {
+        let read = Directory::open(&self.directory).and_then(|directory| directory.file("node.yaml", MOST_NODE));
+        match read {
             Ok(bytes) => serde_yaml::from_slice(&bytes).map(Some).map_err(|source| Error::Syntax(path, source)),
-            Err(Error::Read(_, source)) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -297,18 +554,66 @@ impl Store {
         Ok(self.checkpoints().join(key))
     }
 
-    fn numbers(directory: &Path) -> Result<Vec<u64>, Error> {
-        let mut numbers: Vec<u64> =
-            names(directory)?.iter().filter_map(|name| name.strip_suffix(ENDING).and_then(parse_number)).collect();
-        numbers.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(numbers)
+    /// The directory of all pods, if it is there and ours.
+    fn opened(&self) -> Result<Option<Directory>, Error> {
+        let checkpoints = Directory::open(&self.directory).and_then(|directory| directory.directory("checkpoints"));
+        absent(checkpoints)
+    }
+
+    fn opened_pod(&self, key: &str) -> Result<Option<Directory>, Error> {
+        match self.opened()? {
+            Some(checkpoints) => absent(checkpoints.directory(key)),
+            None => Ok(None),
+        }
     }
 }
 
-/// Takes an advisory lock on a file, made if need be, for as long as the returned file lives.
+fn absent<T>(result: Result<T, read::Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The error of the key that should seal.
+fn no_key(files: &KeyFiles, key: &str) -> Error {
+    files.load().into_error().map_or_else(|| Error::NoKey(key.to_owned()), |error| Error::Key(Box::new(error)))
+}
+
+/// What nobody needs any more when this many good generations are there: all that is older than the last of them.
+fn superseded(found: &Found, kept: usize) -> Vec<PathBuf> {
+    let Some(last) = found.good.get(kept.saturating_sub(1)).map(|last| last.number) else { return Vec::new() };
+    let bad = found.bad.iter().filter(|error| error.damaged().is_none()).filter_map(|error| match error {
+        Error::Unusable(path, _) => Some(path),
+        _ => None,
+    });
+    let is_older = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        number_of(&name, false).is_some_and(|number| number < last)
+    };
+    let good = found.good.iter().map(|generation| &generation.path);
+    good.chain(bad).chain(&found.surplus).filter(is_older).cloned().collect()
+}
+
+/// Gives a damaged file a name that says so. Says where it is now.
+pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(DAMAGED);
+    let aside = PathBuf::from(aside);
+    write::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Takes an advisory lock on a file, made if need be, for as long as the returned file lives. On a file system that cannot
+/// be written any more, one that is there is enough.
 pub fn lock(path: &Path) -> Result<File, Error> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|source| Error::Read(path.to_owned(), source))?;
+    let file = File::options().create(true).truncate(false).write(true).open(path).or_else(|error| {
+        let kind = error.kind();
+        let is_disk = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
+        if is_disk { File::open(path).map_err(|_| error) } else { Err(error) }
+    });
+    let file = file.map_err(|source| Error::Lock(path.to_owned(), source))?;
     fs2::FileExt::try_lock_exclusive(&file).map_err(|_| Error::Locked(path.to_owned()))?;
     Ok(file)
 }
@@ -326,7 +631,7 @@ pub fn check_key(key: &str) -> Result<(&str, &str), Error> {
         Some((namespace, name)) if key.len() <= 255 && legal(namespace, false) && legal(name, true) => {
             Ok((namespace, name))
         }
-        _ => Err(Error::Key(key.to_owned())),
+        _ => Err(Error::Name(key.to_owned())),
     }
 }
 
@@ -334,197 +639,44 @@ fn file_name(number: u64) -> String {
     format!("{number:010}{ENDING}")
 }
 
-fn parse_number(text: &str) -> Option<u64> {
-    (text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+/// The number of a generation's file, and whether it was set aside.
+fn parse_name(name: &str) -> Option<(u64, bool)> {
+    let (rest, aside) = name.strip_suffix(DAMAGED).map_or((name, false), |rest| (rest, true));
+    let digits = rest.strip_suffix(ENDING)?;
+    let is_number = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok()).flatten().map(|number| (number, aside))
 }
 
-/// Names in a directory; none if it is not there.
-fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let failed = |source| Error::Read(directory.to_owned(), source);
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed)).collect()
+fn number_of(name: &str, aside: bool) -> Option<u64> {
+    parse_name(name).filter(|(_, is_aside)| *is_aside == aside).map(|(number, _)| number)
 }
 
-fn read(path: &Path, key: &str) -> Result<(NodeCheckpoint, u64), Error> {
-    let bytes = read_bytes(path)?;
-    let checkpoint =
-        NodeCheckpoint::from_yaml(&bytes).map_err(|source| Error::Damaged(path.to_owned(), Box::new(source)))?;
+/// The highest number that was ever used and can be seen: that of a damaged file is not used again.
+fn last_number(directory: &Path) -> Result<u64, Error> {
+    let names = Directory::open(directory)?.names()?;
+    Ok(names.iter().filter_map(|name| parse_name(name)).map(|(number, _)| number).max().unwrap_or(0))
+}
+
+fn read_generation(
+    directory: &Directory,
+    number: u64,
+    key: &str,
+    keys: &Keys,
+    budget: &mut u64,
+) -> Result<Generation, Error> {
+    let name = file_name(number);
+    let path = directory.path().join(&name);
+    *budget = budget.saturating_sub(OPENING);
+    let bytes = directory.file(&name, MAX_SIZE)?;
+    *budget = budget.saturating_sub(bytes.len() as u64);
+    let opened = NodeCheckpoint::open(&bytes, keys);
+    let (checkpoint, sealed) = opened.map_err(|source| Error::Unusable(path.clone(), Box::new(source)))?;
     if checkpoint.key() != key {
-        let why = format!("it is a checkpoint of {}", checkpoint.key());
-        return Err(Error::Foreign { path: path.to_owned(), why });
+        return Err(Error::Foreign { path, of: checkpoint.key() });
     }
-    Ok((checkpoint, bytes.len() as u64))
-}
-
-/// Reads a regular file of our own user's that nobody else can write, no larger than [`MAX_SIZE`]; follows no link and
-/// waits for no FIFO.
-fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source: io::Error| Error::Read(path.to_owned(), source);
-    let foreign = |why: String| Error::Foreign { path: path.to_owned(), why };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::LOOP) => return Err(foreign("it is a symbolic link".into())),
-        file => File::from(file.map_err(|error| failed(error.into()))?),
-    };
-    let metadata = file.metadata().map_err(failed)?;
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    if !metadata.is_file() {
-        return Err(foreign("it is not a regular file".into()));
-    }
-    if metadata.nlink() != 1 {
-        return Err(foreign("it has another name somewhere (a hard link)".into()));
-    }
-    if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
-        return Err(foreign(format!("owner {owner} and mode {mode:04o}, not ours and 0600")));
-    }
-    if metadata.len() > MAX_SIZE {
-        return Err(foreign(format!("{} bytes, more than {MAX_SIZE}", metadata.len())));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    Ok(Generation { number, path, size: bytes.len() as u64, sealed, checkpoint })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::testing::checkpoint;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-        store.create().unwrap();
-        (directory, store)
-    }
-
-    fn value(text: &str) -> NodeCheckpoint {
-        let mut made = checkpoint("shop", "till");
-        made.manifest["spec"]["containers"][0]["args"] = serde_json::json!([text]);
-        made.with_digest()
-    }
-
-    fn argument(generation: &Generation) -> &serde_json::Value {
-        &generation.checkpoint.manifest["spec"]["containers"][0]["args"][0]
-    }
-
-    #[test]
-    fn two_generations_are_kept_and_the_newest_is_read() {
-        let (_directory, store) = store();
-        for text in ["one", "two", "three"] {
-            store.put(&value(text)).unwrap();
-        }
-        let found = store.find("shop_till").unwrap();
-        assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["three", "two"]);
-        assert!(found.bad.is_empty());
-        assert_eq!(argument(&store.newest("shop_till").unwrap().0.unwrap()), "three");
-    }
-
-    #[test]
-    fn what_did_not_change_is_not_written() {
-        let (_directory, store) = store();
-        assert!(matches!(store.put(&value("same")).unwrap(), Put::Written(1, _)));
-        let mut later = value("same");
-        later.captured.uptime_seconds += 100;
-        assert_eq!(store.put(&later.with_digest()).unwrap(), Put::Unchanged(1));
-    }
-
-    #[test]
-    fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_good_newer_one_is_there() {
-        let (_directory, store) = store();
-        store.put(&value("one")).unwrap();
-        store.put(&value("two")).unwrap();
-        let newest = store.find("shop_till").unwrap().good.remove(0).path;
-        let text = fs::read_to_string(&newest).unwrap().replace("two", "twa");
-        fs::write(&newest, text).unwrap();
-        let (good, bad) = store.newest("shop_till").unwrap();
-        assert_eq!(argument(&good.unwrap()), "one");
-        assert!(bad[0].to_string().contains(newest.to_str().unwrap()), "{}", bad[0]);
-        // also when nothing is new: two good ones are kept, whatever happened to them
-        assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
-        let found = store.find("shop_till").unwrap();
-        assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["one", "one"]);
-        assert_eq!(found.good[0].number, 3, "the number of a damaged generation is not used again");
-        assert!(found.bad.is_empty());
-    }
-
-    #[test]
-    fn every_byte_cut_off_the_end_is_noticed() {
-        let (_directory, store) = store();
-        store.put(&value("one")).unwrap();
-        let path = store.find("shop_till").unwrap().good.remove(0).path;
-        let whole = fs::read(&path).unwrap();
-        for length in 0..whole.len() - 1 {
-            assert!(NodeCheckpoint::from_yaml(&whole[..length]).is_err(), "cut at {length}");
-        }
-    }
-
-    #[test]
-    fn links_fifos_and_files_that_others_can_write_are_not_read() {
-        let (directory, store) = store();
-        store.put(&value("one")).unwrap();
-        let good = store.find("shop_till").unwrap().good.remove(0).path;
-        let elsewhere = directory.path().join("elsewhere");
-        fs::copy(&good, &elsewhere).unwrap();
-        let pod = good.parent().unwrap();
-        symlink(&elsewhere, pod.join("0000000002.yaml")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, pod.join("0000000003.yaml"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
-            .unwrap();
-        fs::copy(&good, pod.join("0000000004.yaml")).unwrap();
-        fs::set_permissions(pod.join("0000000004.yaml"), fs::Permissions::from_mode(0o666)).unwrap();
-        fs::hard_link(&elsewhere, pod.join("0000000005.yaml")).unwrap();
-        let found = store.find("shop_till").unwrap();
-        assert_eq!(found.good.len(), 1);
-        assert_eq!(found.bad.len(), 4);
-        assert!(found.bad.iter().all(|error| matches!(error, Error::Foreign { .. })), "{:?}", found.bad);
-    }
-
-    #[test]
-    fn a_checkpoint_of_another_pod_is_not_taken_for_this_one() {
-        let (_directory, store) = store();
-        store.put(&value("one")).unwrap();
-        let path = store.find("shop_till").unwrap().good.remove(0).path;
-        let other = store.pod("shop_other").unwrap();
-        fs::create_dir(&other).unwrap();
-        fs::copy(path, other.join("0000000001.yaml")).unwrap();
-        assert!(store.newest("shop_other").unwrap().0.is_none());
-    }
-
-    #[test]
-    fn a_key_is_never_a_path() {
-        for key in ["", "a", "a_", "_b", "../x_y", "a_../b", "a_.b", "a/b_c", "A_b", "a_b_c", "a.b_c"] {
-            assert!(check_key(key).is_err(), "{key}");
-        }
-        assert_eq!(check_key("kube-system_kube-proxy.x-1").unwrap(), ("kube-system", "kube-proxy.x-1"));
-    }
-
-    #[test]
-    fn a_newer_format_is_named_with_the_program_that_wrote_it() {
-        let text = "apiVersion: podcheckpointer.io/v9\nkind: NodeCheckpoint\nwrittenBy: pod-checkpointer 9.1\n";
-        let error = NodeCheckpoint::from_yaml(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("podcheckpointer.io/v9") && error.contains("pod-checkpointer 9.1"), "{error}");
-    }
-
-    #[test]
-    fn only_one_holds_a_lock() {
-        let (_directory, store) = store();
-        let held = store.lock("agent.lock").unwrap();
-        assert!(matches!(store.lock("agent.lock"), Err(Error::Locked(_))));
-        drop(held);
-        store.lock("agent.lock").unwrap();
-    }
-
-    #[test]
-    fn leftovers_of_a_crash_are_removed_and_foreign_files_stay() {
-        let (_directory, store) = store();
-        store.put(&value("one")).unwrap();
-        let pod = store.pod("shop_till").unwrap();
-        fs::write(pod.join(format!("{}xyz", write::TEMPORARY)), "torn").unwrap();
-        fs::write(pod.join("README"), "somebody's").unwrap();
-        store.clean().unwrap();
-        assert_eq!(store.find("shop_till").unwrap().other, [pod.join("README")]);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

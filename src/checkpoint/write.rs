@@ -157,6 +157,24 @@ fn parent(path: &Path) -> Result<&Path, Error> {
     path.parent().ok_or_else(|| Error::step("find the directory of", path)(io::ErrorKind::InvalidInput.into()))
 }
 
+/// Removes files of one directory, and makes that last once. Nothing is done where there is none.
+pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
+    for path in paths {
+        remove_if_there(path)?;
+    }
+    if paths.is_empty() { Ok(()) } else { sync(directory) }
+}
+
+/// Renames within a directory, and makes that last. Says whether there was anything of that name.
+pub fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
+    match fs::rename(from, to) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed.map_err(Error::step("rename", from))?,
+    }
+    sync(parent(to)?)?;
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
-//! The command line on the node: `status`, `show`, `verify`, `uninstall`, `crd`. All but the last look at the node's files
-//! alone, so they answer when nothing else does; only `uninstall` changes anything.
+//! The command line on the node: `status`, `show`, `verify`, `export`, `import`, `uninstall`, `crd`. All but the last look at
+//! the node's files alone, so they answer when nothing else does; only `uninstall`, `import` and `verify --repair` change any.
 
+mod export;
+mod import;
 mod node;
 mod show;
 mod status;
@@ -17,6 +19,8 @@ use crate::api;
 use crate::args::{CrdArguments, Output};
 use crate::checkpoint::write;
 
+pub use export::export;
+pub use import::import;
 pub use show::show;
 pub use status::status;
 pub use uninstall::uninstall;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::args::HostArguments;
+use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{Store, check_key};
 use crate::names::{LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
+use crate::report::chain;
 
 /// How long a kubelet may take that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
@@ -65,13 +67,24 @@ impl Node {
             .clone()
             .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
             .unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR));
+        let keys = KeyFiles::new(root.clone(), arguments.key_files.clone());
         Ok(Self {
-            store: Store::new(resolve(&arguments.state_dir)?),
+            store: Store::new(resolve(&arguments.state_dir)?).with_keys(keys),
             run: RunDir::new(resolve(&arguments.run_dir)?, &arguments.run_dir),
             manifests: resolve(&manifests_host_path)?,
             manifests_host_path,
             root,
         })
+    }
+
+    /// The host's files.
+    pub fn root(&self) -> &HostRoot {
+        &self.root
+    }
+
+    /// What keeps keys from being used, for people. Who only looks goes on with those that can be.
+    pub fn key_problems(&self) -> Vec<String> {
+        self.store.keys_given().load().errors().map(|error| chain(error)).collect()
     }
 
     /// A path as the host calls it, for people: from a container the real one goes through a process.

@@ -21,10 +21,17 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
     let node = Node::find(&arguments.host)?;
     let key = format!("{namespace}_{name}");
     let (newest, bad) = node.store.newest(&key)?;
-    for error in &bad {
-        eprintln!("pod-checkpointer: {}", chain(error));
+    let problems = bad.iter().map(|error| chain(error)).chain(node.key_problems());
+    let problems: Vec<String> = problems.collect();
+    let Some(newest) = newest else {
+        if problems.is_empty() {
+            bail!("no checkpoint of pod {namespace}/{name} is on this node");
+        }
+        bail!("no checkpoint of pod {namespace}/{name} can be shown: {}", problems.join("; "));
+    };
+    for problem in problems {
+        eprintln!("pod-checkpointer: {problem}");
     }
-    let Some(newest) = newest else { bail!("no checkpoint of pod {namespace}/{name} is on this node") };
     let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };
     answer(Output::Yaml, &shown, String::new)
 }

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::args::LookArguments;
 use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::Generation;
 use crate::cli::node::Node;
 use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
@@ -88,6 +87,7 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
     let report: Status = read(&node.run, STATUS, &mut problems);
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
+    problems.extend(node.key_problems());
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
     problems.extend(
         manifests
@@ -136,18 +136,32 @@ fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Po
     for key in keys {
         let Some((namespace, name)) = key.split_once('_') else { continue };
         let (newest, bad) = node.store.newest(&key)?;
+        let header = bad.iter().find_map(|error| error.header());
+        let aside = node.store.find(&key).map(|found| found.aside.len()).unwrap_or_default();
         let reported = report.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
         let mut reasons: Vec<String> = word.refused.get(&key).cloned().unwrap_or_default();
         let refused = !reasons.is_empty();
         reasons.extend(reported.and_then(|pod| pod.reason.clone()));
         reasons.extend(bad.iter().map(|error| chain(error)));
+        if aside > 0 {
+            reasons.push(format!("Damaged: {aside} set aside"));
+        }
+        let recoverable = match (&newest, header) {
+            (_, _) if refused => "No",
+            (Some(_), _) => "Yes",
+            // the supervisor may well have the key
+            (None, Some(_)) => "Unknown",
+            (None, None) => "No",
+        };
+        let captured = newest.as_ref().map(|newest| &newest.checkpoint.captured.wall);
+        let captured = captured.or(header.map(|header| &header.captured.wall)).cloned();
         pods.push(Pod {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            recoverable: if refused || newest.is_none() { "No" } else { "Yes" },
+            recoverable,
             phase: reported.map(|pod| pod.phase).unwrap_or_default(),
-            captured: newest.as_ref().map(|newest| newest.checkpoint.captured.wall.clone()),
-            captured_age_seconds: newest.as_ref().and_then(captured_age),
+            captured_age_seconds: captured.as_deref().and_then(captured_age),
+            captured,
             generation: newest.as_ref().map(|newest| newest.number),
             size_bytes: newest.as_ref().map(|newest| newest.size),
             warnings: newest
@@ -160,8 +174,8 @@ fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Po
 }
 
 /// By the wall clock, which is what a person compares it with.
-fn captured_age(generation: &Generation) -> Option<u64> {
-    let captured: jiff::Timestamp = generation.checkpoint.captured.wall.parse().ok()?;
+fn captured_age(wall: &str) -> Option<u64> {
+    let captured: jiff::Timestamp = wall.parse().ok()?;
     u64::try_from(jiff::Timestamp::now().duration_since(captured).as_secs()).ok()
 }
 

@@ -1,17 +1,20 @@
-//! `verify`: is everything on this node that is ours whole, and is nothing else there?
+//! `verify`: is everything on this node that is ours whole, and is nothing else there? With `--repair`, what is damaged is set
+//! aside and what a crash left is removed; what is not ours stays, whatever it is.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::args::LookArguments;
-use crate::checkpoint::store::{Error, check_key};
-use crate::checkpoint::write::TEMPORARY;
+use crate::args::VerifyArguments;
+use crate::checkpoint::store::{self, Error, check_key};
+use crate::checkpoint::write::{self, TEMPORARY};
+use crate::checkpoint::{format, read};
 use crate::cli::node::Node;
 use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
+use crate::names::Blocked;
 use crate::report::chain;
 
 /// What `verify` found.
@@ -19,6 +22,10 @@ use crate::report::chain;
 #[serde(rename_all = "camelCase")]
 struct Found {
     good: Vec<Good>,
+    /// Damaged files that were set aside, and are in nobody's way.
+    aside: Vec<String>,
+    /// What `--repair` did, in words.
+    repaired: Vec<String>,
     bad: Vec<Bad>,
 }
 
@@ -28,13 +35,17 @@ struct Good {
     pod: String,
     generation: u64,
     size_bytes: u64,
+    /// Id of the key that it is sealed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
     file: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Bad {
-    /// `Damaged`, `Foreign`, `Leftover`, `Permissions`, `Link`, `Unreadable`.
+    /// `Damaged`, `Version`, `KeyMissing`, `KeyWrong`, `Key`, `Foreign`, `Leftover`, `NoneLeft`, `Permissions`, `Link`,
+    /// `Unreadable`.
     kind: &'static str,
     file: String,
     message: String,
@@ -46,23 +57,39 @@ impl Found {
     }
 }
 
+/// What may be changed.
+struct Repair {
+    /// The agent's lock: without it the agent runs, and an unfinished file may be one that it is writing.
+    lock: Option<File>,
+}
+
 /// Runs `verify`.
-pub fn verify(arguments: &LookArguments) -> anyhow::Result<Answer> {
-    let node = Node::find(&arguments.host)?;
+pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
+    let VerifyArguments { look, repair } = arguments;
+    let node = Node::find(&look.host)?;
     let mut found = Found::default();
-    verify_store(&node, &mut found)?;
-    verify_links(&node, &mut found)?;
+    let repair =
+        (*repair && node.store.directory().exists()).then(|| Repair { lock: node.store.lock("agent.lock").ok() });
+    for path in &look.host.key_files {
+        let keys = crate::checkpoint::keys::KeyFiles::new(node.root().clone(), vec![path.clone()]).load();
+        for error in keys.errors() {
+            found.add("Key", path, chain(error));
+        }
+    }
+    verify_store(&node, repair.as_ref(), &mut found);
+    verify_links(&node, repair.as_ref(), &mut found)?;
     let shown = |file: &str| node.shown(Path::new(file)).display().to_string();
     found.good.iter_mut().for_each(|good| good.file = shown(&good.file));
+    found.aside.iter_mut().for_each(|aside| *aside = shown(aside));
     found.bad.iter_mut().for_each(|bad| bad.file = shown(&bad.file));
-    answer(arguments.output, &found, || text(&found))?;
+    answer(look.output, &found, || text(&found))?;
     Ok(if found.bad.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-fn verify_store(node: &Node, found: &mut Found) -> anyhow::Result<()> {
+fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) {
     let directory = node.store.directory();
     if !directory.exists() {
-        return Ok(());
+        return;
     }
     let checkpoints = directory.join("checkpoints");
     verify_directory(directory, found);
@@ -75,57 +102,98 @@ fn verify_store(node: &Node, found: &mut Found) -> anyhow::Result<()> {
                     found.add("Damaged", &path, chain(&error));
                 }
             }
-            _ => stranger(&path, &name, found),
+            _ => stranger(node, repair, &path, &name, found),
         }
     }
+    let mut keys = Vec::new();
     for (path, name) in list(&checkpoints, found) {
         if check_key(&name).is_err() || !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            stranger(&path, &name, found);
+            stranger(node, repair, &path, &name, found);
         } else {
             verify_directory(&path, found);
+            keys.push(name);
         }
     }
-    for key in node.store.keys()? {
-        if !fs::symlink_metadata(checkpoints.join(&key)).is_ok_and(|metadata| metadata.is_dir()) {
-            continue;
-        }
-        let generations = node.store.find(&key)?;
-        for good in &generations.good {
-            found.good.push(Good {
-                pod: key.replace('_', "/"),
-                generation: good.number,
-                size_bytes: good.size,
-                file: good.path.display().to_string(),
-            });
-        }
-        for error in &generations.bad {
-            match error {
-                Error::Damaged(path, _) | Error::Syntax(path, _) => found.add("Damaged", path, chain(error)),
-                Error::Foreign { path, .. } => found.add("Foreign", path, chain(error)),
-                Error::Read(path, _) => found.add("Unreadable", path, chain(error)),
-                error => found.add("Unreadable", &checkpoints.join(&key), chain(error)),
-            }
-        }
-        for path in &generations.other {
-            stranger(path, &path.file_name().unwrap_or_default().to_string_lossy(), found);
+    for key in keys {
+        match node.store.find(&key) {
+            Ok(generations) => verify_pod(node, repair, &key, generations, found),
+            Err(error) => found.add("Unreadable", &checkpoints.join(&key), chain(&error)),
         }
     }
-    Ok(())
 }
 
-fn verify_links(node: &Node, found: &mut Found) -> anyhow::Result<()> {
+fn verify_pod(node: &Node, repair: Option<&Repair>, key: &str, mut generations: store::Found, found: &mut Found) {
+    for good in &generations.good {
+        found.good.push(Good {
+            pod: key.replace('_', "/"),
+            generation: good.number,
+            size_bytes: good.size,
+            sealed: good.sealed.clone(),
+            file: good.path.display().to_string(),
+        });
+    }
+    let directory = node.store.directory().join("checkpoints").join(key);
+    let mut is_explained = false;
+    for error in &generations.bad {
+        if let (Some(_), Some(path)) = (repair, error.damaged()) {
+            match store::set_aside(path) {
+                Ok(aside) => {
+                    found.repaired.push(format!("set aside as {}: {}", node.shown(&aside).display(), chain(error)));
+                    generations.aside.push((0, aside));
+                }
+                Err(error) => found.add("Damaged", path, chain(&error)),
+            }
+            continue;
+        }
+        is_explained = true;
+        let (kind, path) = kind_of(error, &directory);
+        found.add(kind, path, chain(error));
+    }
+    found.aside.extend(generations.aside.iter().map(|(_, path)| path.display().to_string()));
+    for path in &generations.other {
+        stranger(node, repair, path, &path.file_name().unwrap_or_default().to_string_lossy(), found);
+    }
+    for path in &generations.surplus {
+        leftover(node, repair, path, "superseded by newer generations; the agent removes it", found);
+    }
+    if generations.good.is_empty() && !is_explained {
+        let message = "no whole generation of this pod is left; it is captured anew when the API server answers";
+        found.add("NoneLeft", &directory, message);
+    }
+}
+
+fn kind_of<'a>(error: &'a Error, directory: &'a Path) -> (&'static str, &'a Path) {
+    match error {
+        Error::Unusable(path, source) => match (&**source, error.blocked()) {
+            (format::Error::Version { .. }, _) => ("Version", path),
+            (_, reason @ (Blocked::KeyMissing | Blocked::KeyWrong)) => (reason.as_str(), path),
+            _ => ("Damaged", path),
+        },
+        Error::Syntax(path, _) => ("Damaged", path),
+        Error::Foreign { path, .. } | Error::Read(read::Error::Untrusted { path, .. }) => ("Foreign", path),
+        Error::Read(read::Error::Io(path, _)) => ("Unreadable", path),
+        _ => ("Unreadable", directory),
+    }
+}
+
+fn verify_links(node: &Node, repair: Option<&Repair>, found: &mut Found) -> anyhow::Result<()> {
     let manifests = node.manifests()?;
     for link in &manifests.links {
         if !node.run.active(&link.key).is_file() {
             let target = link.target.display();
-            found.add("Link", &link.path, format!("points to {target}, which is not there; the supervisor removes it"));
+            if repair.is_some() {
+                remove(node, &link.path, "a link to nothing", found);
+            } else {
+                let message = format!("points to {target}, which is not there; the supervisor removes it");
+                found.add("Link", &link.path, message);
+            }
         }
     }
     for path in &manifests.foreign {
         found.add("Foreign", path, "has a name of ours and is not ours; nothing of ours touches it");
     }
     for path in &manifests.leftovers {
-        found.add("Leftover", path, "an unfinished file; it does no harm");
+        leftover(node, repair, path, "an unfinished file; it does no harm", found);
     }
     Ok(())
 }
@@ -143,15 +211,35 @@ fn verify_directory(path: &Path, found: &mut Found) {
     }
 }
 
-fn stranger(path: &Path, name: &str, found: &mut Found) {
+fn stranger(node: &Node, repair: Option<&Repair>, path: &Path, name: &str, found: &mut Found) {
     if name.starts_with(TEMPORARY) {
-        found.add("Leftover", path, "an unfinished file; the agent removes it when it starts");
+        leftover(node, repair, path, "an unfinished file; the agent removes it", found);
     } else {
         found.add("Foreign", path, "does not belong here");
     }
 }
 
-fn list(directory: &Path, found: &mut Found) -> Vec<(std::path::PathBuf, String)> {
+/// Something of ours that nobody needs. It goes only where no agent can be at work on it.
+fn leftover(node: &Node, repair: Option<&Repair>, path: &Path, what: &str, found: &mut Found) {
+    match repair {
+        Some(Repair { lock: Some(_) }) => remove(node, path, "a leftover", found),
+        Some(Repair { lock: None }) => {
+            found.add("Leftover", path, format!("{what}; not removed here, because the agent runs"));
+        }
+        None => found.add("Leftover", path, what),
+    }
+}
+
+fn remove(node: &Node, path: &Path, what: &str, found: &mut Found) {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_directory { write::remove_tree(path) } else { write::remove(path) };
+    match removed {
+        Ok(()) => found.repaired.push(format!("removed {}: {what}", node.shown(path).display())),
+        Err(error) => found.add("Leftover", path, chain(&error)),
+    }
+}
+
+fn list(directory: &Path, found: &mut Found) -> Vec<(PathBuf, String)> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
@@ -170,12 +258,21 @@ fn list(directory: &Path, found: &mut Found) -> Vec<(std::path::PathBuf, String)
 }
 
 fn text(found: &Found) -> String {
+    let Found { good, aside, repaired, bad } = found;
     let mut rows = Vec::new();
-    for Good { pod, generation, size_bytes, file } in &found.good {
-        rows.push(vec!["ok".into(), file.clone(), format!("{pod}, generation {generation}, {}", size(*size_bytes))]);
+    for Good { pod, generation, size_bytes, sealed, file } in good {
+        let sealed = sealed.as_ref().map(|key| format!(", sealed with key {key}")).unwrap_or_default();
+        let what = format!("{pod}, generation {generation}, {}{sealed}", size(*size_bytes));
+        rows.push(vec!["ok".into(), file.clone(), what]);
     }
-    for Bad { kind, file, message } in &found.bad {
+    let damaged = "damaged, set aside; it goes when a newer generation is there";
+    rows.extend(aside.iter().map(|file| vec!["aside".into(), file.clone(), damaged.into()]));
+    for Bad { kind, file, message } in bad {
         rows.push(vec![(*kind).to_owned(), file.clone(), message.clone()]);
     }
-    format!("{}{} good, {} wrong\n", columns(&rows), found.good.len(), found.bad.len())
+    let mut text = repaired.join("\n");
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    format!("{text}{}{} good, {} wrong\n", columns(&rows), good.len(), bad.len())
 }

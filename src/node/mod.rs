@@ -17,6 +17,7 @@ pub mod kubelet;
 pub mod mounts;
 pub mod network;
 #[doc(hidden)]
+pub mod process;
 pub mod proto;
 pub mod resolve;
 pub mod runtime;

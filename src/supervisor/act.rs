@@ -112,8 +112,8 @@ impl Hands {
         let (generation, bad) = newest.map_err(|error| Refused::chain(Blocked::Damaged, &error))?;
         let Some(generation) = generation else {
             return Err(bad.first().map_or_else(
-                || Refused::new(Blocked::Damaged, "no generation of it is in the store"),
-                |error| Refused::chain(Blocked::Damaged, error),
+                || Refused::new(Blocked::Damaged, "no whole generation of it is in the store"),
+                |error| self.unusable(error),
             ));
         };
         let checkpoint = &generation.checkpoint;
@@ -145,6 +145,41 @@ impl Hands {
             return Err(Refused::new(Blocked::ForeignManifest, message));
         }
         Ok(generation)
+    }
+
+    /// Why the newest generation cannot be used; with what is wrong with the keys, if one is missing.
+    fn unusable(&self, error: &store::Error) -> Refused {
+        let mut refused = Refused::chain(error.blocked(), error);
+        if error.header().is_some() {
+            for problem in self.store.keys_given().load().errors() {
+                refused.message = format!("{}; {}", refused.message, chain(problem));
+            }
+        }
+        refused
+    }
+
+    /// Removes what a crash left in the kubelet's directory and in the run directory: links of ours to nothing, and what
+    /// [`RunDir::sweep`] finds. An unfinished file may be one that the agent is writing, so it goes only if it was `seen`
+    /// by the sweep before. Says what it saw and did not remove.
+    pub fn sweep(&self, seen: &[PathBuf]) -> Result<Vec<PathBuf>, crate::checkpoint::run::Error> {
+        let failed = |source| run::Error::Read(self.manifest_dir.clone(), source);
+        let mut fresh = Vec::new();
+        for entry in fs::read_dir(&self.manifest_dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
+            let is_dangling = key.is_some_and(|key| self.link(key) == Link::Ours && !self.run.active(key).exists());
+            let is_unfinished =
+                name.starts_with(write::TEMPORARY) && !entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dangling || is_unfinished && seen.contains(&path) {
+                tracing::info!(path = %path.display(), "removing what a crash left");
+                write::remove(&path)?;
+            } else if is_unfinished {
+                fresh.push(path);
+            }
+        }
+        self.run.sweep()?;
+        Ok(fresh)
     }
 
     /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is removed first.

@@ -33,6 +33,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use crate::args::{Invalid, SupervisorArguments};
+use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::checkpoint::write;
@@ -70,7 +71,9 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
     let root = root.map_err(Error::Host)?;
     let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
-    let store = Store::new(resolve(&host.state_dir)?);
+    // read when something is activated, which may be before the disk with the keys is there
+    let keys = KeyFiles::new(root.clone(), host.key_files.clone());
+    let store = Store::new(resolve(&host.state_dir)?).with_keys(keys);
     let boot_id = clock::boot_id(&root).map_err(Error::Host)?;
 
     write::directory(run.path())?;

@@ -40,7 +40,8 @@ pub struct Known {
 }
 
 impl Known {
-    fn of(checkpoint: &NodeCheckpoint, changed: Option<SystemTime>) -> Self {
+    /// Of a checkpoint in the store.
+    pub fn of(checkpoint: &NodeCheckpoint, changed: Option<SystemTime>) -> Self {
         let containers = container_names(&checkpoint.manifest);
         let (policy, parent_uid) = (checkpoint.policy.clone(), checkpoint.parent.uid.clone());
         Self { policy, parent_uid, containers, changed, in_store: true }
@@ -88,12 +89,19 @@ pub struct Index {
 }
 
 impl Index {
+    /// What was activated: a key that was missing when the store was looked at may be there by now.
+    pub fn learn(&mut self, key: &str, checkpoint: &NodeCheckpoint) {
+        if let Some(known) = self.known.get_mut(key) {
+            *known = Known::of(checkpoint, known.changed);
+        }
+    }
+
     /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked; one that is
     /// `held` (its twin is on the node) stays known when it left the store.
     pub fn refresh(&mut self, store: &Store, held: impl Fn(&str) -> bool) -> Result<(), store::Error> {
         let keys = store.keys()?;
         self.known.retain(|key, known| {
-            known.in_store &= keys.contains(key);
+            known.in_store &= keys.binary_search(key).is_ok();
             known.in_store || held(key)
         });
         for key in keys {
@@ -103,14 +111,16 @@ impl Index {
                 continue;
             }
             let (newest, bad) = store.newest(&key)?;
-            for error in bad {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a checkpoint cannot be used");
+            for error in &bad {
+                tracing::warn!(error = error as &dyn std::error::Error, "a checkpoint cannot be used");
             }
+            let header = bad.iter().find_map(store::Error::header);
             let known = match newest {
                 Some(generation) => Known::of(&generation.checkpoint, changed),
+                // sealed, without its key: what stands in clear is enough to say so
                 None => Known {
-                    policy: unknown_policy(),
-                    parent_uid: String::new(),
+                    policy: header.map_or_else(unknown_policy, |header| header.policy.clone()),
+                    parent_uid: header.map(|header| header.parent.uid.clone()).unwrap_or_default(),
                     containers: Vec::new(),
                     changed,
                     in_store: true,

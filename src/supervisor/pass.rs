@@ -40,6 +40,9 @@ const SWITCH: Duration = Duration::from_millis(20);
 const ALERT: Duration = Duration::from_millis(250);
 /// Between looks at the whole node while all is quiet.
 const QUIET: Duration = Duration::from_mins(1);
+/// Between looks for what a crash left.
+const SWEEP: Duration = Duration::from_hours(1);
+
 /// What a job in the background ended with.
 struct Done {
     key: Key,
@@ -88,6 +91,9 @@ pub(super) struct Supervisor {
     /// What cannot be learned or done, by what it is about: said once when it begins and once when it ends.
     problems: BTreeMap<&'static str, String>,
     memory: bool,
+    next_sweep: Instant,
+    /// What the last sweep saw and left, because somebody may have been writing it.
+    swept: Option<Vec<PathBuf>>,
     /// The API server answers and nothing is active: passes are rare.
     quiet: bool,
 }
@@ -141,6 +147,8 @@ impl Supervisor {
             recorder: record::Recorder::default(),
             problems: BTreeMap::new(),
             memory: false,
+            next_sweep: Instant::now(),
+            swept: None,
             quiet: false,
             arguments,
         };
@@ -202,6 +210,7 @@ impl Supervisor {
             self.open_run_dir();
         }
         self.release().await;
+        self.sweep();
         let facts = self.facts().await;
         self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
         let contact = facts.contact;
@@ -223,6 +232,22 @@ impl Supervisor {
         let before = std::mem::replace(&mut self.state, next);
         for action in actions {
             self.act(action, &before, facts).await;
+        }
+    }
+
+    /// Removes what a crash left, at the start, a minute later, and then every hour.
+    fn sweep(&mut self) {
+        let Some(hands) = self.hands.as_ref().filter(|_| self.memory && Instant::now() >= self.next_sweep) else {
+            return;
+        };
+        let pause = if self.swept.is_none() { QUIET } else { SWEEP };
+        self.next_sweep = Instant::now() + pause;
+        match hands.sweep(self.swept.as_deref().unwrap_or_default()) {
+            Ok(seen) => {
+                self.swept = Some(seen);
+                self.problem("leftovers", None);
+            }
+            Err(error) => self.problem("leftovers", Some(chain(&error))),
         }
     }
 
@@ -439,7 +464,9 @@ impl Supervisor {
         let generation = hands.verify(key, &against).await?;
         self.activations += 1;
         let nonce = format!("{}/{}/{}", self.boot_id, clock::boot_time().as_nanos(), self.activations);
-        hands.activate(&generation.checkpoint, &nonce)
+        let uid = hands.activate(&generation.checkpoint, &nonce)?;
+        self.index.learn(key, &generation.checkpoint);
+        Ok(uid)
     }
 
     fn relink(&mut self, hands: &Hands, key: &str, facts: &Facts, before: &State) {
@@ -653,6 +680,8 @@ impl Supervisor {
     /// Where each pod stands, from links and unpacked files: all that a supervisor before this one knew.
     fn rebuild(&mut self, hands: &Hands) -> std::io::Result<()> {
         let now = clock::boot_time();
+        // before anything is linked: what no manifest names was being unpacked when the one before us ended
+        self.run_dir.sweep().map_err(std::io::Error::other)?;
         let linked = hands.links()?;
         let mut keys: BTreeSet<Key> = linked.iter().cloned().collect();
         keys.extend(self.run_dir.keys().map_err(std::io::Error::other)?);

@@ -1,11 +1,13 @@
 //! The agent against an API server, a kubelet's directory and a runtime in memory.
 
 use std::future::Future;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use pod_checkpointer::agent::{self, Settings};
 use pod_checkpointer::args::{DecisionArguments, LogFormat};
+use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::run::RunDir;
 use pod_checkpointer::checkpoint::store::Store;
 use pod_checkpointer::node::host::HostRoot;
@@ -53,6 +55,7 @@ impl World {
             run_dir: "/run/pod-checkpointer".into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             manifest_dir: Some("/etc/kubernetes/manifests".into()),
+            key_files: Vec::new(),
             cri_endpoint: None,
             decision: DecisionArguments {
                 activation_delay: Duration::from_secs(3),
@@ -518,6 +521,126 @@ async fn a_store_that_cannot_be_written_is_named_and_tried_again() {
             world.captured("till", 1).await;
         })
         .await;
+}
+
+impl World {
+    /// Settings with a key, which is on the host unless somebody takes it away.
+    fn with_key(&self) -> Settings {
+        let path = self.root.path().join("seal.key");
+        std::fs::write(&path, format!("00{}", "5a".repeat(31))).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Settings { key_files: vec!["/seal.key".into()], ..self.settings() }
+    }
+
+    fn files(&self, key: &str) -> Vec<String> {
+        let directory = self.root.path().join("var/lib/pod-checkpointer/checkpoints").join(key);
+        let mut names: Vec<String> = std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+#[tokio::test]
+async fn what_was_in_clear_is_sealed_when_a_key_is_given_and_nothing_is_written_twice() {
+    let world = World::new();
+    world.after_capture().await;
+    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let settings = world.with_key();
+    let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
+    let sealed = || world.store().with_keys(keys.clone()).newest("shop_till").unwrap().0.and_then(|it| it.sealed);
+    world.with_agent(settings.clone(), eventually(|| sealed().is_some())).await;
+    assert!(world.store().newest("shop_till").unwrap().0.is_none(), "not without the key");
+    let before = std::fs::metadata(&path).unwrap();
+    // captured once more by the next agent, which finds nothing new
+    let told = |state: &State| {
+        let object = state.objects.get(&checkpoint_path("shop", "till"));
+        let digest = object.and_then(|object| object["status"]["digest"].as_str());
+        digest.is_some_and(|digest| digest.starts_with("hmac-sha256:"))
+    };
+    world.with_agent(settings, until(&world.api.state, told)).await;
+    let after = std::fs::metadata(&path).unwrap();
+    assert_eq!((before.ino(), before.modified().unwrap()), (after.ino(), after.modified().unwrap()));
+}
+
+#[tokio::test]
+async fn without_the_key_that_was_given_nothing_is_captured_until_it_is_there() {
+    let world = World::new();
+    let settings = world.with_key();
+    let (key, away) = (world.root.path().join("seal.key"), world.root.path().join("away.key"));
+    std::fs::rename(&key, &away).unwrap();
+    world.api.put_pod(world.start("till", "uid-1"));
+    world
+        .with_agent(settings, async {
+            world.api.until_condition("shop", "till", "Captured", "False", "KeyMissing").await;
+            assert!(world.files("shop_till").is_empty());
+            std::fs::rename(&away, &key).unwrap();
+            world.api.until_condition("shop", "till", "Captured", "True", "Captured").await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_set_aside_at_the_start_and_captured_anew() {
+    let world = World::new();
+    world.after_capture().await;
+    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    std::fs::write(&path, "torn").unwrap();
+    world.with_agent(world.settings(), world.captured("till", 2)).await;
+    assert_eq!(world.files("shop_till"), ["0000000002.yaml"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_nobody_can_read_goes_when_the_api_server_has_no_pod_of_its_name() {
+    let world = World::new();
+    world.after_capture().await;
+    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    std::fs::write(&path, "torn").unwrap();
+    // refused from now on, so that it is not captured anew
+    let mut pod = world.start("till", "uid-2");
+    pod["spec"]["restartPolicy"] = json!("Never");
+    world.api.put_pod(pod);
+    world
+        .with_agent(world.settings(), async {
+            eventually(|| world.files("shop_till") == ["0000000001.yaml.damaged"]).await;
+            world.api.until_condition("shop", "till", "Recoverable", "False", "RestartPolicy").await;
+            world.api.delete_pod("shop", "till");
+            world.removed().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_old_generation_stays_and_captures_go_on_when_there_is_space() {
+    let world = World::new();
+    let state = world.root.path().join("var/lib/pod-checkpointer");
+    std::fs::create_dir_all(&state).unwrap();
+    let mount = |arguments: &[&str]| {
+        let output = std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(&state).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs"]) {
+        return; // only root may mount; what a full disk does to a write is tested beside the writer
+    }
+    let pod = world.start("till", "uid-1");
+    world.api.put_pod(pod);
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            std::fs::write(state.join("filler"), vec![0; 3 << 20]).unwrap();
+            world.swap("uid-1", "2");
+            world.api.until_condition("shop", "till", "Captured", "False", "StoreFull").await;
+            assert_eq!(content(&world, "till"), b"1");
+            assert_eq!(world.files("shop_till"), ["0000000001.yaml"]);
+            std::fs::remove_file(state.join("filler")).unwrap();
+            world.captured("till", 2).await;
+            assert_eq!(content(&world, "till"), b"2");
+        })
+        .await;
+    assert!(mount(&["umount"]));
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, encode};
+use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::store::Put;
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::contact::Class;
+use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::proto::runtime as cri;
 use pod_checkpointer::report::{AGENT, AgentWord, OUTAGES, Outages, Phase};
 use serde_json::json;
@@ -608,6 +610,68 @@ fn a_pod_that_was_deleted_meanwhile_ends_with_its_twin() {
         until(&node.runtime.state, |state| !state.is_running(&twin)).await;
         eventually("nothing is left", || node.run_dir().keys().unwrap().is_empty()).await;
         assert!(node.has_nothing_of_ours());
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn a_sealed_checkpoint_waits_for_its_key_and_comes_back_with_it() {
+    story(async {
+        let node = Node::start();
+        let key = node.path("seal.key");
+        std::fs::write(&key, format!("00{}", "5a".repeat(31))).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let keys = KeyFiles::new(HostRoot::new("/"), vec![key.clone()]);
+        node.store().create().unwrap();
+        node.store().with_keys(keys).put(&checkpoint("till")).unwrap();
+        node.runtime.change(|state| state.run(&parent("till")));
+        node.server.set(Mode::Refuse).await;
+        node.cut_power().await;
+        node.kubelet.restart().await;
+        let path = node.path("var/lib/pod-checkpointer/checkpoints/shop_till/0000000001.yaml");
+        let stored = std::fs::read(&path).unwrap();
+        std::fs::rename(&key, node.path("away.key")).unwrap();
+        let mut arguments = node.arguments();
+        arguments.node.host.key_files = vec![key.clone()];
+        let supervisor = Part::supervisor(arguments);
+        node.is_told(TILL, Phase::Blocked, Some("KeyMissing")).await;
+        std::fs::write(&key, format!("01{}", "5a".repeat(31))).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        node.is_told(TILL, Phase::Blocked, Some("KeyWrong")).await;
+        assert_eq!(std::fs::read(path).unwrap(), stored, "the file was not touched");
+        std::fs::rename(node.path("away.key"), &key).unwrap();
+        node.serves(TILL).await;
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn what_a_crash_left_goes_and_what_is_in_force_stays() {
+    story(async {
+        let node = Node::rebooted_with(&[checkpoint("till")]).await;
+        let supervisor = node.supervise();
+        let uid = node.serves(TILL).await;
+        supervisor.kill().await;
+        let volumes = node.path("run/pod-checkpointer/volumes");
+        let unpacked = volumes.join(TILL).join(&uid);
+        for garbage in ["shop_till/another-uid", "shop_gone/some-uid"] {
+            std::fs::create_dir_all(volumes.join(garbage)).unwrap();
+        }
+        let unfinished = node.path("run/pod-checkpointer/active/.pod-checkpointer-tmp-x");
+        std::fs::write(&unfinished, "x").unwrap();
+        let dangling = node.link("shop_gone");
+        std::os::unix::fs::symlink(node.run_dir().link_target("shop_gone"), &dangling).unwrap();
+        let foreign = node.link("shop_foreign");
+        std::os::unix::fs::symlink("/nowhere", &foreign).unwrap();
+        let supervisor = node.supervise();
+        eventually("the garbage is gone", || {
+            !volumes.join("shop_gone").exists()
+                && !volumes.join(TILL).join("another-uid").exists()
+                && !unfinished.exists()
+                && !dangling.is_symlink()
+        })
+        .await;
+        assert!(unpacked.join("credentials/password").exists() && node.is_linked(TILL) && foreign.is_symlink());
         supervisor.end().await;
     });
 }

@@ -56,6 +56,7 @@ impl Node {
             run_dir: self.path("run/pod-checkpointer"),
             host_root: Some("/".into()),
             manifest_dir: Some(self.kubelet.manifests.clone()),
+            key_files: Vec::new(),
             kubelet_dir: self.path("var/lib/kubelet"),
         }
     }

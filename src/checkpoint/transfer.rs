@@ -1,0 +1,223 @@
+//! All checkpoints of a node as one file, so that a replaced node can be seeded.
+//!
+//! JSON: `apiVersion`, `kind: NodeExport`, `writtenBy`, `exported` (wall clock), `node`, `digest`, and `checkpoints`, each a
+//! document in clear as in a checkpoint file with its generation's number; or `sealed` instead, which holds `checkpoints`.
+//! Digest and sealing are those of a checkpoint file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::checkpoint::NodeCheckpoint;
+use crate::checkpoint::format::{self, API_VERSION, Wiped, digest};
+use crate::checkpoint::keys::Keys;
+use crate::checkpoint::seal::{self, Key};
+use crate::checkpoint::store::{self, KEPT, check_key};
+
+/// Kind of an exported file.
+pub const KIND: &str = "NodeExport";
+/// More than this is not read.
+pub const MAX_SIZE: u64 = 256 << 20;
+/// More generations than a node has.
+const MOST_GENERATIONS: usize = 10_000;
+/// The highest number that a generation's file can be named after.
+const LAST_NUMBER: u64 = 9_999_999_999;
+
+/// Generations of each pod, oldest first, by `<namespace>_<pod>`.
+pub type Generations = BTreeMap<String, Vec<(u64, NodeCheckpoint)>>;
+
+/// Why something is no export of a node, or cannot become one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too long.
+    #[error("more than {MAX_SIZE} bytes")]
+    TooLarge,
+    /// Not of this shape. What stands there is not told: it may be secret.
+    #[error("not an export of this program")]
+    Shape,
+    /// Of a version that this program does not read.
+    #[error("written in format {found:?} by {by:?}; this program reads {API_VERSION} {KIND}")]
+    Version {
+        /// The version and kind that it names.
+        found: String,
+        /// The program that it names.
+        by: String,
+    },
+    /// The content is not what was written.
+    #[error("its content is not what was exported: the digest differs")]
+    Digest,
+    /// Sealed, and no key was given.
+    #[error("sealed with key {0}: give it with --key-file")]
+    KeyMissing(String),
+    /// Sealed with another key.
+    #[error("sealed with key {0}, which is none of those that were given")]
+    KeyWrong(String),
+    /// Its key does not open it, or it cannot be sealed.
+    #[error("cannot be sealed or opened with its key")]
+    Seal(#[from] seal::Error),
+    /// One of its checkpoints is none.
+    #[error("checkpoint {0} in it is not whole")]
+    Checkpoint(usize, #[source] Box<format::Error>),
+    /// A checkpoint of something that cannot be a pod.
+    #[error(transparent)]
+    Name(#[from] store::Error),
+    /// Numbers that no store has.
+    #[error("its generations of {0} are not in order, or more than {KEPT}")]
+    Order(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Item {
+    generation: u64,
+    checkpoint: Value,
+}
+
+/// The bytes of an export.
+pub fn write(all: &Generations, node: &str, key: Option<&Key>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let items = all.values().flatten().map(
+        |(generation, checkpoint)| json!({"generation": generation, "checkpoint": checkpoint.clone().with_digest()}),
+    );
+    let mut document = Wiped(json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "writtenBy": format::WRITTEN_BY,
+        "exported": jiff::Timestamp::now().to_string(),
+        "node": node,
+        "checkpoints": items.collect::<Vec<Value>>(),
+    }));
+    let digest = digest(&document, key);
+    if let Some(fields) = document.0.as_object_mut() {
+        fields.insert("digest".into(), digest.into());
+    }
+    if let Some(key) = key {
+        let content = Wiped(document.0.as_object_mut().and_then(|it| it.remove("checkpoints")).unwrap_or_default());
+        let content = Zeroizing::new(content.0.to_string());
+        document.0 = key.seal(document.0.take(), content.as_bytes())?;
+    }
+    let mut bytes = Zeroizing::new(document.0.to_string().into_bytes());
+    bytes.push(b'\n');
+    if bytes.len() as u64 > MAX_SIZE { Err(Error::TooLarge) } else { Ok(bytes) }
+}
+
+/// Reads an export and verifies all of it.
+pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Error::TooLarge);
+    }
+    let mut document = Wiped(serde_json::from_slice(bytes).map_err(|_| Error::Shape)?);
+    let text = |name: &str| document.0.get(name).and_then(Value::as_str).unwrap_or_default();
+    if (text("apiVersion"), text("kind")) != (API_VERSION, KIND) {
+        let short = |text: &str| text.chars().take(100).collect::<String>();
+        let found = short(&format!("{} {}", text("apiVersion"), text("kind")));
+        return Err(if text("kind") == KIND {
+            Error::Version { found, by: short(text("writtenBy")) }
+        } else {
+            Error::Shape
+        });
+    }
+    let mut key = None;
+    if let Some(id) = document.0.pointer("/sealed/key").and_then(Value::as_str) {
+        let id: String = id.chars().take(100).collect();
+        let Some(found) = keys.find(&id) else {
+            return Err(if keys.has_any() { Error::KeyWrong(id) } else { Error::KeyMissing(id) });
+        };
+        let content = found.open(&mut document.0)?;
+        let content: Value = serde_json::from_slice(&content).map_err(|_| Error::Shape)?;
+        let fields = document.0.as_object_mut().ok_or(Error::Shape)?;
+        fields.remove("sealed");
+        fields.insert("checkpoints".into(), content);
+        key = Some(found);
+    }
+    if document.0.get("digest").and_then(Value::as_str) != Some(digest(&document, key).as_str()) {
+        return Err(Error::Digest);
+    }
+    let items = document.0.get_mut("checkpoints").map(Value::take).ok_or(Error::Shape)?;
+    let items: Vec<Item> = serde_json::from_value(items).map_err(|_| Error::Shape)?;
+    if items.len() > MOST_GENERATIONS {
+        return Err(Error::Shape);
+    }
+    let mut all = Generations::new();
+    for (at, Item { generation, checkpoint }) in items.into_iter().enumerate() {
+        let checkpoint =
+            NodeCheckpoint::from_value(checkpoint).map_err(|error| Error::Checkpoint(at, Box::new(error)))?;
+        let key = checkpoint.key();
+        check_key(&key)?;
+        let pod = all.entry(key.clone()).or_default();
+        let after = pod.last().map_or(0, |(number, _)| *number);
+        if generation <= after || generation > LAST_NUMBER || pod.len() >= KEPT {
+            return Err(Error::Order(key));
+        }
+        pod.push((generation, checkpoint));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::checkpoint;
+
+    fn key(byte: u8) -> Key {
+        Key::new(&[byte; 32])
+    }
+
+    fn all() -> Generations {
+        let pod = |name: &str, numbers: [u64; 2]| {
+            let generations = numbers.map(|number| (number, checkpoint("shop", name)));
+            (format!("shop_{name}"), generations.to_vec())
+        };
+        Generations::from([pod("till", [6, 7]), pod("radio", [1, 2])])
+    }
+
+    #[test]
+    fn what_was_exported_is_read_the_same_in_clear_and_sealed() {
+        assert_eq!(read(&write(&all(), "node-1", None).unwrap(), &Keys::default()).unwrap(), all());
+        let sealed = write(&all(), "node-1", Some(&key(1))).unwrap();
+        assert_eq!(read(&sealed, &key(1).into()).unwrap(), all());
+        let text = String::from_utf8(sealed.to_vec()).unwrap();
+        assert!(!text.contains("serve") && !text.contains("till"), "{text}");
+        assert!(matches!(read(&sealed, &Keys::default()), Err(Error::KeyMissing(_))));
+        assert!(matches!(read(&sealed, &key(2).into()), Err(Error::KeyWrong(_))));
+    }
+
+    #[test]
+    fn no_change_of_what_it_says_is_taken_in() {
+        for key in [None, Some(key(1))] {
+            let keys = || key.as_ref().map(|_| Keys::from(self::key(1))).unwrap_or_default();
+            let bytes = write(&all(), "node-1", key.as_ref()).unwrap();
+            let known = read(&bytes, &keys()).unwrap();
+            for at in (0..bytes.len() - 1).step_by(7) {
+                let mut changed = bytes.to_vec();
+                changed[at] ^= 1;
+                // white space and the like may change; what it says may not
+                if let Ok(read) = read(&changed, &keys()) {
+                    assert_eq!(read, known, "byte {at}");
+                }
+                assert!(read(&bytes[..at], &keys()).is_err(), "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_store_has_is_refused() {
+        let with = |generations: Vec<(u64, NodeCheckpoint)>| {
+            let all = Generations::from([("x".to_owned(), generations)]);
+            read(&write(&all, "node-1", None).unwrap(), &Keys::default())
+        };
+        let one = || checkpoint("shop", "till");
+        for numbers in [vec![0], vec![2, 1], vec![1, 1], vec![1, 2, 3], vec![LAST_NUMBER + 1]] {
+            let generations = numbers.iter().map(|number| (*number, one())).collect();
+            assert!(matches!(with(generations), Err(Error::Order(_))), "{numbers:?}");
+        }
+        assert!(matches!(with(vec![(1, checkpoint("..", "till"))]), Err(Error::Name(_))));
+        assert!(matches!(with(vec![(1, checkpoint("shop", "../till"))]), Err(Error::Name(_))));
+        let newer = br#"{"apiVersion":"podcheckpointer.io/v9","kind":"NodeExport","writtenBy":"pod-checkpointer 9.1"}"#;
+        let error = read(newer, &Keys::default()).unwrap_err().to_string();
+        assert!(error.contains("v9") && error.contains("pod-checkpointer 9.1"), "{error}");
+        assert!(matches!(read(b"{}", &Keys::default()), Err(Error::Shape)));
+        assert!(matches!(read("[".repeat(10_000).as_bytes(), &Keys::default()), Err(Error::Shape)));
+    }
+}

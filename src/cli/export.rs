@@ -1,0 +1,53 @@
+//! `export`: all checkpoints of this node in one file.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, anyhow, bail};
+
+use crate::args::ExportArguments;
+use crate::checkpoint::store::KEPT;
+use crate::checkpoint::transfer::{self, Generations};
+use crate::checkpoint::write;
+use crate::cli::Answer;
+use crate::cli::node::Node;
+use crate::report::chain;
+
+/// Runs `export`. The answer is no when a pod had to be left out.
+pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
+    let ExportArguments { host, file, plain } = arguments;
+    let node = Node::find(host)?;
+    let keys = node.store.keys_given().load();
+    let key = keys.sealing().map_err(|error| anyhow!(chain(error)))?;
+    if key.is_none() && !plain {
+        bail!("the file would hold Secrets in clear: give a key with --key-file, or --plain if that is what you want");
+    }
+    let mut all = Generations::new();
+    let mut answer = Answer::Yes;
+    for pod in node.store.keys()? {
+        let found = node.store.find(&pod)?;
+        for error in &found.bad {
+            eprintln!("pod-checkpointer: left out: {}", chain(error));
+        }
+        if found.good.is_empty() {
+            eprintln!("pod-checkpointer: {} has no whole generation that could be exported", pod.replace('_', "/"));
+            answer = Answer::No;
+            continue;
+        }
+        let newest = found.good.into_iter().take(KEPT).rev();
+        all.insert(pod, newest.map(|generation| (generation.number, generation.checkpoint)).collect());
+    }
+    let name = node.store.node().ok().flatten().map(|record| record.node_name).unwrap_or_default();
+    let bytes = transfer::write(&all, &name, key.filter(|_| !plain)).context("cannot export")?;
+    if file.as_os_str() == "-" {
+        let mut out = std::io::stdout().lock();
+        out.write_all(&bytes).and_then(|()| out.flush()).context("cannot write to standard output")?;
+    } else {
+        // in the file's own directory, also when it was given without one
+        write::file(&std::path::absolute(file)?, &bytes, 0o600)?;
+    }
+    let generations: usize = all.values().map(Vec::len).sum();
+    let sealed =
+        key.filter(|_| !plain).map_or_else(|| "in clear".to_owned(), |key| format!("sealed with key {}", key.id()));
+    eprintln!("exported {generations} generations of {} pods, {sealed}", all.len());
+    Ok(answer)
+}
