@@ -213,24 +213,30 @@ impl Store {
         let key = checkpoint.key();
         let directory = self.pod(&key)?;
         write::directory(&directory)?;
+        write::settle(&directory)?;
         let found = self.find(&key)?;
         let damaged: Vec<&PathBuf> = found.bad.iter().filter_map(Error::damaged).collect();
         if let Some(newest) = found.good.first()
             && damaged.is_empty()
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
+            // a pass that failed after it had written may have left more
+            for old in found.good.iter().skip(KEPT) {
+                write::discard(&old.path)?;
+            }
             return Ok(Put::Unchanged(newest.number));
         }
         let number = Self::numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
         let path = directory.join(file_name(number));
         let bytes = checkpoint.to_yaml().map_err(|source| Error::Serialize(key.clone(), source))?;
         write::file(&path, &bytes, 0o600)?;
+        // these need not be gone for good: one that is back after a power cut goes with the next capture
         for old in found.good.iter().skip(KEPT.saturating_sub(1)) {
-            write::remove(&old.path)?;
+            write::discard(&old.path)?;
         }
         for path in damaged {
             tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
-            write::remove(path)?;
+            write::discard(path)?;
         }
         Ok(Put::Written(number, bytes.len() as u64))
     }
@@ -238,20 +244,21 @@ impl Store {
     /// Removes all of a pod. The caller has proof that the pod is gone.
     pub fn remove(&self, key: &str) -> Result<(), Error> {
         let directory = self.pod(key)?;
-        write::remove_tree(&directory)?;
-        Ok(write::sync(&self.checkpoints())?)
+        Ok(write::remove_directory(&directory)?)
     }
 
-    /// Removes the temporary files that a crash left.
+    /// Removes what a crash left half made or half removed, and makes the rest last: a process that ended between a rename
+    /// and its fsync left something that is seen but not kept.
     pub fn clean(&self) -> Result<(), Error> {
-        let mut directories = vec![self.directory.clone()];
+        let mut directories = vec![self.directory.clone(), self.checkpoints()];
         for key in self.keys()? {
             directories.push(self.pod(&key)?);
         }
-        for directory in directories {
-            for name in names(&directory)?.into_iter().filter(|name| name.starts_with(write::TEMPORARY)) {
-                write::remove(&directory.join(name))?;
+        for directory in directories.iter().filter(|directory| directory.is_dir()) {
+            for name in names(directory)?.into_iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+                write::remove_tree(&directory.join(name))?;
             }
+            write::sync(directory)?;
         }
         Ok(())
     }
@@ -273,6 +280,7 @@ impl Store {
 
     /// Records what the supervisor must know, if it is not what is recorded. Says whether it wrote.
     pub fn put_node(&self, record: &NodeRecord) -> Result<bool, Error> {
+        write::settle(&self.directory)?;
         if let Ok(Some(known)) = self.node()
             && known == *record
         {
