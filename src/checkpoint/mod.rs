@@ -1,9 +1,15 @@
 //! What a checkpoint is: its format and digest ([`mod@format`]), how it is sealed ([`seal`]) and with which keys ([`keys`]),
 //! the twin made from it ([`twin`]), where it is kept ([`store`]) and how it moves to another node ([`transfer`]), what is in
-//! force ([`run`]), and the one way to read ([`mod@read`], [`yaml`]) and the one to write ([`mod@write`]) that all of them use.
+//! force ([`run`]), and the one way to read ([`mod@read`], [`yaml`]) and the one to write ([`mod@write`], with the system calls
+//! that it makes in `disk`) that all of them use.
 //!
 //! Nothing here talks to the API server, the kubelet or the runtime.
 
+#[cfg(test)]
+mod crash_tests;
+mod disk;
+#[cfg(test)]
+mod fault_tests;
 pub mod format;
 pub mod keys;
 pub mod read;

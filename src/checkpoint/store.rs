@@ -370,6 +370,7 @@ impl Store {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let key = checkpoint.key();
         let directory = self.pod(&key)?;
+        write::settle(&directory)?;
         let keys = self.keys.load();
         let seal = keys.sealing().map_err(|_| no_key(&self.keys, &key))?;
         let found = self.find_with(&key, &keys)?;
@@ -382,6 +383,8 @@ impl Store {
             && found.aside.iter().all(|(number, _)| *number < newest.number)
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
+            // a pass that failed after it had written may have left more
+            write::remove_each(&directory, &superseded(&found, KEPT))?;
             return Ok(Put::Unchanged(newest.number));
         }
         write::directory(&directory)?;
@@ -403,16 +406,11 @@ impl Store {
     pub fn remove(&self, key: &str) -> Result<(), Error> {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let directory = self.pod(key)?;
-        let doomed = self.checkpoints().join(format!("{}{key}", write::TEMPORARY));
-        write::remove_tree(&doomed)?;
-        if write::rename(&directory, &doomed)? {
-            write::remove_tree(&doomed)?;
-            write::sync(&self.checkpoints())?;
-        }
-        Ok(())
+        Ok(write::remove_directory(&directory)?)
     }
 
-    /// Removes what a crash left: temporary files, directories half removed or still empty.
+    /// Removes what a crash left (temporary files, directories half removed or still empty), and makes the rest last: a
+    /// process that ended between a rename and its fsync left something that is seen but not kept.
     pub fn clean(&self) -> Result<(), Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let mut tidied = Tidied::default();
@@ -447,9 +445,15 @@ impl Store {
             if is_pod && names.iter().all(|name| name.starts_with(write::TEMPORARY)) {
                 // only if nothing is in it: whatever came meanwhile stays
                 match fs::remove_dir(&directory) {
-                    Ok(()) => tidied.removed.push(directory),
-                    Err(error) => tidied.failed.push(read::Error::Io(directory, error).into()),
+                    Ok(()) => {
+                        tidied.removed.push(directory);
+                        continue;
+                    }
+                    Err(error) => tidied.failed.push(read::Error::Io(directory.clone(), error).into()),
                 }
+            }
+            if let Err(error) = write::sync(&directory) {
+                tidied.failed.push(error.into());
             }
         }
         Ok(())
@@ -530,6 +534,7 @@ impl Store {
 
     /// Records what the supervisor must know, if it is not what is recorded. Says whether it wrote.
     pub fn put_node(&self, record: &NodeRecord) -> Result<bool, Error> {
+        write::settle(&self.directory)?;
         if let Ok(Some(known)) = self.node()
             && known == *record
         {

@@ -1,18 +1,32 @@
 //! The one way to write what must last, and the one way to put a link where the kubelet looks.
 //!
 //! Relies on: rename within a directory is atomic, and what was fsynced (file first, then its directory) is there after a
-//! power cut. A reader therefore sees the old content or the new, never a part. Leftovers of a crash are temporary files
-//! whose names begin with [`TEMPORARY`]; the kubelet ignores names that begin with a dot (pkg/kubelet/config/file.go).
+//! power cut; on nothing else. A reader therefore sees the old content or the new, never a part. Leftovers of a crash have
+//! names that begin with [`TEMPORARY`]; the kubelet ignores names that begin with a dot (pkg/kubelet/config/file.go).
+//! `docs/durability.md` tells which file systems promise this, and how each step is tried out.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::checkpoint::disk;
 
 /// How the name of an unfinished file begins.
 pub const TEMPORARY: &str = ".pod-checkpointer-tmp-";
 /// Left free on the file system whatever we write: a full disk hurts others more than a stale checkpoint hurts us.
 const RESERVE: u64 = 4 << 20;
+
+/// Directories whose last fsync failed. What is seen in them may be gone after a power cut, so nobody may take it for kept:
+/// see [`settle`]. Of the process, as the kernel's memory of them is: another process syncs them as it starts.
+static UNSETTLED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// What could not be written, and in which step.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +60,7 @@ impl Error {
         move |source| Self::Step { step, path, source }
     }
 
-    /// Is the disk the cause (full, read-only, failing), rather than the thing written?
+    /// Is a lack of space (or of quota, or of inodes) the cause, rather than the thing written?
     pub fn is_full(&self) -> bool {
         match self {
             Self::Full { .. } => true,
@@ -57,37 +71,59 @@ impl Error {
     }
 }
 
-/// Replaces or creates a file: after this returns, the content is on the disk; after an error, the old content is.
+/// Replaces or creates a file: after this returns, the content is on the disk; after an error, the old content is, unless
+/// the last step failed, the fsync of the directory: then it is either.
 pub fn file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let directory = parent(path)?;
-    let free = fs2::available_space(directory).map_err(Error::step("look for space for", path))?;
+    let free = disk::space(directory).map_err(Error::step("look for space for", path))?;
     let need = bytes.len() as u64;
     if free < need.saturating_add(RESERVE) {
         return Err(Error::Full { path: path.to_owned(), need, free });
     }
-    let mut temporary = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(directory)
+    let (temporary, file) = unused(directory, |temporary| disk::create(temporary, mode))
         .map_err(Error::step("create a temporary file beside", path))?;
-    temporary.write_all(bytes).map_err(Error::step("write", path))?;
-    temporary.as_file().set_permissions(Permissions::from_mode(mode)).map_err(Error::step("set the mode of", path))?;
-    temporary.as_file().sync_all().map_err(Error::step("fsync", path))?;
-    temporary.persist(path).map_err(|error| Error::step("rename a temporary file to", path)(error.error))?;
+    let result = fill(&file, &temporary, path, bytes, mode);
+    drop(file);
+    let result =
+        result.and_then(|()| disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path)));
+    if result.is_err() {
+        // if this fails too, the next start removes it
+        let _ = disk::unlink(&temporary);
+        return result;
+    }
     sync(directory)
 }
 
-/// Puts a symbolic link at `path`, over whatever link was there: the kubelet sees one event with a complete link.
+/// Brings content and mode of a new file to the disk. `path` is what it will be called.
+fn fill(file: &File, temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    disk::reserve(file, temporary, bytes.len() as u64).map_err(Error::step("reserve space for", path))?;
+    disk::write_all(file, temporary, bytes).map_err(Error::step("write", path))?;
+    disk::chmod(file, temporary, mode).map_err(Error::step("set the mode of", path))?;
+    disk::sync(file, temporary).map_err(Error::step("fsync", path))
+}
+
+/// Puts a symbolic link at `path`, over whatever link was there: the kubelet sees one event with a complete link. It need
+/// not last: after a power cut it points to nothing anyway.
 pub fn link(target: &Path, path: &Path) -> Result<(), Error> {
-    let directory = parent(path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = directory.join(format!("{TEMPORARY}{name}"));
-    remove_if_there(&temporary)?;
-    symlink(target, &temporary).map_err(Error::step("create link", &temporary))?;
-    fs::rename(&temporary, path).map_err(|source| {
-        let _ = fs::remove_file(&temporary);
+    let (temporary, ()) = unused(parent(path)?, |temporary| disk::symlink(target, temporary))
+        .map_err(Error::step("create a temporary link beside", path))?;
+    disk::rename(&temporary, path).map_err(|source| {
+        let _ = disk::unlink(&temporary);
         Error::step("rename a link to", path)(source)
     })
+}
+
+/// Makes something under a temporary name that nothing has.
+fn unused<T>(directory: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+    // a directory that is renamed says otherwise that the name is taken
+    let make = |path: &Path| {
+        make(path).map_err(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => io::ErrorKind::AlreadyExists.into(),
+            _ => error,
+        })
+    };
+    let (made, path) = tempfile::Builder::new().prefix(TEMPORARY).make_in(directory, make)?.into_parts();
+    Ok((path.keep()?, made))
 }
 
 /// Removes a file or link, and makes that last.
@@ -96,12 +132,63 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     sync(parent(path)?)
 }
 
-/// Removes a directory with all that is in it, if it is there. Links in it are removed, not followed.
-pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::step("remove", path)(source)),
-        _ => Ok(()),
+/// Removes a directory with all that is in it, in one step: after a power cut it is there as it was or not at all. What a
+/// crash leaves of it has a temporary name.
+pub fn remove_directory(path: &Path) -> Result<(), Error> {
+    let above = parent(path)?;
+    match unused(above, |temporary| disk::rename(path, temporary)) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => sync(above),
+        moved => {
+            let (temporary, ()) = moved.map_err(Error::step("rename to a temporary name", path))?;
+            sync(above)?;
+            remove_tree(&temporary)
+        }
     }
+}
+
+/// Removes a directory with all that is in it, if it is there. Links in it are removed, not followed. A power cut may leave
+/// any part of it.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => remove_if_there(path),
+        Err(errno) => Err(Error::step("open", path)(errno.into())),
+        Ok(directory) => {
+            empty(&directory, path)?;
+            disk::rmdir(path).map_err(Error::step("remove", path))
+        }
+    }
+}
+
+/// Removes all that is in an open directory. By names in open directories only, so that nobody who may write to one of them
+/// can lead us elsewhere.
+fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
+    let read = |errno: Errno| Error::step("read", path)(errno.into());
+    for entry in Dir::read_from(directory).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)? {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let inner = path.join(name);
+        let failed = |step| Error::step(step, &inner);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match entry.file_type() {
+            FileType::Directory | FileType::Unknown => rustix::fs::openat(directory, name, flags, Mode::empty()),
+            _ => Err(Errno::NOTDIR),
+        };
+        match opened {
+            Ok(opened) => {
+                empty(&opened, &inner)?;
+                disk::rmdir_at(directory.as_fd(), name, &inner).map_err(failed("remove"))?;
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                disk::unlink_at(directory.as_fd(), name, &inner).map_err(failed("remove"))?;
+            }
+            Err(errno) => return Err(failed("open")(errno.into())),
+        }
+    }
+    Ok(())
 }
 
 /// Removes what has one of these names in a directory, and our temporary files, then the directory if nothing else is in
@@ -125,7 +212,7 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
         }
     }
     if others.is_empty() {
-        match fs::remove_dir(directory) {
+        match disk::rmdir(directory) {
             Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
                 return Err(Error::step("remove", directory)(error));
             }
@@ -135,19 +222,47 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
     Ok(others)
 }
 
-/// Makes a directory, and those above it, for root only.
+/// Makes a directory, and those above it, for root only, and makes that last.
 pub fn directory(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::step("create directory", path))
+    if path.is_dir() {
+        return path.parent().map_or(Ok(()), settle);
+    }
+    let made = match disk::mkdir(path, 0o700) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            directory(parent(path)?)?;
+            disk::mkdir(path, 0o700)
+        }
+        made => made,
+    };
+    match made {
+        // somebody else was faster
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made.map_err(Error::step("create directory", path))?,
+    }
+    sync(parent(path)?)
 }
 
 /// Makes what was created, renamed or removed in a directory last.
 pub fn sync(directory: &Path) -> Result<(), Error> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::step("fsync directory", directory))
+    let result = disk::sync_directory(directory);
+    let mut unsettled = UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if result.is_ok() {
+        unsettled.remove(directory);
+    } else {
+        unsettled.insert(directory.to_owned());
+    }
+    result.map_err(Error::step("fsync directory", directory))
+}
+
+/// Makes sure that what is seen in a directory lasts, before it is called kept: does something only when the last
+/// [`sync`] of it failed.
+pub fn settle(directory: &Path) -> Result<(), Error> {
+    let is_unsettled = UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner).contains(directory);
+    if is_unsettled { sync(directory) } else { Ok(()) }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
+    match disk::unlink(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::step("remove", path)(source)),
         _ => Ok(()),
     }
@@ -167,7 +282,7 @@ pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
 
 /// Renames within a directory, and makes that last. Says whether there was anything of that name.
 pub fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
-    match fs::rename(from, to) {
+    match disk::rename(from, to) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
         renamed => renamed.map_err(Error::step("rename", from))?,
     }
@@ -177,6 +292,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

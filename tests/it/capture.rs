@@ -401,7 +401,7 @@ async fn a_kubelet_whose_certificate_ends_soon_is_warned_of() {
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         node.file("etc/kubernetes/kubelet.pem", &certificate.pem());
-        let warnings = node.capture(&Node::pod()).await.unwrap().warnings;
+        let warnings = node.capture(&Node::pod()).await.unwrap().warnings.clone();
         assert_eq!(warnings.contains(&Warning::KubeletCertificateExpires), ends, "{year}");
     }
 }
@@ -414,7 +414,7 @@ async fn a_pod_network_that_needs_the_api_server_is_warned_of() {
         r#"{"plugins": [{"type": "calico", "ipam": {"type": "calico-ipam"}}]}"#,
     );
     let mut pod = Node::pod();
-    let warnings = node.capture(&pod).await.unwrap().warnings;
+    let warnings = node.capture(&pod).await.unwrap().warnings.clone();
     assert_eq!(warnings, [Warning::InitContainersRunAgain, Warning::NetworkNeedsAPI]);
     pod["spec"]["hostNetwork"] = json!(true);
     assert_eq!(node.capture(&pod).await.unwrap().warnings, [Warning::InitContainersRunAgain]);
