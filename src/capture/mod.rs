@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! pod's JSON ──► schema ──► eligibility ──► manifest (pure, all reasons at once)
-//! runtime ─────► environment, images ─────────▲
+//! runtime ─────► environment, images, claims ─▲
+//! host's files ► claims, profiles ────────────┘
 //! kubelet's directory ──► volumes
 //! ```
 //!
