@@ -96,7 +96,7 @@ impl Directory {
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    /// Reads a file in it, as [`file`].
+    /// Reads a file in it, as [`file()`].
     pub fn file(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
         read_at(&self.fd, Path::new(name), &self.path.join(name), limit)
     }
