@@ -221,23 +221,15 @@ impl Store {
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
             // a pass that failed after it had written may have left more
-            for old in found.good.iter().skip(KEPT) {
-                write::discard(&old.path)?;
-            }
+            discard(&directory, found.good.iter().skip(KEPT).map(|old| old.path.as_path()))?;
             return Ok(Put::Unchanged(newest.number));
         }
         let number = Self::numbers(&directory)?.first().copied().unwrap_or(0).saturating_add(1);
         let path = directory.join(file_name(number));
         let bytes = checkpoint.to_yaml().map_err(|source| Error::Serialize(key.clone(), source))?;
         write::file(&path, &bytes, 0o600)?;
-        // these need not be gone for good: one that is back after a power cut goes with the next capture
-        for old in found.good.iter().skip(KEPT.saturating_sub(1)) {
-            write::discard(&old.path)?;
-        }
-        for path in damaged {
-            tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
-            write::discard(path)?;
-        }
+        let old = found.good.iter().skip(KEPT.saturating_sub(1)).map(|old| old.path.as_path());
+        discard(&directory, old.chain(damaged.into_iter().map(PathBuf::as_path)))?;
         Ok(Put::Written(number, bytes.len() as u64))
     }
 
@@ -336,6 +328,20 @@ pub fn check_key(key: &str) -> Result<(&str, &str), Error> {
         }
         _ => Err(Error::Key(key.to_owned())),
     }
+}
+
+/// Removes generations of a pod that are no longer needed, with one fsync for all: one that came back after a power cut
+/// could be damaged, where a file system gives blocks away before it knows that they are free (ext4 with `data=writeback`).
+fn discard<'a>(directory: &Path, paths: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
+    let mut paths = paths.peekable();
+    if paths.peek().is_none() {
+        return Ok(());
+    }
+    for path in paths {
+        tracing::debug!(file = %path.display(), "removing a checkpoint: newer good ones are there");
+        write::discard(path)?;
+    }
+    Ok(write::sync(directory)?)
 }
 
 fn file_name(number: u64) -> String {

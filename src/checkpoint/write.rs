@@ -87,9 +87,8 @@ pub fn file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
         .map_err(Error::step("create a temporary file beside", path))?;
     let result = fill(&file, &temporary, path, bytes, mode);
     drop(file);
-    let result = result.and_then(|()| {
-        disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path))
-    });
+    let result =
+        result.and_then(|()| disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path)));
     if result.is_err() {
         // if this fails too, the next start removes it
         let _ = disk::unlink(&temporary);
@@ -240,6 +239,9 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
 
 /// Makes a directory, and those above it, for root only, and makes that last.
 pub fn directory(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return path.parent().map_or(Ok(()), settle);
+    }
     let made = match disk::mkdir(path, 0o700) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             directory(parent(path)?)?;
@@ -248,12 +250,11 @@ pub fn directory(path: &Path) -> Result<(), Error> {
         made => made,
     };
     match made {
-        Err(_) if path.is_dir() => path.parent().map_or(Ok(()), settle),
-        made => {
-            made.map_err(Error::step("create directory", path))?;
-            sync(parent(path)?)
-        }
+        // somebody else was faster
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made.map_err(Error::step("create directory", path))?,
     }
+    sync(parent(path)?)
 }
 
 /// Makes what was created, renamed or removed in a directory last.

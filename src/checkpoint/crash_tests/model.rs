@@ -10,38 +10,11 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::history::Random;
 use crate::checkpoint::disk::Call;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
-
-/// Numbers that look random and come again with the same seed (SplitMix64).
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From zero to below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end.max(1) as u64).unwrap()
-    }
-
-    /// Yes, once in `times`.
-    pub fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub fn of<T: Clone>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len())].clone()
-    }
-}
 
 /// A change of the disk, as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,12 +221,12 @@ impl Disk {
         }
     }
 
-    /// Flips a bit of a file that lasts, as a bad disk does.
-    pub fn damage(&mut self, path: &Path, at: usize) {
+    /// Changes a byte of a file that lasts, as a bad disk does.
+    pub fn damage(&mut self, path: &Path, at: usize, byte: u8) {
         let id = self.find(path).unwrap();
         let Node::File { lasting, pending } = &mut self.nodes[id] else { panic!("{} is no file", path.display()) };
         assert!(pending.is_empty());
-        lasting.bytes[at] ^= 1;
+        lasting.bytes[at] = byte;
     }
 
     /// One of the trees that can be found after a power cut at this moment.

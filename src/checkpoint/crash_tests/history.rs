@@ -1,0 +1,294 @@
+//! Random histories of a store, what must be found after a power cut in the middle of one, and whether it is.
+//!
+//! Uses only what the library offers to everybody: `tests/disk` runs the same on real file systems.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::testing;
+use crate::checkpoint::format::{API_VERSION, NodeCheckpoint, encode};
+use crate::checkpoint::store::{NodeRecord, Put, ServerRecord, Store};
+use crate::checkpoint::write::TEMPORARY;
+
+/// The pods of a history.
+pub const PODS: [&str; 3] = ["till", "printer", "scale"];
+
+/// Numbers that look random and come again with the same seed (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From zero to below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end.max(1) as u64).unwrap()
+    }
+
+    /// Yes, once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn of<T: Clone>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())].clone()
+    }
+}
+
+/// What must be found.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// By key.
+    pub pods: BTreeMap<String, Lineage>,
+    /// The node's record.
+    pub node: Option<NodeRecord>,
+}
+
+impl Expected {
+    /// The newest good generation of a pod.
+    pub fn newest(&self, pod: &str) -> Option<&(u64, NodeCheckpoint)> {
+        self.pods.get(&key(pod)).and_then(|lineage| lineage.kept.first())
+    }
+}
+
+/// What was captured of a pod since it was last removed.
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    /// Good generations that must be there, newest first.
+    pub kept: Vec<(u64, NodeCheckpoint)>,
+    /// Good ones that may be there still.
+    pub older: Vec<(u64, NodeCheckpoint)>,
+    /// Numbers of those that a bad disk damaged.
+    pub damaged: BTreeSet<u64>,
+}
+
+/// Something that happens to a node.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// The agent starts.
+    Start,
+    /// A pod is captured.
+    Capture(Box<NodeCheckpoint>),
+    /// A pod is gone.
+    Remove(&'static str),
+    /// The node's record changes.
+    Record(NodeRecord),
+    /// A bad disk changes the newest generation of a pod.
+    Damage(&'static str),
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Start => formatter.write_str("start"),
+            Self::Capture(checkpoint) => write!(formatter, "capture {}", checkpoint.parent.name),
+            Self::Remove(pod) => write!(formatter, "remove {pod}"),
+            Self::Record(_) => formatter.write_str("record the node"),
+            Self::Damage(pod) => write!(formatter, "damage {pod}"),
+        }
+    }
+}
+
+impl Task {
+    /// The next one of a history. `number` is that of the last content that was made.
+    pub fn draw(expected: &Expected, number: &mut u64, random: &mut Random) -> Self {
+        let pod = random.of(&PODS);
+        let kept = expected.pods.get(&key(pod)).map(|lineage| lineage.kept.as_slice()).unwrap_or_default();
+        match (random.below(10), kept) {
+            (0, _) => Self::Remove(pod),
+            (1, _) => {
+                *number += 1;
+                Self::Record(record(*number, random))
+            }
+            (2, [_, _, ..]) => Self::Damage(pod),
+            (3, [(_, newest), ..]) => Self::Capture(Box::new(newest.clone())),
+            _ => {
+                *number += 1;
+                Self::Capture(Box::new(capture(pod, *number, random)))
+            }
+        }
+    }
+
+    /// May a power cut in the middle of it, or right after it, be seen in this pod?
+    pub fn concerns(&self, pod: &str) -> bool {
+        match self {
+            Self::Start => true,
+            Self::Record(_) => false,
+            Self::Capture(checkpoint) => checkpoint.parent.name == pod,
+            Self::Remove(name) | Self::Damage(name) => *name == pod,
+        }
+    }
+
+    /// Does it, and says what must be found from then on.
+    pub fn run(&self, store: &Store, before: &Expected) -> Expected {
+        let mut after = before.clone();
+        match self {
+            Self::Start => store.create().and_then(|()| store.clean()).unwrap(),
+            Self::Capture(checkpoint) => {
+                if let Put::Written(number, _) = store.put(checkpoint).unwrap() {
+                    let lineage = after.pods.entry(checkpoint.key()).or_default();
+                    lineage.older.extend(lineage.kept.drain(1.min(lineage.kept.len())..));
+                    lineage.kept.insert(0, (number, (**checkpoint).clone()));
+                }
+            }
+            Self::Remove(pod) => {
+                store.remove(&key(pod)).unwrap();
+                after.pods.remove(&key(pod));
+            }
+            Self::Record(node) => {
+                assert!(store.put_node(node).unwrap());
+                after.node = Some(node.clone());
+            }
+            Self::Damage(pod) => {
+                let (path, at, byte) = damage(store, pod);
+                let file = File::options().write(true).open(path).unwrap();
+                file.write_all_at(&[byte], at).unwrap();
+                file.sync_all().unwrap();
+                let lineage = after.pods.get_mut(&key(pod)).unwrap();
+                let (number, _) = lineage.kept.remove(0);
+                lineage.damaged.insert(number);
+            }
+        }
+        after
+    }
+}
+
+/// Where the newest generation of a pod is damaged, and the byte that is then there.
+pub fn damage(store: &Store, pod: &str) -> (PathBuf, u64, u8) {
+    let path = store.newest(&key(pod)).unwrap().0.unwrap().path;
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(7).position(|part| part == b"sha256:").unwrap() + 10;
+    (path, at as u64, bytes[at] ^ 1)
+}
+
+/// The key of a pod.
+pub fn key(pod: &str) -> String {
+    format!("shop_{pod}")
+}
+
+/// The store of a history that runs in this directory.
+pub fn store_at(directory: &Path) -> Store {
+    Store::new(directory.join("state"))
+}
+
+/// A checkpoint of up to some pages, with a content of its own for each number.
+pub fn capture(pod: &str, number: u64, random: &mut Random) -> NodeCheckpoint {
+    let mut made = testing::checkpoint("shop", pod);
+    made.manifest["spec"]["containers"][0]["args"] = serde_json::json!([format!("capture {number}")]);
+    made.captured.uptime_seconds = number;
+    let size = random.of(&[0, 100, 400, 1500, 5000]);
+    let bytes: Vec<u8> = (0..size).map(|_| random.next().to_le_bytes()[0]).collect();
+    made.volumes.get_mut("credentials").unwrap().entries[2].data = Some(encode(&bytes));
+    made.with_digest()
+}
+
+/// A record of the node, other for each number.
+pub fn record(number: u64, random: &mut Random) -> NodeRecord {
+    let server = ServerRecord {
+        url: format!("https://10.0.0.1:{number}"),
+        ca: "certificate ".repeat(random.below(200)),
+        tls_name: None,
+        proxy: None,
+    };
+    NodeRecord {
+        api_version: API_VERSION.into(),
+        kind: "NodeRecord".into(),
+        node_name: "till-1".into(),
+        node_uid: "22222222-2222-4222-8222-222222222222".into(),
+        servers: vec![server],
+    }
+}
+
+/// Has it the name of something unfinished?
+pub fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
+}
+
+/// What a node finds in a directory after a power cut: all that the readers do there, then all that an agent does that
+/// starts. `before` and `after` are what may be found, of each thing either, of these pods.
+pub fn check(
+    directory: &Path,
+    pods: &[&str],
+    before: &Expected,
+    after: &Expected,
+    random: &mut Random,
+) -> Result<(), String> {
+    let store = store_at(directory);
+    let node = store.node().map_err(|error| format!("the node's record: {error}"))?;
+    if node != before.node && node != after.node {
+        return Err("the node's record is neither the old nor the new one".into());
+    }
+    for pod in pods {
+        let (newest, bad) = store.newest(&key(pod)).map_err(|error| error.to_string())?;
+        let newest = newest.map(|newest| (newest.number, newest.checkpoint));
+        if ![before, after].iter().any(|expected| expected.newest(pod) == newest.as_ref()) {
+            let found = newest.map(|(number, _)| number);
+            return Err(format!("{pod}: generation {found:?} is neither the old nor the new one; bad: {bad:?}"));
+        }
+    }
+
+    store.create().and_then(|()| store.clean()).map_err(|error| format!("start: {error}"))?;
+    no_leftover(directory)?;
+    for pod in pods {
+        check_generations(&store, pod, before, after)?;
+    }
+
+    let pod = random.of(&PODS);
+    let fresh = capture(pod, u64::MAX, random);
+    match store.put(&fresh) {
+        Ok(Put::Written(..)) => {}
+        other => return Err(format!("a further capture of {pod}: {other:?}")),
+    }
+    let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
+    if found.good.first().is_none_or(|good| good.checkpoint != fresh) || found.good.len() > 2 || !found.bad.is_empty() {
+        return Err(format!("after a further capture of {pod}: {} good, bad {:?}", found.good.len(), found.bad));
+    }
+    no_leftover(directory)
+}
+
+/// The generations that must be there are there, in order; no other but older ones that had been removed; and nothing is
+/// bad but what a bad disk damaged.
+fn check_generations(store: &Store, pod: &str, before: &Expected, after: &Expected) -> Result<(), String> {
+    let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
+    let good: Vec<_> = found.good.into_iter().map(|good| (good.number, good.checkpoint)).collect();
+    let [before, after] = [before, after].map(|expected| expected.pods.get(&key(pod)).cloned().unwrap_or_default());
+    let is_right = |lineage: &Lineage| {
+        let older = || lineage.older.iter().chain(&before.kept);
+        good.strip_prefix(lineage.kept.as_slice())
+            .is_some_and(|more| more.iter().all(|more| !lineage.kept.is_empty() && older().any(|older| older == more)))
+    };
+    if !is_right(&before) && !is_right(&after) {
+        let numbers: Vec<u64> = good.iter().map(|(number, _)| *number).collect();
+        return Err(format!("{pod}: generations {numbers:?} are there"));
+    }
+    for error in &found.bad {
+        let name = error.damaged().and_then(|path| path.file_stem()).and_then(|stem| stem.to_str());
+        let number = name.and_then(|name| name.parse().ok());
+        if !number.is_some_and(|number| before.damaged.contains(&number) || after.damaged.contains(&number)) {
+            return Err(format!("{pod}: {error}: {}", std::error::Error::source(error).unwrap_or(error)));
+        }
+    }
+    Ok(())
+}
+
+/// No unfinished file or directory is there, at any depth.
+pub fn no_leftover(directory: &Path) -> Result<(), String> {
+    for entry in fs::read_dir(directory).map_err(|error| error.to_string())? {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        if is_temporary(&path) {
+            return Err(format!("{} stays", path.display()));
+        }
+        if path.is_dir() {
+            no_leftover(&path)?;
+        }
+    }
+    Ok(())
+}
