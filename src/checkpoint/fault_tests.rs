@@ -122,7 +122,7 @@ impl Task {
 
     /// Is what a task left, done or not, as it may be? `before` and `after` are what is seen of a store where it was not
     /// tried, and where nothing failed.
-    fn is_right(self, seen: &Seen, before: &Seen, after: &Seen) -> bool {
+    fn is_right(seen: &Seen, before: &Seen, after: &Seen) -> bool {
         let node = seen.node == before.node || seen.node == after.node;
         // old ones may stay beside the new one until the next attempt
         let both = !after.good.is_empty()
@@ -223,7 +223,7 @@ fn each_call_may_fail_once_with_any_error_and_nothing_is_lost_or_left() {
                 let is_full = matches!(errno, Errno::NOSPC | Errno::DQUOT);
                 assert_eq!(error.reason() == "StoreFull", is_full, "{context}: {error}");
                 let seen = Seen::of(&store);
-                assert!(task.is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");
+                assert!(Task::is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");
                 // what was to be removed, or was being removed, stays until the next attempt
                 if !matches!(task, Task::Clean | Task::Remove) {
                     assert_eq!(leftovers(directory.path()), [] as [PathBuf; 0], "{context}");
@@ -257,7 +257,7 @@ fn a_disk_that_fails_for_good_leaves_what_was_there_and_the_next_start_on_a_heal
                 // where nothing is left to do but to remove what is superfluous, that is the error again
                 assert_clear(&second.expect_err(&context), directory.path(), errno, &format!("{context}: second"));
                 let seen = Seen::of(&store);
-                assert!(task.is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");
+                assert!(Task::is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");
                 store.create().and_then(|()| store.clean()).unwrap();
                 assert_eq!(leftovers(directory.path()), [] as [PathBuf; 0], "{context}: after a start");
                 task.run(&store).unwrap_or_else(|error| panic!("{context}: again: {error}"));
