@@ -1,12 +1,16 @@
-//! The command line on the node: `status`, `show`, `verify`, `uninstall`, `crd`. All but the last look at the node's files
-//! alone, so they answer when nothing else does; only `uninstall` changes anything.
+//! The command line: `status`, `show`, `verify`, `uninstall` look at the node's files alone, so they answer when nothing
+//! else does, and only `uninstall` changes anything; `render` and `crd` need no node at all, unless `render` is told so.
 
+pub mod input;
+mod live;
 mod node;
+pub mod render;
 mod show;
 mod status;
 mod table;
 mod uninstall;
 mod verify;
+pub mod yaml;
 
 use std::io::Write as _;
 
@@ -17,6 +21,8 @@ use crate::api;
 use crate::args::{CrdArguments, Output};
 use crate::checkpoint::write;
 
+pub use live::render_live;
+pub use render::render;
 pub use show::show;
 pub use status::status;
 pub use uninstall::uninstall;
