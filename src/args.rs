@@ -212,10 +212,10 @@ pub struct RenderArguments {
     #[arg(long, value_name = "NAMESPACE/POD")]
     pub live: Option<String>,
     /// Kubeconfig to reach the API server with for --live [default: in-cluster]
-    #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE", requires = "live")]
+    #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Show the values of a live pod's environment as well
-    #[arg(long, requires = "live")]
+    #[arg(long, requires = "live", conflicts_with = "filename")]
     pub reveal: bool,
     /// Tell every field that changes, and why
     #[arg(long)]

@@ -146,3 +146,41 @@ fn by_name(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
         list.iter().map(|element| Some((element.get("name")?.as_str()?, element))).collect();
     named.filter(|named| named.len() == list.len())
 }
+
+/// Every field with a value of its own, or empty, with its path.
+#[cfg(test)]
+pub fn fields(value: &Value) -> Vec<(Vec<Segment>, Value)> {
+    fn walk(value: &Value, path: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, Value)>) {
+        let mut below = |segment, value| {
+            path.push(segment);
+            walk(value, path, found);
+            path.pop();
+        };
+        match value {
+            Value::Object(object) if !object.is_empty() => {
+                let is_map = rules::has_free_keys(path);
+                for (key, value) in object {
+                    let key = key.clone();
+                    let segment = if is_map { Segment::Element(key) } else { Segment::Field(key) };
+                    path.push(segment);
+                    walk(value, path, found);
+                    path.pop();
+                }
+            }
+            Value::Array(list) if !list.is_empty() => match by_name(list) {
+                Some(named) => {
+                    for (name, value) in named {
+                        below(Segment::Element(name.to_owned()), value);
+                    }
+                }
+                None => {
+                    list.iter().enumerate().for_each(|(at, value)| below(Segment::Element(at.to_string()), value));
+                }
+            },
+            value => found.push((path.clone(), value.clone())),
+        }
+    }
+    let mut found = Vec::new();
+    walk(value, &mut Vec::new(), &mut found);
+    found
+}

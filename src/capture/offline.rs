@@ -156,7 +156,9 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
         if !value.is_object() {
             return Err(wrong(key));
         }
-        pod[key] = value;
+        if let Some(pod) = pod.as_object_mut() {
+            pod.insert(key.to_owned(), value);
+        }
     }
     let namespace = field(object, "namespace").unwrap_or(namespace).to_owned();
     let mut candidate =
@@ -354,7 +356,7 @@ fn quantities(spec: &mut Map<String, Value>) {
         all(resources.get_mut("limits"));
         all(resources.get_mut("requests"));
     }
-    fn elements<'a>(of: Option<&'a mut Value>) -> impl Iterator<Item = &'a mut Value> {
+    fn elements(of: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
         of.and_then(Value::as_array_mut).into_iter().flatten()
     }
     fn divisors(of: Option<&mut Value>) {

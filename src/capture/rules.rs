@@ -354,7 +354,6 @@ pub const RULES: &[Rule] = &[
         ENVIRONMENT,
         "the value that the parent's container got stands in its place: the twin's own field differs",
     )
-    .added("another variable refers to the pod's address")
     .unless(
         "it is the pod's address, on the pod network",
         Verdict::Kept,

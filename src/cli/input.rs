@@ -141,19 +141,14 @@ fn objects(text: &str) -> Option<Vec<Result<Value, Error>>> {
     loop {
         match Unique(&Cell::new(0)).deserialize(&mut stream) {
             Ok(value) => found.push(Ok(value)),
-            Err(error) if error.is_eof() && found.is_empty() => return None,
-            Err(error) if error.is_eof() => {
-                // The end between two objects, or within one.
-                if stream.end().is_err() {
-                    found.push(Err(Error::Json(place(&error))));
-                }
-                return Some(found);
-            }
-            Err(error) if found.is_empty() && error.is_syntax() => return None,
+            Err(error) if found.is_empty() && !error.is_data() => return None,
             Err(error) => {
                 found.push(Err(Error::Json(place(&error))));
                 return Some(found);
             }
+        }
+        if stream.end().is_ok() {
+            return Some(found);
         }
     }
 }
@@ -412,7 +407,6 @@ fn into_object(value: Value) -> Option<Map<String, Value>> {
 /// A scalar as go-yaml v2 resolves it.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     match tag.map(Tag::core_suffix) {
-        Some(Some("str")) => return Ok(text.into()),
         Some(Some("null" | "bool" | "int" | "float" | "timestamp")) => {}
         Some(Some("binary")) => return Err("!!binary is not supported".into()),
         Some(_) => return Ok(text.into()),

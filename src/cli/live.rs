@@ -80,7 +80,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
                 format!("volume {name}: {count} files captured, about {}", size(bytes as u64))
             });
             let notes = notes.collect();
-            Item { changes, notes, ..Item::live(&object, Vec::new(), checkpoint.warnings, Some(manifest)) }
+            Item { notes, changes, ..Item::live(&object, Vec::new(), checkpoint.warnings, Some(manifest)) }
         }
         Err(Error::Refused(reasons)) => Item::live(&object, reasons, Vec::new(), None),
         Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot tell of pod {namespace}/{name}"))),

@@ -1,6 +1,7 @@
 //! The command line: `status`, `show`, `verify`, `uninstall` look at the node's files alone, so they answer when nothing
 //! else does, and only `uninstall` changes anything; `render` and `crd` need no node at all, unless `render` is told so.
 
+pub mod docs;
 pub mod input;
 mod live;
 mod node;

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::{Output, RenderArguments};
+use crate::capture::Reason;
 use crate::capture::changes::{Change, What};
 use crate::capture::offline::{self, Rendered, Subject};
-use crate::capture::{Reason, rules};
 use crate::cli::input::{self, Document};
 use crate::cli::table::columns;
 use crate::cli::{Answer, print, yaml};
@@ -354,36 +354,6 @@ fn table(report: &Report, explain: bool) -> String {
         for item in report.items.iter().filter(|item| !item.changes.is_empty()) {
             let _ = write!(text, "\n{} {}/{}\n{}", item.kind, item.namespace, item.name, explained(item, "  "));
         }
-    }
-    text
-}
-
-/// `docs/rules.md`: the table of rules.
-pub fn rules_table() -> String {
-    let mut text = String::new();
-    let verdict = |verdict: rules::Verdict| match verdict {
-        rules::Verdict::Kept => "kept".to_owned(),
-        rules::Verdict::Rewritten => "rewritten".to_owned(),
-        rules::Verdict::Concrete => "made concrete".to_owned(),
-        rules::Verdict::Dropped => "dropped".to_owned(),
-        rules::Verdict::Refused(reasons) => {
-            let names: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
-            format!("**refused**: {}", names.join(" or "))
-        }
-    };
-    for rule in rules::RULES {
-        let paths = rule.paths.replace(',', ", ").replace('*', "\\*").replace('{', "\\{").replace('}', "\\}");
-        let mut why = rule.why.to_owned();
-        if let Some(added) = rule.added.filter(|added| *added != rule.why) {
-            let _ = write!(why, ". Added where the parent has none: {added}");
-        } else if rule.added.is_some() {
-            why.push_str(". Added where the parent has none");
-        }
-        if let Some(unless) = rule.unless {
-            let _ = write!(why, ". Unless {}: {}, {}", unless.when, verdict(unless.verdict), unless.why);
-        }
-        let source = if rule.source.is_empty() { String::new() } else { format!("`{}`", rule.source) };
-        let _ = writeln!(text, "| {paths} | {} | {why} | {source} |", verdict(rule.verdict));
     }
     text
 }
