@@ -161,6 +161,7 @@ fn checkpoint(name: &str, size: usize, time: u32) -> NodeCheckpoint {
             host_network: false,
             host_port: false,
             stateful: false,
+            slow_start: false,
             grace_seconds: 30,
         },
         images: BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]),

@@ -46,6 +46,8 @@ pub enum Command {
     Export(ExportArguments),
     /// Put the checkpoints of an exported file into this node's store, before an agent runs
     Import(ImportArguments),
+    /// Tell whether pods will come back, from their manifests and without a cluster; exits with 3 when one will not
+    Render(RenderArguments),
     /// Remove everything of ours from this node
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
@@ -238,6 +240,39 @@ pub struct ShowArguments {
     /// Show the content of volumes and the environment as well
     #[arg(long)]
     pub reveal: bool,
+}
+
+/// Of `render`.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["filename", "live"]))]
+pub struct RenderArguments {
+    /// File of pods, workloads or lists of them, `-` for standard input, or a directory; may be given more than once
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+    /// Look into the directories below a directory as well
+    #[arg(long, short = 'R')]
+    pub recursive: bool,
+    /// Namespace of objects that name none
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+    /// Render what runs on this node instead: its own environment and images; asks the API server for the pod
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    pub live: Option<String>,
+    /// Kubeconfig to reach the API server with for --live [default: in-cluster]
+    #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Show the values of a live pod's environment as well
+    #[arg(long, requires = "live", conflicts_with = "filename")]
+    pub reveal: bool,
+    /// Tell every field that changes, and why
+    #[arg(long)]
+    pub explain: bool,
+    /// How the answer looks: the manifests as YAML, all that is known as JSON, or a verdict a line
+    #[arg(long, short, default_value = "yaml", value_name = "FORMAT")]
+    pub output: Output,
+    /// Of the node; for files, only the length of its name and the run directory matter
+    #[command(flatten)]
+    pub node: NodeArguments,
 }
 
 /// Of `uninstall`.

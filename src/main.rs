@@ -45,6 +45,10 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         Command::Verify(arguments) => cli::verify(&arguments),
         Command::Export(arguments) => cli::export(&arguments),
         Command::Import(arguments) => cli::import(&arguments),
+        Command::Render(arguments) => match arguments.live.clone() {
+            Some(pod) => block_on(cli::render_live(&arguments, &pod)),
+            None => cli::render(&arguments),
+        },
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
     }

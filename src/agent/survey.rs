@@ -42,13 +42,13 @@ pub struct Surroundings {
 /// Asks the kubelet how it was started and finds the runtime.
 pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
     let mut problems = Vec::new();
-    let found = ask_kubelet(settings).await;
+    let found = ask_kubelet(&settings.root, &settings.kubelet_dir).await;
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
     let kubelet = found.unwrap_or_else(|error| {
         problems.push(format!("{}; it is asked again", chain(&error)));
         before.map(|before| before.kubelet.clone()).unwrap_or_default()
     });
-    let runtime = match find_runtime(settings) {
+    let runtime = match find_runtime(&settings.root, settings.cri_endpoint.as_deref()) {
         Ok(socket) => Runtime::new(socket, RUNTIME_LIMIT),
         Err((socket, problem)) => {
             problems.push(problem);
@@ -58,18 +58,19 @@ pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroun
     Surroundings { runtime, kubelet, is_known, problems }
 }
 
-async fn ask_kubelet(settings: &Settings) -> Result<kubelet::Settings, kubelet::Error> {
-    let host_path = settings.kubelet_dir.join("pod-resources/kubelet.sock");
+/// How the kubelet that runs was started.
+pub async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet::Settings, kubelet::Error> {
+    let host_path = kubelet_dir.join("pod-resources/kubelet.sock");
     let down = |error| kubelet::Error::Down(host_path.clone(), error);
-    let socket = settings.root.resolve(&host_path).map_err(down)?;
+    let socket = root.resolve(&host_path).map_err(down)?;
     let owned = Kubelet::new(socket, KUBELET_LIMIT).owned().await?;
-    kubelet::settings(&settings.root, owned.pid)
+    kubelet::settings(root, owned.pid)
 }
 
-/// The socket's real path; else the one that is tried all the same, and what is wrong.
-fn find_runtime(settings: &Settings) -> Result<PathBuf, (PathBuf, String)> {
-    let real = |path: &Path| settings.root.resolve(path).unwrap_or_else(|_| path.to_owned());
-    if let Some(given) = &settings.cri_endpoint {
+/// The runtime's socket, its real path; else the one that is tried all the same, and what is wrong.
+pub fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<PathBuf, (PathBuf, String)> {
+    let real = |path: &Path| root.resolve(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(given) = cri_endpoint {
         return Ok(real(given));
     }
     let mut sockets = runtime::SOCKETS.map(|path| real(Path::new(path))).into_iter();

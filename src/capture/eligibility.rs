@@ -78,7 +78,7 @@ fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
 }
 
 /// Is this a DNS subdomain (RFC 1123)?
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.len() <= LONGEST_NAME
         && text.split('.').all(|label| {

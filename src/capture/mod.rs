@@ -10,12 +10,15 @@
 //! Reading takes a moment in which the kubelet may restart a container or swap a volume. So both are looked at again at
 //! the end, and a capture that mixes two states is [`Error::Gone`], to be tried again.
 
+pub mod changes;
 pub mod claims;
 pub mod eligibility;
 pub mod environment;
 mod images;
 pub mod manifest;
+pub mod offline;
 mod profiles;
+pub mod rules;
 pub mod schema;
 pub mod volumes;
 

@@ -640,20 +640,6 @@ pub fn check_key(key: &str) -> Result<(&str, &str), Error> {
     }
 }
 
-/// Removes generations of a pod that are no longer needed, with one fsync for all: one that came back after a power cut
-/// could be damaged, where a file system gives blocks away before it knows that they are free (ext4 with `data=writeback`).
-fn discard<'a>(directory: &Path, paths: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
-    let mut paths = paths.peekable();
-    if paths.peek().is_none() {
-        return Ok(());
-    }
-    for path in paths {
-        tracing::debug!(file = %path.display(), "removing a checkpoint: newer good ones are there");
-        write::discard(path)?;
-    }
-    Ok(write::sync(directory)?)
-}
-
 fn file_name(number: u64) -> String {
     format!("{number:010}{ENDING}")
 }

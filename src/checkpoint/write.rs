@@ -272,7 +272,9 @@ fn parent(path: &Path) -> Result<&Path, Error> {
     path.parent().ok_or_else(|| Error::step("find the directory of", path)(io::ErrorKind::InvalidInput.into()))
 }
 
-/// Removes files of one directory, and makes that last once. Nothing is done where there is none.
+/// Removes files of one directory, and makes that last once: one that came back after a power cut could be damaged, where a
+/// file system gives blocks away before it knows that they are free (ext4 with `data=writeback`). Nothing is done where there
+/// is none.
 pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
     for path in paths {
         remove_if_there(path)?;

@@ -1,14 +1,20 @@
-//! The command line on the node: `status`, `show`, `verify`, `export`, `import`, `uninstall`, `crd`. All but the last look at
-//! the node's files alone, so they answer when nothing else does; only `uninstall`, `import` and `verify --repair` change any.
+//! The command line: `status`, `show`, `verify`, `export`, `import`, `uninstall` look at the node's files alone, so they
+//! answer when nothing else does, and only `uninstall`, `import` and `verify --repair` change any; `render` and `crd` need no
+//! node at all, unless `render` is told so.
 
+pub mod docs;
 mod export;
 mod import;
+pub mod input;
+mod live;
 mod node;
+pub mod render;
 mod show;
 mod status;
 mod table;
 mod uninstall;
 mod verify;
+pub mod yaml;
 
 use std::io::Write as _;
 
@@ -21,6 +27,8 @@ use crate::checkpoint::write;
 
 pub use export::export;
 pub use import::import;
+pub use live::render_live;
+pub use render::render;
 pub use show::show;
 pub use status::status;
 pub use uninstall::uninstall;

@@ -49,8 +49,14 @@ fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
             *data = format!("<{size} bytes>");
         }
     }
+    redact_environment(&mut checkpoint.manifest);
+    reveal(&checkpoint)
+}
+
+/// Every value of a manifest's environment becomes its size.
+pub(super) fn redact_environment(manifest: &mut Value) {
     for kind in ["initContainers", "containers"] {
-        let containers = checkpoint.manifest.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);
+        let containers = manifest.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             let environment = container.get_mut("env").and_then(Value::as_array_mut);
             for value in environment.into_iter().flatten().filter_map(|variable| variable.get_mut("value")) {
@@ -59,7 +65,6 @@ fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
             }
         }
     }
-    reveal(&checkpoint)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Node {
     }
 }
 
-fn checkpoint(name: &str) -> NodeCheckpoint {
+pub fn checkpoint(name: &str) -> NodeCheckpoint {
     let entry = |path: &str, data: Option<&[u8]>| Entry {
         path: path.into(),
         mode: "0700".into(),

@@ -9,5 +9,7 @@ mod stub;
 mod agent;
 mod capture;
 mod cli;
+mod fuzz;
 mod life;
 mod node;
+mod render;

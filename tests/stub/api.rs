@@ -123,7 +123,7 @@ impl Api {
         .await;
     }
 
-    async fn serve(self, request: Request<Body>) -> Result<Response<Answer>, std::convert::Infallible> {
+    pub async fn serve(self, request: Request<Body>) -> Result<Response<Answer>, std::convert::Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let path = parts.uri.path().to_owned();

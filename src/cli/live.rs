@@ -1,0 +1,121 @@
+//! `render --live`: what would come back of a pod that runs on this node, by the same capture as the agent's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::agent::survey;
+use crate::args::RenderArguments;
+use crate::capture::{self, Error, Sources, changes};
+use crate::cli::Answer;
+use crate::cli::render::{Item, Report, tell};
+use crate::cli::show::redact_environment;
+use crate::cli::table::size;
+use crate::node::api::kube_client;
+use crate::node::host::HostRoot;
+use crate::node::runtime::Runtime;
+
+/// How long the API server has to tell of the pod.
+const API_LIMIT: Duration = Duration::from_secs(10);
+/// How long the runtime may take for each call.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
+/// How long all of it may take.
+const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
+
+/// Runs `render --live` for `NAMESPACE/POD`.
+pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Result<Answer> {
+    let Some((namespace, name)) = pod.split_once('/') else { bail!("{pod:?} is not NAMESPACE/POD") };
+    if arguments.reveal && !rustix::process::geteuid().is_root() {
+        bail!("--reveal is for root only");
+    }
+    for part in [namespace, name] {
+        if !capture::eligibility::is_name(part) {
+            bail!("{part:?} in {pod:?} is not a name");
+        }
+    }
+    let host = &arguments.node.host;
+    let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
+    let root = root.context("cannot reach the host's files")?;
+    let client = client(arguments.kubeconfig.as_deref(), root.clone()).await?;
+    let object = get(&client, namespace, name).await?;
+    let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let node_name = field("/spec/nodeName");
+    if let Some(here) = arguments.node.node_name.as_deref().filter(|here| *here != node_name) {
+        bail!("pod {namespace}/{name} is on node {node_name:?}, not on {here}");
+    }
+
+    let settings = match survey::ask_kubelet(&root, &host.kubelet_dir).await {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("pod-checkpointer: {}; its defaults are assumed", crate::report::chain(&error));
+            crate::node::kubelet::Settings::default()
+        }
+    };
+    let socket = survey::find_runtime(&root, arguments.node.cri_endpoint.as_deref());
+    let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
+    let sources = Sources {
+        root: &root,
+        kubelet_dir: &host.kubelet_dir,
+        run_dir: &host.run_dir,
+        node_name,
+        runtime: &Runtime::new(socket, RUNTIME_LIMIT),
+        settings: &settings,
+    };
+    let captured = tokio::time::timeout(CAPTURE_LIMIT, capture::capture(&object, &sources)).await;
+    let item = match captured.context("the capture took longer than a minute")? {
+        Ok(checkpoint) => {
+            let mut manifest = checkpoint.manifest.clone();
+            if !arguments.reveal {
+                redact_environment(&mut manifest);
+            }
+            let (parent, _) = capture::schema::read(&object);
+            let parent = parent.map(|pod| k8s_openapi::api::core::v1::Pod { status: None, ..pod });
+            let parent = serde_json::to_value(parent).unwrap_or_default();
+            let changes = changes::between(&parent, &manifest);
+            let notes = checkpoint.volumes.iter().map(|(name, volume)| {
+                let files = volume.entries.iter().filter_map(|entry| entry.data.as_ref());
+                let (count, bytes) = files.fold((0, 0), |(count, bytes), data| (count + 1, bytes + data.len() / 4 * 3));
+                format!("volume {name}: {count} files captured, about {}", size(bytes as u64))
+            });
+            let notes = notes.collect();
+            Item { notes, changes, ..Item::live(&object, Vec::new(), checkpoint.warnings.clone(), Some(manifest)) }
+        }
+        Err(Error::Refused(reasons)) => Item::live(&object, reasons, Vec::new(), None),
+        Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot tell of pod {namespace}/{name}"))),
+    };
+    tell(arguments, &Report { items: vec![item], ..Report::default() })
+}
+
+async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kube::Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = kube::config::Kubeconfig::read_from(path).context("cannot read the kubeconfig")?;
+            let options = kube::config::KubeConfigOptions::default();
+            kube::Config::from_custom_kubeconfig(read, &options).await.context("cannot use the kubeconfig")?
+        }
+        None => kube::Config::incluster().context("cannot tell how to reach the API server: give --kubeconfig")?,
+    };
+    kube_client(config, root).context("cannot make a client of the API server")
+}
+
+async fn get(client: &kube::Client, namespace: &str, name: &str) -> anyhow::Result<Value> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    let request = http::Request::get(path).body(Vec::new()).context("cannot ask for the pod")?;
+    match tokio::time::timeout(API_LIMIT, client.request::<Value>(request)).await {
+        Ok(Ok(pod)) => Ok(pod),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => bail!("there is no pod {namespace}/{name}"),
+        Ok(Err(kube::Error::Api(status))) => {
+            bail!("cannot get pod {namespace}/{name}: the API server says {}: {}", status.code, status.message)
+        }
+        failed => {
+            let show = format!("pod-checkpointer show {namespace}/{name}");
+            let hint = format!("the API server does not answer; `{show}` shows what is captured without it");
+            match failed {
+                Ok(Err(error)) => Err(anyhow::Error::new(error).context(hint)),
+                _ => bail!(hint),
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Readers of what others wrote, on mutations of what is right: whatever they are given, they say something about it.
+//! `FUZZ_RUNS` tells how many of each (`fuzz/` has the same for cargo-fuzz).
+
+use std::path::Path;
+
+use pod_checkpointer::checkpoint::store::Store;
+use pod_checkpointer::checkpoint::{NodeCheckpoint, twin};
+use pod_checkpointer::cli::render::Report;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
+
+/// One change of bytes.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(Index, u8),
+    Insert(Index, Vec<u8>),
+    Cut(Index, Index),
+    Copy(Index, Index, Index),
+}
+
+/// What readers are known to stumble over.
+const WORDS: [&str; 16] = [
+    "\n---\n",
+    "..",
+    "&a",
+    "*a",
+    "<<: *a",
+    "{",
+    "}",
+    "[",
+    "]",
+    "null",
+    "!!binary x",
+    "0o777",
+    "99999999999999999999",
+    "\0",
+    "\"\\ud800\"",
+    "\r",
+];
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let word = proptest::sample::select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec());
+    prop_oneof![
+        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        (any::<Index>(), word).prop_map(|(at, word)| Mutation::Insert(at, word)),
+        (any::<Index>(), any::<Index>()).prop_map(|(from, to)| Mutation::Cut(from, to)),
+        (any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(from, to, at)| Mutation::Copy(from, to, at)),
+    ]
+}
+
+fn mutated(original: &[u8], mutations: &[Mutation]) -> Vec<u8> {
+    let mut bytes = original.to_vec();
+    for mutation in mutations {
+        let size = bytes.len() + 1;
+        let range = |one: &Index, other: &Index| {
+            let (one, other) = (one.index(size), other.index(size));
+            one.min(other)..one.max(other).min(one.min(other) + 200)
+        };
+        match mutation {
+            Mutation::Set(at, byte) => {
+                if let Some(found) = bytes.get_mut(at.index(size)) {
+                    *found = *byte;
+                }
+            }
+            Mutation::Insert(at, word) => drop(bytes.splice(at.index(size)..at.index(size), word.iter().copied())),
+            Mutation::Cut(from, to) => drop(bytes.drain(range(from, to))),
+            Mutation::Copy(from, to, at) => {
+                let copy = bytes[range(from, to)].to_vec();
+                bytes.splice(at.index(size)..at.index(size), copy);
+            }
+        }
+    }
+    bytes
+}
+
+fn run(corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
+    let cases = std::env::var("FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let inputs = (any::<Index>(), proptest::collection::vec(mutation(), 0..8));
+    TestRunner::new(config)
+        .run(&inputs, |(which, mutations)| {
+            test(&mutated(which.get::<Vec<u8>>(corpus), &mutations));
+            Ok(())
+        })
+        .unwrap();
+    println!("{cases} inputs");
+}
+
+fn fixtures() -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> =
+        std::fs::read_dir(directory.join("tests/fixtures/pods")).unwrap().map(|it| it.unwrap().path()).collect();
+    files.push(directory.join("examples/marked-deployment.yaml"));
+    files.push(directory.join("tests/node/pods/marked.yaml"));
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+#[test]
+fn render_says_something_of_whatever_it_is_given() {
+    run(&fixtures(), |bytes| {
+        let report = Report::of(bytes);
+        for item in &report.items {
+            assert_eq!(item.recoverable, item.reasons.is_empty());
+            assert_eq!(item.recoverable, item.manifest.is_some());
+            // Nothing that a kubelet would look up in the API, and no path outside.
+            let text = item.manifest.as_ref().map(ToString::to_string).unwrap_or_default();
+            for reference in [
+                "secretKeyRef",
+                "configMapKeyRef",
+                "secretRef",
+                "persistentVolumeClaim",
+                "serviceAccountName\"",
+                "/run/pod-checkpointer/volumes/..",
+            ] {
+                assert!(!text.contains(&format!("\"{reference}")), "{text}");
+            }
+        }
+        serde_json::to_string(&report).unwrap();
+    });
+}
+
+#[test]
+fn a_checkpoint_is_whole_or_it_is_none() {
+    let checkpoint = super::cli::checkpoint("till");
+    let good = checkpoint.to_yaml().unwrap();
+    assert_eq!(NodeCheckpoint::from_yaml(&good).unwrap(), checkpoint);
+    run(&[good], |bytes| {
+        // A mutation that changes nothing of the content may pass, and none else.
+        if let Ok(read) = NodeCheckpoint::from_yaml(bytes) {
+            assert_eq!(read, checkpoint);
+        }
+    });
+}
+
+#[test]
+fn a_store_with_a_damaged_file_gives_what_is_whole() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = Store::new(directory.path().join("store"));
+    store.create().unwrap();
+    let checkpoint = super::cli::checkpoint("till");
+    store.put(&checkpoint).unwrap();
+    let path = store.find("shop_till").unwrap().good[0].path.clone();
+    let good = std::fs::read(&path).unwrap();
+    run(&[good], |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let found = store.find("shop_till").unwrap();
+        assert_eq!(found.good.len() + found.bad.len(), 1);
+        for generation in &found.good {
+            assert_eq!(generation.checkpoint, checkpoint);
+            twin::make(&generation.checkpoint, "boot/1", Path::new("/run/pod-checkpointer"));
+        }
+    });
+}
