@@ -23,6 +23,11 @@ while text.strip():
     text = text.lstrip()[end:]
     objects += found["items"] if found["kind"] == "List" else [found]
 
+# what this machine lacks it cannot give (CAP_SYS_RESOURCE is number 24)
+with open("/proc/self/status", encoding="ascii") as status:
+    bounding = next(int(line.split()[1], 16) for line in status if line.startswith("CapBnd:"))
+has_sys_resource = bounding >> 24 & 1
+
 needed = {}          # (kind, namespace, name): keys
 hosts, differences, pods = [], [], []
 host_ports = set()   # on the host's network each can be served once
@@ -123,6 +128,9 @@ def convert(chart, namespace, spec):
         mounts.append({"name": "witnessed", "mountPath": "/witnessed"})
         own = container.pop("command", []) + container.pop("args", [])
         container["image"], container["imagePullPolicy"] = "localhost/witness:1", "IfNotPresent"
+        added = container.get("securityContext", {}).get("capabilities", {}).get("add", [])
+        if "SYS_RESOURCE" in added and not has_sys_resource:
+            added.remove("SYS_RESOURCE")
         for kind, amount in container.get("resources", {}).get("requests", {}).items():
             if kind == "cpu":  # so that all fit on a node together
                 container["resources"]["requests"]["cpu"] = f"{max(1, int(amount.rstrip('m')) // 20)}m"
