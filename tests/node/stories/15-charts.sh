@@ -30,9 +30,9 @@ kubectl apply -f "$charts/before.json" >/dev/null
 kubectl apply -f "$charts/pods.json" >/dev/null
 ours() { # that are there and Ready
   all_ready || return 1
-  while IFS=/ read -r namespace chart; do app_pod_in "$namespace" "$chart" || { echo "no pod of $chart"; return 1; }; done <"$charts/pods"
+  kubectl get pods -A --no-headers -o custom-columns=N:.metadata.namespace,P:.metadata.name |
+    awk 'NR == FNR {wanted[$1]; next} {for (w in wanted) if (index($1 "/" $2, w "-") == 1) delete wanted[w]} END {for (w in wanted) {print "no pod of " w; missing = 1}; exit missing}' "$charts/pods" -
 }
-app_pod_in() { kubectl -n "$1" get pods --no-headers -o custom-columns=P:.metadata.name | grep -q "^$2"; }
 wait_for 240 "the charts' pods to be ready" ours
 say "$(wc -l <"$charts/pods") charts are ready after $(since "$from") s"
 marked() { kubectl get pods -A --no-headers -o custom-columns='N:.metadata.namespace,P:.metadata.name,M:.metadata.annotations.podcheckpointer\.io/checkpoint,L:.metadata.annotations.checkpointer\.alpha\.coreos\.com/checkpoint' |
