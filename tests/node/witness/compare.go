@@ -84,6 +84,9 @@ func collect(args []string) error {
 	for _, r := range all {
 		pod, _, _ := strings.Cut(r.Name, "_")
 		for kind, id := range r.Namespaces {
+			if !strings.HasPrefix(id, kind+":[") {
+				continue
+			}
 			owner := pod + " " + kind + " " + id
 			if first[owner] == "" {
 				first[owner] = "own, as first seen in " + r.Name

@@ -341,7 +341,11 @@ func report(args []string) error {
 		return err
 	}
 	looking.skip += "," + filepath.Dir(*into) // it would see what is being written
-	data, err := json.Marshal(see(looking))
+	seen := see(looking)
+	// It ends before anybody compares, and the kernel gives the numbers of namespaces that are gone to others.
+	delete(seen.Namespaces, "mnt")
+	seen.Namespaces["pid"] = fmt.Sprint("its first process: ", os.Getpid() == 1)
+	data, err := json.Marshal(seen)
 	if err != nil {
 		return err
 	}
