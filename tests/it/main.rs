@@ -8,6 +8,7 @@ mod stub;
 
 mod agent;
 mod capture;
+mod charts;
 mod cli;
 mod fuzz;
 mod life;

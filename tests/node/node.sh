@@ -120,6 +120,9 @@ cgroupDriver: cgroupfs
 cgroupRoot: /$cgroup
 failCgroupV1: false
 failSwapOn: false
+maxPods: 250
+featureGates: {ClusterTrustBundle: true, ClusterTrustBundleProjection: true, ContainerStopSignals: true}
+allowedUnsafeSysctls: [net.core.somaxconn, net.ipv4.ip_forward, "kernel.msg*"]
 staticPodPath: /etc/kubernetes/manifests
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 clusterDNS: [10.0.0.10]
@@ -135,7 +138,7 @@ cgroups() { for h in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e "$h/cgroup.procs
 # power cut: the kernel ends every process of the node, and its mounts and network go with them.
 init() {
   mount --make-rprivate /
-  mount -t tmpfs -o mode=755 tmpfs /run
+  mount -t tmpfs -o mode=755,nosuid,nodev,noexec tmpfs /run  # as Debian and Ubuntu mount it
   mkdir -p /run/lock
   mount --bind "$dir/bin" /usr/local/bin
   mount --bind "$disk/etc" /etc
@@ -172,8 +175,9 @@ boot() {
     on_node touch /var/lib/images-imported; }
   kubelet_start
 }
-kubelet_start() {
-  start_on_node kubelet kubelet --config /var/lib/kubelet/config.yaml --kubeconfig /etc/kubernetes/kubelet.conf \
+kubelet_start() { # once more when it ends with an error, as systemd does: the runtime answers before it has found all its containers
+  # shellcheck disable=SC2016
+  start_on_node kubelet sh -c 'until "$@" || [ $? -gt 1 ]; do sleep 0.1; done' - kubelet --config /var/lib/kubelet/config.yaml --kubeconfig /etc/kubernetes/kubelet.conf \
     --hostname-override $name --node-ip $node_ip --v 2
 }
 kubelet_stop() { on_node pkill -KILL -x kubelet || true; until_ok 10 eval '! on_node pgrep -x kubelet'; }
@@ -200,7 +204,8 @@ api_flags() { # DIRECTORY-OF-CERTIFICATES
     --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$1/sa.key" \
     --service-account-signing-key-file "$1/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
     --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$1/admin.crt" --kubelet-client-key "$1/admin.key" \
-    --allow-privileged
+    --kubelet-preferred-address-types InternalIP --feature-gates ClusterTrustBundle=true,ClusterTrustBundleProjection=true,ContainerStopSignals=true \
+    --runtime-config certificates.k8s.io/v1beta1/clustertrustbundles=true --allow-privileged
 }
 # shellcheck disable=SC2046
 api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki"); }

@@ -14,21 +14,29 @@ import (
 )
 
 const usage = `usage:
-  witness serve --name NAME --listen ADDRESS [--announce ADDRESS] [--look PATH,…]
+  witness serve --name NAME --listen ADDRESS [--announce ADDRESS] [--look PATH,…] …
+  witness report --into FILE [--name NAME] …       what this process sees, and end
   witness write FILE TEXT                          and end: an init container
+  witness run SCRIPT COMMAND…                      the interpreter of a script: its first line names the command
   witness pause                                    the sandbox process: waits, reaps
   witness probe --listen ADDRESS --log FILE NAME=URL… NAME=pod:PORT…
   witness gaps FILE NAME SINCE [UNTIL]             how long NAME went unserved, times in ms since 1970
   witness first FILE NAME SINCE                    when NAME was first served, ms after SINCE
   witness get URL
-  witness compare PARENT.json TWIN.json            exit 3 and the differences where they differ
+  witness collect --into DIRECTORY --side SIDE --network NETWORK …
+                                                   what everybody there reports, as NAME.SIDE.json
+  witness compare [--except FILE] PARENT.json TWIN.json | DIRECTORY
+                                                   exit 3 and the differences where they differ
   witness dns ADDRESS NAME=IP…                     a name server that knows only these
   witness hang ADDRESS                             accepts connections, never answers`
 
 func main() {
 	commands := map[string]func([]string) error{
 		"serve": serve, "write": write, "pause": pause, "probe": probe, "gaps": gaps, "first": first,
-		"get": get, "compare": compare, "dns": serveNames, "hang": hang,
+		"get": get, "report": report, "collect": collect, "compare": compare, "dns": serveNames, "hang": hang,
+	}
+	if len(os.Args) > 3 && os.Args[1] == "run" { // `#!/witness run`: the kernel adds the script's path
+		os.Args = append(os.Args[:1], os.Args[3:]...)
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, usage)
