@@ -6,9 +6,21 @@ use serde_json::{Map, Value, json};
 
 /// Of the pod's own fields: what a twin has none of.
 const DROPPED: &[&str] = &[
-    "activeDeadlineSeconds", "affinity", "ephemeralContainers", "imagePullSecrets", "nodeSelector", "overhead",
-    "preemptionPolicy", "readinessGates", "resourceClaims", "runtimeClassName", "schedulingGates", "schedulingGroup",
-    "serviceAccount", "serviceAccountName", "topologySpreadConstraints",
+    "activeDeadlineSeconds",
+    "affinity",
+    "ephemeralContainers",
+    "imagePullSecrets",
+    "nodeSelector",
+    "overhead",
+    "preemptionPolicy",
+    "readinessGates",
+    "resourceClaims",
+    "runtimeClassName",
+    "schedulingGates",
+    "schedulingGroup",
+    "serviceAccount",
+    "serviceAccountName",
+    "topologySpreadConstraints",
 ];
 /// Seconds that a hook of ours sleeps, and by which the pod's grace grows.
 const HOLD: i64 = 120;
@@ -53,6 +65,10 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
     for list in ["initContainers", "containers"] {
         for container in object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let is_held = list == "containers" && is_held(container);
+            if list == "initContainers" {
+                // kubelets up to 1.34 refuse it, and nobody resizes a twin
+                container.as_object_mut().unwrap().remove("resizePolicy");
+            }
             let grace = is_raised.then_some(if is_held { 1 } else { grace.max(1) });
             twin_container(container, is_held, grace, &captured);
         }
@@ -60,8 +76,11 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
     let mut annotations: Map<String, Value> = metadata["annotations"].as_object().cloned().unwrap_or_default();
     annotations.retain(|key, _| {
         !(key.starts_with("podcheckpointer.io/") || key.starts_with("cni.projectcalico.org/"))
-            && !["kubectl.kubernetes.io/last-applied-configuration", "k8s.v1.cni.cncf.io/network-status"].contains(&key.as_str())
+            && !["kubectl.kubernetes.io/last-applied-configuration", "k8s.v1.cni.cncf.io/network-status"]
+                .contains(&key.as_str())
     });
+    // an API server up to 1.33 notes in an annotation what a field says (pkg/registry/core/pod/strategy.go)
+    annotations.retain(|key, _| !(key.starts_with("container.apparmor.security.beta.kubernetes.io/")));
     annotations.insert("podcheckpointer.io/checkpoint-of".into(), json!(format!("{namespace}/{name}")));
     annotations.insert("podcheckpointer.io/parent-uid".into(), metadata["uid"].clone());
     annotations.insert("kubernetes.io/config.hash".into(), json!(uid));
@@ -158,7 +177,12 @@ pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<Strin
         (Value::Object(one), Value::Object(other)) => {
             let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
             for key in keys {
-                differences(one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"), found);
+                differences(
+                    one.get(key).unwrap_or(&Value::Null),
+                    other.get(key).unwrap_or(&Value::Null),
+                    &format!("{path}.{key}"),
+                    found,
+                );
             }
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
@@ -181,10 +205,29 @@ pub fn references(pod: &Value) -> Vec<String> {
 
 fn walk(value: &Value, path: &str, found: &mut Vec<String>) {
     const NAMES: &[&str] = &[
-        "serviceAccountName", "serviceAccount", "imagePullSecrets", "envFrom", "secretKeyRef", "configMapKeyRef", "secretRef",
-        "configMapRef", "configMap", "secret", "projected", "persistentVolumeClaim", "csi", "ephemeral", "resourceClaims",
-        "claims", "serviceAccountToken", "clusterTrustBundle", "podCertificate", "runtimeClassName", "downwardAPI",
-        "nodePublishSecretRef", "secretName",
+        "serviceAccountName",
+        "serviceAccount",
+        "imagePullSecrets",
+        "envFrom",
+        "secretKeyRef",
+        "configMapKeyRef",
+        "secretRef",
+        "configMapRef",
+        "configMap",
+        "secret",
+        "projected",
+        "persistentVolumeClaim",
+        "csi",
+        "ephemeral",
+        "resourceClaims",
+        "claims",
+        "serviceAccountToken",
+        "clusterTrustBundle",
+        "podCertificate",
+        "runtimeClassName",
+        "downwardAPI",
+        "nodePublishSecretRef",
+        "secretName",
     ];
     match value {
         Value::Object(object) => {

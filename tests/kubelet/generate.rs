@@ -72,8 +72,36 @@ const ONE_OF: &[(&str, &[&str])] = &[
     ("EnvFromSource", &["configMapRef", "secretRef"]),
     ("Probe", &["exec", "grpc", "httpGet", "tcpSocket"]),
     ("LifecycleHandler", &["exec", "httpGet", "sleep", "tcpSocket"]),
-    ("VolumeProjection", &["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"]),
+    (
+        "VolumeProjection",
+        &["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"],
+    ),
     ("PodResourceClaim", &["resourceClaimName", "resourceClaimTemplateName"]),
+];
+
+/// Fields that an API server wants although the schema does not say so.
+const WANTED: &[(&str, &[&str])] = &[
+    ("Container", &["image"]),
+    ("ExecAction", &["command"]),
+    ("NodeSelectorRequirement", &["values"]),
+    ("LabelSelectorRequirement", &["values"]),
+    ("ImageVolumeSource", &["reference"]),
+    ("SecretVolumeSource", &["secretName"]),
+    ("LocalObjectReference", &["name"]),
+    ("ConfigMapEnvSource", &["name"]),
+    ("SecretEnvSource", &["name"]),
+    ("ConfigMapKeySelector", &["name"]),
+    ("SecretKeySelector", &["name"]),
+    ("ConfigMapProjection", &["name"]),
+    ("SecretProjection", &["name"]),
+    ("ConfigMapVolumeSource", &["name"]),
+    ("EphemeralVolumeSource", &["volumeClaimTemplate"]),
+    ("FlockerVolumeSource", &["datasetName"]),
+    ("FCVolumeSource", &["targetWWNs", "lun"]),
+    ("AzureDiskVolumeSource", &["cachingMode", "kind"]),
+    ("StorageOSVolumeSource", &["volumeName"]),
+    ("HostAlias", &["hostnames"]),
+    ("DownwardAPIVolumeFile", &["fieldRef"]),
 ];
 
 /// Makes pods.
@@ -133,7 +161,11 @@ impl<'a> Pods<'a> {
             }
         }
         if self.random.percent(30) {
-            let kind = if self.is_plain { "DaemonSet" } else { self.random.pick(&["DaemonSet", "ReplicaSet", "StatefulSet", "Job"]) };
+            let kind = if self.is_plain {
+                "DaemonSet"
+            } else {
+                self.random.pick(&["DaemonSet", "ReplicaSet", "StatefulSet", "Job"])
+            };
             metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": kind, "name": self.random.label(), "uid": "22222222-2222-4222-8222-222222222222", "controller": true}]);
             metadata["generateName"] = json!("made-");
         }
@@ -145,14 +177,19 @@ impl<'a> Pods<'a> {
 
     fn map(&mut self, entry: impl Fn(&mut Random) -> (String, String)) -> Value {
         let length = self.random.below(4);
-        (0..length).map(|_| entry(&mut self.random)).map(|(key, value)| (key, json!(value))).collect::<Map<_, _>>().into()
+        (0..length)
+            .map(|_| entry(&mut self.random))
+            .map(|(key, value)| (key, json!(value)))
+            .collect::<Map<_, _>>()
+            .into()
     }
 
     fn structure(&mut self, kind: &str, path: &str) -> Value {
         let schema = self.schema;
         let name = schema.definitions.keys().find(|name| name.rsplit('.').next() == Some(kind)).unwrap();
         let definition = &schema.definitions[name];
-        let required: Vec<&str> = definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let one_of = ONE_OF.iter().find(|(of, _)| *of == kind).map(|(_, members)| *members);
         let chosen = one_of.map(|members| self.random.pick(members));
         let source = (kind == "Volume").then(|| self.volume_kind(definition));
@@ -164,7 +201,8 @@ impl<'a> Pods<'a> {
             } else if is_member {
                 chosen == Some(field.as_str())
             } else {
-                required.contains(&field.as_str()) || self.random.percent(self.density)
+                let is_wanted = WANTED.iter().any(|(of, fields)| *of == kind && fields.contains(&field.as_str()));
+                is_wanted || required.contains(&field.as_str()) || self.random.percent(self.density)
             };
             match self.hint(kind, field) {
                 Hint::Is(value) if is_wanted => {
@@ -184,7 +222,8 @@ impl<'a> Pods<'a> {
         if self.is_plain || self.random.percent(50) {
             return self.random.pick(KEPT).to_owned();
         }
-        let all: Vec<&String> = definition["properties"].as_object().unwrap().keys().filter(|name| *name != "name").collect();
+        let all: Vec<&String> =
+            definition["properties"].as_object().unwrap().keys().filter(|name| *name != "name").collect();
         all[self.random.below(all.len())].clone()
     }
 
@@ -255,18 +294,36 @@ impl<'a> Pods<'a> {
             ("PodSpec", "ephemeralContainers" | "nodeName" | "schedulingGates") if is_plain => Hint::Absent,
             ("PodSpec", "ephemeralContainers" | "nodeName") => Hint::Absent,
             ("PodSpec", "schedulingGates") => {
-                if random.percent(4) { is(json!([{"name": format!("example.com/{}", random.word(5))}])) } else { Hint::Absent }
+                if random.percent(4) {
+                    is(json!([{"name": format!("example.com/{}", random.word(5))}]))
+                } else {
+                    Hint::Absent
+                }
             }
             ("PodSpec", "resourceClaims" | "runtimeClassName") if is_plain => Hint::Absent,
-            ("PodSpec", "restartPolicy") => is(if is_plain || random.percent(80) { "Always" } else { random.pick(&["OnFailure", "Never"]) }),
-            ("PodSpec", "dnsPolicy") => is(random.pick(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"])),
+            ("PodSpec", "restartPolicy") => {
+                is(if is_plain || random.percent(80) { "Always" } else { random.pick(&["OnFailure", "Never"]) })
+            }
+            ("PodSpec", "dnsPolicy") => {
+                is(random.pick(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]))
+            }
             ("PodSpec", "hostNetwork") => is(self.host_network),
             ("PodSpec", "hostUsers") => is(true),
             ("PodSpec", "hostname" | "subdomain") => is(random.label()),
-            ("PodSpec", "hostnameOverride") => if random.percent(20) { is(random.subdomain().chars().take(60).collect::<String>().trim_end_matches(['.', '-'])) } else { Hint::Absent },
+            ("PodSpec", "hostnameOverride") => {
+                if random.percent(20) {
+                    is(random.subdomain().chars().take(60).collect::<String>().trim_end_matches(['.', '-']))
+                } else {
+                    Hint::Absent
+                }
+            }
             ("PodSpec", "preemptionPolicy") => is(random.pick(&["Never", "PreemptLowerPriority"])),
-            ("PodSpec", "priority") => is(*[0, 1000, -5, 2_000_001_000, 2_000_000_000, i32::MIN, 1].get(random.below(7)).unwrap()),
-            ("PodSpec", "priorityClassName") => is(random.pick(&["system-node-critical", "system-cluster-critical", "low", "n"])),
+            ("PodSpec", "priority") => {
+                is(*[0, 1000, -5, 2_000_001_000, 2_000_000_000, i32::MIN, 1].get(random.below(7)).unwrap())
+            }
+            ("PodSpec", "priorityClassName") => {
+                is(random.pick(&["system-node-critical", "system-cluster-critical", "low", "n"]))
+            }
             ("PodSpec", "runtimeClassName") => is(random.subdomain()),
             ("PodSpec", "schedulerName") => is(random.label()),
             ("PodSpec", "serviceAccount") => Hint::Absent,
@@ -276,6 +333,7 @@ impl<'a> Pods<'a> {
             ("PodSpec", "os") => is(json!({"name": "linux"})),
             ("PodSpec" | "Container", "resources") => Hint::Is(self.resources(kind)),
             ("PodSpec", "tolerations") => Hint::Is(self.tolerations()),
+            ("PodDNSConfigOption", "name") => is(format!("n{}", random.text())),
             ("PodReadinessGate", "conditionType") => is(random.key()),
             ("PodSchedulingGroup", _) => is(random.label()),
             ("PodResourceClaim" | "Volume" | "Container" | "EphemeralContainer", "name") => {
@@ -283,30 +341,86 @@ impl<'a> Pods<'a> {
                 Hint::Is(self.unique(prefix).into())
             }
             ("PodResourceClaim", _) => is(random.subdomain()),
-            ("LocalObjectReference" | "ConfigMapEnvSource" | "SecretEnvSource" | "ConfigMapKeySelector" | "SecretKeySelector"
-                | "ConfigMapProjection" | "SecretProjection" | "ConfigMapVolumeSource" | "TypedLocalObjectReference", "name") => is(random.subdomain()),
+            (
+                "LocalObjectReference"
+                | "ConfigMapEnvSource"
+                | "SecretEnvSource"
+                | "ConfigMapKeySelector"
+                | "SecretKeySelector"
+                | "ConfigMapProjection"
+                | "SecretProjection"
+                | "ConfigMapVolumeSource"
+                | "TypedLocalObjectReference",
+                "name",
+            ) => is(random.subdomain()),
             ("SecretVolumeSource", "secretName") => is(random.subdomain()),
-            ("ConfigMapKeySelector" | "SecretKeySelector" | "KeyToPath", "key") => is(random.pick(&["n", "a.b_c-d", "..x", "tls.crt", "012"])),
+            ("ConfigMapKeySelector" | "SecretKeySelector" | "KeyToPath", "key") => {
+                is(random.pick(&["n", "a.b_c-d", "..x", "tls.crt", "012"]))
+            }
             ("KeyToPath" | "DownwardAPIVolumeFile", "path") => Hint::Is(self.unique("d/y n/f").into()),
             (_, "defaultMode" | "mode") => is(random.between(0, 0o777)),
             // environment
-            ("EnvVar", "name") => is(random.pick(&["A", "B", "C", "POD_IP", "n", "dotted.name", "with-dash", "lower_case", "HOSTNAME", "PATH", "KUBERNETES_PORT"])),
-            ("EnvVar", "valueFrom") => if random.percent(50) { Hint::Schema } else { Hint::Absent },
+            ("EnvVar", "name") if random.percent(2) => is(random.pick(&["any thing: but #", "1a", "- n"])),
+            ("EnvVar", "name") => is(random.pick(&[
+                "A",
+                "B",
+                "C",
+                "POD_IP",
+                "n",
+                "dotted.name",
+                "with-dash",
+                "lower_case",
+                "HOSTNAME",
+                "PATH",
+                "KUBERNETES_PORT",
+            ])),
+            ("EnvVar", "valueFrom") => {
+                if random.percent(50) {
+                    Hint::Schema
+                } else {
+                    Hint::Absent
+                }
+            }
             ("EnvFromSource", "prefix") => is(random.pick(&["", "P_", "p.", "n"])),
             ("ObjectFieldSelector", "apiVersion") | ("EphemeralContainer", _) => Hint::Absent,
-            ("ObjectFieldSelector", "fieldPath") => is(random.pick(&["status.podIP", "status.podIPs", "metadata.name", "metadata.uid", "metadata.namespace", "spec.nodeName", "status.hostIP", "spec.serviceAccountName", "metadata.labels['n']"])),
-            ("ResourceFieldSelector", "resource") => is(random.pick(&["limits.cpu", "requests.memory", "limits.ephemeral-storage"])),
+            ("ObjectFieldSelector", "fieldPath") => is(random.pick(&[
+                "status.podIP",
+                "status.podIPs",
+                "metadata.name",
+                "metadata.uid",
+                "metadata.namespace",
+                "spec.nodeName",
+                "status.hostIP",
+                "spec.serviceAccountName",
+                "metadata.labels['n']",
+            ])),
+            ("ResourceFieldSelector", "resource") => {
+                is(random.pick(&["limits.cpu", "requests.memory", "limits.ephemeral-storage"]))
+            }
             ("ResourceFieldSelector", "divisor") => is("1"),
             ("FileKeySelector", "key") => is("KEY"),
             ("FileKeySelector", "path") => is("dir/file.env"),
             // containers
-            ("Container", "image") => is(random.pick(&["shop/till:1", "x", "registry.example.com:5000/a/b@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "n", "1.0"])),
-            ("Container", "imagePullPolicy") | ("ImageVolumeSource", "pullPolicy") => is(random.pick(&["Always", "IfNotPresent", "Never"])),
+            ("Container", "image") => is(random.pick(&[
+                "shop/till:1",
+                "x",
+                "registry.example.com:5000/a/b@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                "n",
+                "1.0",
+            ])),
+            ("Container", "imagePullPolicy") | ("ImageVolumeSource", "pullPolicy") => {
+                is(random.pick(&["Always", "IfNotPresent", "Never"]))
+            }
             ("Container", "volumeDevices") if is_plain => Hint::Absent,
             ("Container", "terminationMessagePolicy") => is(random.pick(&["File", "FallbackToLogsOnError"])),
-            ("Container", "resizePolicy") => is(json!([{"resourceName": "cpu", "restartPolicy": random.pick(&["NotRequired", "RestartContainer"])}])),
+            ("Container", "resizePolicy") => {
+                is(json!([{"resourceName": "cpu", "restartPolicy": random.pick(&["NotRequired", "RestartContainer"])}]))
+            }
             ("ContainerPort", "containerPort") => is(random.between(1, 65535)),
-            ("ContainerPort", "hostPort") => { self.counter += 1; is(20000 + self.counter) }
+            ("ContainerPort", "hostPort") => {
+                self.counter += 1;
+                is(20000 + self.counter)
+            }
             ("ContainerPort", "hostIP") | ("HostAlias", "ip") => is(random.address()),
             ("ContainerPort", "name") => is(random.pick(&["web", "y", "n1", "1a", "metrics-port-15"])),
             ("ContainerPort", "protocol") => is(random.pick(&["TCP", "UDP", "SCTP"])),
@@ -314,66 +428,119 @@ impl<'a> Pods<'a> {
             ("SleepAction", "seconds") => is(random.between(1, 5)),
             ("HTTPGetAction", "scheme") => is(random.pick(&["HTTP", "HTTPS"])),
             ("HTTPGetAction", "path") => is(format!("/{}", random.text())),
-            ("HTTPHeader", "name") => is(random.pick(&["X-A", "n", "1e3", "X-Y_Z"])),
+            ("HTTPHeader", "name") => is(random.pick(&["X-A", "n", "1e3", "X-Y"])),
             ("GRPCAction", "port") => is(random.between(1, 65535)),
             ("Probe", "successThreshold") => is(1),
             ("Probe", _) if !["exec", "grpc", "httpGet", "tcpSocket"].contains(&field) => is(random.between(1, 100)),
             ("ExecAction", "command") | ("Capabilities", _) => Hint::Is(self.list(kind, field)),
             ("ContainerRestartRule", "action") => is(random.pick(&["Restart", "RestartAllContainers"])),
             ("ContainerRestartRuleOnExitCodes", "operator") => is(random.pick(&["In", "NotIn"])),
-            ("ContainerRestartRuleOnExitCodes", "values") => is(json!([random.between(0, 100), random.between(101, 255)])),
+            ("ContainerRestartRuleOnExitCodes", "values") => {
+                is(json!([random.between(0, 100), random.between(101, 255)]))
+            }
             ("VolumeMount", "mountPath") => Hint::Is(self.mount_path().into()),
-            ("VolumeMount", "subPath") => if random.percent(50) { is(random.pick(&["n", "a/b", "..data/x", "012", "a b"])) } else { Hint::Absent },
+            ("VolumeMount", "subPath") => {
+                if random.percent(50) {
+                    is(random.pick(&["n", "a/b", "..data/x", "012", "a b"]))
+                } else {
+                    Hint::Absent
+                }
+            }
             ("VolumeMount", "subPathExpr") => is("$(A)/b"),
             ("VolumeMount", "mountPropagation") => is(random.pick(&["None", "HostToContainer"])),
             ("VolumeMount", "recursiveReadOnly") => is(random.pick(&["Disabled", "IfPossible", "Enabled"])),
             ("VolumeDevice", "devicePath") => Hint::Is(self.unique("/dev/x").into()),
             // security
             ("SecurityContext", "procMount") => is(if random.percent(90) { "Default" } else { "Unmasked" }),
-            ("SecurityContext" | "PodSecurityContext", "windowsOptions") => if random.percent(15) { Hint::Schema } else { Hint::Absent },
+            ("SecurityContext" | "PodSecurityContext", "windowsOptions") => {
+                if random.percent(15) {
+                    Hint::Schema
+                } else {
+                    Hint::Absent
+                }
+            }
             ("WindowsSecurityContextOptions", "hostProcess") => is(false),
             ("WindowsSecurityContextOptions", "gmsaCredentialSpecName") => is(random.subdomain()),
             ("WindowsSecurityContextOptions", "gmsaCredentialSpec") => is(format!("x{}", random.text())),
-            ("WindowsSecurityContextOptions", "runAsUserName") => is(random.pick(&["ContainerUser", "NT AUTHORITY\\System", "n"])),
-            ("SeccompProfile" | "AppArmorProfile", "type") => is(random.pick(&["RuntimeDefault", "Unconfined", "Localhost"])),
-            ("SeccompProfile" | "AppArmorProfile", "localhostProfile") => is(random.pick(&["profiles/n.json", "y", "012", "a b"])),
+            ("WindowsSecurityContextOptions", "runAsUserName") => {
+                is(random.pick(&["ContainerUser", "NT AUTHORITY\\System", "n"]))
+            }
+            ("SeccompProfile" | "AppArmorProfile", "type") => {
+                is(random.pick(&["RuntimeDefault", "Unconfined", "Localhost"]))
+            }
+            ("SeccompProfile" | "AppArmorProfile", "localhostProfile") => {
+                is(random.pick(&["profiles/n.json", "y", "012", "a b"]))
+            }
             ("PodSecurityContext", "fsGroupChangePolicy") => is(random.pick(&["Always", "OnRootMismatch"])),
             ("PodSecurityContext", "supplementalGroupsPolicy") => is(random.pick(&["Merge", "Strict"])),
-            ("PodSecurityContext", "seLinuxChangePolicy") => is(random.pick(&["MountOption", "Recursive"])),
-            ("PodSecurityContext", "sysctls") => is(json!([{"name": random.pick(&["kernel.msgmax", "fs.mqueue.msg_max", "kernel/sem"]), "value": random.text()}])),
+            ("PodSecurityContext", "seLinuxChangePolicy") => {
+                is(if random.percent(90) { "Recursive" } else { "MountOption" })
+            }
+            ("PodSecurityContext", "sysctls") => is(
+                json!([{"name": random.pick(&["kernel.msgmax", "fs.mqueue.msg_max", "kernel/sem"]), "value": random.text()}]),
+            ),
             // scheduling
-            ("NodeSelectorRequirement" | "LabelSelectorRequirement", "key") | ("TopologySpreadConstraint" | "PodAffinityTerm", "topologyKey") => is(random.key()),
+            ("NodeSelectorRequirement" | "LabelSelectorRequirement", "key")
+            | ("TopologySpreadConstraint" | "PodAffinityTerm", "topologyKey") => is(random.key()),
             ("NodeSelectorRequirement" | "LabelSelectorRequirement", "operator") => is(random.pick(&["In", "NotIn"])),
             ("NodeSelectorRequirement" | "LabelSelectorRequirement", "values") => is(json!([random.tag()])),
-            ("NodeSelectorTerm", "matchFields") => is(json!([{"key": "metadata.name", "operator": "In", "values": [self.node]}])),
-            ("NodeSelector", "nodeSelectorTerms") => is(json!([{"matchExpressions": [{"key": random.key(), "operator": "Exists"}]}, self.structure("NodeSelectorTerm", "")])),
+            ("NodeSelectorTerm", "matchFields") => {
+                is(json!([{"key": "metadata.name", "operator": "In", "values": [self.node]}]))
+            }
+            ("NodeSelector", "nodeSelectorTerms") => is(
+                json!([{"matchExpressions": [{"key": random.key(), "operator": "Exists"}]}, self.structure("NodeSelectorTerm", "")]),
+            ),
             ("PreferredSchedulingTerm" | "WeightedPodAffinityTerm", "weight") => is(random.between(1, 100)),
             ("TopologySpreadConstraint", "maxSkew" | "minDomains") => is(random.between(1, 9)),
             ("TopologySpreadConstraint", "whenUnsatisfiable") => is("DoNotSchedule"),
-            ("TopologySpreadConstraint", "nodeAffinityPolicy" | "nodeTaintsPolicy") => is(random.pick(&["Honor", "Ignore"])),
+            ("TopologySpreadConstraint", "nodeAffinityPolicy" | "nodeTaintsPolicy") => {
+                is(random.pick(&["Honor", "Ignore"]))
+            }
             // volumes
             ("EmptyDirVolumeSource", "medium") => is(random.pick(&["", "Memory"])),
             ("EmptyDirVolumeSource", "sizeLimit") => is(random.pick(&["1Mi", "0", "10G"])),
-            ("HostPathVolumeSource", "type") => is(random.pick(&["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket", "CharDevice", "BlockDevice"])),
+            ("HostPathVolumeSource", "type") => is(random.pick(&[
+                "",
+                "Directory",
+                "DirectoryOrCreate",
+                "File",
+                "FileOrCreate",
+                "Socket",
+                "CharDevice",
+                "BlockDevice",
+            ])),
             ("HostPathVolumeSource", "path") => Hint::Is(self.path().into()),
             ("NFSVolumeSource" | "GlusterfsVolumeSource", "path") => Hint::Is(self.path().into()),
             ("ImageVolumeSource", "reference") => is("shop/data:n"),
-            ("ServiceAccountTokenProjection", "path") | ("ClusterTrustBundleProjection", "path")
-                | ("PodCertificateProjection", "certificateChainPath" | "keyPath" | "credentialBundlePath") => Hint::Is(self.unique("p/f").into()),
+            ("ServiceAccountTokenProjection", "path")
+            | ("ClusterTrustBundleProjection", "path")
+            | ("PodCertificateProjection", "certificateChainPath" | "keyPath" | "credentialBundlePath") => {
+                Hint::Is(self.unique("p/f").into())
+            }
             ("ServiceAccountTokenProjection", "expirationSeconds") => is(random.between(600, 7200)),
             ("ServiceAccountTokenProjection", "audience") => is(random.word(5)),
-            ("ClusterTrustBundleProjection", "name") => if random.percent(50) { is(random.subdomain()) } else { Hint::Absent },
+            ("ClusterTrustBundleProjection", "name") => {
+                if random.percent(50) {
+                    is(random.subdomain())
+                } else {
+                    Hint::Absent
+                }
+            }
             ("ClusterTrustBundleProjection" | "PodCertificateProjection", "signerName") => is("example.com/signer"),
             ("PodCertificateProjection", "keyType") => is(random.pick(&["RSA3072", "ECDSAP256", "ED25519"])),
             ("PodCertificateProjection", "maxExpirationSeconds") => is(random.between(3600, 80000)),
             ("PodCertificateProjection", "userAnnotations") => is(json!({"example.com/n": "y"})),
             ("CSIVolumeSource", "driver") => is(random.label()),
-            ("EphemeralVolumeSource", "volumeClaimTemplate") => is(json!({"metadata": {"labels": {"a": "b"}}, "spec": self.structure("PersistentVolumeClaimSpec", "")})),
+            ("EphemeralVolumeSource", "volumeClaimTemplate") => {
+                is(json!({"metadata": {"labels": {"a": "b"}}, "spec": self.structure("PersistentVolumeClaimSpec", "")}))
+            }
             ("PersistentVolumeClaimSpec", "resources") => is(json!({"requests": {"storage": "1Gi"}})),
             ("PersistentVolumeClaimSpec", "accessModes") => is(json!(["ReadWriteOnce"])),
             ("PersistentVolumeClaimSpec", "volumeMode") => is(random.pick(&["Filesystem", "Block"])),
             ("PersistentVolumeClaimSpec", "dataSource" | "dataSourceRef") => Hint::Absent,
-            ("PersistentVolumeClaimSpec", "storageClassName" | "volumeName" | "volumeAttributesClassName") => is(random.subdomain()),
+            ("PersistentVolumeClaimSpec", "storageClassName" | "volumeName" | "volumeAttributesClassName") => {
+                is(random.subdomain())
+            }
             ("PersistentVolumeClaimVolumeSource", "claimName") => is(random.subdomain()),
             ("AzureDiskVolumeSource", "kind") => is("Shared"),
             ("AzureDiskVolumeSource", "cachingMode") => is(random.pick(&["None", "ReadOnly"])),
@@ -383,7 +550,9 @@ impl<'a> Pods<'a> {
             ("FCVolumeSource", "lun") | ("ISCSIVolumeSource", "lun") => is(random.between(0, 255)),
             ("FCVolumeSource", "targetWWNs") => is(json!(["500a0982991b8dc5"])),
             ("FCVolumeSource", "wwids") => Hint::Absent,
-            ("GCEPersistentDiskVolumeSource" | "AWSElasticBlockStoreVolumeSource", "partition") => is(random.between(0, 255)),
+            ("GCEPersistentDiskVolumeSource" | "AWSElasticBlockStoreVolumeSource", "partition") => {
+                is(random.between(0, 255))
+            }
             ("GitRepoVolumeSource", "directory") => is("a/b"),
             ("ISCSIVolumeSource", "iqn") => is("iqn.2001-04.com.example:storage.kube.sys1.xyz"),
             ("ISCSIVolumeSource", "targetPortal") => is("10.0.0.1:3260"),
@@ -443,7 +612,9 @@ impl<'a> Pods<'a> {
         match random.below(3) {
             0 => json!([{"operator": "Exists"}]),
             1 => json!([{"key": random.key(), "operator": "Equal", "value": random.tag(), "effect": "NoSchedule"}]),
-            _ => json!([{"key": random.key(), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": random.between(0, 300)}]),
+            _ => {
+                json!([{"key": random.key(), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": random.between(0, 300)}])
+            }
         }
     }
 
@@ -467,9 +638,13 @@ impl<'a> Pods<'a> {
             spec["dnsConfig"] = json!({"nameservers": [self.random.address()]});
         }
         if spec["dnsConfig"].is_object() && self.random.percent(50) {
-            spec["dnsConfig"]["options"] = json!([{"name": format!("n{}", self.random.text()), "value": self.random.text()}]);
+            spec["dnsConfig"]["options"] =
+                json!([{"name": format!("n{}", self.random.text()), "value": self.random.text()}, {"name": "ndots"}]);
         }
-        if let Some(selectors) = spec.pointer_mut("/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution").and_then(Value::as_array_mut) {
+        if let Some(selectors) = spec
+            .pointer_mut("/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
+            .and_then(Value::as_array_mut)
+        {
             selectors.retain(|it| !it["preference"].as_object().is_none_or(Map::is_empty));
         }
         for kind in ["podAffinity", "podAntiAffinity"] {
@@ -492,12 +667,13 @@ impl<'a> Pods<'a> {
                 remove(constraint, "matchLabelKeys");
             }
         }
-        self.repair_security(spec);
+        self.repair_security(spec, on_host);
         self.repair_volumes(spec);
         let claims: Vec<Value> = array(&mut spec["resourceClaims"]).iter().map(|it| it["name"].clone()).collect();
-        let volumes: Vec<(Value, bool, bool)> = array(&mut spec["volumes"]).iter().map(|it| {
-            (it["name"].clone(), it["persistentVolumeClaim"].is_object(), it["emptyDir"].is_object())
-        }).collect();
+        let volumes: Vec<(Value, bool, bool)> = array(&mut spec["volumes"])
+            .iter()
+            .map(|it| (it["name"].clone(), it["persistentVolumeClaim"].is_object(), it["emptyDir"].is_object()))
+            .collect();
         let has_os = spec["os"].is_object();
         let users = spec["hostUsers"] == json!(false);
         for list in ["initContainers", "containers"] {
@@ -511,25 +687,29 @@ impl<'a> Pods<'a> {
             remove(spec, "resources");
         } else if has_requests {
             // a pod's own limits must not be below its containers'
-            spec["resources"] = json!({"requests": {"cpu": "64", "memory": "64Gi"}, "limits": {"cpu": "64", "memory": "64Gi"}});
-            if !self.is_plain && !claims.is_empty() && self.random.percent(50) {
-                spec["resources"]["claims"] = json!([{"name": claims[0]}]);
-            }
+            spec["resources"] =
+                json!({"requests": {"cpu": "64", "memory": "64Gi"}, "limits": {"cpu": "64", "memory": "64Gi"}});
         }
         clean(spec);
     }
 
-    fn repair_security(&mut self, spec: &mut Value) {
+    fn repair_security(&mut self, spec: &mut Value, on_host: bool) {
+        let has_os = spec["os"].is_object();
         let mut contexts: Vec<&mut Value> = Vec::new();
         let Some(object) = spec.as_object_mut() else { return };
         for (key, value) in object.iter_mut() {
             match key.as_str() {
                 "securityContext" => contexts.push(value),
-                "containers" | "initContainers" => contexts.extend(array(value).iter_mut().filter_map(|it| it.get_mut("securityContext"))),
+                "containers" | "initContainers" => {
+                    contexts.extend(array(value).iter_mut().filter_map(|it| it.get_mut("securityContext")))
+                }
                 _ => {}
             }
         }
         for context in contexts {
+            if on_host {
+                remove(context, "sysctls");
+            }
             for profile in ["seccompProfile", "appArmorProfile"] {
                 let Some(profile) = context.get_mut(profile) else { continue };
                 if profile["type"] == "Localhost" {
@@ -537,6 +717,9 @@ impl<'a> Pods<'a> {
                 } else {
                     remove(profile, "localhostProfile");
                 }
+            }
+            if has_os {
+                remove(context, "windowsOptions");
             }
             if context["privileged"] == json!(true) || context["capabilities"]["add"].is_array() {
                 remove(context, "allowPrivilegeEscalation");
@@ -589,13 +772,26 @@ impl<'a> Pods<'a> {
         }
     }
 
-    fn repair_container(&mut self, container: &mut Value, is_init: bool, claims: &[Value], volumes: &[(Value, bool, bool)], has_os: bool, users: bool) {
+    fn repair_container(
+        &mut self,
+        container: &mut Value,
+        is_init: bool,
+        claims: &[Value],
+        volumes: &[(Value, bool, bool)],
+        has_os: bool,
+        users: bool,
+    ) {
         let random = &mut self.random;
         let is_sidecar = is_init && random.percent(50);
         if is_init {
             remove(container, "restartPolicyRules");
-            if is_sidecar { container["restartPolicy"] = json!("Always") } else { remove(container, "restartPolicy") }
+            if is_sidecar {
+                container["restartPolicy"] = json!("Always")
+            } else {
+                remove(container, "restartPolicy")
+            }
             if !is_sidecar {
+                container["resizePolicy"] = json!([]);
                 for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
                     remove(container, field);
                 }
@@ -667,7 +863,13 @@ impl<'a> Pods<'a> {
                 device["name"] = name.clone();
             }
         }
-        let mounts_claim = |container: &Value| container["volumeMounts"].as_array().into_iter().flatten().any(|it| Some(&it["name"]) == claim.map(|it| &it.0));
+        let mounts_claim = |container: &Value| {
+            container["volumeMounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|it| Some(&it["name"]) == claim.map(|it| &it.0))
+        };
         if claim.is_none() || mounts_claim(container) {
             remove(container, "volumeDevices");
         }
@@ -754,7 +956,10 @@ fn repair_files(source: &mut Value) {
 
 fn terms(affinity: &mut Value) -> Vec<&mut Value> {
     let Some(object) = affinity.as_object_mut() else { return Vec::new() };
-    object.values_mut().filter_map(Value::as_array_mut).flatten().map(|it| {
-        if it.get("podAffinityTerm").is_some() { it.get_mut("podAffinityTerm").unwrap() } else { it }
-    }).collect()
+    object
+        .values_mut()
+        .filter_map(Value::as_array_mut)
+        .flatten()
+        .map(|it| if it.get("podAffinityTerm").is_some() { it.get_mut("podAffinityTerm").unwrap() } else { it })
+        .collect()
 }

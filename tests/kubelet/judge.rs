@@ -28,6 +28,9 @@ pub struct Request<'a> {
     pub manifest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<&'a Path>,
+    /// Ask for the feature gates.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gates: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub world: Option<&'a World>,
 }
@@ -42,6 +45,9 @@ pub struct Answer {
     /// At each address of the world.
     #[serde(default)]
     pub meaning: Vec<Meaning>,
+    /// Feature gates by default.
+    #[serde(default)]
+    pub gates: BTreeMap<String, bool>,
     /// Of a directory: pods by UID.
     #[serde(default)]
     pub pods: BTreeMap<String, Value>,
@@ -67,6 +73,13 @@ pub struct Process {
     pub probes: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub ports: BTreeMap<String, String>,
+}
+
+impl Process {
+    /// Is there a character that is none?
+    pub fn is_garbled(&self) -> bool {
+        self.probes.values().flatten().any(|word| word.contains('\u{fffd}'))
+    }
 }
 
 /// API server and kubelet of one version.

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use generate::{Pods, Schema};
-use judge::Judge;
+use judge::{Judge, Request};
 use trial::{Case, Tally};
 
 /// Asked in one go.
@@ -39,7 +39,8 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn main() -> ExitCode {
-    let judges = PathBuf::from(std::env::var_os("JUDGES").expect("JUDGES names the directory of the judges: start run.sh"));
+    let judges =
+        PathBuf::from(std::env::var_os("JUDGES").expect("JUDGES names the directory of the judges: start run.sh"));
     let pods = usize::try_from(setting("PODS").unwrap_or(20_000)).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
     let seed = setting("SEED").unwrap_or_else(|| now.into());
@@ -47,11 +48,16 @@ fn main() -> ExitCode {
     programs.sort();
     let mut sides: Vec<(Judge, Tally)> =
         programs.iter().map(|program| (Judge::start(program), Tally::default())).collect();
-    println!("seed {seed}, {pods} pods, kubelets {}", sides.iter().map(|(judge, _)| judge.version.as_str()).collect::<Vec<_>>().join(" "));
+    println!(
+        "seed {seed}, {pods} pods, kubelets {}",
+        sides.iter().map(|(judge, _)| judge.version.as_str()).collect::<Vec<_>>().join(" ")
+    );
 
     let mut failures = Vec::new();
     let mut planted = 0;
-    for (judge, _) in &mut sides {
+    for (judge, tally) in &mut sides {
+        let request = Request { gates: true, node: NODE, ..Request::default() };
+        tally.gates = judge.ask(&[request]).pop().unwrap().gates;
         planted += planted::check(judge, &mut failures);
     }
     println!("planted: {planted} manifests that are bad, {} of them not noticed", failures.len());
@@ -88,7 +94,9 @@ fn main() -> ExitCode {
 
     for (judge, tally) in &sides {
         tally.print(&judge.version);
-        failures.extend(tally.failures.iter().cloned());
+        for (why, (number, count)) in &tally.failures {
+            failures.push(format!("{} × {count}, as in pod {number}: {why}", judge.version));
+        }
         if tally.refused_by_api * 100 > tally.pods * MOST_REFUSED {
             failures.push(format!("{}: its API server refused more than {MOST_REFUSED} % of the pods", judge.version));
         }
@@ -96,7 +104,11 @@ fn main() -> ExitCode {
     if pods >= ENOUGH && setting("ONLY").is_none() {
         let all = schema.paths();
         let absent: Vec<&String> = all.difference(&seen).filter(|path| !table::is_never_stored(path)).collect();
-        println!("fields of a pod's spec: {}, of which {} were in pods that were accepted", all.len(), all.intersection(&seen).count());
+        println!(
+            "fields of a pod's spec: {}, of which {} were in pods that were accepted",
+            all.len(),
+            all.intersection(&seen).count()
+        );
         failures.extend(absent.iter().map(|path| format!("{path} was in no pod that was accepted")));
         table::check(&sides, &mut failures);
     }

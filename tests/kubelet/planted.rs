@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::NODE;
 use super::expected;
 use super::judge::{Answer, Judge, Request, World};
 use super::trial::disagreements_of;
-use super::NODE;
 
 const UID: &str = "33333333-3333-4333-8333-333333333333";
 
@@ -44,7 +44,10 @@ pub fn check(judge: &mut Judge, failures: &mut Vec<String>) -> usize {
 }
 
 fn ask(judge: &mut Judge, text: &str, world: &World) -> Answer {
-    judge.ask(&[Request { id: 0, node: NODE, manifest: Some(text), world: Some(world), ..Request::default() }]).pop().unwrap()
+    judge
+        .ask(&[Request { id: 0, node: NODE, manifest: Some(text), world: Some(world), ..Request::default() }])
+        .pop()
+        .unwrap()
 }
 
 fn good(stored: &Answer) -> Value {
@@ -82,9 +85,24 @@ fn bad(good: &Value) -> Vec<(&'static str, String)> {
         ("a service account", changed("/spec/serviceAccountName", json!("default"))),
         ("a pull secret", changed("/spec/imagePullSecrets", json!([{"name": "s"}]))),
         ("a Secret's volume", changed("/spec/volumes", json!([{"name": "s", "secret": {"secretName": "s"}}]))),
-        ("a token's volume", changed("/spec/volumes", json!([{"name": "s", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]))),
-        ("a variable of a ConfigMap", changed("/spec/containers/0/env", json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": true}}}]))),
-        ("a claim's volume", changed("/spec/volumes", json!([{"name": "s", "persistentVolumeClaim": {"claimName": "c"}}]))),
+        (
+            "a token's volume",
+            changed(
+                "/spec/volumes",
+                json!([{"name": "s", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+            ),
+        ),
+        (
+            "a variable of a ConfigMap",
+            changed(
+                "/spec/containers/0/env",
+                json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": true}}}]),
+            ),
+        ),
+        (
+            "a claim's volume",
+            changed("/spec/volumes", json!([{"name": "s", "persistentVolumeClaim": {"claimName": "c"}}])),
+        ),
         ("a wrong type", changed("/spec/containers/0/args", json!(["serve", true]))),
         ("a field that nobody knows in place of one", json.replace("runAsNonRoot", "runAsNotRoot")),
         ("another value of a variable", changed("/spec/containers/0/env/0/value", json!("$$012"))),

@@ -40,14 +40,121 @@ impl Random {
 
 /// Words that a YAML 1.1 reader, or one that is careless, takes for something else.
 const NASTY: &[&str] = &[
-    "n", "y", "N", "Y", "no", "yes", "on", "off", "On", "OFF", "true", "false", "True", "null", "Null", "NULL", "~", "",
-    "012", "0o14", "0b11", "1_000", "12:30", "190:20:30", "0x1F", "1e3", "1.", ".5", "+1", "-0", ".inf", "-.Inf", ".NaN",
-    "=", "<<", "2001-12-14", "2001-12-14t21:59:43.10-05:00", " lead", "trail ", " ", "\ttab", "a\tb", "line\nbreak",
-    "ends\n", "\n", "\r", "a\r\nb", "\u{85}", "a\u{85}b", "\u{2028}", "\u{2029}x", "\u{feff}bom", "emoji 🚢", "𝔘", "é",
-    "e\u{301}", "\u{1}", "\u{1b}[0m", "\u{7f}", "\u{80}", "\u{9f}", "\"", "'", "it's", "\"quoted\"", "\\", "\\n", "#", "a #b",
-    "#b", ": ", "a: b", "a:", "- ", "- a", "-", "--", "---", "...", "--- a", "!", "!!binary aGk=", "%", "%YAML 1.1", "@", "`",
-    "&a", "*a", "|", ">", "|-", "{", "}", "[", "]", "{a: b}", "[a, b]", ",", "?", "? a", "<html>&amp;", "\u{fffe}", "\u{ffff}",
-    "\u{e000}", "\u{10ffff}", "$", "$$", "$(", "$(A)", "$$(A)", "$(A)$(B)", "$(NOT_THERE)", "$(POD_IP):80", "${A}", "$(A",
+    "n",
+    "y",
+    "N",
+    "Y",
+    "no",
+    "yes",
+    "on",
+    "off",
+    "On",
+    "OFF",
+    "true",
+    "false",
+    "True",
+    "null",
+    "Null",
+    "NULL",
+    "~",
+    "",
+    "012",
+    "0o14",
+    "0b11",
+    "1_000",
+    "12:30",
+    "190:20:30",
+    "0x1F",
+    "1e3",
+    "1.",
+    ".5",
+    "+1",
+    "-0",
+    ".inf",
+    "-.Inf",
+    ".NaN",
+    "=",
+    "<<",
+    "2001-12-14",
+    "2001-12-14t21:59:43.10-05:00",
+    " lead",
+    "trail ",
+    " ",
+    "\ttab",
+    "a\tb",
+    "line\nbreak",
+    "ends\n",
+    "\n",
+    "\r",
+    "a\r\nb",
+    "\u{85}",
+    "a\u{85}b",
+    "\u{2028}",
+    "\u{2029}x",
+    "\u{feff}bom",
+    "emoji 🚢",
+    "𝔘",
+    "é",
+    "e\u{301}",
+    "\u{1}",
+    "\u{1b}[0m",
+    "\u{7f}",
+    "\u{80}",
+    "\u{9f}",
+    "\"",
+    "'",
+    "it's",
+    "\"quoted\"",
+    "\\",
+    "\\n",
+    "#",
+    "a #b",
+    "#b",
+    ": ",
+    "a: b",
+    "a:",
+    "- ",
+    "- a",
+    "-",
+    "--",
+    "---",
+    "...",
+    "--- a",
+    "!",
+    "!!binary aGk=",
+    "%",
+    "%YAML 1.1",
+    "@",
+    "`",
+    "&a",
+    "*a",
+    "|",
+    ">",
+    "|-",
+    "{",
+    "}",
+    "[",
+    "]",
+    "{a: b}",
+    "[a, b]",
+    ",",
+    "?",
+    "? a",
+    "<html>&amp;",
+    "\u{fffe}",
+    "\u{ffff}",
+    "\u{e000}",
+    "\u{10ffff}",
+    "$",
+    "$$",
+    "$(",
+    "$(A)",
+    "$$(A)",
+    "$(A)$(B)",
+    "$(NOT_THERE)",
+    "$(POD_IP):80",
+    "${A}",
+    "$(A",
 ];
 
 impl Random {
@@ -98,7 +205,9 @@ impl Random {
     /// A DNS label, sometimes one that reads as something else, sometimes of full length.
     pub fn label(&mut self) -> String {
         match self.below(12) {
-            0 => self.pick(&["n", "y", "no", "on", "off", "yes", "true", "null", "012", "1e3", "0x1f", "12"]).to_owned(),
+            0 => {
+                self.pick(&["n", "y", "no", "on", "off", "yes", "true", "null", "012", "1e3", "0x1f", "12"]).to_owned()
+            }
             1 => format!("{}{}", self.word(1), "0".repeat(62)),
             2 => format!("{}-{}", self.word(4), self.word(4)),
             _ => self.word(10),
@@ -121,10 +230,15 @@ impl Random {
 
     /// The value of a label.
     pub fn tag(&mut self) -> String {
-        self.pick(&["", "n", "y", "on", "012", "1_000", "0x1F", "1e3", "null", "v1.2.3", "a_b", "A-b", "true", "1.0"]).to_owned()
+        self.pick(&["", "n", "y", "on", "012", "1_000", "0x1F", "1e3", "null", "v1.2.3", "a_b", "A-b", "true", "1.0"])
+            .to_owned()
     }
 
     pub fn address(&mut self) -> String {
-        if self.percent(80) { format!("10.{}.{}.{}", self.below(256), self.below(256), self.below(256)) } else { format!("fd00::{:x}", 1 + self.below(0xffff)) }
+        if self.percent(80) {
+            format!("10.{}.{}.{}", self.below(256), self.below(256), self.below(256))
+        } else {
+            format!("fd00::{:x}", 1 + self.below(0xffff))
+        }
     }
 }

@@ -18,14 +18,16 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	api "k8s.io/kubernetes/pkg/apis/core"
 	corev1 "k8s.io/kubernetes/pkg/apis/core/v1"
+	"k8s.io/kubernetes/pkg/capabilities"
 	registry "k8s.io/kubernetes/pkg/registry/core/pod"
 )
 
-// request has one of Pod, Manifest and Directory.
+// request has one of Pod, Manifest, Directory and Gates.
 type request struct {
 	ID int64 `json:"id"`
 	// Pod is an object as somebody would create it.
@@ -34,6 +36,8 @@ type request struct {
 	Manifest *string `json:"manifest,omitempty"`
 	// Directory of static pods, for the kubelet's own file source.
 	Directory string `json:"directory,omitempty"`
+	// Gates asks for the feature gates.
+	Gates bool `json:"gates,omitempty"`
 	// Node is this node's name.
 	Node string `json:"node"`
 	// World is what the environment of the pod's containers comes from.
@@ -48,6 +52,8 @@ type answer struct {
 	Pod *v1.Pod `json:"pod,omitempty"`
 	// Meaning of the pod at each of the world's addresses.
 	Meaning []meaning `json:"meaning,omitempty"`
+	// Gates says which features are on by default.
+	Gates map[string]bool `json:"gates,omitempty"`
 	// Pods and Refused are what a file source says of a directory: the pods by UID, the errors by path.
 	Pods    map[types.UID]*v1.Pod `json:"pods,omitempty"`
 	Refused map[string]string     `json:"refused,omitempty"`
@@ -57,6 +63,8 @@ func main() {
 	klog.InitFlags(nil)
 	_ = flag.Set("logtostderr", "false")
 	klog.SetOutput(io.Discard)
+	// as a kubelet does, and an API server that is told so: every cluster with a network plugin
+	capabilities.Initialize(capabilities.Capabilities{AllowPrivileged: true})
 	requests := make(chan []byte)
 	out := bufio.NewWriter(os.Stdout)
 	var lock sync.Mutex
@@ -109,6 +117,12 @@ func reply(line []byte) (to answer) {
 	var pod *v1.Pod
 	var err error
 	switch {
+	case asked.Gates:
+		to.Gates = map[string]bool{}
+		for name, spec := range utilfeature.DefaultMutableFeatureGate.GetAll() {
+			to.Gates[string(name)] = spec.Default
+		}
+		return to
 	case asked.Directory != "":
 		to.Pods, to.Refused = listed(asked.Directory, asked.Node)
 		return to
