@@ -512,8 +512,7 @@ impl<'a> Pods<'a> {
             ("HostPathVolumeSource", "path") => Hint::Is(self.path().into()),
             ("NFSVolumeSource" | "GlusterfsVolumeSource", "path") => Hint::Is(self.path().into()),
             ("ImageVolumeSource", "reference") => is("shop/data:n"),
-            ("ServiceAccountTokenProjection", "path")
-            | ("ClusterTrustBundleProjection", "path")
+            ("ServiceAccountTokenProjection" | "ClusterTrustBundleProjection", "path")
             | ("PodCertificateProjection", "certificateChainPath" | "keyPath" | "credentialBundlePath") => {
                 Hint::Is(self.unique("p/f").into())
             }
@@ -547,7 +546,7 @@ impl<'a> Pods<'a> {
             ("AzureDiskVolumeSource", "diskURI") => is("https://blob/disk"),
             ("FlockerVolumeSource", "datasetUUID") => Hint::Absent,
             ("FlockerVolumeSource", "datasetName") => is(random.word(5)),
-            ("FCVolumeSource", "lun") | ("ISCSIVolumeSource", "lun") => is(random.between(0, 255)),
+            ("FCVolumeSource" | "ISCSIVolumeSource", "lun") => is(random.between(0, 255)),
             ("FCVolumeSource", "targetWWNs") => is(json!(["500a0982991b8dc5"])),
             ("FCVolumeSource", "wwids") => Hint::Absent,
             ("GCEPersistentDiskVolumeSource" | "AWSElasticBlockStoreVolumeSource", "partition") => {
@@ -701,7 +700,7 @@ impl<'a> Pods<'a> {
             match key.as_str() {
                 "securityContext" => contexts.push(value),
                 "containers" | "initContainers" => {
-                    contexts.extend(array(value).iter_mut().filter_map(|it| it.get_mut("securityContext")))
+                    contexts.extend(array(value).iter_mut().filter_map(|it| it.get_mut("securityContext")));
                 }
                 _ => {}
             }
@@ -786,9 +785,9 @@ impl<'a> Pods<'a> {
         if is_init {
             remove(container, "restartPolicyRules");
             if is_sidecar {
-                container["restartPolicy"] = json!("Always")
+                container["restartPolicy"] = json!("Always");
             } else {
-                remove(container, "restartPolicy")
+                remove(container, "restartPolicy");
             }
             if !is_sidecar {
                 container["resizePolicy"] = json!([]);

@@ -327,7 +327,7 @@ fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, St
     let (twin, _) = manifest::render(&pod, run_dir, &live);
     let checkpoint = checkpoint(&pod, &serde_json::to_value(&twin).map_err(|error| error.to_string())?);
     // through the store's own form as well, which takes most of the time
-    let kept = if case.number % 8 == 0 {
+    let kept = if case.number.is_multiple_of(8) {
         let kept = NodeCheckpoint::from_yaml(&checkpoint.to_yaml().map_err(|error| error.to_string())?);
         kept.map_err(|error| format!("the checkpoint cannot be read again: {error}"))?
     } else {
