@@ -31,7 +31,7 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
     let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
     let mut spec = parent["spec"].clone();
     let object = spec.as_object_mut().unwrap();
-    DROPPED.iter().for_each(|field| drop(object.remove(*field)));
+    object.retain(|field, _| !DROPPED.contains(&field.as_str()));
     let host_network = object.get("hostNetwork") == Some(&json!(true));
     hostname(object, &name, host_network);
     object.insert("automountServiceAccountToken".into(), json!(false));
@@ -75,7 +75,8 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
     }
     let mut annotations: Map<String, Value> = metadata["annotations"].as_object().cloned().unwrap_or_default();
     annotations.retain(|key, _| {
-        !(key.starts_with("podcheckpointer.io/") || key.starts_with("cni.projectcalico.org/"))
+        !key.starts_with("podcheckpointer.io/")
+            && !key.starts_with("cni.projectcalico.org/")
             && !["kubectl.kubernetes.io/last-applied-configuration", "k8s.v1.cni.cncf.io/network-status"]
                 .contains(&key.as_str())
     });
@@ -140,7 +141,7 @@ pub fn without_meaning(pod: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let object = container.as_object_mut().unwrap();
-            ["env", "envFrom"].iter().for_each(|field| drop(object.remove(*field)));
+            object.retain(|field, _| field != "env" && field != "envFrom");
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
                 object.get_mut(probe).into_iter().for_each(handler);
             }

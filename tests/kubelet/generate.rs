@@ -4,6 +4,9 @@
 //! without a change here. [`Pods::hint`] makes what comes out mostly acceptable to an API server: one source of a volume,
 //! names where names are wanted. What depends on several fields is put right in [`Pods::repair`].
 
+// the hints read by type, not by what they give
+#![allow(clippy::match_same_arms)]
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;

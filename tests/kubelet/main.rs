@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     }
     if pods >= ENOUGH && setting("ONLY").is_none() {
         let all = schema.paths();
-        let absent: Vec<&String> = all.difference(&seen).filter(|path| !table::is_never_stored(path)).collect();
+        let absent: Vec<&String> = all.difference(&seen).filter(|path| !table::is_not_asked(path)).collect();
         println!(
             "fields of a pod's spec: {}, of which {} were in pods that were accepted",
             all.len(),

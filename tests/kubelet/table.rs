@@ -9,16 +9,33 @@ use super::trial::Tally;
 const BEGIN: &str = "<!-- seen by tests/kubelet/run.sh: begin -->";
 const END: &str = "<!-- seen by tests/kubelet/run.sh: end -->";
 
-/// Fields that no API server with default settings stores in a new pod.
-const NEVER_STORED: &[&str] = &[
-    // set through the ephemeralcontainers subresource
+/// Fields that are asked for in no pod, with what is in them.
+const NOT_ASKED: &[&str] = &[
+    // refused by an API server in a new pod, or dropped with the gate's default
     "spec.ephemeralContainers",
+    "spec.resources.claims",
+    "spec.schedulingGroup",
+    "spec.containers[].lifecycle.stopSignal",
+    "spec.initContainers[].lifecycle.stopSignal",
+    "spec.containers[].readinessProbe.terminationGracePeriodSeconds",
+    "spec.initContainers[].readinessProbe.terminationGracePeriodSeconds",
+    // not made yet
+    "spec.initContainers[].restartPolicyRules",
+    // a pod that has the field above is refused, whatever is in it
+    "spec.containers[].resources.claims[].request",
+    "spec.initContainers[].resources.claims[].request",
+    "spec.initContainers[].volumeDevices",
 ];
 
-pub fn is_never_stored(path: &str) -> bool {
-    NEVER_STORED
-        .iter()
-        .any(|field| path == *field || path.strip_prefix(field).is_some_and(|rest| rest.starts_with(['.', '['])))
+/// Kinds of volumes of which each field must come up; the others are captured whole or refused whole.
+const VOLUMES: &[&str] = &["name", "emptyDir", "hostPath", "image", "nfs"];
+
+/// Need this field of a pod's spec not come up?
+pub fn is_not_asked(path: &str) -> bool {
+    let is_below =
+        |field: &&str| path == *field || path.strip_prefix(*field).is_some_and(|rest| rest.starts_with(['.', '[']));
+    let volume = path.strip_prefix("spec.volumes[].").and_then(|rest| rest.split_once('.'));
+    NOT_ASKED.iter().any(is_below) || volume.is_some_and(|(kind, _)| !VOLUMES.contains(&kind))
 }
 
 /// Where kubelet and we do not agree, and why it stays so. Without the kubelet's version a pod's object does not tell.
