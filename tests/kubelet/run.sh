@@ -9,5 +9,6 @@ cd "$(dirname "$0")/../.."
 JUDGES=$(tests/kubelet/build.sh)
 export JUDGES
 # not by `cargo test`, which keeps the build directory locked until it ends
-program=$(cargo test --no-run --locked --test kubelet --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+program=$(cargo test --no-run --locked --test kubelet --message-format=json |
+  sed -n '/"name":"kubelet"/s/.*"executable":"\([^"]*\)".*/\1/p')
 exec "$program"
