@@ -100,7 +100,9 @@ impl Mapping<'_> {
             // On the host network each would count as a host port, and the parent would be rejected for it.
             ports: ports.as_ref().filter(|_| !setting.host_network).map(|list| list.iter().map(port).collect()),
             readiness_probe: probe(readiness_probe, false),
-            resize_policy: resize_policy.as_ref().map(|list| {
+            // A twin is never resized, and kubelets up to 1.34 refuse one on a sidecar of a static pod: they validate it
+            // without the options that the gates give (pkg/kubelet/config/common.go, `PodValidationOptions{}`).
+            resize_policy: resize_policy.as_ref().filter(|_| role == Role::Main).map(|list| {
                 let policy =
                     |it: &ContainerResizePolicy| keep!(it, ContainerResizePolicy { resource_name, restart_policy });
                 list.iter().map(policy).collect()

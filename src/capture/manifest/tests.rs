@@ -357,6 +357,16 @@ fn a_resize_that_the_kubelet_has_not_agreed_to_is_not_carried_over() {
 }
 
 #[test]
+fn a_sidecars_resize_policy_is_left_out_because_older_kubelets_refuse_it() {
+    let policy = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let sidecar = json!({"name": "proxy", "image": "proxy:1", "restartPolicy": "Always", "resizePolicy": policy});
+    let (twin, reasons) = twin(&pod(json!({"initContainers": [sidecar]}), json!({"resizePolicy": policy})));
+    assert_eq!(reasons, []);
+    assert_eq!(twin["spec"]["initContainers"][0].get("resizePolicy"), None);
+    assert_eq!(twin["spec"]["containers"][0]["resizePolicy"], policy);
+}
+
+#[test]
 fn resources_of_kubernetes_own_are_kept() {
     for name in ["cpu", "memory", "ephemeral-storage", "kubernetes.io/x", "example.kubernetes.io/x"] {
         assert_eq!(reasons(&pod(json!({}), json!({"resources": {"limits": {name: "1"}}}))), [], "{name}");
