@@ -221,7 +221,7 @@ pub const RULES: &[Rule] = &[
         "only the scheduler looks at it",
     ),
     Rule::dropped("spec.readinessGates.**", "", "who sets the condition writes to the API server"),
-    Rule::dropped("spec.overhead.**", "plugin/pkg/admission/runtimeclass", "it belongs to a runtime class"),
+    Rule::kept("spec.overhead[*]", "pkg/kubelet/kuberuntime/kuberuntime_sandbox_linux.go", "the pod's cgroup is that much larger"),
     Rule::dropped(
         "spec.ephemeralContainers.**",
         VALIDATION,
@@ -255,7 +255,7 @@ pub const RULES: &[Rule] = &[
         "pkg/kubelet/network/dns",
         "the kubelet makes resolv.conf and hosts from it, for a static pod as well",
     ),
-    Rule::kept("spec.{hostIPC,hostNetwork,hostPID,hostUsers,shareProcessNamespace,os.name}", "", "the same namespaces"),
+    Rule::kept("spec.{hostIPC,hostNetwork,hostPID,hostUsers,shareProcessNamespace}", "", "the same namespaces"),
     Rule::kept("spec.hostname", HOSTNAME, "programs know themselves by it")
         .added("the parent's came from its name, and a twin's name ends in the node's")
         .unless("it is empty", Verdict::Rewritten, "the parent's came from its name, and a twin's name ends in the node's"),
@@ -301,6 +301,11 @@ pub const RULES: &[Rule] = &[
         "twin and returning parent would be counted together",
     )
     .unless("it is 0", Verdict::Kept, "nothing is asked for"),
+    Rule::kept("spec.os.name", "", "linux").unless(
+        "it is not linux",
+        Verdict::Refused(&[Refusal::RejectedByKubeletRules]),
+        "what this program does on a node is Linux's",
+    ),
     Rule::kept("spec.restartPolicy", "", "Always").unless(
         "it is not Always",
         Verdict::Refused(&[Refusal::RestartPolicy]),
@@ -310,7 +315,7 @@ pub const RULES: &[Rule] = &[
         &[Refusal::RuntimeClass],
         "spec.runtimeClassName",
         "pkg/kubelet/runtimeclass",
-        "the kubelet looks the class up in the API",
+        "the kubelet looks the class up in the API; dropped when capture finds that its handler is the runtime's default",
     ),
     Rule::kept(
         "spec.securityContext.{appArmorProfile.localhostProfile,appArmorProfile.type,fsGroup,fsGroupChangePolicy,\
@@ -430,7 +435,17 @@ pub const RULES: &[Rule] = &[
         "each would count as a host port, and the returning parent would be rejected for it",
     ),
     Rule::kept(
-        "spec.{containers,initContainers}[*].{resizePolicy[*].resourceName,resizePolicy[*].restartPolicy,restartPolicy,\
+        "spec.{containers[*].resizePolicy[*].resourceName,containers[*].resizePolicy[*].restartPolicy}",
+        "",
+        "the kubelet restarts the container by it",
+    ),
+    Rule::dropped(
+        "spec.initContainers[*].resizePolicy.**",
+        "pkg/kubelet/config/common.go (v1.34)",
+        "kubelets up to v1.34 refuse it there in a static pod, and nobody resizes a twin",
+    ),
+    Rule::kept(
+        "spec.{containers,initContainers}[*].{restartPolicy,\
          restartPolicyRules[*].action,restartPolicyRules[*].exitCodes.operator,restartPolicyRules[*].exitCodes.values[*]}",
         "",
         "the kubelet restarts the container by it",
@@ -488,7 +503,8 @@ pub const RULES: &[Rule] = &[
         &[Refusal::PersistentVolume],
         "spec.volumes[*].persistentVolumeClaim.**",
         REFERENCES,
-        "the kubelet refuses claims in static pods: the API server must bind and attach them",
+        "the kubelet refuses claims in static pods: the API server must bind and attach them; an accepted one that capture \
+         finds to be a local or hostPath volume becomes that path",
     ),
     Rule::refused(
         &[Refusal::CsiVolume],
