@@ -377,11 +377,11 @@ mod live {
     async fn reasons_of_node_and_object_end_in_3_and_what_is_not_there_in_1() {
         let mut refused = spec();
         refused["containers"][0]["image"] = json!("gone:1");
-        refused["runtimeClassName"] = json!("kata");
+        refused["resourceClaims"] = json!([{"name": "gpu"}]);
         let node = Node::start(&refused);
         let output = node.render(&["--live", "shop/till"]).await;
         assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
-        assert!(errors(&output).contains("RuntimeClass: "), "{}", errors(&output));
+        assert!(errors(&output).contains("ResourceClaim: "), "{}", errors(&output));
         for (pod, message) in [
             ("shop/other", "there is no pod shop/other"),
             ("till", "is not NAMESPACE/POD"),
