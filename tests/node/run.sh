@@ -61,7 +61,9 @@ one_runtime() {
   trap 'exit 1' INT TERM
   for s in "${stories[@]}"; do
     n=$(basename "$s" .sh)
+    # long ones run once: some on the first runtime, some on the last
     if grep -q '^# once' "$s" && [ "$RUNTIME" != "${runtimes[0]}" ]; then continue; fi
+    if grep -q '^# last' "$s" && [ "$RUNTIME" != "${runtimes[-1]}" ]; then continue; fi
     kind=plain; ! grep -q '^# self-hosted' "$s" || kind=self-hosted
     if [ $kind = plain ]; then unset SELF_HOSTED; else export SELF_HOSTED=1; fi
     begun=$SECONDS out=$kept/$RUNTIME-$n.log status=0

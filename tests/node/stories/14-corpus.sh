@@ -1,5 +1,6 @@
 #!/bin/bash
 # Pods with every field that a twin can carry: each twin sees what its parent saw; those that cannot come back are refused.
+# once
 . "$(dirname "$0")/../lib.sh"
 
 corpus=$here/corpus

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Well-known projects' pods, those that are recoverable: each twin sees what its parent saw.
+# last
 . "$(dirname "$0")/../lib.sh"
 
 # the others are refused: tests/it/charts.rs says why
