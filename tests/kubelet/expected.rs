@@ -11,7 +11,6 @@ const DROPPED: &[&str] = &[
     "ephemeralContainers",
     "imagePullSecrets",
     "nodeSelector",
-    "overhead",
     "preemptionPolicy",
     "readinessGates",
     "resourceClaims",
