@@ -1,5 +1,5 @@
 //! Readers of what others wrote, on mutations of what is right: whatever they are given, they say something about it.
-//! `FUZZ_RUNS` tells how many of each (`fuzz/` has the same for cargo-fuzz).
+//! `FUZZ_RUNS` tells how many of each.
 
 use std::path::Path;
 

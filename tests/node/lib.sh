@@ -102,6 +102,7 @@ no_trace() { # of any activation, on the node or in the runtime
 }
 program_log() { cat "$disk"/var/log/pods/pod-checkpointer_"$1"*/*/*.log; }     # supervisor: pod-checkpointer-supervisor
 supervisor_runs() { running "pod-checkpointer/pod-checkpointer-supervisor-$name"; }
+supervisor_shown() { kubectl -n pod-checkpointer get pod "pod-checkpointer-supervisor-$name" --no-headers | grep ' 1/1 *Running '; }
 checkpointer() { on_node pod-checkpointer "$@"; }
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
 kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
@@ -147,6 +148,7 @@ healthy() {
   wait_for 60 "an API server" api_wait 1
   wait_for 120 "every pod to be ready" pods_ready
   wait_for 60 "the supervisor" supervisor_runs
+  wait_for 60 "the supervisor's mirror pod" supervisor_shown
   for n in web proxy radio; do wait_for 30 "a checkpoint of $n" checkpoint "$(app_pod $n)"; done
   wait_for 30 "every pod to be recoverable" recoverable
   wait_for 150 "no trace of an outage" no_trace
@@ -170,6 +172,7 @@ remember() {
   for n in web proxy radio; do declare -g "$n=$(app_pod $n)"; report $n "${!n}" parent; done
   pods_now >"$work/pods"
 }
+pods_as_before() { diff "$work/pods" <(pods_now); }
 pods_now() { kubectl get pods -A --no-headers -o custom-columns=N:.metadata.namespace,P:.metadata.name,U:.metadata.uid,S:.status.phase; }
 
 reboot() { # sets booted, the moment when containerd was started
@@ -202,7 +205,7 @@ hand_back() {
     for n in $served; do figure "unserved at the handover, $n" "$(gaps "$n" "$ended") s"; done
   fi
   wait_for 60 "every pod to be ready" pods_ready
-  diff "$work/pods" <(pods_now) || fail "kubectl get pods -A does not show what it showed before"
+  wait_for 60 "kubectl get pods -A to show what it showed before" pods_as_before
   local mirrors; mirrors=$(kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.annotations.podcheckpointer\.io/checkpoint-of}{"\n"}{end}' | awk 'NF > 1')
   [ -z "$mirrors" ] || fail "mirror pods of twins: $mirrors"
   never_failed

@@ -78,7 +78,7 @@ one_runtime() {
     else
       "$node" logs 60 >>"$out" 2>&1 || true
       echo "FAILED  $RUNTIME $n ($((SECONDS - begun)) s), see $out"; echo "$RUNTIME $n" >>"$results/$RUNTIME.failed"
-      grep -aE '^FAILED|^timed out|^node.sh:' "$out" | sed 's/^/        /' | head -5
+      grep -aE '^FAILED|^timed out|^node.sh:|^[<>] ' "$out" | sed 's/^/        /' | head -12
       [ -z "${KEEP:-}" ] || { trap - EXIT; exit 1; }
       have=''
     fi
