@@ -119,11 +119,11 @@ pub struct DecisionArguments {
     /// Close the kubelet's own connections that wait on a silent API server while a pod waits to start
     #[arg(long, env = "POD_CHECKPOINTER_UNSTICK_KUBELET", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub unstick_kubelet: bool,
-    /// API server to ask [default: what the agent recorded, the server of the kubelet's own kubeconfig]
-    #[arg(long, env = "POD_CHECKPOINTER_APISERVER", value_name = "URL")]
-    pub apiserver: Option<String>,
-    /// File with the CA of that API server
-    #[arg(long, env = "POD_CHECKPOINTER_APISERVER_CA", value_name = "FILE", requires = "apiserver", value_parser = absolute)]
+    /// API server to ask, several times for several: contact is there while one answers [default: what the agent recorded, the server of the kubelet's own kubeconfig]
+    #[arg(long = "apiserver", env = "POD_CHECKPOINTER_APISERVER", value_delimiter = ',', value_name = "URL")]
+    pub apiservers: Vec<String>,
+    /// File with the CA of these API servers, or with several CAs
+    #[arg(long, env = "POD_CHECKPOINTER_APISERVER_CA", value_name = "FILE", requires = "apiservers", value_parser = absolute)]
     pub apiserver_ca: Option<PathBuf>,
 }
 

@@ -149,8 +149,14 @@ fn arguments(plan: &Plan) -> Vec<String> {
         decision,
         log_format,
     } = plan;
-    let DecisionArguments { activation_delay, probe_interval, probe_timeout, unstick_kubelet, apiserver, apiserver_ca } =
-        decision;
+    let DecisionArguments {
+        activation_delay,
+        probe_interval,
+        probe_timeout,
+        unstick_kubelet,
+        apiservers,
+        apiserver_ca,
+    } = decision;
     let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
     let mut arguments = vec!["supervisor".to_owned()];
     let mut add = |flag: &str, value: String| {
@@ -173,7 +179,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     add("probe-interval", time(probe_interval));
     add("probe-timeout", time(probe_timeout));
     add("unstick-kubelet", unstick_kubelet.to_string());
-    if let Some(server) = apiserver {
+    for server in apiservers {
         add("apiserver", server.clone());
     }
     if let Some(ca) = apiserver_ca {
@@ -240,7 +246,7 @@ mod tests {
                 probe_interval: Duration::from_millis(700),
                 probe_timeout: Duration::from_secs(90),
                 unstick_kubelet: false,
-                apiserver: Some("https://api.example:6443".into()),
+                apiservers: vec!["https://api.example:6443".into(), "https://[fd00::1]:6443".into()],
                 apiserver_ca: Some("/etc/ca.pem".into()),
             },
             log_format: LogFormat::Json,
@@ -264,7 +270,7 @@ mod tests {
         assert_eq!(supervisor.decision.probe_interval, Duration::from_millis(700));
         assert_eq!(supervisor.decision.probe_timeout, Duration::from_secs(90));
         assert!(!supervisor.decision.unstick_kubelet);
-        assert_eq!(supervisor.decision.apiserver.as_deref(), Some("https://api.example:6443"));
+        assert_eq!(supervisor.decision.apiservers, ["https://api.example:6443", "https://[fd00::1]:6443"]);
         assert_eq!(supervisor.decision.apiserver_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
     }
 

@@ -154,7 +154,7 @@ async fn record_node(
     let servers = match &surroundings.kubelet.kubeconfig {
         _ if !surroundings.is_known => None,
         // said by hand, and passed on to the supervisor
-        None if settings.decision.apiserver.is_some() => None,
+        None if !settings.decision.apiservers.is_empty() => None,
         None => {
             kept.problems.push(
                 "the kubelet does not say which kubeconfig it uses: give the API server with --apiserver and --apiserver-ca"

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
 use crate::node::clock;
@@ -88,7 +90,8 @@ impl Asking {
         self.probers.iter().flat_map(Prober::addresses).collect()
     }
 
-    /// Begins a probe: all servers at once, and the best outcome counts. Does nothing while too many are under way.
+    /// Begins a probe: all servers at once, and the best outcome counts; the first answer is not held up by a server that
+    /// says nothing. Does nothing while too many are under way.
     pub fn begin(&mut self) {
         if self.probers.is_empty() || self.under_way.len() >= AT_ONCE {
             return;
@@ -96,8 +99,15 @@ impl Asking {
         let probers = self.probers.clone();
         let began = clock::boot_time();
         self.under_way.spawn(async move {
-            let outcomes = futures::future::join_all(probers.iter().map(Prober::probe)).await;
-            (began, outcomes.into_iter().min_by_key(|outcome| rank(*outcome)).unwrap_or(Outcome::Refused))
+            let mut outcomes: FuturesUnordered<_> = probers.iter().map(Prober::probe).collect();
+            let mut best = Outcome::Refused;
+            while let Some(outcome) = outcomes.next().await {
+                best = std::cmp::min_by_key(best, outcome, |outcome| rank(*outcome));
+                if rank(best) == 0 {
+                    break;
+                }
+            }
+            (began, best)
         });
     }
 

@@ -111,11 +111,12 @@ impl Supervisor {
         let settings =
             decide::Settings { activation_delay: decision.activation_delay, unstick: decision.unstick_kubelet };
         let mut servers = Vec::new();
-        if let Some(url) = &decision.apiserver {
+        if !decision.apiservers.is_empty() {
             let path = decision.apiserver_ca.clone().unwrap_or_else(|| PathBuf::from("/etc/kubernetes/pki/ca.crt"));
             let real = root.resolve(&path).map_err(|error| Error::Path(path.clone(), error))?;
             let ca = fs::read_to_string(real).map_err(|error| Error::Ca(path, error))?;
-            servers.push(Server { url: url.clone(), ca, tls_name: None, proxy: None });
+            let server = |url: &String| Server { url: url.clone(), ca: ca.clone(), tls_name: None, proxy: None };
+            servers.extend(decision.apiservers.iter().map(server));
         }
         let pace =
             Pace { interval: decision.probe_interval, limit: decision.probe_timeout, delay: decision.activation_delay };
@@ -523,7 +524,7 @@ impl Supervisor {
     async fn find_servers(&mut self) {
         let recorded = self.store.node_changed();
         let known = !self.asking.is_idle() && recorded == self.recorded;
-        if self.arguments.decision.apiserver.is_some() || known {
+        if !self.arguments.decision.apiservers.is_empty() || known {
             return;
         }
         self.recorded = recorded;

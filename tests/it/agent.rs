@@ -62,7 +62,7 @@ impl World {
                 probe_interval: Duration::from_secs(1),
                 probe_timeout: Duration::from_secs(1),
                 unstick_kubelet: true,
-                apiserver: None,
+                apiservers: Vec::new(),
                 apiserver_ca: None,
             },
             log_format: LogFormat::Text,
@@ -700,7 +700,7 @@ async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
     let mut settings = Settings { supervisor_image: Some(String::new()), ..world.settings() };
-    settings.decision.apiserver = Some("https://10.0.0.1:6443".into());
+    settings.decision.apiservers = vec!["https://10.0.0.1:6443".into()];
     let path = checkpoint_path("shop", "till");
     // said once the node was looked at
     let is_surveyed = |state: &State| {

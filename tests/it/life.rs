@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, encode};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use crate::stub::node::{IMAGE, listing, story};
 use crate::stub::runtime::{Call, Spec};
-use crate::stub::{Fault, Mode, Node, Part, Pod, eventually, until};
+use crate::stub::{self, ApiServer, Fault, Mode, Node, Part, Pod, eventually, until};
 
 /// The pod that most stories are about.
 const TILL: &str = "shop_till";
@@ -284,6 +285,41 @@ fn silence_alone_activates_nothing() {
         assert_eq!(node.report(TILL).phase, Phase::Inactive);
         assert!(node.has_nothing_of_ours());
         assert_eq!(node.stops(), []);
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn of_several_api_servers_one_that_answers_is_contact_and_a_hung_one_holds_nothing_up() {
+    story(async {
+        let node = Node::rebooted_with(&[checkpoint("till")]).await;
+        let other = ApiServer::start();
+        other.set(Mode::HangBeforeTls).await;
+        let bundle = node.server.server().ca + &other.server().ca;
+        std::fs::write(node.path("ca.crt"), bundle).unwrap();
+        let mut arguments = node.arguments();
+        arguments.decision.apiservers.push(other.server().url);
+        // longer than this story may take: whoever waits for the hung one is late
+        arguments.decision.probe_timeout = stub::PATIENCE * 2;
+        node.server.set(Mode::Status(200)).await;
+        let supervisor = Part::supervisor(arguments.clone());
+        eventually("contact", || node.status().contact.is_some_and(|contact| contact.class == Class::Answering)).await;
+        supervisor.end().await;
+
+        arguments.decision.probe_timeout = Duration::from_millis(500);
+        node.server.set(Mode::Refuse).await;
+        other.set(Mode::Status(200)).await;
+        let supervisor = Part::supervisor(arguments);
+        eventually("contact", || node.status().contact.is_some_and(|contact| contact.class == Class::Answering)).await;
+        let asked = other.state.borrow().requests.len();
+        until(&other.state, |state| state.requests.len() >= asked + 10).await;
+        assert!(node.has_nothing_of_ours(), "one of two answers");
+
+        other.set(Mode::HangBeforeTls).await;
+        let twin = node.serves(TILL).await;
+        other.set(Mode::Status(200)).await;
+        node.is_told(TILL, Phase::Released, None).await;
+        assert!(node.runtime.state.borrow().is_running(&twin));
         supervisor.end().await;
     });
 }

@@ -74,7 +74,7 @@ impl Node {
                 probe_interval: Duration::from_millis(50),
                 probe_timeout: Duration::from_millis(500),
                 unstick_kubelet: false,
-                apiserver: Some(self.server.server().url),
+                apiservers: vec![self.server.server().url],
                 apiserver_ca: Some(self.path("ca.crt")),
             },
         }
