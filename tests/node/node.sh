@@ -109,6 +109,10 @@ version = 2
   restrict_oom_score_adj = $restrict
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
+    runtime_type = "io.containerd.runc.v2"
 TOML
   # failCgroupV1: refused by default since 1.35, and some machines have only v1
   cat >"$disk/var/lib/kubelet/config.yaml" <<YAML

@@ -103,5 +103,6 @@ kubectl delete namespace corpus $long --wait=false >/dev/null
 kubectl delete -f "$corpus/persistent-volume.yaml" --ignore-not-found --wait=false >/dev/null
 kubectl delete priorityclass corpus-high corpus-low >/dev/null
 kubectl delete clustertrustbundle corpus corpus.test:signer:one >/dev/null
+kubectl delete runtimeclass corpus corpus-other >/dev/null
 left() { kubectl get namespaces corpus $long --ignore-not-found -o name | not grep .; }
 wait_for 120 "the corpus to go" left
