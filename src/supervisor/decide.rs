@@ -319,6 +319,7 @@ fn step(
                 && seen.twin_owned.is_no()
                 && seen.parent != Run::Partial
                 && seen.twin != Run::Unknown
+                && !seen.parent_gone
             {
                 pod.rounds = pod.rounds.saturating_add(1);
                 // a twin that was told to stop must not be started again under the same UID
@@ -372,11 +373,8 @@ fn is_back(facts: &Facts, under: Class) -> bool {
         Class::Silent | Class::Unproven => false,
     });
     // a server that cannot be proven also sends bytes, and so does one that answers 5xx
-    answered || (facts.kubelet_connected.is_yes() && under == Class::Silent && !is_unproven(facts.contact))
-}
-
-fn is_unproven(contact: Option<Contact>) -> bool {
-    contact.is_some_and(|contact| contact.class == Class::Unproven)
+    let may_be_proven = facts.contact.is_some_and(|contact| contact.class != Class::Unproven);
+    answered || (facts.kubelet_connected.is_yes() && under == Class::Silent && may_be_proven)
 }
 
 /// The kubelet is there and will not run the parent, and the parent does not run.

@@ -339,6 +339,13 @@ fn the_twin_of_a_parent_that_is_gone_ends_at_once() {
 }
 
 #[test]
+fn a_twin_whose_parent_is_gone_is_not_taken_back_when_contact_is_lost_again() {
+    let seen = facts(contact(Class::Silent, 900), PodFacts { parent_gone: true, ..serving(Handover::Overlap, false) });
+    let gone = PodFacts { parent: Run::Stopped, parent_owned: Seen::No, ..seen.pods["shop_till"] };
+    assert_eq!(actions(released(900), &facts(seen.contact, gone)), [Action::StopTwin(key())]);
+}
+
+#[test]
 fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
     let ready = PodFacts { parent_ready: Seen::Yes, parent_owned: Seen::Yes, ..serving(Handover::Overlap, false) };
     let mut seen = facts(contact(Class::Answering, 1), ready);
@@ -452,6 +459,15 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
     count
 }
 
+/// Those of [`exhaustively`] in which something may be started at all: the kubelet is up, and contact is as it is for long.
+fn in_an_outage(mut check: impl FnMut(&State, &Facts, &PodFacts)) {
+    exhaustively(|before, facts, pod| {
+        if facts.kubelet == Kubelet::Up && facts.contact.is_none_or(|contact| contact.since != facts.now) {
+            check(before, facts, pod);
+        }
+    });
+}
+
 fn starts(action: &Action) -> bool {
     matches!(action, Action::Activate(_) | Action::Relink(_) | Action::Renew(_))
 }
@@ -499,6 +515,53 @@ fn silence_and_ignorance_never_release_stop_or_forget() {
             let (_, actions) = decide(before, facts, &settings());
             let ends = |action: &Action| matches!(action, Action::Release(_) | Action::StopTwin(_) | Action::Forget(_));
             assert!(!actions.iter().any(ends), "{before:?} {facts:?} {actions:?}");
+        }
+    });
+}
+
+#[test]
+fn a_fact_that_becomes_unknown_adds_nothing_to_what_is_done() {
+    let forget: [fn(&mut Facts, &mut PodFacts); 7] = [
+        |facts, _| facts.contact = None,
+        |facts, _| facts.kubelet = Kubelet::Unknown,
+        |_, pod| pod.parent_owned = Seen::Unknown,
+        |_, pod| pod.twin_owned = Seen::Unknown,
+        |_, pod| pod.parent = Run::Unknown,
+        |_, pod| pod.twin = Run::Unknown,
+        |_, pod| pod.twin_sandbox = Seen::Unknown,
+    ];
+    // instead of what was decided, and each for another fact that is known
+    let changes = |action: &Action| !matches!(action, Action::Nudge(_) | Action::Unstick | Action::StopTwin(_));
+    in_an_outage(|before, facts, pod| {
+        let (_, known) = decide(before, facts, &settings());
+        for forget in forget {
+            let (mut less, mut pod) = (facts.clone(), *pod);
+            forget(&mut less, &mut pod);
+            less.pods.insert(key(), pod);
+            let (_, actions) = decide(before, &less, &settings());
+            let added: Vec<_> = actions.iter().filter(|action| changes(action) && !known.contains(action)).collect();
+            assert!(added.is_empty(), "{added:?} where {known:?} was decided: {before:?} {facts:?} → {less:?}");
+        }
+    });
+}
+
+#[test]
+fn a_sign_that_nobody_can_tell_is_no_sign() {
+    let signs: [fn(&mut Facts, &mut PodFacts, Seen); 4] = [
+        |facts, _, sign| facts.kubelet_connected = sign,
+        |facts, _, sign| facts.kubelet_makes_containers = sign,
+        |_, pod, sign| (pod.parent_sandbox, pod.parent_container) = (sign, sign),
+        |_, pod, sign| pod.parent_ready = sign,
+    ];
+    in_an_outage(|before, facts, pod| {
+        for set in signs {
+            let with = |sign| {
+                let (mut facts, mut pod) = (facts.clone(), *pod);
+                set(&mut facts, &mut pod, sign);
+                facts.pods.insert(key(), pod);
+                decide(before, &facts, &settings())
+            };
+            assert_eq!(with(Seen::Unknown), with(Seen::No), "{before:?} {facts:?}");
         }
     });
 }

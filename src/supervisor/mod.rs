@@ -23,6 +23,7 @@ mod model;
 pub mod observe;
 mod pass;
 pub mod record;
+pub mod table;
 mod waiting;
 
 use std::fs::File;
