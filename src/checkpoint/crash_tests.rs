@@ -16,10 +16,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::history::{Expected, PODS, Random, Task, check, damage, is_temporary, key, store_at};
+use self::history::{Expected, PODS, Random, Task, check, damage, is_temporary, key, numbered};
 use self::model::{Change, Content, Disk, Entries, Tree};
 use crate::checkpoint::disk::{Call, Let, watch};
-use crate::checkpoint::store::Store;
 use crate::checkpoint::testing;
 
 /// Starts of the agent in one history; all but the last end with a power cut from which the next one goes on.
@@ -99,20 +98,20 @@ struct Step {
 }
 
 impl World {
-    fn new(live: &Path, seed: u64) -> Self {
+    fn new(live: &Path, keys: &Path, seed: u64) -> Self {
         let tree = Tree::empty();
         reset(live, &tree);
         Self {
             live: live.to_owned(),
             disk: Disk::new(live, &tree),
-            expected: Expected::default(),
+            expected: Expected::new(keys),
             random: Random(seed),
             captures: 0,
         }
     }
 
-    /// Runs something on the store and records what it changes on the disk.
-    fn watched<T>(&mut self, run: impl FnOnce(&Store) -> T) -> (T, Vec<Change>) {
+    /// Runs something and records what it changes on the disk.
+    fn watched<T>(&mut self, run: impl FnOnce() -> T) -> (T, Vec<Change>) {
         let changes = Rc::new(RefCell::new(Vec::new()));
         let (seen, mut random) = (Rc::clone(&changes), Random(self.random.next()));
         let watcher = move |call: &Call<'_>| {
@@ -128,8 +127,7 @@ impl World {
             seen.borrow_mut().extend(change);
             verdict
         };
-        let store = store_at(&self.live);
-        let result = watch(watcher, || run(&store));
+        let result = watch(watcher, run);
         (result, changes.take())
     }
 
@@ -138,10 +136,11 @@ impl World {
         let before = self.expected.clone();
         if let Task::Damage(pod) = &task {
             // not the writer's doing: it lasts, and there is no moment in the middle of it
-            let (path, at, byte) = damage(&store_at(&self.live), pod);
+            let (path, at, byte) = damage(&before.store(&self.live), pod);
             self.disk.damage(&path, usize::try_from(at).unwrap(), byte);
         }
-        let (after, changes) = self.watched(|store| task.run(store, &before));
+        let live = self.live.clone();
+        let (after, changes) = self.watched(|| task.run(&live, &before));
         Step { task, changes, after }
     }
 
@@ -149,9 +148,10 @@ impl World {
     fn go_on_from(&mut self, tree: &Tree, after: &Expected) {
         reset(&self.live, tree);
         self.disk = Disk::new(&self.live, tree);
-        let store = store_at(&self.live);
+        self.expected.cut_off(after);
+        let store = self.expected.store(&self.live);
         for pod in PODS {
-            let newest = store.newest(&key(pod)).unwrap().0.map(|newest| (newest.number, newest.checkpoint));
+            let newest = store.newest(&key(pod)).unwrap().0.map(numbered);
             if newest.as_ref() == after.newest(pod) {
                 let lineage = after.pods.get(&key(pod)).cloned().unwrap_or_default();
                 self.expected.pods.insert(key(pod), lineage);
@@ -179,7 +179,7 @@ struct Tried {
 fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let (live, crashed) = (directory.path().join("live"), directory.path().join("crashed"));
-    let mut world = World::new(&live, seed);
+    let mut world = World::new(&live, directory.path(), seed);
     for boot in 0..BOOTS {
         for number in 0..=STEPS {
             let task = if number == 0 {

@@ -4,9 +4,9 @@
 
 use std::cell::Cell;
 use std::error::Error as _;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -14,9 +14,11 @@ use rustix::io::Errno;
 
 use crate::checkpoint::disk::{Call, Let, watch};
 use crate::checkpoint::format::{API_VERSION, NodeCheckpoint};
+use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::store::{Error, NodeRecord, Put, Store};
 use crate::checkpoint::testing;
 use crate::checkpoint::write::{self, TEMPORARY};
+use crate::node::host::HostRoot;
 
 const ERRORS: [Errno; 5] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::DQUOT, Errno::MFILE];
 const POD: &str = "shop_till";
@@ -26,7 +28,9 @@ const POD: &str = "shop_till";
 enum Task {
     /// The agent starts for the first time.
     Create,
-    /// The agent starts where a crash left something half made and something half removed.
+    /// The agent starts where somebody else made the directory, for everybody to look into.
+    Private,
+    /// The agent starts where a crash left something half made, something half removed and something still empty.
     Clean,
     /// The first capture of a pod.
     First,
@@ -40,10 +44,22 @@ enum Task {
     Change,
     /// The pod is gone.
     Remove,
+    /// There is a key now, and what is in clear is sealed.
+    Seal,
 }
 
-const TASKS: [Task; 8] =
-    [Task::Create, Task::Clean, Task::First, Task::Third, Task::Repair, Task::Record, Task::Change, Task::Remove];
+const TASKS: [Task; 10] = [
+    Task::Create,
+    Task::Private,
+    Task::Clean,
+    Task::First,
+    Task::Third,
+    Task::Repair,
+    Task::Record,
+    Task::Change,
+    Task::Remove,
+    Task::Seal,
+];
 
 fn value(text: &str) -> NodeCheckpoint {
     let mut made = testing::checkpoint("shop", "till");
@@ -56,11 +72,15 @@ fn record(name: &str) -> NodeRecord {
     NodeRecord { api_version, kind, node_name: name.into(), node_uid: "uid-1".into(), servers: Vec::new() }
 }
 
-/// What can be seen of a store: numbers and arguments of the good generations, how many are bad, and the node's name.
+/// What can be seen of a store: numbers and arguments of the good generations, how many of them are in clear, how many are
+/// bad, and the node's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     good: Vec<(u64, String)>,
+    clear: usize,
     bad: usize,
+    /// Is the directory for nobody else?
+    private: bool,
     node: Option<String>,
 }
 
@@ -71,7 +91,10 @@ impl Seen {
             |made: &NodeCheckpoint| made.manifest["spec"]["containers"][0]["args"][0].as_str().map(Into::into);
         Self {
             good: found.good.iter().map(|good| (good.number, argument(&good.checkpoint).unwrap())).collect(),
+            clear: found.good.iter().filter(|good| good.sealed.is_none()).count(),
             bad: found.bad.len(),
+            private: fs::metadata(store.directory())
+                .is_ok_and(|metadata| metadata.permissions().mode() & 0o7777 == 0o700),
             node: store.node().unwrap().map(|node| node.node_name),
         }
     }
@@ -81,12 +104,18 @@ impl Task {
     /// A store in the state in which the task begins.
     fn prepare(self, directory: &Path) -> Store {
         let store = Store::new(directory.join("state"));
-        if self == Self::Create {
-            return store;
+        match self {
+            Self::Create => return store,
+            Self::Private => {
+                fs::DirBuilder::new().mode(0o755).create(store.directory()).unwrap();
+                fs::set_permissions(store.directory(), Permissions::from_mode(0o755)).unwrap();
+                return store;
+            }
+            _ => {}
         }
         store.create().unwrap();
         let before: &[&str] = match self {
-            Self::First | Self::Record | Self::Create => &[],
+            Self::First | Self::Record | Self::Create | Self::Private => &[],
             _ => &["one", "two"],
         };
         for text in before {
@@ -106,17 +135,25 @@ impl Task {
             let removed = checkpoints.join(format!("{TEMPORARY}1-3"));
             fs::DirBuilder::new().mode(0o700).create(&removed).unwrap();
             fs::write(removed.join("0000000001.yaml"), "removed").unwrap();
+            fs::DirBuilder::new().mode(0o700).create(checkpoints.join("shop_empty")).unwrap();
+        }
+        if self == Self::Seal {
+            let key = directory.join("key");
+            fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
+            fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+            return store.with_keys(KeyFiles::new(HostRoot::new("/"), vec![key]));
         }
         store
     }
 
     fn run(self, store: &Store) -> Result<(), Error> {
         match self {
-            Self::Create => store.create(),
+            Self::Create | Self::Private => store.create(),
             Self::Clean => store.clean(),
             Self::First | Self::Third | Self::Repair => store.put(&value("new")).map(drop),
             Self::Record | Self::Change => store.put_node(&record("new")).map(drop),
             Self::Remove => store.remove(POD),
+            Self::Seal => store.tidy()?.failed.into_iter().next().map_or(Ok(()), Err),
         }
     }
 

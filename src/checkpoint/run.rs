@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -100,10 +100,7 @@ impl RunDir {
             let why = format!("owner {}, or not a directory", metadata.uid());
             return Err(read::Error::Untrusted { path: self.path.clone(), why }.into());
         }
-        if metadata.mode() & 0o077 != 0 {
-            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        }
-        Ok(())
+        Ok(write::make_private(&self.path)?)
     }
 
     /// Where we reach it.

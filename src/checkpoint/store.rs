@@ -12,7 +12,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -272,14 +272,7 @@ impl Store {
         write::directory(&checkpoints)?;
         for directory in [&self.directory, &checkpoints] {
             // made by somebody before us, or by a packager: what is in it is for root only
-            if let Ok(metadata) = fs::symlink_metadata(directory)
-                && metadata.is_dir()
-                && metadata.uid() == rustix::process::geteuid().as_raw()
-                && metadata.mode() & 0o077 != 0
-            {
-                let private = fs::Permissions::from_mode(0o700);
-                fs::set_permissions(directory, private).map_err(|error| read::Error::Io(directory.clone(), error))?;
-            }
+            write::make_private(directory)?;
         }
         Ok(())
     }
@@ -444,12 +437,12 @@ impl Store {
             let is_pod = at > 1;
             if is_pod && names.iter().all(|name| name.starts_with(write::TEMPORARY)) {
                 // only if nothing is in it: whatever came meanwhile stays
-                match fs::remove_dir(&directory) {
+                match write::remove_empty(&directory) {
                     Ok(()) => {
                         tidied.removed.push(directory);
                         continue;
                     }
-                    Err(error) => tidied.failed.push(read::Error::Io(directory.clone(), error).into()),
+                    Err(error) => tidied.failed.push(error.into()),
                 }
             }
             if let Err(error) = write::sync(&directory) {
@@ -613,7 +606,8 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
 /// Takes an advisory lock on a file, made if need be, for as long as the returned file lives. On a file system that cannot
 /// be written any more, one that is there is enough.
 pub fn lock(path: &Path) -> Result<File, Error> {
-    let file = File::options().create(true).truncate(false).write(true).open(path).or_else(|error| {
+    let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
+    let file = options.open(path).or_else(|error| {
         let kind = error.kind();
         let is_disk = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
         if is_disk { File::open(path).map_err(|_| error) } else { Err(error) }

@@ -4,7 +4,7 @@ use super::*;
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::testing::checkpoint;
 use crate::node::host::HostRoot;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -146,6 +147,12 @@ pub fn remove_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes a directory if nothing is in it, and makes that last.
+pub fn remove_empty(path: &Path) -> Result<(), Error> {
+    disk::rmdir(path).map_err(Error::step("remove", path))?;
+    sync(parent(path)?)
+}
+
 /// Removes a directory with all that is in it, if it is there. Links in it are removed, not followed. A power cut may leave
 /// any part of it.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
@@ -240,6 +247,22 @@ pub fn directory(path: &Path) -> Result<(), Error> {
         made => made.map_err(Error::step("create directory", path))?,
     }
     sync(parent(path)?)
+}
+
+/// Lets nobody but us look into a directory of ours, and makes that last. What is none, or is not ours, is left as it is:
+/// readers say so.
+pub fn make_private(path: &Path) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        directory => File::from(directory.map_err(|errno| Error::step("open", path)(errno.into()))?),
+    };
+    let metadata = directory.metadata().map_err(Error::step("look at", path))?;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
+        disk::chmod(&directory, path, 0o700).map_err(Error::step("set the mode of", path))?;
+        sync(path)?;
+    }
+    Ok(())
 }
 
 /// Makes what was created, renamed or removed in a directory last.

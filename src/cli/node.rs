@@ -134,7 +134,7 @@ impl Node {
 
     /// Does somebody hold this lock? No file means no.
     pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
-        let file = match fs::File::options().write(true).open(path) {
+        let file = match fs::File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file.with_context(|| format!("cannot open {}", path.display()))?,
         };

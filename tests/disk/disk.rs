@@ -21,9 +21,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use pod_checkpointer::checkpoint;
+use pod_checkpointer::{checkpoint, node};
 
-use self::history::{Expected, PODS, Random, Task, check, store_at};
+use self::history::{Expected, PODS, Random, Task, check};
 use self::image::{Cache, Event, Log, Replay};
 
 /// Steps of a history; each history is cut in many places.
@@ -128,14 +128,13 @@ impl Kind {
         let disk = disk.to_str().unwrap();
         self.make(disk);
         self.mount(disk, at);
-        let store = store_at(&mounted);
-        let (mut expected, mut number, mut steps) = (Expected::default(), 0, Vec::new());
+        let (mut expected, mut number, mut steps) = (Expected::new(directory), 0, Vec::new());
         for index in 0..=STEPS {
             let task = if index == 0 { Task::Start } else { Task::draw(&expected, &mut number, random) };
             // others write too, and sync nothing
             fs::write(mounted.join(format!("noise-{}", random.below(8))), vec![1; random.below(20_000)]).unwrap();
             let begin = log.len();
-            let after = task.run(&store, &expected);
+            let after = task.run(&mounted, &expected);
             steps.push(Step { task, events: begin..log.len(), after: after.clone() });
             expected = after;
         }
@@ -162,8 +161,8 @@ impl Kind {
         self.mount(disk, at);
         let [before, after] = may_be;
         for pod in PODS {
-            let newest = store_at(Path::new(at)).newest(&history::key(pod)).ok().and_then(|(newest, _)| newest);
-            let newest = newest.map(|newest| (newest.number, newest.checkpoint));
+            let newest = after.store(Path::new(at)).newest(&history::key(pod)).ok().and_then(|(newest, _)| newest);
+            let newest = newest.map(history::numbered);
             if before.newest(pod) != after.newest(pod) {
                 shown.old += usize::from(newest.as_ref() == before.newest(pod));
                 shown.new += usize::from(newest.as_ref() == after.newest(pod));
@@ -173,7 +172,7 @@ impl Kind {
         // of what a bad disk damaged it would complain, and rightly
         let is_damaged = |expected: &Expected| expected.pods.values().any(|lineage| !lineage.damaged.is_empty());
         if result.is_ok() && !is_damaged(before) && !is_damaged(after) {
-            result = verify(Path::new(at));
+            result = verify(Path::new(at), after);
             shown.verified += 1;
         }
         must("umount", &[at]);
@@ -224,7 +223,7 @@ fn moment(steps: &[Step], random: &mut Random) -> usize {
 }
 
 /// `verify` of the program that `PROGRAM` names has nothing to complain of.
-fn verify(directory: &Path) -> Result<(), String> {
+fn verify(directory: &Path, expected: &Expected) -> Result<(), String> {
     let Some(program) = std::env::var_os("PROGRAM") else { return Ok(()) };
     let path = |name: &str| directory.join(name);
     let output = Command::new(program)
@@ -233,6 +232,7 @@ fn verify(directory: &Path) -> Result<(), String> {
         .args([Path::new("--state-dir"), &path("state")])
         .args([Path::new("--run-dir"), &path("run")])
         .args([Path::new("--manifest-dir"), &path("manifests")])
+        .args(expected.key_files().iter().flat_map(|file| [Path::new("--key-file"), file]))
         .output()
         .unwrap();
     if output.status.success() {

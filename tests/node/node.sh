@@ -147,6 +147,7 @@ init() {
   mount --bind "$dir/bin" /usr/local/bin
   mount --bind "$disk/etc" /etc
   mount --bind "$disk/var" /var              # last: it hides $dir
+  for d in ${READ_ONLY:-}; do mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"; done
   mount --make-rshared /
   hostname $name
   ip link set lo up

@@ -4,16 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::testing;
 use crate::checkpoint::format::{API_VERSION, NodeCheckpoint, encode};
-use crate::checkpoint::store::{NodeRecord, Put, ServerRecord, Store};
+use crate::checkpoint::keys::KeyFiles;
+use crate::checkpoint::seal::Key;
+use crate::checkpoint::store::{Generation, NodeRecord, Put, ServerRecord, Store};
 use crate::checkpoint::write::TEMPORARY;
+use crate::node::host::HostRoot;
 
 /// The pods of a history.
 pub const PODS: [&str; 3] = ["till", "printer", "scale"];
+/// Most keys that a node is given.
+const KEYS: usize = 3;
 
 /// Numbers that look random and come again with the same seed (SplitMix64).
 #[derive(Clone, Debug)]
@@ -50,9 +56,37 @@ pub struct Expected {
     pub pods: BTreeMap<String, Lineage>,
     /// The node's record.
     pub node: Option<NodeRecord>,
+    /// Where keys are: not on the disk that fails.
+    key_directory: PathBuf,
+    /// How many keys there are by now; none: all is in clear. The last one seals, all open.
+    keys: usize,
+    /// Sealing anew was cut off: not all is as the last key says.
+    is_partly_sealed: bool,
 }
 
 impl Expected {
+    /// Of a node where nothing was captured yet, whose keys will be made in this directory.
+    pub fn new(key_directory: &Path) -> Self {
+        Self { key_directory: key_directory.to_owned(), ..Self::default() }
+    }
+
+    /// The key files, the one that seals first.
+    pub fn key_files(&self) -> Vec<PathBuf> {
+        (0..self.keys).rev().map(|number| self.key_directory.join(format!("key-{number}"))).collect()
+    }
+
+    /// The store of a history that runs in this directory.
+    pub fn store(&self, directory: &Path) -> Store {
+        let keys = KeyFiles::new(HostRoot::new("/"), self.key_files());
+        Store::new(directory.join("state")).with_keys(keys)
+    }
+
+    /// What is known of keys after a power cut in the middle of a step.
+    pub fn cut_off(&mut self, after: &Self) {
+        self.is_partly_sealed |= self.keys != after.keys;
+        self.keys = after.keys;
+    }
+
     /// The newest good generation of a pod.
     pub fn newest(&self, pod: &str) -> Option<&(u64, NodeCheckpoint)> {
         self.pods.get(&key(pod)).and_then(|lineage| lineage.kept.first())
@@ -83,6 +117,8 @@ pub enum Task {
     Record(NodeRecord),
     /// A bad disk changes the newest generation of a pod.
     Damage(&'static str),
+    /// The agent starts with a new key, and seals everything anew.
+    Reseal,
 }
 
 impl std::fmt::Display for Task {
@@ -93,6 +129,7 @@ impl std::fmt::Display for Task {
             Self::Remove(pod) => write!(formatter, "remove {pod}"),
             Self::Record(_) => formatter.write_str("record the node"),
             Self::Damage(pod) => write!(formatter, "damage {pod}"),
+            Self::Reseal => formatter.write_str("seal anew"),
         }
     }
 }
@@ -102,7 +139,7 @@ impl Task {
     pub fn draw(expected: &Expected, number: &mut u64, random: &mut Random) -> Self {
         let pod = random.of(&PODS);
         let kept = expected.pods.get(&key(pod)).map(|lineage| lineage.kept.as_slice()).unwrap_or_default();
-        match (random.below(10), kept) {
+        match (random.below(11), kept) {
             (0, _) => Self::Remove(pod),
             (1, _) => {
                 *number += 1;
@@ -110,6 +147,7 @@ impl Task {
             }
             (2, [_, _, ..]) => Self::Damage(pod),
             (3, [(_, newest), ..]) => Self::Capture(Box::new(newest.clone())),
+            (4, [_, ..]) if expected.keys < KEYS => Self::Reseal,
             _ => {
                 *number += 1;
                 Self::Capture(Box::new(capture(pod, *number, random)))
@@ -120,16 +158,17 @@ impl Task {
     /// May a power cut in the middle of it, or right after it, be seen in this pod?
     pub fn concerns(&self, pod: &str) -> bool {
         match self {
-            Self::Start => true,
+            Self::Start | Self::Reseal => true,
             Self::Record(_) => false,
             Self::Capture(checkpoint) => checkpoint.parent.name == pod,
             Self::Remove(name) | Self::Damage(name) => *name == pod,
         }
     }
 
-    /// Does it, and says what must be found from then on.
-    pub fn run(&self, store: &Store, before: &Expected) -> Expected {
+    /// Does it in a directory, and says what must be found from then on.
+    pub fn run(&self, directory: &Path, before: &Expected) -> Expected {
         let mut after = before.clone();
+        let store = &before.store(directory);
         match self {
             Self::Start => store.create().and_then(|()| store.clean()).unwrap(),
             Self::Capture(checkpoint) => {
@@ -156,6 +195,15 @@ impl Task {
                 let (number, _) = lineage.kept.remove(0);
                 lineage.damaged.insert(number);
             }
+            Self::Reseal => {
+                after.keys += 1;
+                after.is_partly_sealed = false;
+                if let Some(path) = after.key_files().first() {
+                    make_key(path, after.keys);
+                }
+                let tidied = after.store(directory).tidy().unwrap();
+                assert!(tidied.failed.is_empty(), "{:?}", tidied.failed);
+            }
         }
         after
     }
@@ -169,14 +217,23 @@ pub fn damage(store: &Store, pod: &str) -> (PathBuf, u64, u8) {
     (path, at as u64, bytes[at] ^ 1)
 }
 
+/// A generation with its number, whether it was sealed or not: sealed ones have a digest of their own.
+pub fn numbered(generation: Generation) -> (u64, NodeCheckpoint) {
+    (generation.number, generation.checkpoint.with_digest())
+}
+
 /// The key of a pod.
 pub fn key(pod: &str) -> String {
     format!("shop_{pod}")
 }
 
-/// The store of a history that runs in this directory.
-pub fn store_at(directory: &Path) -> Store {
-    Store::new(directory.join("state"))
+/// A key, other for each number.
+fn make_key(path: &Path, number: usize) {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    let _ = fs::remove_file(path);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(&bytes).unwrap();
 }
 
 /// A checkpoint of up to some pages, with a content of its own for each number.
@@ -221,14 +278,14 @@ pub fn check(
     after: &Expected,
     random: &mut Random,
 ) -> Result<(), String> {
-    let store = store_at(directory);
+    let store = after.store(directory);
     let node = store.node().map_err(|error| format!("the node's record: {error}"))?;
     if node != before.node && node != after.node {
         return Err("the node's record is neither the old nor the new one".into());
     }
     for pod in pods {
         let (newest, bad) = store.newest(&key(pod)).map_err(|error| error.to_string())?;
-        let newest = newest.map(|newest| (newest.number, newest.checkpoint));
+        let newest = newest.map(numbered);
         if ![before, after].iter().any(|expected| expected.newest(pod) == newest.as_ref()) {
             let found = newest.map(|(number, _)| number);
             return Err(format!("{pod}: generation {found:?} is neither the old nor the new one; bad: {bad:?}"));
@@ -248,17 +305,28 @@ pub fn check(
         other => return Err(format!("a further capture of {pod}: {other:?}")),
     }
     let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
-    if found.good.first().is_none_or(|good| good.checkpoint != fresh) || found.good.len() > 2 || !found.bad.is_empty() {
+    if found.good.first().is_none_or(|good| good.checkpoint.clone().with_digest() != fresh)
+        || found.good.len() > 2
+        || !found.bad.is_empty()
+    {
         return Err(format!("after a further capture of {pod}: {} good, bad {:?}", found.good.len(), found.bad));
     }
     no_leftover(directory)
 }
 
-/// The generations that must be there are there, in order; no other but older ones that had been removed; and nothing is
-/// bad but what a bad disk damaged.
+/// The generations that must be there are there, in order, sealed as the last key says once that was done; no other but
+/// older ones that had been removed; and nothing is bad but what a bad disk damaged.
 fn check_generations(store: &Store, pod: &str, before: &Expected, after: &Expected) -> Result<(), String> {
     let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
-    let good: Vec<_> = found.good.into_iter().map(|good| (good.number, good.checkpoint)).collect();
+    let keys = store.keys_given().load();
+    let seals = keys.sealing().ok().flatten().map(Key::id);
+    if before.keys == after.keys
+        && !before.is_partly_sealed
+        && let Some(other) = found.good.iter().find(|good| good.sealed.as_deref() != seals)
+    {
+        return Err(format!("{pod}: generation {} is sealed with {:?}, not {seals:?}", other.number, other.sealed));
+    }
+    let good: Vec<_> = found.good.into_iter().map(numbered).collect();
     let [before, after] = [before, after].map(|expected| expected.pods.get(&key(pod)).cloned().unwrap_or_default());
     let is_right = |lineage: &Lineage| {
         let older = || lineage.older.iter().chain(&before.kept);

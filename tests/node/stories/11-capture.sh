@@ -1,5 +1,5 @@
 #!/bin/bash
-# How soon a Ready pod, and a changed ConfigMap, are durable; pods that vanish while they are captured.
+# How soon a Ready pod, and a changed ConfigMap, are durable; pods that vanish while they are captured; other readers.
 . "$(dirname "$0")/../lib.sh"
 
 healthy
@@ -46,3 +46,12 @@ only_current() { [ "$(find "$store/checkpoints" -mindepth 1 -maxdepth 1 | wc -l)
 wait_for 90 "the checkpoints of the deleted pods to go" only_current
 checkpointer verify || fail "verify finds damage"
 settings RETENTION-
+
+# shellcheck disable=SC2016
+# what docs/store.md tells other programs about the digest: it is right for each file, and wrong for one that was changed
+sed -n '/^```python/,/^```/{//!p}' "$here/../../docs/store.md" >"$work/digest.py"
+digest_is_right() { /usr/bin/python3 "$work/digest.py" "$1" 2>"$work/last"; }
+for file in "$store"/checkpoints/*/*.yaml; do digest_is_right "$file" || fail "$file: $(cat "$work/last")"; done
+sed 's/uptimeSeconds: /&1/' "$file" >"$work/changed.yaml"
+not digest_is_right "$work/changed.yaml" || fail "a changed checkpoint passes for whole"
+grep -q AssertionError "$work/last" || fail "the digest is not what is noticed: $(cat "$work/last")"

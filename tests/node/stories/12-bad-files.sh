@@ -1,5 +1,5 @@
 #!/bin/bash
-# Foreign and damaged files in the store and the manifest directory: named, left alone, in nobody's way.
+# Foreign and damaged files, a store that cannot be written to: named, left alone, in nobody's way.
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember
@@ -13,7 +13,8 @@ status=0; checkpointer verify >"$work/verify" || status=$?
 grep -q "${proxy/\//_}" "$work/verify" || fail "verify does not name the damaged checkpoint: $(cat "$work/verify")"
 
 outage refused
-reboot
+READ_ONLY=/var/lib/pod-checkpointer reboot       # as a file system is mounted that has errors
+not on_node touch /var/lib/pod-checkpointer/x 2>/dev/null || fail "the store can be written to"
 wait_for 60 "web, whose files are whole, to serve" all_served "$booted" web
 only_web() { [ "$(find "$manifests" -type l -name 'pod-checkpointer_*')" = "$(link "$web")" ]; }
 stays 5 "only web is active" only_web
@@ -26,5 +27,8 @@ rmdir "$manifests/pod-checkpointer_a_directory.yaml"
 rm "$(link "$radio")" "$manifests/dangling.yaml" "$store/checkpoints/README"
 wait_for 30 "radio, freed of the foreign file, to serve" all_served "$booted" radio
 hand_back quiet
+says_so() { kubectl -n edge get podcheckpoint "${proxy#*/}" -o jsonpath='{.status.conditions[?(@.type=="Captured")]}' | grep StoreFailed; }
+wait_for 60 "proxy's condition to say that it cannot be stored" says_so
+on_node mount -o remount,bind,rw /var/lib/pod-checkpointer
 whole() { checkpointer verify; }
 wait_for 90 "the damaged checkpoint to be captured again" whole
