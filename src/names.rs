@@ -280,13 +280,13 @@ metrics! {
     CheckpointAge: Gauge of Agent, "checkpoint_age_seconds",
         "Age of the oldest of the newest checkpoints of all pods; an unchanged pod is not captured again.", "";
     Captures: Counter of Agent by "result", "captures_total",
-        "Captures of pods, by what they came to.", "`increase({result=\"Failed\"}[15m]) > 3`";
+        "Captures of pods, by what they came to.", "`increase(…{result=\"Failed\"}[15m]) > 3`";
     CaptureTime: Histogram of Agent, "capture_seconds",
         "Time from the begin of a capture to a durable checkpoint.", "";
     StoreErrors: Counter of Agent by "kind", "store_errors_total",
-        "Errors of the directory with the checkpoints, by kind.", "`increase([15m]) > 0`";
+        "Errors of the directory with the checkpoints, by kind.", "`increase(…[15m]) > 0`";
     DamagedFiles: Counter of Agent, "damaged_files_total",
-        "Damaged checkpoint files that were found and set aside.", "`increase([1d]) > 0`: the disk forgets what it was told";
+        "Damaged checkpoint files that were found and set aside.", "`increase(…[1d]) > 0`: the disk forgets what it was told";
     SupervisorUp: Gauge of Agent, "supervisor_up",
         "1 while the supervisor of this node runs, else 0.", "`== 0` for 5 minutes: nothing would bring a pod back";
     Problems: Gauge of Both by "part", "problems",
@@ -299,7 +299,7 @@ metrics! {
         "Outages since boot in which a pod was activated.", "";
     Activations: Counter of Both by "result", "activations_total",
         "Attempts since boot to start a pod without the API server, by what they came to.",
-        "`increase([15m]) > 0` for a result other than Activated, Renewed and TakenBack";
+        "`increase(…[15m]) > 0` for a result other than Activated, Renewed and TakenBack";
     ActivationTime: Histogram of Both, "activation_seconds",
         "Time from the decision to activate a pod to all its containers running.", "";
     TakeoverTime: Histogram of Both, "takeover_seconds",

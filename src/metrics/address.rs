@@ -8,8 +8,9 @@ use std::str::FromStr;
 use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait to be taken.
-const BACKLOG: u32 = 16;
+/// Connections that wait in the kernel to be taken. Where they are too many, it drops them, and a client that is in a hurry
+/// tries again only after a second.
+const BACKLOG: u32 = 128;
 
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,7 +71,12 @@ pub async fn serve(address: Address, source: &impl Source) -> Infallible {
                     sleep(BREATH).await;
                 }
             },
-            Some(Ok(ended)) = connections.next() => drop(open.remove(&ended)),
+            // a pattern that some do not match would leave the others unserved until somebody connects
+            ended = connections.next(), if !connections.is_empty() => {
+                if let Some(Ok(ended)) = ended {
+                    open.remove(&ended);
+                }
+            }
         }
     }
 }

@@ -46,7 +46,8 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     };
-    timeout(PATIENCE, whole).await.expect("no answer")
+    let answer = timeout(PATIENCE, whole).await;
+    answer.unwrap_or_else(|_| panic!("no answer to {:?}", request.chars().take(60).collect::<String>()))
 }
 
 /// Status and body.
@@ -158,8 +159,6 @@ fn an_outage_is_counted_from_its_activations_to_its_hand_over_and_through_a_rest
 async fn captures_refusals_and_errors_of_the_store_are_counted() {
     let world = World::new();
     let in_the_way = world.root.path().join("var/lib/pod-checkpointer/checkpoints/shop_blocked");
-    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
-    std::fs::write(&in_the_way, "a file").unwrap();
     world.api.put_pod(world.start("till", "uid-1"));
     let mut refused = world.start("refused", "uid-2");
     refused["spec"]["volumes"] = json!([{"name": "prices", "persistentVolumeClaim": {"claimName": "prices"}}]);
@@ -188,6 +187,7 @@ async fn captures_refusals_and_errors_of_the_store_are_counted() {
             assert!(value(address, "checkpoint_age_seconds").await.unwrap() < 60.0);
             assert_eq!(get(address, "/readyz").await, (200, "ok\n".into()));
 
+            std::fs::write(&in_the_way, "a file").unwrap();
             world.api.put_pod(world.start("blocked", "uid-3"));
             world.api.until_condition("shop", "blocked", "Captured", "False", "StoreFailed").await;
             assert!(value(address, "store_errors_total{kind=\"StoreFailed\"}").await.unwrap() >= 1.0);
