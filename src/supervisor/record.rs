@@ -33,7 +33,8 @@ impl Recorder {
         Self { status: None, outages: outages.unwrap_or_default(), changed: false }
     }
 
-    /// A twin was linked, as `facts` made it due; `result` is one of [`crate::names::LINKED`].
+    /// A twin was linked, as `facts` made it due; `result` is one of
+    /// [`crate::names::activation_results`].
     pub fn activated(&mut self, key: &str, parent_uid: &str, result: &'static str, facts: &Facts, now: Duration) {
         let contact = facts.contact;
         self.count(result);
@@ -56,6 +57,8 @@ impl Recorder {
     /// A twin could not be linked.
     pub fn refused(&mut self, reason: Blocked) {
         self.count(reason.as_str());
+        // on a disk the record would outlive its boot
+        self.changed |= reason != Blocked::RunDirNotMemory;
     }
 
     /// The kubelet waited for the API server, and no longer does.
@@ -66,7 +69,6 @@ impl Recorder {
 
     fn count(&mut self, result: &'static str) {
         *self.outages.counts.activations.entry(result.to_owned()).or_default() += 1;
-        self.changed = true;
     }
 
     /// A link was removed.
