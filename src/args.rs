@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::metrics::address::Address;
 use crate::names::{RUN_DIR, STATE_DIR};
 
 /// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
@@ -148,6 +149,10 @@ pub struct AgentArguments {
     /// How long a checkpoint outlives its deleted parent when no successor was captured
     #[arg(long, env = "POD_CHECKPOINTER_RETENTION", default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub retention: Duration,
+    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off. The supervisor is given the port
+    /// after it on 127.0.0.1, or off as well
+    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
+    pub metrics_address: Address,
     /// Name of the agent's own pod (downward API)
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
@@ -165,6 +170,9 @@ pub struct SupervisorArguments {
     /// How it decides.
     #[command(flatten)]
     pub decision: DecisionArguments,
+    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
+    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
+    pub metrics_address: Address,
 }
 
 /// Of the commands that only look.
@@ -340,6 +348,7 @@ mod tests {
             (vec!["--probe-interval", "0s"], "10ms"),
             (vec!["--state-dir", "here"], "absolute"),
             (vec!["--cri-endpoint", "tcp://x"], "unix://"),
+            (vec!["--metrics-address", "localhost:9798"], "127.0.0.1:9798, :9798 or off"),
             (vec!["--unheard-of"], "--unheard-of"),
         ] {
             let error =

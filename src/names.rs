@@ -30,6 +30,8 @@ pub const NODE_LABEL: &str = "podcheckpointer.io/node";
 pub const LINK_PREFIX: &str = "pod-checkpointer_";
 /// The supervisor's own manifest in the kubelet's manifest directory, and its pod's name.
 pub const SUPERVISOR: &str = "pod-checkpointer-supervisor";
+/// Held by the supervisor as long as it lives, in the run directory.
+pub const SUPERVISOR_LOCK: &str = "supervisor.lock";
 /// Field manager of everything that the agent applies.
 pub const FIELD_MANAGER: &str = "pod-checkpointer-agent";
 
@@ -70,7 +72,7 @@ macro_rules! reasons {
             }
 
             /// The machine-readable name, as in a condition's `reason`.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }
             }
         }
@@ -171,6 +173,145 @@ reasons! {
     }
 }
 
+/// The store's disk is full.
+pub const STORE_FULL: &str = "StoreFull";
+/// The store cannot be read or written for another cause.
+pub const STORE_FAILED: &str = "StoreFailed";
+/// Every kind of error of the store.
+pub const STORE_ERRORS: [&str; 3] = [STORE_FULL, STORE_FAILED, Blocked::KeyMissing.as_str()];
+
+/// A pod that comes back, as a reason.
+pub const RECOVERABLE: &str = "Recoverable";
+/// A pod of which nothing was captured yet, as a reason.
+pub const NOT_CAPTURED: &str = "NotCaptured";
+
+/// A twin was linked.
+pub const ACTIVATED: &str = "Activated";
+/// A twin was linked under another UID, because the kubelet did not run it.
+pub const RENEWED: &str = "Renewed";
+/// A twin was linked again, because the API server was lost again before its parent took over.
+pub const TAKEN_BACK: &str = "TakenBack";
+
+/// What an attempt to link a twin can come to.
+pub fn activation_results() -> impl Iterator<Item = &'static str> {
+    [ACTIVATED, RENEWED, TAKEN_BACK].into_iter().chain(Blocked::ALL.iter().map(|reason| reason.as_str()))
+}
+
+/// What a capture can come to: a new generation, the same as before, a refusal, a fault that passes.
+pub const CAPTURE_RESULTS: [&str; 4] = ["Stored", "Unchanged", "Refused", "Failed"];
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only grows, until its part or its node starts again.
+    Counter,
+    /// Durations, in [`crate::report::Times::BOUNDS`].
+    Histogram,
+}
+
+/// Who serves a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The agent.
+    Agent,
+    /// The supervisor.
+    Supervisor,
+    /// The supervisor, and the agent from the supervisor's record.
+    Both,
+    /// Each its own.
+    Each,
+}
+
+macro_rules! metrics {
+    ($($variant:ident: $kind:ident of $of:ident $(by $label:literal)*, $name:literal, $help:literal, $alert:literal;)*) => {
+        /// What is told in figures; `docs/metrics.md` is made of it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs)] // each explains itself by its help
+        pub enum Metric { $($variant,)* }
+
+        impl Metric {
+            /// Every metric, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => concat!("pod_checkpointer_", $name),)* }
+            }
+
+            /// How it behaves.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)* }
+            }
+
+            /// Who serves it.
+            pub fn of(self) -> Of {
+                match self { $(Self::$variant => Of::$of,)* }
+            }
+
+            /// Its labels.
+            pub fn labels(self) -> &'static [&'static str] {
+                match self { $(Self::$variant => &[$($label,)*],)* }
+            }
+
+            /// What it tells, one sentence.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// When somebody should look; empty: of itself never.
+            pub fn alert(self) -> &'static str {
+                match self { $(Self::$variant => $alert,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    BuildInfo: Gauge of Each by "version" by "part", "build_info",
+        "Always 1; which program serves this, and as which part.", "";
+    Checkpoints: Gauge of Both by "phase", "checkpoints",
+        "Checkpoints on this node, by phase.",
+        "`{phase=\"Blocked\"} > 0`: should be active and cannot; `{phase=\"Released\"} > 0` for 10 minutes: a hand-over hangs";
+    Recoverable: Gauge of Agent by "reason", "recoverable",
+        "Marked pods, by the first reason why they would not come back on this node; Recoverable: they would.",
+        "`{reason!=\"Recoverable\"} > 0` for 15 minutes";
+    CheckpointAge: Gauge of Agent, "checkpoint_age_seconds",
+        "Age of the oldest of the newest checkpoints of all pods; an unchanged pod is not captured again.", "";
+    Captures: Counter of Agent by "result", "captures_total",
+        "Captures of pods, by what they came to.", "`increase(…{result=\"Failed\"}[15m]) > 3`";
+    CaptureTime: Histogram of Agent, "capture_seconds",
+        "Time from the begin of a capture to a durable checkpoint.", "";
+    StoreErrors: Counter of Agent by "kind", "store_errors_total",
+        "Errors of the directory with the checkpoints, by kind.", "`increase(…[15m]) > 0`";
+    DamagedFiles: Counter of Agent, "damaged_files_total",
+        "Damaged checkpoint files that were found and set aside.", "`increase(…[1d]) > 0`: the disk forgets what it was told";
+    SupervisorUp: Gauge of Agent, "supervisor_up",
+        "1 while the supervisor of this node runs, else 0.", "`== 0` for 5 minutes: nothing would bring a pod back";
+    Problems: Gauge of Both by "part", "problems",
+        "What a part cannot learn or do now; its log and `pod-checkpointer status` say what.", "`> 0` for 15 minutes";
+    ApiContact: Gauge of Both, "api_contact",
+        "1 while the API server answers the supervisor, else 0.", "";
+    ApiSilence: Gauge of Both, "api_silence_seconds",
+        "Time since the API server last answered the supervisor; 0 while it answers.", "`> 600`, where such an outage is not usual";
+    Outages: Counter of Both, "outages_total",
+        "Outages since boot in which a pod was activated.", "";
+    Activations: Counter of Both by "result", "activations_total",
+        "Attempts since boot to start a pod without the API server, by what they came to.",
+        "`increase(…[15m]) > 0` for a result other than Activated, Renewed and TakenBack";
+    ActivationTime: Histogram of Both, "activation_seconds",
+        "Time from the decision to activate a pod to all its containers running.", "";
+    TakeoverTime: Histogram of Both, "takeover_seconds",
+        "Time from the first sign of the API server to the pod itself running again.", "";
+    OverlapTime: Histogram of Both, "overlap_seconds",
+        "Time that a pod and its stand-in ran side by side at the hand-over.", "";
+    KubeletUnstuck: Counter of Both, "kubelet_unstuck_total",
+        "Times since boot that a kubelet waited for the API server and its waiting connections were closed.", "";
+    PassAge: Gauge of Supervisor, "pass_age_seconds",
+        "Time since the supervisor last looked at its node; up to a minute while all is well.", "`> 120`: it hangs";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +325,18 @@ mod tests {
         {
             assert!(explanation.ends_with('.') && explanation.len() > 20, "{name}: {explanation:?}");
             assert!(!explanation.contains("  ") && !advice.ends_with('.') && advice.len() > 10, "{name}: {advice:?}");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_a_name_by_the_conventions_and_says_what_it_is() {
+        for metric in Metric::ALL {
+            let (name, help) = (metric.name(), metric.help());
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind() == Kind::Counter, "{name}");
+            assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            assert!(help.ends_with('.') && help.len() > 20 && !help.contains("  "), "{name}: {help:?}");
+            assert!(!metric.alert().contains("  ") && !metric.alert().ends_with('.'), "{name}");
         }
     }
 }

@@ -100,6 +100,54 @@ pub struct PodReport {
 pub struct Outages {
     /// The outages in which something was activated.
     pub outages: Vec<Outage>,
+    /// Of all outages of this boot, forgotten ones too.
+    pub counts: Counts,
+}
+
+/// What is counted over all outages of a boot; a supervisor that starts again goes on counting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counts {
+    /// Outages in which something was activated.
+    pub outages: u64,
+    /// Attempts to link a twin, by [`crate::names::activation_results`].
+    pub activations: BTreeMap<String, u64>,
+    /// How often the kubelet waited for the API server and its waiting connections were closed.
+    pub unstuck: u64,
+    /// From the decision to activate to all containers of the twin running.
+    pub activation: Times,
+    /// From the release, which is the first sign of the API server, to the parent running.
+    pub takeover: Times,
+    /// From the parent running to nothing of its twin running.
+    pub overlap: Times,
+}
+
+/// A histogram of durations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Times {
+    /// How many there were.
+    pub count: u64,
+    /// All together, in milliseconds.
+    pub sum: u64,
+    /// How many took no longer than each of [`Times::BOUNDS`], and longer than the one before.
+    pub within: Vec<u64>,
+}
+
+impl Times {
+    /// Upper bounds, in milliseconds: from a capture to a hand-over that somebody should look at.
+    pub const BOUNDS: [u64; 12] = [10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000];
+
+    /// Takes one in, in milliseconds.
+    pub fn add(&mut self, time: u64) {
+        self.count = self.count.saturating_add(1);
+        self.sum = self.sum.saturating_add(time);
+        self.within.resize(Self::BOUNDS.len(), 0);
+        let slot = Self::BOUNDS.iter().position(|bound| time <= *bound);
+        if let Some(within) = slot.and_then(|slot| self.within.get_mut(slot)) {
+            *within = within.saturating_add(1);
+        }
+    }
 }
 
 /// One outage.
@@ -126,6 +174,9 @@ pub struct Outage {
 pub struct PodOutage {
     /// UID of the parent.
     pub parent_uid: String,
+    /// It was first decided to link the twin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided: Option<u64>,
     /// The twin was linked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activated: Option<u64>,
@@ -138,6 +189,9 @@ pub struct PodOutage {
     /// The parent ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<u64>,
+    /// Nothing of the twin ran any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
 }
 
 /// An error with its causes, in one line; a text that repeats its cause's does not get it twice.

@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
 use pod_checkpointer::agent::Settings;
 use pod_checkpointer::args::{Arguments, Command, DecisionArguments, LogFormat};
+use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::report::{OUTAGES, Outages, Phase};
@@ -277,6 +278,7 @@ impl Story {
             supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
             namespaces: Vec::new(),
             retention: Duration::from_mins(1),
+            metrics_address: Address::Off,
             pod_name: None,
             pod_namespace: "pod-checkpointer".into(),
         }

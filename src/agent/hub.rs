@@ -18,6 +18,7 @@ use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::agent::board::Board;
 use crate::agent::heard::{Heard, explain, explain_watch};
 use crate::agent::index::{Action, Answer, Captured, Index};
 use crate::agent::record::{self, Stranger};
@@ -30,7 +31,7 @@ use crate::agent::{Error, Settings, collect, watch};
 use crate::capture::{self, Reason};
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::FIELD_MANAGER;
+use crate::names::{FIELD_MANAGER, STORE_FAILED};
 use crate::node::clock;
 use crate::report::chain;
 use crate::report::{self as files, AgentWord};
@@ -55,6 +56,7 @@ pub struct Agent {
     heard: Heard,
     store: Store,
     run: RunDir,
+    board: Rc<Board>,
     start: Instant,
     index: Index,
     reporter: Reporter,
@@ -108,7 +110,14 @@ impl Problems {
 
 impl Agent {
     /// Begins with what the store holds.
-    pub fn new(settings: Settings, client: Client, heard: Heard, store: Store, run: RunDir) -> Result<Self, Error> {
+    pub fn new(
+        settings: Settings,
+        client: Client,
+        heard: Heard,
+        store: Store,
+        run: RunDir,
+        board: Rc<Board>,
+    ) -> Result<Self, Error> {
         let index = Index::new(settings.retention, work::load(&store)?);
         let author = Author { controller: FIELD_MANAGER.into(), instance: Some(settings.node_name.clone()) };
         Ok(Self {
@@ -118,6 +127,7 @@ impl Agent {
             heard,
             store,
             run,
+            board,
             start: Instant::now(),
             index,
             reporter: Reporter::default(),
@@ -150,6 +160,8 @@ impl Agent {
         loop {
             self.begin();
             let wake = self.start + self.wake();
+            self.board.turned(&self.index, self.problems.all().len());
+            self.board.pulse.expect(wake);
             tokio::select! {
                 () = &mut stop => break,
                 event = watch.next() => self.take(event.ok_or(Error::Ended)?),
@@ -282,8 +294,9 @@ impl Agent {
                 let (settings, surroundings) = (self.settings.clone(), surroundings.clone());
                 let store = self.store.clone();
                 let capture = async move {
+                    let begun = Instant::now();
                     let captured = work::capture(&settings, &surroundings, store, &pod).await;
-                    Finished::Captured(key, captured)
+                    Finished::Captured { key, captured, took: begun.elapsed() }
                 };
                 self.work.push(capture.boxed_local());
             }
@@ -302,8 +315,8 @@ impl Agent {
                     let name = key.clone();
                     let removal = tokio::task::spawn_blocking(move || store.remove(&name)).await;
                     let result = match removal {
-                        Ok(result) => result.map_err(|error| chain(&error)),
-                        Err(error) => Err(error.to_string()),
+                        Ok(result) => result.map_err(|error| (error.reason(), chain(&error))),
+                        Err(error) => Err((STORE_FAILED, error.to_string())),
                     };
                     Finished::Removed { key, uid, result }
                 };
@@ -331,7 +344,8 @@ impl Agent {
     fn finish(&mut self, finished: Finished) {
         let now = self.now();
         match finished {
-            Finished::Captured(key, captured) => {
+            Finished::Captured { key, captured, took } => {
+                self.board.captured(&captured, self.is_new(&key, &captured), took);
                 self.tell(&key, &captured);
                 self.index.captured(&key, captured, now);
             }
@@ -348,7 +362,10 @@ impl Agent {
                 let pod = key.replace('_', "/");
                 match &result {
                     Ok(()) => tracing::info!(pod, uid, "removed the checkpoint"),
-                    Err(error) => tracing::warn!(pod, error, "cannot remove the checkpoint"),
+                    Err((kind, error)) => {
+                        self.board.store_failed(kind);
+                        tracing::warn!(pod, error, "cannot remove the checkpoint");
+                    }
                 }
                 self.index.removed(&key, &uid, result.is_ok(), now);
             }
@@ -399,6 +416,10 @@ impl Agent {
         for path in removed {
             tracing::info!(path = %path.display(), "removed: nobody needs it any more");
         }
+        self.board.damaged(aside.len());
+        for error in &failed {
+            self.board.store_failed(error.reason());
+        }
         for (key, path) in aside {
             let pod = key.replace('_', "/");
             tracing::warn!(pod, file = %path.display(), "a checkpoint is damaged and was set aside; the pod is captured anew");
@@ -412,16 +433,21 @@ impl Agent {
         self.problems.store = problems.collect();
     }
 
+    /// Is this a generation that the store did not have?
+    fn is_new(&self, key: &str, captured: &Captured) -> bool {
+        let Captured::Stored(stored) = captured else { return false };
+        let before = self.index.stored(key);
+        before.is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid)
+    }
+
     /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.
     fn tell(&mut self, key: &str, captured: &Captured) {
         let pod = key.replace('_', "/");
         match captured {
-            Captured::Stored(stored) => {
-                let before = self.index.stored(key);
-                if before.is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid) {
-                    tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
-                }
+            Captured::Stored(stored) if self.is_new(key, captured) => {
+                tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
             }
+            Captured::Stored(_) => {}
             Captured::Refused(reasons) => {
                 let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
@@ -501,6 +527,7 @@ impl Agent {
             (Ok(status), Ok(outages)) => {
                 self.supervisor.status = status;
                 self.supervisor.outages = outages.unwrap_or_default();
+                self.board.supervised(&self.supervisor);
             }
             (Err(error), _) | (_, Err(error)) => tracing::warn!("{}", chain(&error)),
         }

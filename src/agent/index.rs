@@ -471,6 +471,17 @@ impl Index {
         self.complete
     }
 
+    /// Was every pod of the first list that is Ready captured, or is that known to be impossible for now?
+    pub fn is_settled(&self) -> bool {
+        let waits = |pod: &Pod| pod.observed.ready && !pod.observed.ending && pod.outcome == Outcome::Waiting;
+        self.complete && !self.pods.values().any(waits)
+    }
+
+    /// What the store has of all pods.
+    pub fn all_stored(&self) -> impl Iterator<Item = &Stored> {
+        self.kept.values().map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
+    }
+
     /// What the store has of a pod.
     pub fn stored(&self, key: &str) -> Option<&Stored> {
         self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.generation > 0)

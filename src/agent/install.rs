@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::args::{DecisionArguments, LogFormat};
 use crate::checkpoint::write;
+use crate::metrics::address::Address;
 use crate::names::SUPERVISOR;
 
 /// What the supervisor may do beyond an ordinary process of user 0, and what for.
@@ -79,6 +80,8 @@ pub struct Plan {
     pub decision: DecisionArguments,
     /// `--log-format`.
     pub log_format: LogFormat,
+    /// `--metrics-address`, the supervisor's own.
+    pub metrics_address: Address,
 }
 
 /// The manifest's text.
@@ -148,6 +151,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
         cri_endpoint,
         decision,
         log_format,
+        metrics_address,
     } = plan;
     let DecisionArguments {
         activation_delay,
@@ -190,6 +194,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
         LogFormat::Json => "json",
     };
     add("log-format", format.to_owned());
+    add("metrics-address", metrics_address.to_string());
     arguments
 }
 
@@ -250,6 +255,7 @@ mod tests {
                 apiserver_ca: Some("/etc/ca.pem".into()),
             },
             log_format: LogFormat::Json,
+            metrics_address: "[::1]:9999".parse().unwrap(),
         }
     }
 
@@ -272,6 +278,7 @@ mod tests {
         assert!(!supervisor.decision.unstick_kubelet);
         assert_eq!(supervisor.decision.apiservers, ["https://api.example:6443", "https://[fd00::1]:6443"]);
         assert_eq!(supervisor.decision.apiserver_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
+        assert_eq!(supervisor.metrics_address, plan().metrics_address);
     }
 
     #[test]

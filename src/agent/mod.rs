@@ -11,6 +11,7 @@
 //! One loop owns all of it. Work runs beside it and comes back with its result; nothing is spawned that nobody waits
 //! for. The API server's silence stops captures of what it does not tell, and removes nothing.
 
+mod board;
 pub mod collect;
 pub mod heard;
 mod hub;
@@ -28,15 +29,19 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use kube::Client;
 
+use crate::agent::board::Board;
 use crate::agent::hub::Agent;
 use crate::args::{AgentArguments, DecisionArguments, Invalid, LogFormat};
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
+use crate::metrics::{self, address::Address};
+use crate::names::SUPERVISOR_LOCK;
 use crate::node::api::kube_client;
 use crate::node::host::HostRoot;
 use crate::report::chain;
@@ -99,6 +104,8 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// How long a checkpoint outlives its deleted parent when no successor was captured.
     pub retention: Duration,
+    /// Where metrics and health are served.
+    pub metrics_address: Address,
     /// Name of the agent's own pod.
     pub pod_name: Option<String>,
     /// Namespace of the agent's own pod.
@@ -115,6 +122,7 @@ impl Settings {
             supervisor_image,
             namespaces,
             retention,
+            metrics_address,
             pod_name,
             pod_namespace,
         } = arguments;
@@ -134,6 +142,7 @@ impl Settings {
             supervisor_image,
             namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             retention,
+            metrics_address,
             pod_name,
             pod_namespace,
         })
@@ -175,7 +184,10 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     let run = RunDir::new(resolve(&settings.run_dir)?, &settings.run_dir);
     let (client, heard) = heard::listen(client);
     tracing::info!(node = settings.node_name, root = %settings.root.path().display(), "watching");
-    Box::pin(Agent::new(settings, client, heard, store, run)?.run(stop)).await
+    let board = Rc::new(Board::new(run.path().join(SUPERVISOR_LOCK)));
+    let metrics = metrics::serve(settings.metrics_address, &*board);
+    let agent = Agent::new(settings, client, heard, store, run, board.clone())?;
+    metrics::beside(Box::pin(agent.run(stop)), metrics).await
 }
 
 /// Takes the agent's lock. `status` holds it for a moment when it looks whether somebody does, so a lock that is held is

@@ -17,7 +17,7 @@ use crate::agent::index::{Outcome, View};
 use crate::agent::retry::Retry;
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
 use crate::checkpoint::format::sha256;
-use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL};
+use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL, NOT_CAPTURED, RECOVERABLE};
 use crate::report::{Outage, Outages, Phase, PodReport, Status};
 
 /// Objects in a page of the one list.
@@ -103,8 +103,17 @@ fn captured(view: &View<'_>) -> Claim {
     }
 }
 
+/// The reason of the condition `Recoverable`, in one word: one of a closed set.
+pub fn verdict(view: &View<'_>) -> &'static str {
+    match (view.outcome, view.stored) {
+        (Outcome::Refused(reasons), _) => reasons.first().map_or("Refused", |reason| reason.refusal.as_str()),
+        (_, Some(_)) => RECOVERABLE,
+        (_, None) => NOT_CAPTURED,
+    }
+}
+
 fn recoverable(view: &View<'_>) -> Claim {
-    let claim = |status, reason: &str, message: String| Claim::new("Recoverable", status, reason, message);
+    let claim = |status, message: String| Claim::new("Recoverable", status, verdict(view), message);
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), stored) => {
             let each: Vec<String> =
@@ -115,18 +124,17 @@ fn recoverable(view: &View<'_>) -> Claim {
                     stored.generation, stored.captured
                 )
             });
-            let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
-            claim("False", reason, format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
+            claim("False", format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
         }
         (_, Some(stored)) if stored.warnings.is_empty() => {
-            claim("True", "Recoverable", "it comes back on this node without the API server".into())
+            claim("True", "it comes back on this node without the API server".into())
         }
         (_, Some(stored)) => {
             let each: Vec<String> =
                 stored.warnings.iter().map(|warning| format!("{warning} ({})", warning.advice())).collect();
-            claim("True", "Recoverable", format!("it comes back on this node; note {}", each.join("; ")))
+            claim("True", format!("it comes back on this node; note {}", each.join("; ")))
         }
-        (_, None) => claim("Unknown", "NotCaptured", "nothing was captured yet".into()),
+        (_, None) => claim("Unknown", "nothing was captured yet".into()),
     }
 }
 

@@ -130,7 +130,7 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
         pods: [(KEY.to_owned(), PodOutage { parent_uid: uid.into(), ..pod.clone() })].into(),
     };
     let outages = vec![outage("u1", "2026-11-21T10:00:00Z"), outage("another", "2026-11-21T12:00:00Z")];
-    let supervisor = Supervisor { outages: Outages { outages }, ..Supervisor::default() };
+    let supervisor = Supervisor { outages: Outages { outages, ..Outages::default() }, ..Supervisor::default() };
     let first = status(&view(&Outcome::Captured, Some(&good)), &supervisor, None, time(0));
     let last = first.last_outage.clone().unwrap();
     assert_eq!((last.from.as_str(), last.to.as_deref()), ("2026-11-21T10:00:00Z", Some("2026-11-21T11:00:00Z")));

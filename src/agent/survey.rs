@@ -205,6 +205,7 @@ async fn supervise(
         cri_endpoint: settings.cri_endpoint.clone(),
         decision: settings.decision.clone(),
         log_format: settings.log_format,
+        metrics_address: settings.metrics_address.beside(),
     };
     if install::install(&real, &install::manifest(&plan)).map_err(|error| chain(&error))? {
         tracing::info!(directory = %manifest_dir.display(), image = plan.image, "installed the supervisor");

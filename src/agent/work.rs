@@ -12,6 +12,7 @@ use crate::agent::{Error, Settings};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::store::{self, Generation, Put, Store, Tidied};
+use crate::names::STORE_FAILED;
 use crate::report::chain;
 
 /// How long one capture may take, all its waits together.
@@ -19,9 +20,23 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
 /// What came of work.
 pub enum Finished {
-    Captured(String, Captured),
-    Answered { key: String, uid: String, answer: Answer, why: Option<String> },
-    Removed { key: String, uid: String, result: Result<(), String> },
+    Captured {
+        key: String,
+        captured: Captured,
+        took: Duration,
+    },
+    Answered {
+        key: String,
+        uid: String,
+        answer: Answer,
+        why: Option<String>,
+    },
+    /// With the kind of error, and what it is in words.
+    Removed {
+        key: String,
+        uid: String,
+        result: Result<(), (&'static str, String)>,
+    },
     Reported(Box<Done>),
     Looked(Surroundings),
     Kept(Kept),
@@ -95,7 +110,7 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
     match put {
         Ok(Ok(stored)) => Captured::Stored(stored),
         Ok(Err(error)) => failed(error.reason(), chain(&error)),
-        Err(error) => failed("StoreFailed", error.to_string()),
+        Err(error) => failed(STORE_FAILED, error.to_string()),
     }
 }
 

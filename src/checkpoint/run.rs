@@ -18,11 +18,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::{read, write};
+use crate::names::SUPERVISOR_LOCK;
 use crate::report;
 
 /// Everything of ours in the run directory.
 pub const NAMES: &[&str] =
-    &["active", "volumes", "boot", report::AGENT, report::STATUS, report::OUTAGES, "supervisor.lock"];
+    &["active", "volumes", "boot", report::AGENT, report::STATUS, report::OUTAGES, SUPERVISOR_LOCK];
 /// Longest file that is read: a manifest, at the kubelet's own limit.
 const MOST_BYTES: u64 = 10 << 20;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
@@ -75,7 +76,7 @@ impl RunDir {
         if known.trim() != boot_id {
             for entry in Self::entries(&self.path)? {
                 // the lock is of a process that lives, or of none: never of another boot
-                if entry == "supervisor.lock" {
+                if entry == SUPERVISOR_LOCK {
                     continue;
                 }
                 let path = self.path.join(&entry);

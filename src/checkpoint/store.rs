@@ -24,7 +24,7 @@ use crate::checkpoint::format::{self, MAX_SIZE, NodeCheckpoint, SealedCheckpoint
 use crate::checkpoint::keys::{self, KeyFiles, Keys};
 use crate::checkpoint::read::{self, Directory};
 use crate::checkpoint::write;
-use crate::names::Blocked;
+use crate::names::{Blocked, STORE_FAILED, STORE_FULL};
 
 /// Everything of ours in the state directory.
 pub const NAMES: &[&str] = &["checkpoints", "node.yaml", "agent.lock"];
@@ -123,12 +123,12 @@ impl Error {
         }
     }
 
-    /// Why a capture could not be stored, for a condition.
+    /// Why a capture could not be stored, for a condition: one of [`crate::names::STORE_ERRORS`].
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Write(error) if error.is_full() => "StoreFull",
+            Self::Write(error) if error.is_full() => STORE_FULL,
             Self::Key(_) | Self::NoKey(_) => Blocked::KeyMissing.as_str(),
-            _ => "StoreFailed",
+            _ => STORE_FAILED,
         }
     }
 }
@@ -615,6 +615,14 @@ pub fn lock(path: &Path) -> Result<File, Error> {
     let file = file.map_err(|source| Error::Lock(path.to_owned(), source))?;
     fs2::FileExt::try_lock_exclusive(&file).map_err(|_| Error::Locked(path.to_owned()))?;
     Ok(file)
+}
+
+/// Does somebody hold this lock? No file means no. Others who ask at the same moment are not taken for holders.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        file => Ok(fs2::FileExt::try_lock_shared(&file?).is_err()),
+    }
 }
 
 /// `<namespace>_<pod>`, both DNS names: never a path.

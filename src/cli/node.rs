@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use crate::args::HostArguments;
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::{Store, check_key};
-use crate::names::{LINK_PREFIX, SUPERVISOR};
+use crate::checkpoint::store::{self, Store, check_key};
+use crate::names::{LINK_PREFIX, SUPERVISOR, SUPERVISOR_LOCK};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
 use crate::report::chain;
@@ -134,11 +134,7 @@ impl Node {
 
     /// Does somebody hold this lock? No file means no.
     pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
-        let file = match fs::File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            file => file.with_context(|| format!("cannot open {}", path.display()))?,
-        };
-        Ok(fs2::FileExt::try_lock_exclusive(&file).is_err())
+        store::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// The agent's lock.
@@ -148,7 +144,7 @@ impl Node {
 
     /// The supervisor's lock.
     pub fn supervisor_lock(&self) -> PathBuf {
-        self.run.path().join("supervisor.lock")
+        self.run.path().join(SUPERVISOR_LOCK)
     }
 }
 

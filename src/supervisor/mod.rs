@@ -15,6 +15,7 @@
 
 pub mod act;
 mod asking;
+mod board;
 pub mod decide;
 pub mod facts;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::args::{Invalid, SupervisorArguments};
@@ -38,6 +40,8 @@ use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::checkpoint::write;
+use crate::metrics;
+use crate::names::SUPERVISOR_LOCK;
 use crate::node::clock;
 use crate::node::host::HostRoot;
 
@@ -79,15 +83,17 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
 
     write::directory(run.path())?;
     let mut stop = pin!(stop);
-    let lock = run.path().join("supervisor.lock");
+    let lock = run.path().join(SUPERVISOR_LOCK);
     let _lock = tokio::select! {
         () = &mut stop => return Ok(()),
         lock = wait_for_lock(&lock) => lock?,
     };
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
-    let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run)?;
+    let board = Rc::new(board::Board::default());
+    let metrics = metrics::serve(arguments.metrics_address, &*board);
+    let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run, board.clone())?;
     // one thread does all of it; the stops in the background are its tasks too
-    tokio::task::LocalSet::new().run_until(Box::pin(supervisor.run(stop))).await
+    tokio::task::LocalSet::new().run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics)).await
 }
 
 /// How long a supervisor may take to end when its successor starts.

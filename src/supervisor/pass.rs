@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
@@ -13,7 +14,7 @@ use crate::args::SupervisorArguments;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::{Handover, write};
-use crate::names::Blocked;
+use crate::names::{ACTIVATED, Blocked, RENEWED, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
@@ -22,6 +23,7 @@ use crate::node::runtime::{self, Runtime};
 use crate::report::{AGENT, AgentWord, chain};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
 use crate::supervisor::asking::{Asking, Pace};
+use crate::supervisor::board::Board;
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
 use crate::supervisor::observe::{self, Index, Known, Lists, Made};
@@ -65,6 +67,7 @@ pub(super) struct Supervisor {
     boot_id: String,
     run_dir: RunDir,
     store: Store,
+    board: Rc<Board>,
 
     kubelet: Kubelet,
     ways: Option<Ways>,
@@ -106,6 +109,7 @@ impl Supervisor {
         boot_id: String,
         store: Store,
         run_dir: RunDir,
+        board: Rc<Board>,
     ) -> Result<Self, Error> {
         let decision = &arguments.decision;
         let settings =
@@ -129,6 +133,7 @@ impl Supervisor {
             boot_id,
             run_dir,
             store,
+            board,
             kubelet,
             ways: None,
             runtime: None,
@@ -169,6 +174,7 @@ impl Supervisor {
         let mut next_look = Instant::now();
         loop {
             let look = self.is_anything_active();
+            self.board.pulse.expect(next_pass.min(next_probe));
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),
@@ -221,7 +227,9 @@ impl Supervisor {
         self.recorder.observe(&self.state, &facts);
         let problems: Vec<String> = self.problems.values().cloned().collect();
         let twins = &self.twins;
-        self.recorder.write(&self.run_dir, &self.state, &self.index, contact, &problems, |key| twins.get(key).cloned());
+        let twin = |key: &str| twins.get(key).cloned();
+        let figures = self.recorder.write(&self.run_dir, &self.state, &self.index, contact, &problems, twin);
+        self.board.passed(figures);
         if !self.is_anything_active() {
             self.waiting.reset();
         }
@@ -367,12 +375,13 @@ impl Supervisor {
         let Some(hands) = self.hands.clone() else { return };
         tracing::debug!(?action, "acting");
         match action {
-            Action::Activate(key) | Action::Renew(key) => self.activate(&hands, &key, facts).await,
+            Action::Activate(key) => self.activate(&hands, &key, ACTIVATED, facts).await,
+            Action::Renew(key) => self.activate(&hands, &key, RENEWED, facts).await,
             Action::Relink(key) => {
                 if hands.run.active(&key).exists() {
                     self.relink(&hands, &key, facts, before);
                 } else {
-                    self.activate(&hands, &key, facts).await;
+                    self.activate(&hands, &key, TAKEN_BACK, facts).await;
                 }
             }
             Action::Nudge(key) => {
@@ -428,16 +437,17 @@ impl Supervisor {
         }
     }
 
-    async fn activate(&mut self, hands: &Hands, key: &str, facts: &Facts) {
+    async fn activate(&mut self, hands: &Hands, key: &str, result: &'static str, facts: &Facts) {
         match self.prepare(hands, key).await {
             Ok(uid) => {
                 let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
                 tracing::info!(pod = key, uid, parent, "activated");
-                self.recorder.activated(key, &parent, facts.contact, clock::boot_time());
+                self.recorder.activated(key, &parent, result, facts, clock::boot_time());
                 self.twins.insert(key.to_owned(), uid);
             }
             Err(Refused { reason, message }) => {
                 tracing::error!(pod = key, %reason, message, advice = reason.advice(), "cannot be activated");
+                self.recorder.refused(reason);
                 self.state.blocked(key, facts.now, reason, message);
             }
         }
@@ -475,10 +485,11 @@ impl Supervisor {
             Ok(()) => {
                 tracing::info!(pod = key, "contact is lost again: taken back");
                 let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
-                self.recorder.activated(key, &parent, facts.contact, clock::boot_time());
+                self.recorder.activated(key, &parent, TAKEN_BACK, facts, clock::boot_time());
             }
             Err(error) => {
                 tracing::error!(pod = key, error = &error as &dyn std::error::Error, "cannot take back");
+                self.recorder.refused(Blocked::WriteFailed);
                 self.restore(key, before);
             }
         }
@@ -580,7 +591,12 @@ impl Supervisor {
     /// Closes the sockets of the kubelet's process that wait on the API server, or on a name server.
     fn unstick(&mut self) {
         let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return };
-        if let Err(error) = self.waiting.close(&self.root, pid, &self.asking.addresses()) {
+        let before = self.waiting.closed();
+        let closed = self.waiting.close(&self.root, pid, &self.asking.addresses());
+        if before == 0 && self.waiting.closed() > 0 {
+            self.recorder.unstuck();
+        }
+        if let Err(error) = closed {
             let text = "cannot close the kubelet's waiting sockets (needs CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN)";
             self.problem("unsticking", Some(format!("{text}: {error}")));
             if error.kind() == std::io::ErrorKind::Unsupported {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::checkpoint::run::RunDir;
+use crate::metrics::figures::Figures;
+use crate::names::Blocked;
 use crate::node::clock;
 use crate::node::contact::{Class, Contact};
 use crate::report::{ContactReport, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
@@ -31,19 +33,42 @@ impl Recorder {
         Self { status: None, outages: outages.unwrap_or_default(), changed: false }
     }
 
-    /// A twin was linked.
-    pub fn activated(&mut self, key: &str, parent_uid: &str, contact: Option<Contact>, now: Duration) {
+    /// A twin was linked, as `facts` made it due; `result` is one of
+    /// [`crate::names::activation_results`].
+    pub fn activated(&mut self, key: &str, parent_uid: &str, result: &'static str, facts: &Facts, now: Duration) {
+        let contact = facts.contact;
+        self.count(result);
         if self.outages.outages.last().is_none_or(|outage| outage.to.is_some()) {
             let since = contact.map_or(now, |contact| contact.since);
             let from_wall = wall(now.saturating_sub(since));
             let outage = Outage { from: milliseconds(since), from_wall, ..Outage::default() };
             self.outages.outages.push(outage);
+            self.outages.counts.outages += 1;
             let surplus = self.outages.outages.len().saturating_sub(REMEMBERED);
             self.outages.outages.drain(..surplus);
         }
         self.change(key, |pod| {
-            *pod = PodOutage { parent_uid: parent_uid.to_owned(), activated: Some(milliseconds(now)), ..pod.clone() };
+            let decided = pod.decided.or(Some(milliseconds(facts.now)));
+            let activated = Some(milliseconds(now));
+            *pod = PodOutage { parent_uid: parent_uid.to_owned(), decided, activated, ..pod.clone() };
         });
+    }
+
+    /// A twin could not be linked.
+    pub fn refused(&mut self, reason: Blocked) {
+        self.count(reason.as_str());
+        // on a disk the record would outlive its boot
+        self.changed |= reason != Blocked::RunDirNotMemory;
+    }
+
+    /// The kubelet waited for the API server, and no longer does.
+    pub fn unstuck(&mut self) {
+        self.outages.counts.unstuck += 1;
+        self.changed = true;
+    }
+
+    fn count(&mut self, result: &'static str) {
+        *self.outages.counts.activations.entry(result.to_owned()).or_default() += 1;
     }
 
     /// A link was removed.
@@ -51,9 +76,10 @@ impl Recorder {
         self.change(key, |pod| pod.released = Some(milliseconds(now)));
     }
 
-    /// Notes what a pass saw: twins that serve, parents that took over, the end of the outage.
+    /// Notes what a pass saw: twins that serve, parents that took over, twins that ended, the end of the outage.
     pub fn observe(&mut self, state: &State, facts: &Facts) {
-        let Some(last) = self.outages.outages.last_mut() else { return };
+        let Outages { outages, counts } = &mut self.outages;
+        let Some(last) = outages.last_mut() else { return };
         let now = milliseconds(facts.now);
         for (key, seen) in &facts.pods {
             let phase = state.pods.get(key).map(|pod| &pod.phase);
@@ -61,10 +87,23 @@ impl Recorder {
             if matches!(phase, Some(decide::Phase::Active { .. })) && seen.twin == Run::Running && pod.serving.is_none()
             {
                 pod.serving = Some(now);
+                counts.activation.add(now.saturating_sub(pod.decided.or(pod.activated).unwrap_or(now)));
                 self.changed = true;
             }
-            if pod.released.is_some() && seen.parent == Run::Running && pod.taken_over.is_none() {
+            if let Some(released) = pod.released
+                && seen.parent == Run::Running
+                && pod.taken_over.is_none()
+            {
                 pod.taken_over = Some(now);
+                counts.takeover.add(now.saturating_sub(released));
+                self.changed = true;
+            }
+            if let Some(taken_over) = pod.taken_over
+                && seen.twin == Run::Stopped
+                && pod.ended.is_none()
+            {
+                pod.ended = Some(now);
+                counts.overlap.add(now.saturating_sub(taken_over));
                 self.changed = true;
             }
         }
@@ -75,7 +114,7 @@ impl Recorder {
         }
     }
 
-    /// Writes what changed. A failure is logged and tried again at the next pass.
+    /// Writes what changed, and says what is to be told in figures. A failure is logged and tried again at the next pass.
     pub fn write(
         &mut self,
         run: &RunDir,
@@ -84,8 +123,9 @@ impl Recorder {
         contact: Option<Contact>,
         problems: &[String],
         twins: impl Fn(&str) -> Option<String>,
-    ) {
+    ) -> Figures {
         let status = status(state, index, contact, problems, twins);
+        let figures = Figures::new(&status, &self.outages.counts);
         if self.status.as_ref() != Some(&status) {
             match run.write(STATUS, &status) {
                 Ok(()) => self.status = Some(status),
@@ -100,6 +140,7 @@ impl Recorder {
                 }
             }
         }
+        figures
     }
 
     fn change(&mut self, key: &str, change: impl FnOnce(&mut PodOutage)) {
@@ -162,6 +203,8 @@ pub fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::ACTIVATED;
+    use crate::report::Counts;
     use crate::supervisor::decide::Pod;
     use crate::supervisor::facts::PodFacts;
     use std::collections::BTreeMap;
@@ -173,7 +216,9 @@ mod tests {
         let at = Duration::from_secs;
         let silent = Contact { class: Class::Silent, since: at(10), alike: at(10), failures: 3, by_time_out: false };
         let mut recorder = Recorder::open(&run);
-        recorder.activated("shop_till", "uid", Some(silent), at(13));
+        let decided = Facts { now: at(12), contact: Some(silent), ..Facts::default() };
+        recorder.refused(Blocked::ImageAbsent);
+        recorder.activated("shop_till", "uid", ACTIVATED, &decided, at(13));
         let mut state = State::default();
         let phase = decide::Phase::Active { linked: at(13), under: Class::Silent, nudged: None, refused: 0 };
         state.pods.insert("shop_till".into(), Pod { phase, ..Pod::default() });
@@ -191,14 +236,27 @@ mod tests {
         facts.contact = Some(answering);
         facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..twin })]);
         recorder.observe(&state, &facts);
+        facts.now = at(27);
+        facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..PodFacts::default() })]);
+        recorder.observe(&state, &facts);
+        facts.now = at(28);
+        let gone = PodFacts { parent: Run::Running, twin: Run::Stopped, ..PodFacts::default() };
+        facts.pods = BTreeMap::from([("shop_till".into(), gone)]);
+        recorder.observe(&state, &facts);
+        recorder.observe(&state, &facts);
         recorder.write(&run, &state, &Index::default(), facts.contact, &["a problem".into()], |_| Some("twin".into()));
 
         let outages: Outages = run.read(OUTAGES).unwrap().unwrap();
         let outage = &outages.outages[0];
         assert_eq!((outage.from, outage.to), (10_000, Some(25_000)));
         let pod = &outage.pods["shop_till"];
-        let times = [pod.activated, pod.serving, pod.released, pod.taken_over];
-        assert_eq!(times, [Some(13_000), Some(14_000), Some(20_000), Some(25_000)]);
+        let times = [pod.decided, pod.activated, pod.serving, pod.released, pod.taken_over, pod.ended];
+        assert_eq!(times, [12_000, 13_000, 14_000, 20_000, 25_000, 28_000].map(Some));
+        let Counts { outages, activations, unstuck, activation, takeover, overlap } = outages.counts;
+        assert_eq!((outages, unstuck), (1, 0));
+        assert_eq!(activations, BTreeMap::from([(ACTIVATED.into(), 1), ("ImageAbsent".into(), 1)]));
+        let sums = [activation, takeover, overlap].map(|times| (times.count, times.sum));
+        assert_eq!(sums, [(1, 2_000), (1, 5_000), (1, 3_000)], "each once, though looked at twice");
         let status: Status = run.read(STATUS).unwrap().unwrap();
         assert_eq!((status.pods[0].phase, status.problems.len()), (Phase::Active, 1));
     }

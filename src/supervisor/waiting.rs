@@ -32,6 +32,11 @@ impl Waiting {
         self.connected
     }
 
+    /// Sockets that were closed since something became active.
+    pub fn closed(&self) -> usize {
+        self.closed
+    }
+
     /// Looks; true when the kubelet hears from the API server and did not before.
     pub fn look(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr]) -> io::Result<bool> {
         let found = match sockets::of_process(root, pid, servers, None) {

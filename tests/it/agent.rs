@@ -10,6 +10,7 @@ use pod_checkpointer::args::{DecisionArguments, LogFormat};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::run::RunDir;
 use pod_checkpointer::checkpoint::store::Store;
+use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::report::{
     AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
@@ -24,15 +25,15 @@ const NODE: &str = "node-1";
 const IMAGE: &str = "registry.example/till:v1";
 
 /// A node with an API server. Everything of it is below one directory in memory.
-struct World {
-    root: tempfile::TempDir,
-    api: Api,
-    runtime: Runtime,
+pub struct World {
+    pub root: tempfile::TempDir,
+    pub api: Api,
+    pub runtime: Runtime,
     _kubelet: PodResources,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::below("/dev/shm")
     }
 
@@ -47,7 +48,7 @@ impl World {
         Self { api: Api::new(NODE, "node-uid-1"), runtime, _kubelet: kubelet, root }
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         Settings {
             root: HostRoot::new(self.root.path()),
             node_name: NODE.into(),
@@ -69,6 +70,7 @@ impl World {
             supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
             namespaces: Vec::new(),
             retention: Duration::from_millis(100),
+            metrics_address: Address::Off,
             pod_name: None,
             pod_namespace: "pod-checkpointer".into(),
         }
@@ -78,7 +80,7 @@ impl World {
         Store::new(self.root.path().join("var/lib/pod-checkpointer"))
     }
 
-    fn run_dir(&self) -> RunDir {
+    pub fn run_dir(&self) -> RunDir {
         RunDir::new(self.root.path().join("run/pod-checkpointer"), "/run/pod-checkpointer")
     }
 
@@ -91,7 +93,7 @@ impl World {
     }
 
     /// Starts a pod on the node, as the kubelet does, and returns it as the API server has it.
-    fn start(&self, name: &str, uid: &str) -> Value {
+    pub fn start(&self, name: &str, uid: &str) -> Value {
         let mut pod = Pod::new("shop", name, uid);
         pod.containers = vec![Spec::new("app", IMAGE)];
         let id = self.runtime.change(|state| {
@@ -121,7 +123,7 @@ impl World {
     }
 
     /// New content of the pod's volume, in the kubelet's way.
-    fn swap(&self, uid: &str, content: &str) {
+    pub fn swap(&self, uid: &str, content: &str) {
         let volume = self.volume(uid);
         let data = format!("..{content}");
         std::fs::create_dir(volume.join(&data)).unwrap();
@@ -133,7 +135,7 @@ impl World {
     }
 
     /// Lets an agent run for as long as the story takes; then it must end well.
-    async fn with_agent(&self, settings: Settings, story: impl Future<Output = ()>) {
+    pub async fn with_agent(&self, settings: Settings, story: impl Future<Output = ()>) {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let agent = agent::run(settings, self.api.client(), async {
             let _ = stopped.await;
@@ -147,7 +149,7 @@ impl World {
         agent.await.unwrap();
     }
 
-    async fn captured(&self, name: &str, generation: u64) {
+    pub async fn captured(&self, name: &str, generation: u64) {
         let key = format!("shop_{name}");
         eventually(|| self.newest(&key) == Some(generation)).await;
         let condition = |state: &State| {
@@ -800,7 +802,7 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
             let run = world.run_dir();
             run.write(STATUS, &status(Phase::Active)).unwrap();
             world.api.until_condition("shop", "till", "Active", "True", "Active").await;
-            run.write(OUTAGES, &Outages { outages: vec![outage] }).unwrap();
+            run.write(OUTAGES, &Outages { outages: vec![outage], ..Outages::default() }).unwrap();
             run.write(STATUS, &status(Phase::Inactive)).unwrap();
             world.api.until_condition("shop", "till", "Active", "False", "Inactive").await;
         })

@@ -21,10 +21,10 @@ use crate::stub::runtime::{Call, Spec};
 use crate::stub::{self, ApiServer, Fault, Mode, Node, Part, Pod, eventually, until};
 
 /// The pod that most stories are about.
-const TILL: &str = "shop_till";
+pub const TILL: &str = "shop_till";
 
 /// A checkpoint of a pod in namespace `shop` with one container and a Secret, captured in another boot.
-fn checkpoint(name: &str) -> NodeCheckpoint {
+pub fn checkpoint(name: &str) -> NodeCheckpoint {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let entry = |path: &str, mode: &str, data: Option<&[u8]>, link: Option<&str>| Entry {
         path: path.into(),
@@ -88,7 +88,7 @@ fn checkpoint(name: &str) -> NodeCheckpoint {
 }
 
 /// The pod itself, as the kubelet has it from the API server.
-fn parent(name: &str) -> Pod {
+pub fn parent(name: &str) -> Pod {
     let mut pod = Pod::new("shop", name, &format!("parent-{name}"));
     pod.containers = vec![Spec::new("app", IMAGE)];
     pod
@@ -102,7 +102,7 @@ impl Node {
     }
 
     /// A node that rebooted without its API server, where this was captured before.
-    async fn rebooted_with(checkpoints: &[NodeCheckpoint]) -> Self {
+    pub async fn rebooted_with(checkpoints: &[NodeCheckpoint]) -> Self {
         let node = Self::start();
         for checkpoint in checkpoints {
             node.captured(checkpoint);
@@ -119,14 +119,14 @@ impl Node {
     }
 
     /// Waits until the twin of this pod serves, and says its UID.
-    async fn serves(&self, key: &str) -> String {
+    pub async fn serves(&self, key: &str) -> String {
         eventually("the twin is active", || self.report(key).phase == Phase::Active && self.is_linked(key)).await;
         let uid = self.report(key).twin_uid.unwrap();
         until(&self.runtime.state, |state| state.is_running(&uid)).await;
         uid
     }
 
-    async fn is_told(&self, key: &str, phase: Phase, reason: Option<&str>) {
+    pub async fn is_told(&self, key: &str, phase: Phase, reason: Option<&str>) {
         let what = format!("{key} is {phase:?} for {reason:?}");
         let is_so = || {
             let report = self.report(key);
@@ -140,7 +140,7 @@ impl Node {
     }
 
     /// The agent says which containers make the pod Ready: those that run now.
-    fn agent_says_ready(&self, name: &str) {
+    pub fn agent_says_ready(&self, name: &str) {
         let uid = format!("parent-{name}");
         let state = self.runtime.state.borrow();
         let running = cri::ContainerState::ContainerRunning;
@@ -150,7 +150,7 @@ impl Node {
     }
 
     /// Waits until the parent serves alone and nothing of its twin is left.
-    async fn is_handed_over(&self, name: &str, twin: &str) {
+    pub async fn is_handed_over(&self, name: &str, twin: &str) {
         let key = format!("shop_{name}");
         self.is_told(&key, Phase::Inactive, None).await;
         until(&self.runtime.state, |state| state.sandboxes.values().all(|sandbox| sandbox.pod.uid != twin)).await;

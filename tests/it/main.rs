@@ -12,5 +12,6 @@ mod charts;
 mod cli;
 mod fuzz;
 mod life;
+mod metrics;
 mod node;
 mod render;

@@ -27,6 +27,7 @@ install_missing() {
   need runc runc; need /usr/lib/cni/portmap containernetworking-plugins; need iptables iptables; need ip iproute2
   need openssl openssl; need python3 python3; need pgrep procps; need unshare util-linux; need /usr/bin/containerd containerd
   need /usr/lib/python3/dist-packages/yaml python3-yaml
+  need promtool prometheus; need curl curl
   [ ${#missing[@]} = 0 ] && return
   echo "installing ${missing[*]}"
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -12,6 +12,7 @@ use pod_checkpointer::agent;
 use pod_checkpointer::args::{DecisionArguments, HostArguments, NodeArguments, SupervisorArguments};
 use pod_checkpointer::checkpoint::run::RunDir;
 use pod_checkpointer::checkpoint::store::Store;
+use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::report::{PodReport, STATUS, Status};
 use pod_checkpointer::supervisor;
 use tokio::sync::oneshot;
@@ -77,6 +78,7 @@ impl Node {
                 apiservers: vec![self.server.server().url],
                 apiserver_ca: Some(self.path("ca.crt")),
             },
+            metrics_address: Address::Off,
         }
     }
 

@@ -1,0 +1,204 @@
+//! What the agent tells in figures, and whether it is well: its own, and the supervisor's record.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::agent::index::{Captured, Index, Outcome};
+use crate::agent::report::{self, Supervisor};
+use crate::checkpoint::store;
+use crate::metrics::figures::{self, Figures};
+use crate::metrics::page::{Page, count};
+use crate::metrics::{Pulse, Source};
+use crate::names::{CAPTURE_RESULTS, Metric, NOT_CAPTURED, RECOVERABLE, STORE_ERRORS};
+use crate::report::{Counts, Status, Times};
+use crate::supervisor::record;
+
+/// What the loop wrote down last.
+#[derive(Debug)]
+pub struct Board {
+    /// When the loop turns again.
+    pub pulse: Pulse,
+    /// Held by the supervisor as long as it lives.
+    supervisor_lock: PathBuf,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    captures: BTreeMap<&'static str, u64>,
+    capture: Times,
+    store_errors: BTreeMap<&'static str, u64>,
+    damaged: u64,
+    problems: usize,
+    verdicts: BTreeMap<&'static str, u64>,
+    checkpoints: u64,
+    /// When the oldest checkpoint was captured.
+    oldest: Option<String>,
+    /// Why a capture cannot be stored.
+    store: Option<&'static str>,
+    /// All pods of the first list were captured, or cannot be.
+    settled: bool,
+    supervisor: Option<Figures>,
+}
+
+impl Board {
+    /// Knows nothing yet.
+    pub fn new(supervisor_lock: PathBuf) -> Self {
+        Self { pulse: Pulse::default(), supervisor_lock, state: RefCell::default() }
+    }
+
+    /// A capture ended, after this time; `new`: the store had no such generation.
+    pub fn captured(&self, captured: &Captured, new: bool, took: Duration) {
+        let [stored, unchanged, refused, failed] = CAPTURE_RESULTS;
+        let result = match captured {
+            Captured::Stored(_) if new => stored,
+            Captured::Stored(_) => unchanged,
+            Captured::Refused(_) => refused,
+            Captured::Failed { .. } => failed,
+        };
+        *self.state.borrow_mut().captures.entry(result).or_default() += 1;
+        match captured {
+            Captured::Stored(_) => {
+                self.state.borrow_mut().capture.add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            }
+            Captured::Failed { reason, .. } => self.store_failed(reason),
+            Captured::Refused(_) => {}
+        }
+    }
+
+    /// Something failed; counted if it is an error of the store.
+    pub fn store_failed(&self, reason: &str) {
+        if let Some(kind) = STORE_ERRORS.into_iter().find(|kind| *kind == reason) {
+            *self.state.borrow_mut().store_errors.entry(kind).or_default() += 1;
+        }
+    }
+
+    /// Damaged files were set aside.
+    pub fn damaged(&self, files: usize) {
+        self.state.borrow_mut().damaged += u64::try_from(files).unwrap_or_default();
+    }
+
+    /// The loop turned: what it knows now.
+    pub fn turned(&self, index: &Index, problems: usize) {
+        let mut state = self.state.borrow_mut();
+        state.problems = problems;
+        state.settled |= index.is_settled();
+        state.verdicts = BTreeMap::from([(RECOVERABLE, 0), (NOT_CAPTURED, 0)]);
+        state.store = None;
+        for view in index.views() {
+            *state.verdicts.entry(report::verdict(&view)).or_default() += 1;
+            if let Outcome::Failed { reason, .. } = view.outcome
+                && STORE_ERRORS.contains(reason)
+            {
+                state.store = Some(reason);
+            }
+        }
+        state.checkpoints = u64::try_from(index.all_stored().count()).unwrap_or_default();
+        // all are of one form, so the first in the alphabet is the oldest
+        let captured = index.all_stored().map(|stored| &stored.captured).filter(|captured| !captured.is_empty());
+        let oldest = captured.min();
+        if state.oldest.as_ref() != oldest {
+            state.oldest = oldest.cloned();
+        }
+    }
+
+    /// What the supervisor wrote.
+    pub fn supervised(&self, supervisor: &Supervisor) {
+        let counts = &supervisor.outages.counts;
+        self.state.borrow_mut().supervisor = supervisor.status.as_ref().map(|status| Figures::new(status, counts));
+    }
+}
+
+impl Source for Board {
+    fn page(&self) -> Page {
+        let state = self.state.borrow();
+        let mut page = Page::default();
+        figures::add_build(&mut page, "agent");
+        page.each(Metric::Recoverable, state.verdicts.iter().map(|(reason, pods)| (*reason, *pods)));
+        let oldest = state.oldest.as_ref().and_then(|oldest| oldest.parse::<Timestamp>().ok());
+        if let Some(oldest) = oldest {
+            page.one(Metric::CheckpointAge, Timestamp::now().duration_since(oldest).as_secs_f64().max(0.0));
+        }
+        let of = |counts: &BTreeMap<&'static str, u64>, name| (name, counts.get(name).copied().unwrap_or_default());
+        page.each(Metric::Captures, CAPTURE_RESULTS.map(|result| of(&state.captures, result)));
+        page.times(Metric::CaptureTime, &state.capture);
+        page.each(Metric::StoreErrors, STORE_ERRORS.map(|kind| of(&state.store_errors, kind)));
+        page.one(Metric::DamagedFiles, count(state.damaged));
+        page.each(Metric::Problems, [("agent", u64::try_from(state.problems).unwrap_or(u64::MAX))]);
+        let lives = store::is_locked(&self.supervisor_lock).unwrap_or_default();
+        page.one(Metric::SupervisorUp, f64::from(u8::from(lives)));
+        if let Some(supervisor) = &state.supervisor {
+            supervisor.add_to(&mut page, record::now(), lives);
+        } else {
+            // nobody activates anything
+            let inactive = Figures::new(&Status::default(), &Counts::default()).with_inactive(state.checkpoints);
+            inactive.add_to(&mut page, record::now(), false);
+        }
+        page
+    }
+
+    fn ailments(&self) -> Vec<String> {
+        self.pulse.ailment().into_iter().collect()
+    }
+
+    fn hindrances(&self) -> Vec<String> {
+        let state = self.state.borrow();
+        let pods = (!state.settled).then(|| "pods: the first list has not been worked through yet".to_owned());
+        let store = state.store.map(|reason| format!("store: checkpoints cannot be written ({reason})"));
+        pods.into_iter().chain(store).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::index::Stored;
+    use crate::names::Of;
+    use crate::node::contact::Class;
+    use crate::report::{ContactReport, Outages};
+
+    #[test]
+    fn an_agent_tells_every_metric_of_its_own_and_of_its_supervisor() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("supervisor.lock");
+        let _lock = store::lock(&path).unwrap();
+        let board = Board::new(path);
+        let captured = |key: &str, captured: &str| Stored {
+            key: key.into(),
+            generation: 1,
+            captured: captured.into(),
+            ..Stored::default()
+        };
+        let stored =
+            vec![captured("shop_new", "2026-11-21T10:00:00.000Z"), captured("shop_old", "2026-11-20T10:00:00.000Z")];
+        board.turned(&Index::new(Duration::ZERO, stored), 3);
+        board.store_failed("StoreFull");
+        board.store_failed("CaptureFailed");
+        let contact = Some(ContactReport { class: Class::Silent, since: 0 });
+        let status = Some(Status { contact, ..Status::default() });
+        board.supervised(&Supervisor { status, outages: Outages::default(), absent: None });
+        let text = board.page().text().unwrap();
+        for metric in Metric::ALL {
+            let told = text.contains(&format!("# TYPE {} ", metric.name()));
+            assert_eq!(told, metric.of() != Of::Supervisor, "{}", metric.name());
+        }
+        for line in ["problems{part=\"agent\"} 3", "store_errors_total{kind=\"StoreFull\"} 1"] {
+            assert!(text.contains(&format!("\npod_checkpointer_{line}\n")), "{line} is not in {text}");
+        }
+        assert_eq!(board.state.borrow().oldest.as_deref(), Some("2026-11-20T10:00:00.000Z"));
+    }
+
+    #[test]
+    fn without_a_supervisor_every_checkpoint_is_inactive_and_nothing_is_said_of_contact() {
+        let board = Board::new("/nowhere".into());
+        let stored = Stored { key: "shop_till".into(), generation: 1, ..Stored::default() };
+        board.turned(&Index::new(Duration::ZERO, vec![stored]), 0);
+        let text = board.page().text().unwrap();
+        assert!(text.contains("checkpoints{phase=\"Inactive\"} 1\n"), "{text}");
+        assert!(text.contains("supervisor_up 0\n") && !text.contains("api_contact"), "{text}");
+    }
+}

@@ -1,0 +1,73 @@
+//! What the supervisor tells in figures, and whether it is well.
+
+use std::cell::{Cell, RefCell};
+
+use tokio::time::Instant;
+
+use crate::metrics::figures::{self, Figures};
+use crate::metrics::page::Page;
+use crate::metrics::{Pulse, Source};
+use crate::names::Metric;
+use crate::supervisor::record;
+
+/// What the loop wrote down last.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// When the loop turns again.
+    pub pulse: Pulse,
+    figures: RefCell<Figures>,
+    /// When the last pass ended.
+    passed: Cell<Option<Instant>>,
+}
+
+impl Board {
+    /// A pass ended.
+    pub fn passed(&self, figures: Figures) {
+        self.figures.replace(figures);
+        self.passed.set(Some(Instant::now()));
+    }
+}
+
+impl Source for Board {
+    fn page(&self) -> Page {
+        let mut page = Page::default();
+        figures::add_build(&mut page, "supervisor");
+        if let Some(passed) = self.passed.get() {
+            self.figures.borrow().add_to(&mut page, record::now(), true);
+            page.one(Metric::PassAge, passed.elapsed().as_secs_f64());
+        }
+        page
+    }
+
+    fn ailments(&self) -> Vec<String> {
+        self.pulse.ailment().into_iter().collect()
+    }
+
+    fn hindrances(&self) -> Vec<String> {
+        let waits = self.passed.get().is_none();
+        waits.then(|| "pass: none has ended yet".to_owned()).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Of;
+    use crate::node::contact::Class;
+    use crate::report::{ContactReport, Counts, Status};
+
+    #[test]
+    fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {
+        let board = Board::default();
+        assert_eq!(board.hindrances(), ["pass: none has ended yet"]);
+        assert!(!board.page().text().unwrap().contains("api_contact"), "nothing is known yet");
+        let contact = Some(ContactReport { class: Class::Failing, since: 0 });
+        board.passed(Figures::new(&Status { contact, ..Status::default() }, &Counts::default()));
+        let text = board.page().text().unwrap();
+        for metric in Metric::ALL {
+            let told = text.contains(&format!("# TYPE {} ", metric.name()));
+            assert_eq!(told, metric.of() != Of::Agent, "{}", metric.name());
+        }
+        assert!(board.ailments().is_empty() && board.hindrances().is_empty());
+    }
+}
