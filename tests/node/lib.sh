@@ -106,11 +106,10 @@ supervisor_shown() { kubectl -n pod-checkpointer get pod "pod-checkpointer-super
 checkpointer() { on_node pod-checkpointer "$@"; }
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
 kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
+served_by() { if [ "$1" = agent ]; then echo "http://$node_ip:9797"; else echo http://127.0.0.1:9798; fi; } # PART
 # metrics PART: what it serves, judged by Prometheus' own tool
 metrics() {
-  local address=http://$node_ip:9797 page
-  [ "$1" = agent ] || address=http://127.0.0.1:9798
-  page=$(on_node curl -fsS --max-time 5 "$address/metrics") || return 1
+  local page; page=$(on_node curl -fsS --max-time 5 "$(served_by "$1")/metrics") || return 1
   promtool check metrics <<<"$page" >&2 || { echo "promtool does not like what the $1 serves" >&2; return 1; }
   echo "$page"
 }
@@ -119,8 +118,7 @@ is_counted() { # PART SERIES LEAST: without our prefix
   awk -v v="${value:-none}" -v least="$3" 'BEGIN {exit !(v + 0 >= least && v != "none")}' || { echo "$2 of the $1 is ${value:-absent}"; return 1; }
 }
 is_well() { # PART: its health and readiness
-  local address=http://$node_ip:9797
-  [ "$1" = agent ] || address=http://127.0.0.1:9798
+  local address; address=$(served_by "$1")
   on_node curl -fsS --max-time 5 "$address/healthz" "$address/readyz"
 }
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }

@@ -48,8 +48,13 @@ look() {
     pid=$(pid_of "$part" | head -1)
     none "the process of the $part" "$(host)/proc/$pid/"{environ,cmdline}
   done
-  # neither part listens; one that does (metrics) is to be searched too
-  [ -z "$(on_node ss -Hltnp | grep pod-checkpoint || true)" ] || fail "a part listens, and is not searched"
+  for part in supervisor ${2:+agent}; do
+    for text in metrics healthz readyz; do on_node curl -sS --max-time 5 "$(served_by "$part")/$text" >"$said/$part.$text"; done
+    grep -q '^pod_checkpointer_build_info' "$said/$part.metrics" || fail "the metrics of the $part are not there"
+  done
+  none "what is served over HTTP" "$said"
+  open=$(on_node ss -Hltnp | grep pod-checkpoint | awk '{print $4}' | grep -vE ':979[78]$' || true)
+  [ -z "$open" ] || fail "a part listens, and is not searched: $open"
   if [ "${2:-}" = online ]; then
     # everything in the API but the markers' own homes
     kubectl api-resources --verbs=list -o name | grep -vxE 'secrets|componentstatuses' | paste -sd, >"$work/kinds"
