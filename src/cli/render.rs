@@ -149,6 +149,16 @@ impl Report {
         }
     }
 
+    /// What it says in this form: what was asked for, and what people should read beside it.
+    pub fn texts(&self, output: Output, explain: bool) -> serde_json::Result<(String, String)> {
+        Ok(match output {
+            // The document has all of it.
+            Output::Json => (format!("{}\n", serde_json::to_string_pretty(self)?), String::new()),
+            Output::Yaml => (manifests(self, explain), remarks(self)),
+            Output::Table => (table(self, explain), failures(self)),
+        })
+    }
+
     /// What the bytes of one file say; for fuzzing.
     pub fn of(bytes: &[u8]) -> Self {
         let place = Place { namespace: "default", run_dir: Path::new(crate::names::RUN_DIR), node_name: NODE };
@@ -232,20 +242,9 @@ fn shown(path: &Path) -> String {
 
 /// Prints it all: what was asked for to standard output, everything that people should read to standard error.
 pub(super) fn tell(arguments: &RenderArguments, report: &Report) -> anyhow::Result<Answer> {
-    match arguments.output {
-        Output::Json => {
-            // The document has all of it.
-            print(&format!("{}\n", serde_json::to_string_pretty(report)?))?;
-        }
-        Output::Yaml => {
-            eprint!("{}", remarks(report));
-            print(&manifests(report, arguments.explain))?;
-        }
-        Output::Table => {
-            eprint!("{}", failures(report));
-            print(&table(report, arguments.explain))?;
-        }
-    }
+    let (output, error) = report.texts(arguments.output, arguments.explain)?;
+    eprint!("{error}");
+    print(&output)?;
     let failed = report.errors.len();
     if failed > 0 {
         bail!("{failed} of the objects or files could not be read");

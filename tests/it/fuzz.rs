@@ -1,6 +1,8 @@
-//! Readers of what others wrote, on mutations of what is right: whatever they are given, they say something about it.
-//! `FUZZ_RUNS` tells how many of each.
+//! Readers of what others wrote, on mutations of what is right and on what fuzzing with coverage has kept (`fuzz/`): whatever
+//! they are given, they say something about it. `FUZZ_RUNS` tells how many mutations of each.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 
 use pod_checkpointer::checkpoint::store::Store;
@@ -9,6 +11,11 @@ use pod_checkpointer::cli::render::Report;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
+
+#[path = "../../fuzz/properties.rs"]
+mod properties;
+#[path = "../../fuzz/seeds.rs"]
+mod seeds;
 
 /// One change of bytes.
 #[derive(Clone, Debug)]
@@ -74,7 +81,7 @@ fn mutated(original: &[u8], mutations: &[Mutation]) -> Vec<u8> {
     bytes
 }
 
-fn run(corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
+fn run(name: &str, corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
     let cases = std::env::var("FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let inputs = (any::<Index>(), proptest::collection::vec(mutation(), 0..8));
@@ -84,41 +91,68 @@ fn run(corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
             Ok(())
         })
         .unwrap();
-    println!("{cases} inputs");
+    // past the capture of test output: the counts are part of the proof
+    let _ = writeln!(std::io::stderr(), "{name}: {cases} mutated inputs");
 }
 
-fn fixtures() -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<_> =
-        std::fs::read_dir(directory.join("tests/fixtures/pods")).unwrap().map(|it| it.unwrap().path()).collect();
-    files.push(directory.join("examples/marked-deployment.yaml"));
-    files.push(directory.join("tests/node/pods/marked.yaml"));
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn bytes(seeds: Vec<(String, Vec<u8>)>) -> Vec<Vec<u8>> {
+    seeds.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// Every file of a directory, in the order of their names.
+fn files(directory: &str) -> Vec<Vec<u8>> {
+    let mut files: Vec<_> = std::fs::read_dir(root().join(directory)).unwrap().map(|it| it.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
 #[test]
+fn what_fuzzing_has_kept_of_checkpoints_is_read_or_refused() {
+    let corpus = files("fuzz/corpus/checkpoint");
+    for bytes in &corpus {
+        properties::checkpoint(bytes);
+    }
+    let _ = writeln!(std::io::stderr(), "checkpoint: {} inputs of the corpus", corpus.len());
+    // the corpus gets to where a checkpoint is whole, and is not the empty file alone
+    let keys = properties::key().into();
+    let said: BTreeSet<String> = corpus
+        .iter()
+        .map(|bytes| match NodeCheckpoint::open(bytes, &keys) {
+            Ok(_) => "whole".into(),
+            Err(error) => format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned(),
+        })
+        .collect();
+    for wanted in ["whole", "Checksum", "Version"] {
+        assert!(said.contains(wanted), "{wanted} is not in {said:?}");
+    }
+    assert!(corpus.iter().any(|bytes| bytes.starts_with(b"{\"")), "nothing to be sealed");
+}
+
+#[test]
+fn what_fuzzing_has_kept_of_manifests_is_rendered_or_refused() {
+    let corpus = files("fuzz/corpus/render");
+    for bytes in &corpus {
+        properties::render(bytes);
+    }
+    let _ = writeln!(std::io::stderr(), "render: {} inputs of the corpus", corpus.len());
+    let reports: Vec<Report> = corpus.iter().map(|bytes| Report::of(bytes)).collect();
+    assert!(reports.iter().any(|report| report.items.iter().any(|item| item.recoverable)));
+    assert!(reports.iter().any(|report| report.items.iter().any(|item| !item.recoverable)));
+    assert!(reports.iter().any(|report| !report.errors.is_empty()));
+}
+
+#[test]
 fn render_says_something_of_whatever_it_is_given() {
-    run(&fixtures(), |bytes| {
-        let report = Report::of(bytes);
-        for item in &report.items {
-            assert_eq!(item.recoverable, item.reasons.is_empty());
-            assert_eq!(item.recoverable, item.manifest.is_some());
-            // Nothing that a kubelet would look up in the API, and no path outside.
-            let text = item.manifest.as_ref().map(ToString::to_string).unwrap_or_default();
-            for reference in [
-                "secretKeyRef",
-                "configMapKeyRef",
-                "secretRef",
-                "persistentVolumeClaim",
-                "serviceAccountName\"",
-                "/run/pod-checkpointer/volumes/..",
-            ] {
-                assert!(!text.contains(&format!("\"{reference}")), "{text}");
-            }
-        }
-        serde_json::to_string(&report).unwrap();
-    });
+    run("render", &bytes(seeds::manifests(root())), properties::render);
+}
+
+#[test]
+fn whatever_stands_in_a_file_is_a_checkpoint_that_can_be_used_or_none() {
+    run("checkpoint", &bytes(seeds::checkpoints(root(), &properties::key())), properties::checkpoint);
 }
 
 #[test]
@@ -126,7 +160,7 @@ fn a_checkpoint_is_whole_or_it_is_none() {
     let checkpoint = super::cli::checkpoint("till");
     let good = checkpoint.to_yaml().unwrap();
     assert_eq!(NodeCheckpoint::from_yaml(&good).unwrap(), checkpoint);
-    run(&[good], |bytes| {
+    run("checkpoint as it is", &[good], |bytes| {
         // A mutation that changes nothing of the content may pass, and none else.
         if let Ok(read) = NodeCheckpoint::from_yaml(bytes) {
             assert_eq!(read, checkpoint);
@@ -143,7 +177,7 @@ fn a_store_with_a_damaged_file_gives_what_is_whole() {
     store.put(&checkpoint).unwrap();
     let path = store.find("shop_till").unwrap().good[0].path.clone();
     let good = std::fs::read(&path).unwrap();
-    run(&[good], |bytes| {
+    run("store", &[good], |bytes| {
         std::fs::write(&path, bytes).unwrap();
         let found = store.find("shop_till").unwrap();
         assert_eq!(found.good.len() + found.bad.len(), 1);

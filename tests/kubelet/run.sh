@@ -9,6 +9,6 @@ cd "$(dirname "$0")/../.."
 JUDGES=$(tests/kubelet/build.sh)
 export JUDGES
 # not by `cargo test`, which keeps the build directory locked until it ends
-program=$(cargo test --no-run --locked --test kubelet --message-format=json |
+program=$(cargo test --profile judge --no-run --locked --test kubelet --message-format=json |
   sed -n '/"name":"kubelet"/s/.*"executable":"\([^"]*\)".*/\1/p')
 exec "$program"

@@ -1,0 +1,14 @@
+//! Bytes as a file for `render`. With `SEEDS`, what it begins with is written to that directory first.
+#![no_main]
+
+#[allow(dead_code)] // what the other target is about
+#[path = "../properties.rs"]
+mod properties;
+#[allow(dead_code)]
+#[path = "../seeds.rs"]
+mod seeds;
+
+libfuzzer_sys::fuzz_target!(
+    init: seeds::write(seeds::manifests(seeds::ROOT.as_ref())),
+    |bytes: &[u8]| properties::render(bytes)
+);
