@@ -56,8 +56,7 @@ impl Directory {
 
     fn open_at(at: impl AsFd, name: &Path, path: PathBuf) -> Result<Self, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(at, name, flags, Mode::empty());
-        let fd = match fd {
+        let fd = match open_at(at, name, flags) {
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 return Err(Error::Untrusted { path, why: "it is not a directory".into() });
             }
@@ -107,12 +106,21 @@ pub fn file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     read_at(CWD, path, path, limit)
 }
 
+/// Opens without a new access time: nodes that look at their store every hour for years would write at each look. Only
+/// what is somebody else's does not allow that.
+fn open_at(at: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(&at, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(at, name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
 fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let untrusted = |why: String| Error::Untrusted { path: path.to_owned(), why };
     let failed = |error: io::Error| Error::Io(path.to_owned(), error);
     // a FIFO is opened without waiting for its other end
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(at, name, flags, Mode::empty()) {
+    let file = match open_at(at, name, flags) {
         Err(Errno::LOOP) => return Err(untrusted("it is a symbolic link".into())),
         Err(Errno::NXIO) => return Err(untrusted("it is not a regular file".into())),
         file => File::from(file.map_err(|error| failed(error.into()))?),
@@ -149,6 +157,23 @@ mod tests {
     fn private(path: &Path, bytes: &[u8]) {
         fs::write(path, bytes).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn reading_leaves_no_access_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        private(&path, b"12345");
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(1);
+        let times = fs::FileTimes::new().set_accessed(long_ago);
+        for one in [path.as_path(), directory.path()] {
+            File::open(one).unwrap().set_times(times).unwrap();
+        }
+        let ours = Directory::open(directory.path()).unwrap();
+        assert_eq!((ours.names().unwrap(), ours.file("file", 5).unwrap()), (vec!["file".into()], b"12345".to_vec()));
+        for one in [path.as_path(), directory.path()] {
+            assert_eq!(fs::metadata(one).unwrap().accessed().unwrap(), long_ago, "{}", one.display());
+        }
     }
 
     #[test]

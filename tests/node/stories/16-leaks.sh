@@ -168,11 +168,11 @@ kubectl -n edge delete pod keeper keeper-refused >/dev/null
 wait_for 60 "the checkpoint to be removed" not checkpoint edge/keeper
 for place in "$store" "$(run)" "$disk"/var/log/pods/pod-checkpointer_*; do none "what is left after the removal" "$place"; done
 
-# back to clear text: without the key, and without what it sealed
+# back to clear text: without what was sealed, and without the key
 kubectl -n pod-checkpointer set env daemonset/pod-checkpointer RUST_LOG- >/dev/null
+rm -r "$store/checkpoints"                         # an agent that can write none of its checkpoints is not ready
 settings KEY_FILE- RETENTION-
-rm -r "$store/checkpoints" "$disk$key"
-kill_part agent
+rm "$disk$key"
 kubectl -n edge delete secret keeper keeper-all keeper-files >/dev/null
 kubectl -n edge delete configmap keeper-conf >/dev/null
 healthy
