@@ -671,6 +671,7 @@ impl<'a> Pods<'a> {
         }
         self.repair_security(spec, on_host);
         self.repair_volumes(spec);
+        self.add_claim(spec);
         let claims: Vec<Value> = array(&mut spec["resourceClaims"]).iter().map(|it| it["name"].clone()).collect();
         let volumes: Vec<(Value, bool, bool)> = array(&mut spec["volumes"])
             .iter()
@@ -726,6 +727,15 @@ impl<'a> Pods<'a> {
             if context["privileged"] == json!(true) || context["capabilities"]["add"].is_array() {
                 remove(context, "allowPrivilegeEscalation");
             }
+        }
+    }
+
+    /// Devices are of a claim, and of 5000 pods one has both by chance.
+    fn add_claim(&mut self, spec: &mut Value) {
+        let has_devices = array(&mut spec["containers"]).iter().any(|it| it["volumeDevices"].is_array());
+        if has_devices && self.random.percent(10) {
+            let claim = json!({"name": self.unique("claim-"), "persistentVolumeClaim": {"claimName": "data"}});
+            array(&mut spec["volumes"]).push(claim);
         }
     }
 
