@@ -3,16 +3,18 @@
 #
 #   run.sh [--runtime containerd2|containerd1] [STORY…]   a story's number or a part of its name; all by default
 #   run.sh -l                                             list them
+#   run.sh -b                                             build what they need, and no more
 #
 # PROGRAM=/path/to/pod-checkpointer (static) tests that one instead of building it; KEEP=1 keeps a failed node up.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 runtimes=(containerd2 containerd1)
-wanted=()
+wanted=() build_only=
 while [ $# -gt 0 ]; do
   case $1 in
   -l) for s in "$here"/stories/*.sh; do printf '%-28s %s\n' "$(basename "$s" .sh)" "$(sed -n '2s/^# //p' "$s")"; done; exit ;;
+  -b) build_only=1 ;;
   --runtime) runtimes=("$2"); shift ;;
   -*) sed -n '2,/^set/{/^#/s/^# \?//p}' "$0" >&2; exit 2 ;;
   *) wanted+=("$1") ;;
@@ -47,9 +49,10 @@ for s in "$here"/stories/*.sh; do
 done
 [ ${#stories[@]} -gt 0 ] || { echo "run.sh: no story is called ${wanted[*]} (run.sh -l lists them)" >&2; exit 2; }
 
-install_missing
+[ -n "$build_only" ] || install_missing
 for r in "${runtimes[@]}"; do "$here/build.sh" "$r"; done
 [ -n "${PROGRAM:-}" ] || build_program
+[ -z "$build_only" ] || exit 0
 [ -x "$PROGRAM" ] || { echo "run.sh: $PROGRAM is no program" >&2; exit 1; }
 export PROGRAM
 results=$(mktemp -d)
