@@ -94,9 +94,13 @@ struct Problems {
 }
 
 impl Problems {
-    fn all(&self) -> Vec<String> {
+    fn iter(&self) -> impl Iterator<Item = &String> {
         let Self { run, look, keep, watch, follow, store, known: _ } = self;
-        run.iter().chain(look).chain(keep).chain(watch).chain(follow).chain(store).cloned().collect()
+        run.iter().chain(look).chain(keep).chain(watch).chain(follow).chain(store)
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.iter().cloned().collect()
     }
 
     fn log(&mut self) {
@@ -160,7 +164,7 @@ impl Agent {
         loop {
             self.begin();
             let wake = self.start + self.wake();
-            self.board.turned(&self.index, self.problems.all().len());
+            self.board.turned(&self.index, self.problems.iter().count());
             self.board.pulse.expect(wake);
             tokio::select! {
                 () = &mut stop => break,
@@ -345,8 +349,9 @@ impl Agent {
         let now = self.now();
         match finished {
             Finished::Captured { key, captured, took } => {
-                self.board.captured(&captured, self.is_new(&key, &captured), took);
-                self.tell(&key, &captured);
+                let new = self.is_new(&key, &captured);
+                self.board.captured(&captured, new, took);
+                self.tell(&key, &captured, new);
                 self.index.captured(&key, captured, now);
             }
             Finished::Answered { key, uid, answer, why } => {
@@ -441,10 +446,10 @@ impl Agent {
     }
 
     /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.
-    fn tell(&mut self, key: &str, captured: &Captured) {
+    fn tell(&mut self, key: &str, captured: &Captured, new: bool) {
         let pod = key.replace('_', "/");
         match captured {
-            Captured::Stored(stored) if self.is_new(key, captured) => {
+            Captured::Stored(stored) if new => {
                 tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
             }
             Captured::Stored(_) => {}

@@ -61,17 +61,14 @@ pub async fn look_up(
 
 impl Images {
     /// The name to use and what it is, unless there is none: then the reason is noted.
-    fn accept(&mut self, who: &str, name: &str, choice: Choice) -> Option<(String, Image)> {
-        let (named, id, usable) = match choice {
-            Choice::Usable { named, id } => (named, id, true),
-            Choice::NeedsSecret { named, id } => (named, id, false),
-            Choice::Absent => {
-                self.reasons.push(Reason { refusal: Refusal::ImageAbsent, detail: format!("{who}: {name}") });
-                return None;
-            }
+    fn accept(&mut self, who: &str, name: &str, choice: Option<Choice>) -> Option<(String, Image)> {
+        let mut refuse = |refusal| self.reasons.push(Reason { refusal, detail: format!("{who}: {name}") });
+        let Some(Choice { named, id, needs_secret }) = choice else {
+            refuse(Refusal::ImageAbsent);
+            return None;
         };
-        if !usable {
-            self.reasons.push(Reason { refusal: Refusal::ImageNeedsPullSecret, detail: format!("{who}: {name}") });
+        if needs_secret {
+            refuse(Refusal::ImageNeedsPullSecret);
         }
         let image = Image { name: named.clone(), id };
         Some((named, image))
@@ -80,10 +77,10 @@ impl Images {
 
 /// What a twin may name to run the same image.
 #[derive(Debug)]
-enum Choice {
-    Usable { named: String, id: String },
-    NeedsSecret { named: String, id: String },
-    Absent,
+struct Choice {
+    named: String,
+    id: String,
+    needs_secret: bool,
 }
 
 /// An id without the name of its hash: CRI-O leaves that out in some places.
@@ -99,8 +96,9 @@ struct Node<'a> {
 
 impl Node<'_> {
     /// The pod's own name if it still means what ran; else the digest by which the same repository has it, since the
-    /// kubelet's pull records know repositories only; else the id. Of these the first that needs no secret.
-    async fn choose(&mut self, name: &str, ran: Option<&str>) -> Result<Choice, Error> {
+    /// kubelet's pull records know repositories only; else the id. Of these the first that needs no secret. `None`: the node
+    /// has it under none of these.
+    async fn choose(&mut self, name: &str, ran: Option<&str>) -> Result<Option<Choice>, Error> {
         let ran = ran.filter(|id| !id.is_empty());
         let of_name = self.image(name).await?;
         let of_ran = match ran {
@@ -126,11 +124,11 @@ impl Node<'_> {
         let mut first = None;
         for (named, id) in candidates {
             if self.is_usable(&named, &id)? {
-                return Ok(Choice::Usable { named, id });
+                return Ok(Some(Choice { named, id, needs_secret: false }));
             }
-            first.get_or_insert((named, id));
+            first.get_or_insert(Choice { named, id, needs_secret: true });
         }
-        Ok(first.map_or(Choice::Absent, |(named, id)| Choice::NeedsSecret { named, id }))
+        Ok(first)
     }
 
     async fn image(&mut self, reference: &str) -> Result<Option<runtime::Image>, Error> {

@@ -424,7 +424,7 @@ impl NodeCheckpoint {
         let key = unseal(&mut document, keys)?;
         let (computed, found) = (digest(&document, key), text(&document.0, "digest"));
         if computed != found {
-            return Err(Error::Digest { found: found.chars().take(100).collect(), computed });
+            return Err(Error::Digest { found: short(found), computed });
         }
         let upgraded = (format.upgrade)(document.0.take());
         let checkpoint = serde_json::from_value(upgraded).map_err(|_| Error::Shape)?;
@@ -441,6 +441,11 @@ impl NodeCheckpoint {
     }
 }
 
+/// What a file says of itself, for an error: no more of it than a line.
+pub(crate) fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 fn text<'a>(document: &'a Value, name: &str) -> &'a str {
     document.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -450,7 +455,6 @@ fn format_of<'a>(document: &Value, formats: &'a [Format]) -> Result<&'a Format, 
     let (version, kind) = (text(document, "apiVersion"), text(document, "kind"));
     let format = formats.iter().find(|format| format.version == version && kind == KIND);
     format.ok_or_else(|| {
-        let short = |text: &str| text.chars().take(100).collect::<String>();
         if version.is_empty() || kind.is_empty() || version == API_VERSION {
             Error::Shape
         } else {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::format::{self, MAX_SIZE, NodeCheckpoint, SealedCheckpoint};
 use crate::checkpoint::keys::{self, KeyFiles, Keys};
 use crate::checkpoint::read::{self, Directory};
+use crate::checkpoint::seal::Key;
 use crate::checkpoint::write;
 use crate::names::{Blocked, STORE_FAILED, STORE_FULL};
 
@@ -383,15 +384,14 @@ impl Store {
         write::directory(&directory)?;
         let number = last_number(&directory)?.saturating_add(1);
         let path = directory.join(file_name(number));
-        let bytes = checkpoint.write(seal).map_err(|source| Error::Format(key.clone(), Box::new(source)))?;
-        write::file(&path, &bytes, 0o600)?;
+        let size = write_generation(&path, checkpoint, seal)?;
         let mut needless = superseded(&found, KEPT.saturating_sub(1));
         for path in damaged.into_iter().chain(found.aside.iter().map(|(_, path)| path)) {
             tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
             needless.push(path.clone());
         }
         write::remove_each(&directory, &needless)?;
-        Ok(Put::Written(number, bytes.len() as u64))
+        Ok(Put::Written(number, size))
     }
 
     /// Removes all of a pod: at once under this name, so that no part of it is taken for the whole. The caller has proof
@@ -484,9 +484,7 @@ impl Store {
         }
         if let Ok(Some(first)) = keys.sealing() {
             for generation in found.good.iter().take(KEPT).filter(|it| it.sealed.as_deref() != Some(first.id())) {
-                let bytes = generation.checkpoint.write(Some(first));
-                let bytes = bytes.map_err(|source| Error::Format(key.to_owned(), Box::new(source)))?;
-                write::file(&generation.path, &bytes, 0o600)?;
+                write_generation(&generation.path, &generation.checkpoint, Some(first))?;
                 tidied.resealed += 1;
             }
         }
@@ -503,8 +501,7 @@ impl Store {
         write::directory(&directory)?;
         // the older first: what is there is always the newest of what was
         for (number, checkpoint) in generations {
-            let bytes = checkpoint.write(seal).map_err(|source| Error::Format(key.to_owned(), Box::new(source)))?;
-            write::file(&directory.join(file_name(*number)), &bytes, 0o600)?;
+            write_generation(&directory.join(file_name(*number)), checkpoint, seal)?;
         }
         Ok(generations.len())
     }
@@ -662,6 +659,13 @@ fn number_of(name: &str, aside: bool) -> Option<u64> {
 fn last_number(directory: &Path) -> Result<u64, Error> {
     let names = Directory::open(directory)?.names()?;
     Ok(names.iter().filter_map(|name| parse_name(name)).map(|(number, _)| number).max().unwrap_or(0))
+}
+
+/// Writes a generation's file, sealed if there is a key. Says how many bytes it has.
+fn write_generation(path: &Path, checkpoint: &NodeCheckpoint, seal: Option<&Key>) -> Result<u64, Error> {
+    let bytes = checkpoint.write(seal).map_err(|source| Error::Format(checkpoint.key(), Box::new(source)))?;
+    write::file(path, &bytes, 0o600)?;
+    Ok(bytes.len() as u64)
 }
 
 fn read_generation(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::checkpoint::NodeCheckpoint;
-use crate::checkpoint::format::{self, API_VERSION, Wiped, digest};
+use crate::checkpoint::format::{self, API_VERSION, Wiped, digest, short};
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key};
 use crate::checkpoint::store::{self, KEPT, check_key};
@@ -110,7 +110,6 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     let mut document = Wiped(serde_json::from_slice(bytes).map_err(|_| Error::Shape)?);
     let text = |name: &str| document.0.get(name).and_then(Value::as_str).unwrap_or_default();
     if (text("apiVersion"), text("kind")) != (API_VERSION, KIND) {
-        let short = |text: &str| text.chars().take(100).collect::<String>();
         let found = short(&format!("{} {}", text("apiVersion"), text("kind")));
         return Err(if text("kind") == KIND {
             Error::Version { found, by: short(text("writtenBy")) }
@@ -120,7 +119,7 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     }
     let mut key = None;
     if let Some(id) = document.0.pointer("/sealed/key").and_then(Value::as_str) {
-        let id: String = id.chars().take(100).collect();
+        let id = short(id);
         let Some(found) = keys.find(&id) else {
             return Err(if keys.has_any() { Error::KeyWrong(id) } else { Error::KeyMissing(id) });
         };

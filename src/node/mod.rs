@@ -16,8 +16,8 @@ pub mod images;
 pub mod kubelet;
 pub mod mounts;
 pub mod network;
-#[doc(hidden)]
 pub mod process;
+#[doc(hidden)]
 pub mod proto;
 pub mod resolve;
 pub mod runtime;

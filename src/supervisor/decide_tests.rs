@@ -24,24 +24,8 @@ fn contact(class: Class, ago: u64) -> Option<Contact> {
     Some(Contact { class, since, alike: since, failures, by_time_out: true })
 }
 
-/// A pod after a reboot: nothing runs, the kubelet knows nothing of it.
 fn gone() -> PodFacts {
-    PodFacts {
-        in_store: true,
-        start_group: 50,
-        handover: Some(Handover::Overlap),
-        host_network: false,
-        parent_owned: Seen::No,
-        twin_owned: Seen::No,
-        parent: Run::Stopped,
-        parent_container: Seen::No,
-        parent_sandbox: Seen::No,
-        slow_start: false,
-        parent_ready: Seen::No,
-        parent_gone: false,
-        twin: Run::Stopped,
-        twin_sandbox: Seen::No,
-    }
+    PodFacts::gone()
 }
 
 fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {

@@ -102,6 +102,26 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
+    /// Of a captured pod after a reboot: all is known, nothing of it runs, and the kubelet knows nothing of it.
+    pub fn gone() -> Self {
+        Self {
+            in_store: true,
+            start_group: crate::names::DEFAULT_START_GROUP,
+            handover: Some(Handover::Overlap),
+            host_network: false,
+            parent_owned: Seen::No,
+            twin_owned: Seen::No,
+            parent: Run::Stopped,
+            parent_container: Seen::No,
+            parent_sandbox: Seen::No,
+            slow_start: false,
+            parent_ready: Seen::No,
+            parent_gone: false,
+            twin: Run::Stopped,
+            twin_sandbox: Seen::No,
+        }
+    }
+
     /// From a checkpoint's policy; the rest unknown.
     pub fn of(policy: &Policy, exclusive_host_ports: bool) -> Self {
         Self {

@@ -123,7 +123,7 @@ fn outcome(case: &Case) -> String {
     let mut facts = case.facts.clone();
     facts.pods.insert(KEY.into(), case.seen);
     if case.lower_group_waits {
-        facts.pods.insert("another_pod".into(), PodFacts { start_group: -1, ..nowhere() });
+        facts.pods.insert("another_pod".into(), PodFacts { start_group: -1, ..PodFacts::gone() });
     }
     let state = State { pods: BTreeMap::from([(KEY.into(), case.pod.clone())]), ..State::default() };
     let (next, actions) = decide(&state, &facts, &settings);
@@ -164,28 +164,8 @@ fn case(phase: Phase, twin: Run) -> Case {
         kubelet_synced: Seen::Yes,
         kubelet_makes_containers: Seen::Yes,
     };
-    let seen = PodFacts { twin, ..nowhere() };
+    let seen = PodFacts { twin, ..PodFacts::gone() };
     Case { pod: Pod { phase, ..Pod::default() }, seen, facts, lower_group_waits: false }
-}
-
-/// A pod of which nothing runs.
-fn nowhere() -> PodFacts {
-    PodFacts {
-        in_store: true,
-        start_group: 50,
-        handover: Some(Handover::Overlap),
-        host_network: false,
-        parent_owned: Seen::No,
-        twin_owned: Seen::No,
-        parent: Run::Stopped,
-        parent_container: Seen::No,
-        parent_sandbox: Seen::No,
-        slow_start: false,
-        parent_ready: Seen::No,
-        parent_gone: false,
-        twin: Run::Stopped,
-        twin_sandbox: Seen::No,
-    }
 }
 
 fn active(age: Duration) -> Phase {
