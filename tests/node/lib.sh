@@ -21,9 +21,10 @@ since() { awk -v a="$1" -v b="$(now)" 'BEGIN{printf "%.2f", (b-a)/1000}'; }
 figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/figures" | sed 's/^/  figure: /'; }
 
 # In what wait_for and stays call, bash does not stop at the first failure: they must say `|| return 1`.
-# wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time
+# wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time. The bound is an idle machine's; one with
+# several nodes is given PATIENCE times as much.
 wait_for() {
-  local seconds=$1 what=$2 from; shift 2; from=$(now)
+  local seconds=$(($1 * ${PATIENCE:-1})) what=$2 from; shift 2; from=$(now)
   until "$@" >"$work/last" 2>&1; do
     (( $(now) - from < seconds * 1000 )) || fail "waited $seconds s for: $what. Last answer: $(tail -3 "$work/last")"
     sleep 0.1

@@ -91,6 +91,7 @@ one_runtime() {
 }
 
 # side by side: most of a story is waiting for the kubelet
+export PATIENCE=${PATIENCE:-${#runtimes[@]}}
 children=()
 for r in "${runtimes[@]}"; do one_runtime "$r" & children+=($!); done
 trap 'kill "${children[@]}" 2>/dev/null || true; wait; rm -rf "$results"' EXIT

@@ -27,8 +27,9 @@ deploy
 wait_for 90 "a checkpoint of the API server" checkpoint "$api"
 wait_for 60 "its pod to be ready" all_ready
 wait_for 60 "the supervisor" supervisor_runs
-wait_for 60 "the supervisor's mirror pod" supervisor_shown
-wait_for 60 "etcd's mirror pod" sh -c "kubectl -n kube-system get pod etcd-$name --no-headers | grep ' 1/1 *Running '"
+wait_for 240 "the supervisor's mirror pod" supervisor_shown
+# a kubelet tries a mirror pod that failed, because no server was there yet, only at its next resync: 60 to 90 s later
+wait_for 240 "etcd's mirror pod" sh -c "kubectl -n kube-system get pod etcd-$name --no-headers | grep ' 1/1 *Running '"
 pods_now >"$work/pods"
 kubectl delete events -A --all >/dev/null
 restarts() { kubectl -n kube-system get pod "${api#*/}" -o jsonpath='{.status.containerStatuses[0].restartCount}'; }
