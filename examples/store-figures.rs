@@ -153,6 +153,7 @@ fn checkpoint(name: &str, size: usize, time: u32) -> NodeCheckpoint {
             uid: "11111111-1111-4111-8111-111111111111".into(),
             resource_version: "42".into(),
             owner: None,
+            node_uid: None,
         },
         policy: Policy {
             start_group: 50,

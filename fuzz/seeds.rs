@@ -97,6 +97,7 @@ fn checkpoint(manifest: Value) -> NodeCheckpoint {
             uid: "u1".into(),
             resource_version: "3".into(),
             owner: Some(Owner { kind: "DaemonSet".into(), name: "till".into(), uid: "u2".into() }),
+            node_uid: Some("u3".into()),
         },
         policy: Policy {
             start_group: 50,

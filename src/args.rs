@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::metrics::address::Address;
 use crate::names::{RUN_DIR, STATE_DIR};
+use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
 /// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
 #[derive(Debug, Parser)]
@@ -120,6 +121,10 @@ pub struct DecisionArguments {
     /// Close the kubelet's own connections that wait on a silent API server while a pod waits to start
     #[arg(long, env = "POD_CHECKPOINTER_UNSTICK_KUBELET", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub unstick_kubelet: bool,
+    /// How long a kubelet must get nothing from an API server that answers before its pods are activated all the same, 3m at
+    /// least [default: never, because nobody can ask whether they still exist]
+    #[arg(long, env = "POD_CHECKPOINTER_ACTIVATE_LOCKED_OUT", value_name = "TIME", value_parser = patience)]
+    pub activate_locked_out: Option<Duration>,
     /// API server to ask, several times for several: contact is there while one answers [default: what the agent recorded, the server of the kubelet's own kubeconfig]
     #[arg(long = "apiserver", env = "POD_CHECKPOINTER_APISERVER", value_delimiter = ',', value_name = "URL")]
     pub apiservers: Vec<String>,
@@ -318,6 +323,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn positive(text: &str) -> Result<Duration, String> {
     let parsed = duration(text)?;
     if parsed < Duration::from_millis(10) { Err("must be at least 10ms".into()) } else { Ok(parsed) }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    if parsed < LOCKED_OUT_AFTER {
+        Err("must be at least 3m: a kubelet may take as long to start".into())
+    } else {
+        Ok(parsed)
+    }
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

@@ -150,6 +150,10 @@ reasons! {
         ForeignManifest => "move the file out of the kubelet's manifest directory",
         /// The kubelet was given the manifest and does not run it.
         KubeletRefuses => "look for the pod's name in the kubelet's log",
+        /// It was captured on another node object than the one this node is now: renamed, or removed and made anew.
+        OtherNode => "nothing of the old node is activated; marked pods are captured anew when they run on this one",
+        /// The API server answers, but the kubelet gets nothing from it, so nobody starts the pod.
+        KubeletLockedOut => "look whether the kubelet's client certificate has expired, its node object is gone or its rights are lost; --activate-locked-out says after how long to activate all the same",
         /// Unpacking or linking failed.
         WriteFailed => "look at the supervisor's log; the run directory may be full",
     }
@@ -184,6 +188,11 @@ pub const STORE_ERRORS: [&str; 3] = [STORE_FULL, STORE_FAILED, Blocked::KeyMissi
 pub const RECOVERABLE: &str = "Recoverable";
 /// A pod of which nothing was captured yet, as a reason.
 pub const NOT_CAPTURED: &str = "NotCaptured";
+
+/// A twin stands in for a parent that the kubelet refused for good when it came back, as a reason.
+pub const REJECTED_AT_RETURN: &str = "RejectedAtReturn";
+/// What its owner can do about it.
+pub const REJECTED_AT_RETURN_ADVICE: &str = "delete the pod and make it anew; its twin serves until then, and ends when the API server says that the pod is gone";
 
 /// A twin was linked.
 pub const ACTIVATED: &str = "Activated";

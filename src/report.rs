@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::node::contact::Class;
+use crate::room::Demand;
 
 /// `agent.yaml`, written by the agent: it lives, and these parents are Ready by the API server's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,13 @@ pub struct AgentWord {
     pub ready: BTreeMap<String, Vec<String>>,
     /// UID of each parent that the API server says, for that very UID, is gone.
     pub gone: BTreeMap<String, String>,
+    /// UID of each parent that came back from an outage and was refused by the kubelet for good: its object says Failed, and
+    /// nobody but its owner replaces it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<String, String>,
+    /// What the pods of the API server take on this node; none: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Demand>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
     pub refused: BTreeMap<String, Vec<String>>,
     /// What the agent could not learn or do on this node, each with what to do about it.
@@ -83,7 +91,7 @@ pub struct PodReport {
     pub parent_uid: String,
     /// Phase.
     pub phase: Phase,
-    /// Why it is blocked.
+    /// Why it is blocked, or active although the API server answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The same in words.

@@ -1,6 +1,6 @@
 //! The loop that owns all that the agent knows: it takes what comes in, begins what is due, and waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -28,10 +28,10 @@ use crate::agent::survey::{self, Kept, Surroundings};
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::work::{self, Finished};
 use crate::agent::{Error, Settings, collect, watch};
-use crate::capture::{self, Reason};
+use crate::capture;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::{FIELD_MANAGER, STORE_FAILED};
+use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, STORE_FAILED};
 use crate::node::clock;
 use crate::report::chain;
 use crate::report::{self as files, AgentWord};
@@ -73,6 +73,8 @@ pub struct Agent {
     survey: Option<Duration>,
     survey_retry: Retry,
     stranger: Stranger,
+    /// The node was asked for once, well or not: checkpoints name its UID.
+    is_recorded: bool,
     problems: Problems,
     word: Option<(AgentWord, Duration)>,
     /// When the watch last failed; it does not say when it is well again.
@@ -144,6 +146,7 @@ impl Agent {
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
             stranger: Stranger::default(),
+            is_recorded: false,
             problems: Problems::default(),
             word: None,
             watch_failed: Duration::ZERO,
@@ -207,7 +210,7 @@ impl Agent {
             }
             self.read_reports();
         }
-        if let Some(surroundings) = self.surroundings.clone() {
+        if let Some(surroundings) = self.surroundings.clone().filter(|_| self.is_recorded) {
             for action in self.index.decide(now) {
                 self.perform(action, &surroundings);
             }
@@ -229,7 +232,7 @@ impl Agent {
     /// When something is due at the latest.
     fn wake(&self) -> Duration {
         let now = self.now();
-        let index = self.surroundings.as_ref().and_then(|_| self.index.wake(now));
+        let index = self.surroundings.as_ref().filter(|_| self.is_recorded).and_then(|_| self.index.wake(now));
         let heartbeat = self.word.as_ref().map(|(_, written)| written.saturating_add(HEARTBEAT));
         let times = [
             index,
@@ -393,7 +396,11 @@ impl Agent {
                     async move { Finished::Kept(survey::keep(&settings, &found, &client, &store, stranger).await) };
                 self.work.push(keep.boxed_local());
             }
-            Finished::Kept(Kept { absent, problems, stranger }) => {
+            Finished::Kept(Kept { absent, problems, stranger, is_another }) => {
+                if is_another && self.is_recorded {
+                    self.index.swapped_all();
+                }
+                self.is_recorded = true;
                 self.open_run_dir();
                 self.stranger = stranger;
                 self.problems.keep = problems;
@@ -456,7 +463,9 @@ impl Agent {
             Captured::Refused(reasons) => {
                 let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
-                self.publish(key, reasons, &text);
+                let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
+                let advice = reasons.first().map(|reason| reason.refusal.advice()).unwrap_or_default();
+                self.publish(key, reason, "Capture", &format!("Not recoverable: {text} ({advice})"));
             }
             Captured::Failed { reason, message } => {
                 tracing::warn!(pod, reason, message, "capture failed; it is tried again");
@@ -464,7 +473,8 @@ impl Agent {
         }
     }
 
-    fn publish(&mut self, key: &str, reasons: &[Reason], text: &str) {
+    /// Writes a warning beside a pod.
+    fn publish(&mut self, key: &str, reason: &str, action: &str, note: &str) {
         let Some((namespace, name)) = key.split_once('_') else { return };
         let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
         let regarding = ObjectReference {
@@ -475,13 +485,12 @@ impl Agent {
             uid,
             ..ObjectReference::default()
         };
-        let advice = reasons.first().map(|reason| reason.refusal.advice()).unwrap_or_default();
         let event = Event {
             type_: EventType::Warning,
-            reason: reasons.first().map(|reason| reason.refusal.to_string()).unwrap_or_default(),
+            reason: reason.to_owned(),
             // the API server refuses a note of more than a kibibyte
-            note: Some(format!("Not recoverable: {text} ({advice})").chars().take(1000).collect()),
-            action: "Capture".into(),
+            note: Some(note.chars().take(1000).collect()),
+            action: action.to_owned(),
             secondary: None,
         };
         let recorder = self.recorder.clone();
@@ -543,7 +552,9 @@ impl Agent {
         if self.problems.run.is_some() || !self.index.is_complete() && self.problems.all().is_empty() {
             return;
         }
-        let word = AgentWord { problems: self.problems.all(), ..self.index.word(self.heard.is_within(FRESH)) };
+        let rejected = self.rejected();
+        let word =
+            AgentWord { problems: self.problems.all(), rejected, ..self.index.word(self.heard.is_within(FRESH)) };
         if self.word.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
             return;
         }
@@ -551,6 +562,27 @@ impl Agent {
         if let Err(error) = self.run.write(files::AGENT, &AgentWord { heartbeat, ..word.clone() }) {
             self.problems.run = Some(chain(&error));
         }
-        self.word = Some((word, now));
+        let before = self.word.replace((word, now)).map(|(word, _)| word.rejected).unwrap_or_default();
+        for (key, uid) in self.rejected() {
+            if before.get(&key) != Some(&uid) {
+                tracing::error!(
+                    pod = key.replace('_', "/"),
+                    "the kubelet refused it when it came back; its twin stands in"
+                );
+                let note =
+                    format!("Its kubelet refused it when it came back from an outage: {REJECTED_AT_RETURN_ADVICE}");
+                self.publish(&key, REJECTED_AT_RETURN, "HandOver", &note);
+            }
+        }
+    }
+
+    /// Marked pods that came back from an outage and were refused by the kubelet for good: key and UID.
+    fn rejected(&self) -> BTreeMap<String, String> {
+        let outages = &self.supervisor.outages.outages;
+        let in_this_boot = |key: &str, uid: &str| {
+            outages.iter().any(|outage| outage.pods.get(key).is_some_and(|pod| pod.parent_uid == uid))
+        };
+        let came_back = |(key, uid): &(&str, &str)| in_this_boot(key, uid) || self.reporter.had_outage(key, uid);
+        self.index.rejected().filter(came_back).map(|(key, uid)| (key.to_owned(), uid.to_owned())).collect()
     }
 }

@@ -12,6 +12,7 @@ use crate::agent::retry::Retry;
 use crate::capture::Reason;
 use crate::names::Warning;
 use crate::report::AgentWord;
+use crate::room::Demand;
 
 /// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
 const CONCURRENT: usize = 4;
@@ -20,6 +21,7 @@ const GONE_TOLD: Duration = Duration::from_hours(1);
 
 /// A pod as the watch told of it.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
 pub struct Observed {
     /// `<namespace>_<name>`.
     pub key: String,
@@ -31,6 +33,10 @@ pub struct Observed {
     pub ready: bool,
     /// Being deleted: it is not captured any more.
     pub ending: bool,
+    /// Its kubelet refused it for good, and nobody but its owner replaces it.
+    pub rejected: bool,
+    /// What it takes of the node; `None`: nothing, or it is counted elsewhere.
+    pub demand: Option<Demand>,
     /// Ids of its running containers, as the runtime knows them.
     pub containers: Vec<String>,
     /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
@@ -212,6 +218,15 @@ pub struct Index {
     kept: BTreeMap<String, Kept>,
     flights: BTreeMap<String, Flight>,
     gone: BTreeMap<String, (String, Duration)>,
+    taken: BTreeMap<String, Taken>,
+}
+
+/// What a pod of the API server takes of the node, marked or not.
+#[derive(Debug)]
+struct Taken {
+    uid: String,
+    listed: bool,
+    demand: Demand,
 }
 
 impl Index {
@@ -225,6 +240,7 @@ impl Index {
             kept,
             flights: BTreeMap::new(),
             gone: BTreeMap::new(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -232,6 +248,9 @@ impl Index {
     pub fn begin_list(&mut self) {
         for pod in self.pods.values_mut() {
             pod.listed = false;
+        }
+        for taken in self.taken.values_mut() {
+            taken.listed = false;
         }
     }
 
@@ -244,6 +263,15 @@ impl Index {
             kept.stored.uid.clone_from(&observed.uid);
         }
         self.set_fate(&key, &observed.uid, fate, now);
+        match observed.demand.clone() {
+            Some(demand) => {
+                let taken = Taken { uid: observed.uid.clone(), listed: true, demand };
+                self.taken.insert(key.clone(), taken);
+            }
+            None => {
+                self.taken.remove(&key);
+            }
+        }
         // a pod of the same name is another pod: the one before it is not here any more
         if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid != observed.uid)
             && kept.fate == Fate::Present
@@ -285,6 +313,7 @@ impl Index {
     pub fn end_list(&mut self, now: Duration) {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
+        self.taken.retain(|_, taken| taken.listed);
         let missing: Vec<(String, String)> = self
             .kept
             .iter()
@@ -302,6 +331,9 @@ impl Index {
     pub fn delete(&mut self, key: &str, uid: &str, now: Duration) {
         if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
             self.pods.remove(key);
+        }
+        if self.taken.get(key).is_some_and(|taken| taken.uid == uid) {
+            self.taken.remove(key);
         }
         self.lose(key, uid, now);
     }
@@ -436,6 +468,25 @@ impl Index {
         }
     }
 
+    /// Marked pods that their kubelet refused for good and that the store has: key and UID. Nobody but their owner replaces
+    /// them.
+    pub fn rejected(&self) -> impl Iterator<Item = (&str, &str)> {
+        let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
+        known
+            .map(|(key, pod)| (key.as_str(), pod.observed.uid.as_str()))
+            .filter(|(key, uid)| self.stored(key).is_some_and(|stored| stored.uid == *uid))
+    }
+
+    /// What all pods of the API server take of the node; `None` before a list was complete.
+    pub fn taken(&self) -> Option<Demand> {
+        self.complete.then(|| {
+            self.taken.values().fold(Demand::default(), |mut all, one| {
+                all.add(&one.demand);
+                all
+            })
+        })
+    }
+
     /// What the supervisor and the command line are told; `fresh`: the API server was heard lately, so its word on who is
     /// Ready counts still.
     pub fn word(&self, fresh: bool) -> AgentWord {
@@ -443,6 +494,7 @@ impl Index {
         let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
         AgentWord {
             ready: self.pods.values().filter(ready).map(named).collect(),
+            taken: self.taken(),
             gone: self.gone.iter().map(|(key, (uid, _))| (key.clone(), uid.clone())).collect(),
             refused: self
                 .pods

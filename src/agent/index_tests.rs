@@ -1,3 +1,4 @@
+use crate::room::Demand;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +12,8 @@ fn at(seconds: u64) -> Duration {
 
 fn pod(key: &str, uid: &str) -> Observed {
     Observed {
+        rejected: false,
+        demand: Some(Demand::default()),
         key: key.into(),
         uid: uid.into(),
         marked: true,
@@ -390,4 +393,42 @@ proptest! {
             prop_assert!(index.wake(now).is_none_or(|due| due > now), "a timer in the past spins");
         }
     }
+}
+
+#[test]
+fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
+    let takes = |key: &str, cpu: u64| {
+        let requests = crate::room::Amounts { cpu, pods: 1, ..crate::room::Amounts::default() };
+        Observed { marked: false, demand: Some(Demand { requests, ports: Vec::new() }), ..pod(key, key) }
+    };
+    let mut index = Index::new(Duration::ZERO, Vec::new());
+    index.begin_list();
+    index.see(takes("shop_a", 100), at(0));
+    index.see(takes("shop_b", 10), at(0));
+    assert_eq!(index.taken(), None, "the rest is not known yet");
+    index.end_list(at(0));
+    let cpu = |index: &Index| index.taken().unwrap().requests.cpu;
+    assert_eq!(cpu(&index), 110);
+    index.see(Observed { demand: None, ..takes("shop_b", 0) }, at(1));
+    assert_eq!(cpu(&index), 100, "it has ended");
+    index.delete("shop_a", "another", at(2));
+    assert_eq!(cpu(&index), 100);
+    index.delete("shop_a", "shop_a", at(2));
+    assert_eq!(cpu(&index), 0);
+    index.see(takes("shop_c", 7), at(3));
+    index.begin_list();
+    index.end_list(at(4));
+    assert_eq!(cpu(&index), 0, "the list did not name it");
+}
+
+#[test]
+fn a_rejected_pod_is_told_of_while_the_store_has_it_and_its_owner_has_not_deleted_it() {
+    let stored = Stored { key: "shop_till".into(), uid: "u1".into(), generation: 1, ..Stored::default() };
+    let mut index = Index::new(Duration::ZERO, vec![stored]);
+    let rejected = |index: &Index| index.rejected().map(|(key, uid)| format!("{key} {uid}")).collect::<Vec<_>>();
+    index.see(Observed { rejected: true, ready: false, ..pod("shop_till", "u1") }, at(0));
+    index.see(Observed { rejected: true, ready: false, ..pod("shop_new", "u2") }, at(0));
+    assert_eq!(rejected(&index), ["shop_till u1"]);
+    index.see(Observed { rejected: true, ready: false, ending: true, ..pod("shop_till", "u1") }, at(1));
+    assert!(rejected(&index).is_empty());
 }

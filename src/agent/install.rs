@@ -121,6 +121,8 @@ pub fn manifest(plan: &Plan) -> String {
                 "image": plan.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": arguments(plan),
+                // the kubelet's own word: after it was renamed, nothing of the node before is activated
+                "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
                 "securityContext": {
                     "privileged": false,
                     "runAsUser": 0,
@@ -142,7 +144,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     let Plan {
         image: _,
         namespace: _,
-        node_name,
+        node_name: _,
         state_dir,
         run_dir,
         kubelet_dir,
@@ -158,6 +160,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
         probe_interval,
         probe_timeout,
         unstick_kubelet,
+        activate_locked_out,
         apiservers,
         apiserver_ca,
     } = decision;
@@ -168,7 +171,6 @@ fn arguments(plan: &Plan) -> Vec<String> {
         arguments.push(format!("--{flag}={}", value.replace('$', "$$")));
     };
     let path = |path: &Path| path.display().to_string();
-    add("node-name", node_name.clone());
     add("state-dir", path(state_dir));
     add("run-dir", path(run_dir));
     add("kubelet-dir", path(kubelet_dir));
@@ -183,6 +185,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
     add("probe-interval", time(probe_interval));
     add("probe-timeout", time(probe_timeout));
     add("unstick-kubelet", unstick_kubelet.to_string());
+    if let Some(limit) = activate_locked_out {
+        add("activate-locked-out", time(limit));
+    }
     for server in apiservers {
         add("apiserver", server.clone());
     }
@@ -251,6 +256,7 @@ mod tests {
                 probe_interval: Duration::from_millis(700),
                 probe_timeout: Duration::from_secs(90),
                 unstick_kubelet: false,
+                activate_locked_out: Some(Duration::from_mins(10)),
                 apiservers: vec!["https://api.example:6443".into(), "https://[fd00::1]:6443".into()],
                 apiserver_ca: Some("/etc/ca.pem".into()),
             },
@@ -265,7 +271,7 @@ mod tests {
         let parsed = Arguments::try_parse_from(["pod-checkpointer".to_owned()].into_iter().chain(arguments)).unwrap();
         assert_eq!(parsed.log_format, LogFormat::Json);
         let Command::Supervisor(supervisor) = parsed.command else { panic!("not the supervisor") };
-        assert_eq!(supervisor.node.node_name.as_deref(), Some("node-1"));
+        assert_eq!(supervisor.node.node_name, None, "the kubelet tells it");
         assert_eq!(supervisor.node.host.state_dir, Path::new("/var/lib/state"));
         assert_eq!(supervisor.node.host.run_dir, Path::new("/run/run"));
         assert_eq!(supervisor.node.host.kubelet_dir, Path::new("/var/lib/kubelets"));
@@ -276,6 +282,7 @@ mod tests {
         assert_eq!(supervisor.decision.probe_interval, Duration::from_millis(700));
         assert_eq!(supervisor.decision.probe_timeout, Duration::from_secs(90));
         assert!(!supervisor.decision.unstick_kubelet);
+        assert_eq!(supervisor.decision.activate_locked_out, Some(Duration::from_mins(10)));
         assert_eq!(supervisor.decision.apiservers, ["https://api.example:6443", "https://[fd00::1]:6443"]);
         assert_eq!(supervisor.decision.apiserver_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
         assert_eq!(supervisor.metrics_address, plan().metrics_address);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::checkpoint::format::API_VERSION;
 use crate::checkpoint::store::{NodeRecord, ServerRecord, Store};
 use crate::node::kubelet::Server;
+use crate::room::Amounts;
 
 /// How long a node object with another UID must be seen before it is taken for this node. Until then nothing is removed:
 /// a cluster that was put up anew behind the same address would otherwise have every checkpoint thrown away, within the
@@ -40,17 +41,46 @@ impl Stranger {
     }
 }
 
+/// What could be learned of the node this time.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// UID to record, and the UID of its object now.
+    pub uid: Option<(String, String)>,
+    /// What the kubelet may give to pods.
+    pub allocatable: Option<Amounts>,
+    /// API servers.
+    pub servers: Option<Vec<Server>>,
+}
+
 /// Makes the record from what is known: what could not be learned this time stays as it was.
-pub fn make(name: &str, uid: Option<String>, servers: Option<Vec<Server>>, before: Option<NodeRecord>) -> NodeRecord {
-    let (known_uid, known_servers) = before.map(|record| (record.node_uid, record.servers)).unwrap_or_default();
-    let servers = servers.map_or(known_servers, |servers| servers.into_iter().map(server).collect());
-    NodeRecord {
+pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRecord {
+    let before = before.unwrap_or_else(|| NodeRecord {
         api_version: API_VERSION.into(),
         kind: "NodeRecord".into(),
         node_name: name.into(),
-        node_uid: uid.unwrap_or(known_uid),
-        servers,
+        node_uid: String::new(),
+        current_uid: None,
+        allocatable: None,
+        servers: Vec::new(),
+    });
+    let (node_uid, current_uid) = match learned.uid {
+        Some((recorded, current)) => (recorded.clone(), (current != recorded).then_some(current)),
+        None => (before.node_uid, before.current_uid),
+    };
+    NodeRecord {
+        api_version: API_VERSION.into(),
+        node_name: name.into(),
+        node_uid,
+        current_uid,
+        allocatable: learned.allocatable.or(before.allocatable),
+        servers: learned.servers.map_or(before.servers, |servers| servers.into_iter().map(server).collect()),
+        kind: before.kind,
     }
+}
+
+/// The UID of the node object as the API server last named it, if it ever did.
+pub fn current_uid(store: &Store) -> Option<String> {
+    store.node().ok().flatten().and_then(|record| record.current_uid().map(str::to_owned))
 }
 
 /// The UID that is recorded, if any.
@@ -83,9 +113,18 @@ mod tests {
     #[test]
     fn what_could_not_be_learned_stays_as_it_was() {
         let server = |url: &str| Server { url: url.into(), ca: "ca".into(), tls_name: None, proxy: None };
-        let first = make("node-1", Some("uid-1".into()), Some(vec![server("https://one")]), None);
-        assert_eq!(make("node-1", None, None, Some(first.clone())), first);
-        let second = make("node-1", None, Some(vec![server("https://two")]), Some(first));
+        let uid = |recorded: &str, current: &str| Some((recorded.to_owned(), current.to_owned()));
+        let allocatable = Some(Amounts { cpu: 1, memory: 2, ephemeral_storage: 3, pods: 4 });
+        let all = Learned { uid: uid("uid-1", "uid-1"), allocatable, servers: Some(vec![server("https://one")]) };
+        let first = make("node-1", all, None);
+        assert_eq!(make("node-1", Learned::default(), Some(first.clone())), first);
+        let other = Learned { servers: Some(vec![server("https://two")]), ..Learned::default() };
+        let second = make("node-1", other, Some(first));
         assert_eq!((second.node_uid.as_str(), second.servers[0].url.as_str()), ("uid-1", "https://two"));
+        assert_eq!((second.current_uid(), second.allocatable), (Some("uid-1"), allocatable));
+        let stranger = Learned { uid: uid("uid-1", "uid-2"), ..Learned::default() };
+        let third = make("node-1", stranger, Some(second));
+        assert_eq!((third.node_uid.as_str(), third.current_uid()), ("uid-1", Some("uid-2")));
+        assert_eq!(make("node-1", Learned::default(), Some(third.clone())), third, "nobody took it back");
     }
 }

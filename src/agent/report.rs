@@ -17,7 +17,7 @@ use crate::agent::index::{Outcome, View};
 use crate::agent::retry::Retry;
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
 use crate::checkpoint::format::sha256;
-use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL, NOT_CAPTURED, RECOVERABLE};
+use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::report::{Outage, Outages, Phase, PodReport, Status};
 
 /// Objects in a page of the one list.
@@ -145,6 +145,12 @@ fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
         return claim("Unknown", "NoSupervisor", why);
     }
     match report.map(|report| (report.phase, report)) {
+        Some((Phase::Active, report)) if report.reason.is_some() => {
+            let reason = report.reason.as_deref().unwrap_or_default();
+            let advice = Blocked::ALL.iter().find(|known| known.as_str() == reason).map(|known| known.advice());
+            let message = "its twin runs in its place although the API server answers";
+            claim("True", reason, format!("{message} ({})", advice.unwrap_or(REJECTED_AT_RETURN_ADVICE)))
+        }
         None | Some((Phase::Inactive, _)) => claim("False", "Inactive", "nothing of it runs".into()),
         Some((Phase::Active, _)) => claim("True", "Active", "its twin runs in its place".into()),
         Some((Phase::Released, _)) => {
@@ -327,6 +333,12 @@ impl Reporter {
         self.waiting.retain(|key, _| wanted.contains(key.as_str()) || self.known.contains_key(key));
         self.busy = job.is_some();
         job
+    }
+
+    /// Has this very pod been activated in an outage, by what its object shows?
+    pub fn had_outage(&self, key: &str, uid: &str) -> bool {
+        let status = self.known.get(key).filter(|known| known.pod == uid).and_then(|known| known.status.as_ref());
+        status.is_some_and(|status| status.last_outage.is_some())
     }
 
     /// When [`Reporter::next`] has something to do that it has not now.

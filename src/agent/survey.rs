@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use crate::agent::Settings;
 use crate::agent::heard::explain;
 use crate::agent::install::{self, Plan};
-use crate::agent::record::{self, Stranger};
-use crate::checkpoint::store::Store;
+use crate::agent::record::{self, Learned, Stranger};
+use crate::checkpoint::store::{NodeRecord, Store};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
 use crate::node::runtime::{self, Runtime};
 use crate::report::chain;
+use crate::room;
 
 /// How long the kubelet may take to say what it owns.
 const KUBELET_LIMIT: Duration = Duration::from_secs(5);
@@ -99,6 +100,8 @@ pub struct Kept {
     pub problems: Vec<String>,
     /// For the next time.
     pub stranger: Stranger,
+    /// The node's UID is another than before, or known for the first time: checkpoints name it.
+    pub is_another: bool,
 }
 
 /// Records what the supervisor must know, and installs it.
@@ -135,23 +138,27 @@ async fn record_node(
         None
     });
     let known = before.as_ref().map(|record| record.node_uid.as_str());
-    let uid = match Api::<Node>::all(client.clone()).get_metadata(name).await {
-        Ok(node) => node.metadata.uid.map(|seen| {
-            let chosen = kept.stranger.choose(known, &seen, Instant::now());
-            if chosen != seen {
-                kept.problems.push(format!(
-                    "node {name} is another object than the one that was recorded (a new cluster behind the same \
-                     address?): no checkpoint is removed until it has been the same for an hour"
-                ));
-            }
-            chosen
-        }),
-        Err(error) => {
-            kept.problems.push(format!("cannot get node {name}: {}", explain(&error)));
-            None
+    let mut learned = Learned::default();
+    match Api::<Node>::all(client.clone()).get(name).await {
+        Ok(node) => {
+            learned.uid = node.metadata.uid.map(|seen| {
+                let chosen = kept.stranger.choose(known, &seen, Instant::now());
+                if chosen != seen {
+                    kept.problems.push(format!(
+                        "node {name} is another object than the one that was recorded (made anew, or a new cluster behind \
+                         the same address): nothing of the old one is activated, and no checkpoint is removed until it has \
+                         been the same for an hour"
+                    ));
+                }
+                (chosen, seen)
+            });
+            let quantities = node.status.and_then(|status| status.allocatable).unwrap_or_default();
+            let quantities = quantities.into_iter().map(|(name, quantity)| (name, quantity.0)).collect();
+            learned.allocatable = room::allocatable(&quantities);
         }
-    };
-    let servers = match &surroundings.kubelet.kubeconfig {
+        Err(error) => kept.problems.push(format!("cannot get node {name}: {}", explain(&error))),
+    }
+    learned.servers = match &surroundings.kubelet.kubeconfig {
         _ if !surroundings.is_known => None,
         // said by hand, and passed on to the supervisor
         None if !settings.decision.apiservers.is_empty() => None,
@@ -170,7 +177,9 @@ async fn record_node(
             }
         },
     };
-    match store.put_node(&record::make(name, uid, servers, before)) {
+    let record = record::make(name, learned, before.clone());
+    kept.is_another = before.as_ref().and_then(NodeRecord::current_uid) != record.current_uid();
+    match store.put_node(&record) {
         Ok(true) => tracing::info!("recorded the node and its API server for the supervisor"),
         Ok(false) => {}
         Err(error) => kept.problems.push(chain(&error)),

@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::agent::index::Observed;
 use crate::capture;
 use crate::checkpoint::store::check_key;
+use crate::names::CONFIG_MIRROR;
+use crate::room::Demand;
 
 /// Seconds after which the server ends a watch; the watcher gives up on a silent one 5 s later.
 const WATCH_SECONDS: u32 = 30;
@@ -43,6 +45,7 @@ pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
     let (key, uid) = identity(&pod)?;
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let ours = namespaces.is_empty() || namespaces.contains(&namespace);
+    let (demand, rejected) = (demand(&pod), is_rejected(&pod));
     let object = trim(pod);
     let marked = ours && capture::is_marked(&object);
     let kept = if marked { object.to_string().into_bytes().into() } else { Arc::from([]) };
@@ -52,6 +55,8 @@ pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
         marked,
         ready: capture::is_ready(&object),
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
+        rejected,
+        demand,
         containers: if marked { containers(&object) } else { Vec::new() },
         fingerprint: fingerprint(&object),
         object: kept,
@@ -64,6 +69,23 @@ pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
     let key = format!("{}_{}", metadata.namespace.as_deref()?, metadata.name.as_deref()?);
     check_key(&key).ok()?;
     Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
+}
+
+/// What the kubelet counts for it; `None`: it has ended, or it is the mirror of a static pod, which is counted from its
+/// manifest.
+fn demand(pod: &DynamicObject) -> Option<Demand> {
+    let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONFIG_MIRROR));
+    let phase = pod.data.pointer("/status/phase").and_then(Value::as_str);
+    let counts = !is_mirror && !matches!(phase, Some("Failed" | "Succeeded"));
+    pod.data.get("spec").filter(|_| counts).map(Demand::of)
+}
+
+/// Its kubelet refused it for good (pkg/kubelet/kubelet.go, `rejectPod`), and no controller replaces it.
+fn is_rejected(pod: &DynamicObject) -> bool {
+    let text = |path: &str| pod.data.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let is_alone = !owners.into_iter().any(|owner| owner.controller == Some(true));
+    is_alone && text("/status/phase") == "Failed" && text("/status/message").starts_with("Pod was rejected")
 }
 
 /// The pod without what no capture looks at and what would be kept in memory for every pod.
@@ -197,6 +219,43 @@ mod tests {
             "annotations": {"podcheckpointer.io/checkpoint": "true"}}});
         let elsewhere = observe(serde_json::from_value(value).unwrap(), &["other".to_owned()]).unwrap();
         assert!(!elsewhere.marked && elsewhere.object.is_empty());
+    }
+
+    #[test]
+    fn only_a_bare_pod_that_the_kubelet_refused_counts_as_rejected() {
+        let rejected = |change: fn(&mut Value)| {
+            pod(|pod| {
+                pod["status"] = json!({"phase": "Failed", "reason": "NodePorts",
+                    "message": "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports"});
+                change(pod);
+            })
+            .rejected
+        };
+        assert!(rejected(|_| {}));
+        assert!(!rejected(|pod| pod["status"]["phase"] = json!("Running")));
+        assert!(!rejected(|pod| pod["status"]["message"] = json!("The node was low on resource: memory.")));
+        let of_a_set =
+            json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
+        let owned = pod(|pod| {
+            pod["metadata"]["ownerReferences"] = of_a_set;
+            pod["status"] = json!({"phase": "Failed", "message": "Pod was rejected: Predicate NodePorts failed"});
+        });
+        assert!(!owned.rejected, "its controller replaces it");
+    }
+
+    #[test]
+    fn a_pod_counts_for_the_nodes_room_while_it_may_run_and_a_mirror_does_not() {
+        let cpu = |change: fn(&mut Value)| {
+            let seen = pod(|pod| {
+                pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+                change(pod);
+            });
+            seen.demand.map(|demand| demand.requests.cpu)
+        };
+        assert_eq!(cpu(|_| {}), Some(1000));
+        assert_eq!(cpu(|pod| pod["metadata"]["annotations"] = json!({})), Some(1000), "marked or not");
+        assert_eq!(cpu(|pod| pod["status"]["phase"] = json!("Failed")), None);
+        assert_eq!(cpu(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")), None);
     }
 
     #[test]

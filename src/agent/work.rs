@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::agent::index::{Answer, Captured, Stored};
+use crate::agent::record;
 use crate::agent::report::Done;
 use crate::agent::survey::{Kept, Surroundings};
 use crate::agent::{Error, Settings};
@@ -91,11 +92,13 @@ fn describe(checkpoint: &NodeCheckpoint, generation: u64, size: u64) -> Stored {
 
 /// Captures a pod and stores what came of it.
 pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
+    let node_uid = record::current_uid(&store);
     let sources = Sources {
         root: &settings.root,
         kubelet_dir: &settings.kubelet_dir,
         run_dir: &settings.run_dir,
         node_name: &settings.node_name,
+        node_uid: node_uid.as_deref(),
         runtime: &surroundings.runtime,
         settings: &surroundings.kubelet,
     };

@@ -106,6 +106,8 @@ pub struct Sources<'a> {
     pub run_dir: &'a Path,
     /// Name of this node.
     pub node_name: &'a str,
+    /// UID of its node object, if known.
+    pub node_uid: Option<&'a str>,
     /// The container runtime.
     pub runtime: &'a Runtime,
     /// How the kubelet was started.
@@ -206,7 +208,7 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         digest: String::new(),
         written_by: format::WRITTEN_BY.into(),
         captured: captured_now(sources.root)?,
-        parent: parent(&pod),
+        parent: parent(&pod, sources.node_uid),
         policy,
         images: live.images,
         warnings: warnings(&pod, sources),
@@ -237,7 +239,7 @@ fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
     Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
 }
 
-fn parent(pod: &Pod) -> Parent {
+fn parent(pod: &Pod, node_uid: Option<&str>) -> Parent {
     let metadata = &pod.metadata;
     Parent {
         namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -245,6 +247,7 @@ fn parent(pod: &Pod) -> Parent {
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         owner: eligibility::owner(pod),
+        node_uid: node_uid.map(str::to_owned),
     }
 }
 

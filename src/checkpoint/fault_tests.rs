@@ -68,8 +68,15 @@ fn value(text: &str) -> NodeCheckpoint {
 }
 
 fn record(name: &str) -> NodeRecord {
-    let (api_version, kind) = (API_VERSION.into(), "NodeRecord".into());
-    NodeRecord { api_version, kind, node_name: name.into(), node_uid: "uid-1".into(), servers: Vec::new() }
+    NodeRecord {
+        api_version: API_VERSION.into(),
+        kind: "NodeRecord".into(),
+        node_name: name.into(),
+        node_uid: "uid-1".into(),
+        current_uid: None,
+        allocatable: None,
+        servers: Vec::new(),
+    }
 }
 
 /// What can be seen of a store: numbers and arguments of the good generations, how many of them are in clear, how many are

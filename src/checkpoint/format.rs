@@ -95,6 +95,10 @@ pub struct Parent {
     /// Its controller, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// UID of the node object that it ran on: a checkpoint of another node is not activated. Not known where it was captured
+    /// before anybody had asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_uid: Option<String>,
 }
 
 /// The controller of a parent.

@@ -26,6 +26,7 @@ use crate::checkpoint::read::{self, Directory};
 use crate::checkpoint::seal::Key;
 use crate::checkpoint::write;
 use crate::names::{Blocked, STORE_FAILED, STORE_FULL};
+use crate::room::Amounts;
 
 /// Everything of ours in the state directory.
 pub const NAMES: &[&str] = &["checkpoints", "node.yaml", "agent.lock"];
@@ -146,8 +147,22 @@ pub struct NodeRecord {
     pub node_name: String,
     /// UID of the node object: another one means another node, whatever its name.
     pub node_uid: String,
+    /// UID of the node object now, where it is not the one above: nothing is removed until it has been this for an hour, and
+    /// nothing of the node before it is activated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_uid: Option<String>,
+    /// What the kubelet may give to pods, by the node object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Amounts>,
     /// API servers, as the kubelet's own kubeconfig names them.
     pub servers: Vec<ServerRecord>,
+}
+
+impl NodeRecord {
+    /// UID of the node object as the API server last named it, if it ever did.
+    pub fn current_uid(&self) -> Option<&str> {
+        self.current_uid.as_deref().or(Some(self.node_uid.as_str())).filter(|uid| !uid.is_empty())
+    }
 }
 
 /// One API server.

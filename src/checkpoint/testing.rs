@@ -37,6 +37,7 @@ pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
             uid: "11111111-1111-4111-8111-111111111111".into(),
             resource_version: "42".into(),
             owner: None,
+            node_uid: None,
         },
         policy: Policy {
             start_group: 50,

@@ -56,6 +56,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     let socket = survey::find_runtime(&root, arguments.node.cri_endpoint.as_deref());
     let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
     let sources = Sources {
+        node_uid: None,
         root: &root,
         kubelet_dir: &host.kubelet_dir,
         run_dir: &host.run_dir,

@@ -1,19 +1,23 @@
 //! What the supervisor does to the node: links, unpacked files, and stops through the runtime. Decides nothing.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::checkpoint::run::{self, RunDir};
 use crate::checkpoint::store::{self, Generation, Store};
-use crate::checkpoint::{NodeCheckpoint, twin, write};
+use crate::checkpoint::{NodeCheckpoint, twin, write, yaml};
 use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
 use crate::node::{images, kubelet};
 use crate::report::chain;
+use crate::room::Demand;
 use crate::supervisor::observe::{Lists, is_twin_of};
+
+/// Longest manifest that the kubelet reads (pkg/kubelet/config/file.go, `maxConfigLength`).
+const MOST_BYTES: u64 = 10 << 20;
 
 /// Why an activation could not be prepared, with the thing it is about.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(reason: Blocked, message: impl Into<String>) -> Self {
+    /// For this reason, in these words.
+    pub fn new(reason: Blocked, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 
@@ -104,6 +109,33 @@ impl Hands {
             keys.extend(key.filter(|key| self.link(key) == Link::Ours));
         }
         Ok(keys)
+    }
+
+    /// What the static pods in the kubelet's directory take, ours that are in force among them, but not `except`. A file
+    /// that the kubelet cannot use takes nothing.
+    pub fn taken(&self, except: &str) -> io::Result<Demand> {
+        let mut taken = Demand::default();
+        for entry in fs::read_dir(&self.manifest_dir)? {
+            let entry = entry?;
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
+            // a link names a path of the host's, which is reached by another one from here
+            let path = match key.filter(|key| self.link(key) == Link::Ours) {
+                Some(key) if key == except => continue,
+                Some(key) => self.run.active(key),
+                None if name.starts_with('.') || !entry.file_type()?.is_file() => continue,
+                None => path,
+            };
+            let mut bytes = Vec::new();
+            let Ok(file) = fs::File::open(&path) else { continue };
+            if file.take(MOST_BYTES).read_to_end(&mut bytes).is_ok()
+                && let Ok(manifest) = yaml::parse(&bytes)
+                && let Some(spec) = manifest.get("spec")
+            {
+                taken.add(&Demand::of(spec));
+            }
+        }
+        Ok(taken)
     }
 
     /// Verifies a checkpoint's newest good generation and everything its twin needs of the node.

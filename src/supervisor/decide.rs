@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
-use crate::names::{Blocked, HOLD_SECONDS};
+use crate::names::{Blocked, HOLD_SECONDS, REJECTED_AT_RETURN};
 use crate::node::contact::{Class, Contact};
-use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run};
+use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
 /// Failed probes before silence is believed.
 pub const FAILED_PROBES: u32 = 3;
@@ -24,6 +24,8 @@ pub const FAILING_DELAY: Duration = Duration::from_secs(10);
 pub const TAKE_BACK: Duration = Duration::from_secs(5);
 /// See [`TAKE_BACK`].
 pub const TAKE_BACK_FAILING: Duration = Duration::from_mins(1);
+/// The same for a parent that the kubelet refused: the agent's word may be of a pod that its owner has just replaced.
+pub const TAKE_BACK_REJECTED: Duration = Duration::from_secs(1);
 /// How long a parent that runs in part is left alone.
 pub const PARTIAL: Duration = Duration::from_secs(10);
 /// How long a group may take before the next one starts all the same.
@@ -44,6 +46,9 @@ pub const REFUSED_AFTER: u32 = 2;
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// A kubelet that got nothing from an API server that answers us for this long is locked out. One that starts may take a
+/// minute to list its pods.
+pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
 
@@ -54,6 +59,9 @@ pub struct Settings {
     pub activation_delay: Duration,
     /// Whether the kubelet's waiting sockets may be closed.
     pub unstick: bool,
+    /// How long a kubelet must have been locked out before its pods are activated all the same; `None`: never, because
+    /// nobody can ask whether they still exist.
+    pub activate_locked_out: Option<Duration>,
 }
 
 /// Where one checkpoint stands.
@@ -66,7 +74,8 @@ pub enum Phase {
     Active {
         /// Since when.
         linked: Duration,
-        /// Contact when it was linked: the release is a change for the better.
+        /// Contact when it was linked: the release is a change for the better. [`Class::Answering`]: the API server is no
+        /// help, because the kubelet refused the parent for good or is locked out.
         under: Class,
         /// When the kubelet was last nudged.
         nudged: Option<Duration>,
@@ -121,6 +130,8 @@ pub struct State {
     pub passed: Option<i32>,
     /// Since when the API server answers without a break.
     pub answering_since: Option<Duration>,
+    /// Since when this kubelet process got nothing from an API server that answers us.
+    pub locked_out: Option<(Option<u32>, Duration)>,
 }
 
 impl State {
@@ -131,6 +142,36 @@ impl State {
         let again = now.saturating_add(pause(Duration::from_secs(2), attempts.saturating_sub(1)));
         pod.phase = Phase::Inactive;
         pod.blocked = Some(Block { reason, message, attempts, again });
+    }
+
+    /// How long the kubelet has been getting nothing from an API server that answers us.
+    fn locked_out_for(&self, now: Duration) -> Option<Duration> {
+        self.locked_out.map(|(_, since)| now.saturating_sub(since))
+    }
+
+    /// The kubelet is locked out: the API server has answered us for minutes, and this kubelet process has no pod of it.
+    pub fn is_locked_out(&self, now: Duration) -> bool {
+        self.locked_out_for(now).is_some_and(|time| time >= LOCKED_OUT_AFTER)
+    }
+
+    /// Why a twin is there although the API server answers; `None`: because it did not when the twin was linked.
+    pub fn held_by(&self, pod: &Pod) -> Option<&'static str> {
+        let Phase::Active { under: Class::Answering, .. } = pod.phase else { return None };
+        Some(if self.locked_out.is_some() { Blocked::KubeletLockedOut.as_str() } else { REJECTED_AT_RETURN })
+    }
+
+    /// Takes in whether the kubelet gets anything from an API server that answers us. Another kubelet process may.
+    fn observe_lock_out(&mut self, facts: &Facts) {
+        let Some(contact) = facts.contact else { return };
+        match (facts.kubelet, facts.kubelet_synced) {
+            _ if contact.class != Class::Answering => self.locked_out = None,
+            (Kubelet::Down, _) | (_, Seen::Yes) => self.locked_out = None,
+            (Kubelet::Up, Seen::No) => {
+                let known = self.locked_out.filter(|(pid, _)| *pid == facts.kubelet_pid);
+                self.locked_out = known.or(Some((facts.kubelet_pid, facts.now)));
+            }
+            (Kubelet::Unknown, _) | (_, Seen::Unknown) => {}
+        }
     }
 }
 
@@ -168,18 +209,25 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
         Some(_) => None,
         None => state.answering_since,
     };
+    next.observe_lock_out(facts);
     next.pods.retain(|key, pod| facts.pods.contains_key(key) || pod.phase != Phase::Inactive);
     for key in facts.pods.keys() {
         next.pods.entry(key.clone()).or_default();
     }
-    let open = open_groups(&mut next, facts, settings);
+    let look = Look::new(state, &next, facts, settings);
+    let open = open_groups(&mut next, &look);
     for (key, pod) in &mut next.pods {
         // a pod that the facts do not name is left as it is
         if let Some(seen) = facts.pods.get(key) {
             observe(pod, seen, facts.now);
-            step(key, pod, seen, facts, settings, open, &mut actions);
+            step(key, pod, seen, &look, open, &mut actions);
         }
     }
+    // where not all fit, those of the highest priority do
+    actions.sort_by_key(|action| match action {
+        Action::Activate(key) => std::cmp::Reverse(facts.pods.get(key).map(|seen| seen.priority)),
+        _ => std::cmp::Reverse(None),
+    });
     if actions.contains(&Action::Unstick) {
         actions.retain(|action| *action != Action::Unstick);
         actions.push(Action::Unstick);
@@ -196,12 +244,68 @@ pub fn release(state: &State, facts: &Facts) -> (State, Vec<Action>) {
     let mut actions = Vec::new();
     for (key, pod) in &mut next.pods {
         if let Phase::Active { under, .. } = pod.phase
-            && is_back(facts, under)
+            && is_first_sign(facts, under)
         {
             release_one(key, pod, facts.now, &mut actions);
         }
     }
     (next, actions)
+}
+
+/// What a pass looks at, the same for every pod.
+struct Look<'a> {
+    facts: &'a Facts,
+    settings: &'a Settings,
+    /// The kubelet is locked out.
+    locked_out: bool,
+    /// And for so long that the owner wants its pods activated.
+    given_up: bool,
+    /// It may hear from the API server again: another process, or one that has pods of it.
+    kubelet_is_back: bool,
+}
+
+impl<'a> Look<'a> {
+    fn new(before: &State, next: &State, facts: &'a Facts, settings: &'a Settings) -> Self {
+        let pid = |state: &State| state.locked_out.and_then(|(pid, _)| pid);
+        let is_another = pid(before).is_some() && pid(next).is_some() && pid(before) != pid(next);
+        let locked_out = next.is_locked_out(facts.now);
+        let limit = settings.activate_locked_out;
+        let given_up = limit.is_some_and(|limit| next.locked_out_for(facts.now).is_some_and(|time| time >= limit));
+        let kubelet_is_back = is_another || facts.kubelet == Kubelet::Down || facts.kubelet_synced.is_yes();
+        Self { facts, settings, locked_out, given_up: locked_out && given_up, kubelet_is_back }
+    }
+
+    /// Contact is lost for so long, or of no use to the kubelet: nobody will start what the kubelet does not own.
+    fn is_lost(&self, delay: Duration) -> bool {
+        self.given_up || is_lost(self.facts.contact, delay, self.facts.now)
+    }
+
+    fn answers(&self) -> bool {
+        self.facts.contact.is_some_and(|contact| contact.class == Class::Answering)
+    }
+
+    /// The kubelet refused the parent for good, by the word of an agent that is there.
+    fn is_rejected(&self, seen: &PodFacts) -> bool {
+        self.answers() && seen.parent_rejected.is_yes() && !self.is_agent_gone()
+    }
+
+    fn is_agent_gone(&self) -> bool {
+        self.facts.agent_silence.is_none_or(|silence| silence >= RETIRE_AFTER)
+    }
+
+    /// The parent is about to be run again by the kubelet.
+    fn is_back(&self, seen: &PodFacts, under: Class) -> bool {
+        if under != Class::Answering {
+            return is_first_sign(self.facts, under) || seen.parent_owned.is_yes();
+        }
+        if !self.answers() || self.is_rejected(seen) {
+            return false;
+        }
+        match seen.parent_rejected {
+            Seen::Unknown => seen.parent_owned.is_yes(),
+            Seen::Yes | Seen::No => self.kubelet_is_back || seen.parent_owned.is_yes(),
+        }
+    }
 }
 
 fn release_one(key: &Key, pod: &mut Pod, now: Duration, actions: &mut Vec<Action>) {
@@ -224,16 +328,8 @@ fn observe(pod: &mut Pod, seen: &PodFacts, now: Duration) {
     }
 }
 
-fn step(
-    key: &Key,
-    pod: &mut Pod,
-    seen: &PodFacts,
-    facts: &Facts,
-    settings: &Settings,
-    open: i32,
-    actions: &mut Vec<Action>,
-) {
-    let now = facts.now;
+fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, actions: &mut Vec<Action>) {
+    let (facts, settings, now) = (look.facts, look.settings, look.facts.now);
     match &mut pod.phase {
         Phase::Inactive => {
             if matches!(seen.twin, Run::Running | Run::Partial) {
@@ -241,13 +337,14 @@ fn step(
                 pod.phase = Phase::Released { since: now, stopping: None };
                 return;
             }
-            if facts.contact.is_some_and(|contact| contact.class == Class::Answering) {
-                pod.blocked = None;
+            let is_rejected = look.is_rejected(seen) && facts.kubelet == Kubelet::Up && seen.parent == Run::Stopped;
+            if look.answers() && !look.given_up && !is_rejected {
                 pod.rounds = 0;
+                pod.blocked = (look.locked_out && seen.in_store && nobody_runs(facts, seen)).then(|| locked_out(now));
                 return;
             }
-            let lost = is_lost(facts.contact, settings.activation_delay, now);
-            if !lost || !nobody_runs(facts, seen) || seen.twin == Run::Unknown {
+            let is_nobodys = look.is_lost(settings.activation_delay) && nobody_runs(facts, seen);
+            if !(is_rejected || is_nobodys) || seen.twin == Run::Unknown {
                 return;
             }
             if seen.parent == Run::Partial {
@@ -265,7 +362,7 @@ fn step(
             }
         }
         Phase::Active { linked: since, under, nudged, refused } => {
-            if is_back(facts, *under) || seen.parent_owned.is_yes() {
+            if look.is_back(seen, *under) {
                 release_one(key, pod, now, actions);
                 return;
             }
@@ -309,19 +406,22 @@ fn step(
             }
         }
         Phase::Released { since, stopping } => {
-            let back = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
+            let back = look.answers() && !look.given_up;
             let failing = facts.contact.is_some_and(|contact| contact.class == Class::Failing);
             let shortest = if failing { TAKE_BACK_FAILING } else { TAKE_BACK };
             let patience = pause(settings.activation_delay.max(shortest), pod.rounds);
-            if is_lost(facts.contact, patience, now)
-                && now.saturating_sub(*since) >= patience
-                && nobody_runs(facts, seen)
-                && seen.twin_owned.is_no()
-                && seen.parent != Run::Partial
+            let is_lost_again =
+                look.is_lost(patience) && now.saturating_sub(*since) >= patience && nobody_runs(facts, seen);
+            // nothing starts a pod that the kubelet refused for good, whether it still lists it or not
+            let is_rejected = look.is_rejected(seen)
+                && facts.kubelet == Kubelet::Up
+                && now.saturating_sub(*since) >= TAKE_BACK_REJECTED;
+            if (is_lost_again && seen.twin_owned.is_no() || is_rejected)
+                && seen.parent == Run::Stopped
                 && seen.twin != Run::Unknown
                 && !seen.parent_gone
             {
-                pod.rounds = pod.rounds.saturating_add(1);
+                pod.rounds = pod.rounds.saturating_add(u32::from(is_lost_again));
                 // a twin that was told to stop must not be started again under the same UID
                 let again = seen.twin == Run::Stopped || stopping.is_some();
                 pod.phase = linked(facts, 0);
@@ -329,7 +429,8 @@ fn step(
                 return;
             }
             if seen.twin == Run::Stopped {
-                if (back || seen.parent_owned.is_yes() || seen.parent_gone) && !facts.is_blind() {
+                let is_awaited = seen.parent_rejected.is_yes() && !look.is_agent_gone();
+                if (back || seen.parent_owned.is_yes() || seen.parent_gone) && !is_awaited && !facts.is_blind() {
                     pod.phase = Phase::Inactive;
                     pod.blocked = None;
                     actions.push(Action::Forget(key.clone()));
@@ -364,10 +465,11 @@ fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
     contact.failures >= FAILED_PROBES && now.saturating_sub(since) >= delay
 }
 
-/// The first sign of the API server, as a change from what contact was when the twin was linked.
-fn is_back(facts: &Facts, under: Class) -> bool {
+/// The first sign of the API server, as a change from what contact was when the twin was linked. Where it answered then,
+/// contact alone is no sign.
+fn is_first_sign(facts: &Facts, under: Class) -> bool {
     let answered = facts.contact.is_some_and(|contact| match contact.class {
-        Class::Answering => true,
+        Class::Answering => under != Class::Answering,
         // where 5xx is what activated it, more of it is no news
         Class::Failing => under != Class::Failing,
         Class::Silent | Class::Unproven => false,
@@ -408,8 +510,9 @@ fn has_taken_over(seen: &PodFacts, facts: &Facts, running_since: Option<Duration
 
 /// The highest start group that may be activated now: that of the lowest pod that should run and does not yet, unless
 /// it has had its time.
-fn open_groups(state: &mut State, facts: &Facts, settings: &Settings) -> i32 {
-    if !is_lost(facts.contact, settings.activation_delay, facts.now) {
+fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
+    let facts = look.facts;
+    if !look.is_lost(look.settings.activation_delay) {
         state.group = None;
         state.passed = None;
         return i32::MAX;
@@ -450,6 +553,12 @@ fn is_abandoned(state: &State, facts: &Facts) -> bool {
     let answering = state.answering_since.map(|since| facts.now.saturating_sub(since)).unwrap_or_default();
     let silence = facts.agent_silence.map_or(answering, |silence| silence.min(answering));
     quiet && facts.kubelet == Kubelet::Up && facts.kubelet_synced.is_yes() && silence >= RETIRE_AFTER
+}
+
+/// What is said of a pod that nobody runs because its kubelet is locked out.
+fn locked_out(now: Duration) -> Block {
+    let message = "the API server answers this node, but the kubelet has had no pod of it for minutes".to_owned();
+    Block { reason: Blocked::KubeletLockedOut, message, attempts: 0, again: now }
 }
 
 fn linked(facts: &Facts, refused: u32) -> Phase {

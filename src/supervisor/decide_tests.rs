@@ -13,7 +13,7 @@ fn before(ago: Duration) -> Duration {
 }
 
 fn settings() -> Settings {
-    Settings { activation_delay: SECOND * 3, unstick: true }
+    Settings { activation_delay: SECOND * 3, unstick: true, activate_locked_out: None }
 }
 
 /// As facts hold it.
@@ -33,6 +33,7 @@ fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
         now: NOW,
         contact,
         kubelet: Kubelet::Up,
+        kubelet_pid: Some(1),
         kubelet_connected: Seen::No,
         pods: BTreeMap::from([("shop_till".into(), pod)]),
         agent_silence: Some(Duration::ZERO),
@@ -78,7 +79,7 @@ fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds_of_it() {
 #[test]
 fn a_released_twin_is_not_taken_back_while_the_api_server_starts() {
     let starting = facts(contact(Class::Failing, 59), serving(Handover::Overlap, false));
-    let none = Settings { activation_delay: Duration::ZERO, unstick: true };
+    let none = Settings { activation_delay: Duration::ZERO, unstick: true, activate_locked_out: None };
     assert!(decide(&state(released(900)), &starting, &none).1.is_empty());
     let silent = facts(contact(Class::Silent, 4), serving(Handover::Overlap, false));
     assert!(decide(&state(released(900)), &silent, &none).1.is_empty());
@@ -88,7 +89,7 @@ fn a_released_twin_is_not_taken_back_while_the_api_server_starts() {
 fn two_failed_probes_are_not_silence_whatever_the_delay() {
     let mut seen = facts(contact(Class::Silent, 100), gone());
     seen.contact.as_mut().unwrap().failures = 2;
-    let none = Settings { activation_delay: Duration::ZERO, unstick: true };
+    let none = Settings { activation_delay: Duration::ZERO, unstick: true, activate_locked_out: None };
     assert!(decide(&state(Phase::Inactive), &seen, &none).1.is_empty());
     seen.contact.as_mut().unwrap().failures = 3;
     assert_eq!(decide(&state(Phase::Inactive), &seen, &none).1, [Action::Activate(key())]);
@@ -374,6 +375,115 @@ fn a_twin_that_ended_or_was_told_to_end_comes_back_under_a_new_uid() {
     assert_eq!(actions(told, &seen), [Action::Renew(key())]);
 }
 
+fn held(ago: Duration) -> Phase {
+    Phase::Active { linked: before(ago), under: Class::Answering, nudged: None, refused: 0 }
+}
+
+#[test]
+fn a_parent_that_the_kubelet_refused_at_its_return_gets_its_twin_back() {
+    let rejected = PodFacts { parent_rejected: Seen::Yes, ..gone() };
+    let mut seen = facts(contact(Class::Answering, 9), rejected);
+    seen.kubelet_synced = Seen::Yes;
+    assert_eq!(actions(Phase::Inactive, &seen), [Action::Activate(key())]);
+    assert_eq!(actions(released(1), &seen), [Action::Renew(key())]);
+    let serves = PodFacts { twin: Run::Running, twin_sandbox: Seen::Yes, twin_owned: Seen::Yes, ..rejected };
+    let with = |pod| Facts { pods: BTreeMap::from([(key(), pod)]), ..seen.clone() };
+    assert_eq!(actions(released(1), &with(serves)), [Action::Relink(key())]);
+    assert!(actions(held(SECOND), &with(serves)).is_empty(), "the API server's answers end nothing");
+    let listed = PodFacts { parent_owned: Seen::Yes, ..rejected };
+    assert_eq!(actions(Phase::Inactive, &with(listed)), [Action::Activate(key())], "older kubelets list it for good");
+    for unknown in [Seen::No, Seen::Unknown] {
+        assert!(actions(Phase::Inactive, &with(PodFacts { parent_rejected: unknown, ..gone() })).is_empty());
+    }
+    assert!(actions(Phase::Inactive, &Facts { kubelet: Kubelet::Unknown, ..seen.clone() }).is_empty());
+    assert!(actions(Phase::Inactive, &Facts { agent_silence: None, ..seen }).is_empty(), "a word of nobody");
+}
+
+#[test]
+fn the_twin_of_a_refused_parent_ends_when_its_owner_has_replaced_it() {
+    let serves = PodFacts { twin: Run::Running, twin_sandbox: Seen::Yes, twin_owned: Seen::Yes, ..gone() };
+    let mut seen = facts(contact(Class::Answering, 9), serves);
+    seen.kubelet_synced = Seen::Yes;
+    assert_eq!(actions(held(SECOND), &seen), [Action::Release(key())]);
+    seen.pods.insert(key(), PodFacts { parent_rejected: Seen::Unknown, ..serves });
+    assert!(actions(held(SECOND), &seen).is_empty(), "the agent's word cannot be read");
+    seen.agent_silence = Some(RETIRE_AFTER);
+    seen.pods.insert(key(), PodFacts { parent_rejected: Seen::Yes, ..serves });
+    assert!(actions(held(SECOND), &seen).contains(&Action::Release(key())), "nobody wants us here any more");
+}
+
+/// The API server answers us, and the kubelet has had nothing of it for this long.
+fn locked_out(ago: Duration, pod: PodFacts) -> (State, Facts) {
+    let state = State { locked_out: Some((Some(1), before(ago))), ..state(Phase::Inactive) };
+    (state, facts(contact(Class::Answering, 900), pod))
+}
+
+#[test]
+fn a_kubelet_that_is_locked_out_is_said_to_be_and_nothing_is_activated() {
+    let (before, seen) = locked_out(LOCKED_OUT_AFTER, gone());
+    let (after, actions) = decide(&before, &seen, &settings());
+    assert!(actions.is_empty());
+    assert_eq!(after.pods["shop_till"].blocked.as_ref().unwrap().reason, Blocked::KubeletLockedOut);
+    let (before, seen) = locked_out(LOCKED_OUT_AFTER.saturating_sub(SECOND), gone());
+    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it may be starting");
+    let (before, seen) = locked_out(LOCKED_OUT_AFTER, PodFacts { parent: Run::Running, ..gone() });
+    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it runs");
+}
+
+#[test]
+fn a_locked_out_kubelets_pods_are_activated_after_as_long_as_the_owner_says() {
+    let wanted = Settings { activate_locked_out: Some(SECOND * 600), ..settings() };
+    let (before, seen) = locked_out(SECOND * 599, gone());
+    assert!(decide(&before, &seen, &wanted).1.is_empty());
+    let (before, seen) = locked_out(SECOND * 600, gone());
+    let (after, first) = decide(&before, &seen, &wanted);
+    assert_eq!(first, [Action::Activate(key())]);
+    let serves = PodFacts { twin: Run::Running, twin_sandbox: Seen::Yes, twin_owned: Seen::Yes, ..gone() };
+    let later = facts(contact(Class::Answering, 900), serves);
+    let (after, second) = decide(&after, &later, &wanted);
+    assert!(second.is_empty(), "an API server that answers is no news");
+    for restarted in
+        [Facts { kubelet_pid: Some(2), ..later.clone() }, Facts { kubelet: Kubelet::Down, ..later.clone() }]
+    {
+        assert_eq!(decide(&after, &restarted, &wanted).1, [Action::Release(key())], "it may hear now");
+    }
+    let owned = Facts { kubelet_synced: Seen::Yes, ..later.clone() };
+    assert_eq!(decide(&after, &owned, &wanted).1, [Action::Release(key())]);
+    let unknown = Facts { kubelet: Kubelet::Unknown, kubelet_pid: None, kubelet_synced: Seen::Unknown, ..later };
+    assert!(decide(&after, &unknown, &wanted).1.is_empty());
+}
+
+#[test]
+fn being_locked_out_is_counted_anew_with_each_kubelet_and_not_while_nothing_is_known() {
+    let (before, seen) = locked_out(SECOND * 600, gone());
+    let since = |facts: &Facts| decide(&before, facts, &settings()).0.locked_out;
+    assert_eq!(since(&seen), before.locked_out);
+    assert_eq!(since(&Facts { kubelet_pid: Some(2), ..seen.clone() }), Some((Some(2), NOW)));
+    for over in [
+        Facts { kubelet: Kubelet::Down, ..seen.clone() },
+        Facts { kubelet_synced: Seen::Yes, ..seen.clone() },
+        Facts { contact: contact(Class::Silent, 1), ..seen.clone() },
+    ] {
+        assert_eq!(since(&over), None);
+    }
+    for unknown in [
+        Facts { kubelet: Kubelet::Unknown, ..seen.clone() },
+        Facts { kubelet_synced: Seen::Unknown, ..seen.clone() },
+        Facts { contact: None, ..seen.clone() },
+    ] {
+        assert_eq!(since(&unknown), before.locked_out);
+    }
+}
+
+#[test]
+fn those_of_the_highest_priority_go_first() {
+    let mut seen = facts(contact(Class::Silent, 3), gone());
+    seen.pods.insert("shop_a".into(), PodFacts { priority: -1, ..gone() });
+    seen.pods.insert("shop_z".into(), PodFacts { priority: 1000, ..gone() });
+    let order = ["shop_z", "shop_till", "shop_a"].map(|key| Action::Activate(key.into()));
+    assert_eq!(decide(&State::default(), &seen, &settings()).1, order);
+}
+
 #[test]
 fn a_node_that_the_cluster_abandoned_is_cleaned_after_an_hour() {
     let mut seen = facts(contact(Class::Answering, 0), PodFacts { parent_owned: Seen::Yes, ..gone() });
@@ -397,6 +507,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
         active(SECOND),
         active(RENEW_LISTED_AFTER * 8),
         Phase::Active { linked: before(SECOND), under: Class::Failing, nudged: Some(NOW), refused: 3 },
+        Phase::Active { linked: before(SECOND), under: Class::Answering, nudged: Some(NOW), refused: 0 },
         released(1),
         released(900),
         Phase::Released { since: before(SECOND * 900), stopping: Some(before(SECOND)) },
@@ -408,7 +519,13 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
         for class in classes {
             for ago in [0, 900] {
                 for kubelet in [Kubelet::Up, Kubelet::Down, Kubelet::Unknown] {
-                    for connected in seen {
+                    // of a parent that was refused there is nothing but a twin, and an API server that tells
+                    for (connected, rejected) in [
+                        (Seen::Yes, Seen::No),
+                        (Seen::No, Seen::No),
+                        (Seen::Unknown, Seen::Unknown),
+                        (Seen::No, Seen::Yes),
+                    ] {
                         for parent_owned in seen {
                             for twin_owned in seen {
                                 for parent in runs {
@@ -424,6 +541,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
                                                     parent_container: sandbox,
                                                     parent_sandbox: sandbox,
                                                     parent_ready: connected,
+                                                    parent_rejected: rejected,
                                                     handover: Some(handover),
                                                     ..gone()
                                                 };
@@ -464,9 +582,13 @@ fn nothing_is_started_unless_everything_is_known_and_nobody_else_runs_it() {
         let (_, actions) = decide(before, facts, &settings());
         if actions.iter().any(starts) {
             assert_eq!(facts.kubelet, Kubelet::Up, "{facts:?}");
-            assert!(facts.contact.is_some_and(|contact| contact.class != Class::Answering), "{facts:?}");
-            assert_eq!(pod.parent_owned, Seen::No, "{facts:?}");
             assert_eq!(pod.parent, Run::Stopped, "{facts:?} {before:?}");
+            let answers = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
+            if answers && pod.parent_rejected.is_yes() {
+                return;
+            }
+            assert!(!answers && facts.contact.is_some(), "{before:?} {facts:?}");
+            assert_eq!(pod.parent_owned, Seen::No, "{facts:?}");
             assert_ne!(pod.twin, Run::Unknown, "{facts:?}");
         }
     });

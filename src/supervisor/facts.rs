@@ -73,6 +73,8 @@ pub struct PodFacts {
     pub in_store: bool,
     /// Activation order.
     pub start_group: i32,
+    /// Who goes first where not all fit: the parent's priority.
+    pub priority: i32,
     /// How its parent takes over.
     pub handover: Option<Handover>,
     /// It uses the node's network.
@@ -95,6 +97,9 @@ pub struct PodFacts {
     pub parent_ready: Seen,
     /// The API server said, for this very UID, that the parent is gone.
     pub parent_gone: bool,
+    /// The API server said, for this very UID, that the kubelet refused the parent for good when it came back from an
+    /// outage: nothing starts it any more, and nobody replaces it but its owner.
+    pub parent_rejected: Seen,
     /// What runs of any twin of it.
     pub twin: Run,
     /// A ready sandbox with the present twin's UID is there.
@@ -107,6 +112,7 @@ impl PodFacts {
         Self {
             in_store: true,
             start_group: crate::names::DEFAULT_START_GROUP,
+            priority: 0,
             handover: Some(Handover::Overlap),
             host_network: false,
             parent_owned: Seen::No,
@@ -117,6 +123,7 @@ impl PodFacts {
             slow_start: false,
             parent_ready: Seen::No,
             parent_gone: false,
+            parent_rejected: Seen::No,
             twin: Run::Stopped,
             twin_sandbox: Seen::No,
         }
@@ -144,6 +151,8 @@ pub struct Facts {
     pub contact: Option<Contact>,
     /// The kubelet process.
     pub kubelet: Kubelet,
+    /// Its process id, which tells a kubelet from the one before; `None`: it did not answer.
+    pub kubelet_pid: Option<u32>,
     /// The kubelet's own process holds an established connection to the API server on which bytes arrived.
     pub kubelet_connected: Seen,
     /// The checkpoints' pods.

@@ -31,6 +31,8 @@ pub struct Known {
     pub policy: Policy,
     /// UID of the parent.
     pub parent_uid: String,
+    /// Its priority, which decides where not all fit.
+    pub priority: i32,
     /// Names of its containers that are not init containers.
     pub containers: Vec<String>,
     /// When its directory was last changed.
@@ -42,9 +44,14 @@ pub struct Known {
 impl Known {
     /// Of a checkpoint in the store.
     pub fn of(checkpoint: &NodeCheckpoint, changed: Option<SystemTime>) -> Self {
-        let containers = container_names(&checkpoint.manifest);
-        let (policy, parent_uid) = (checkpoint.policy.clone(), checkpoint.parent.uid.clone());
-        Self { policy, parent_uid, containers, changed, in_store: true }
+        Self {
+            policy: checkpoint.policy.clone(),
+            parent_uid: checkpoint.parent.uid.clone(),
+            priority: priority(&checkpoint.manifest),
+            containers: container_names(&checkpoint.manifest),
+            changed,
+            in_store: true,
+        }
     }
 
     /// Of a twin whose checkpoint is no longer in the store, from its manifest in force.
@@ -55,6 +62,7 @@ impl Known {
         Self {
             policy: Policy { host_network, ..unknown_policy() },
             parent_uid,
+            priority: priority(manifest),
             containers: container_names(manifest),
             changed: None,
             in_store: false,
@@ -121,6 +129,7 @@ impl Index {
                 None => Known {
                     policy: header.map_or_else(unknown_policy, |header| header.policy.clone()),
                     parent_uid: header.map(|header| header.parent.uid.clone()).unwrap_or_default(),
+                    priority: 0,
                     containers: Vec::new(),
                     changed,
                     in_store: true,
@@ -187,6 +196,7 @@ pub fn pod_facts(
         |pod: String| owned.map_or(Seen::Unknown, |owned| owned.pods.contains(&(namespace.to_owned(), pod)).into());
     let mut facts = PodFacts {
         in_store: known.in_store,
+        priority: known.priority,
         parent_owned: owns(name.to_owned()),
         twin_owned: owns(twin_name(name, node_name)),
         ..PodFacts::of(&known.policy, exclusive_host_ports)
@@ -205,6 +215,7 @@ pub fn pod_facts(
     }
     if let Some(agent) = agent {
         facts.parent_ready = is_ready(agent.ready.get(key), lists, namespace, name).into();
+        facts.parent_rejected = agent.rejected.get(key).is_some_and(|uid| *uid == known.parent_uid).into();
         facts.parent_gone = agent.gone.get(key).is_some_and(|uid| *uid == known.parent_uid);
     }
     facts
@@ -250,6 +261,11 @@ fn has_container(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox)
     lists.containers.iter().any(|container| {
         expected.contains(&container.name) && ready.iter().any(|sandbox| sandbox.id == container.sandbox)
     })
+}
+
+fn priority(manifest: &Value) -> i32 {
+    let priority = manifest.pointer("/spec/priority").and_then(Value::as_i64);
+    priority.and_then(|priority| priority.try_into().ok()).unwrap_or_default()
 }
 
 fn source(sandbox: &Sandbox) -> Option<&str> {

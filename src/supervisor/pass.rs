@@ -11,16 +11,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::SupervisorArguments;
+use crate::checkpoint::format::Parent;
 use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::Store;
+use crate::checkpoint::store::{NodeRecord, Store};
 use crate::checkpoint::{Handover, write};
-use crate::names::{ACTIVATED, Blocked, RENEWED, TAKEN_BACK};
+use crate::names::{ACTIVATED, Blocked, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Server};
 use crate::node::runtime::{self, Runtime};
-use crate::report::{AGENT, AgentWord, chain};
+use crate::report::{AGENT, AgentWord, PodReport, STATUS, Status, chain};
+use crate::room::{Demand, Room};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
 use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::board::Board;
@@ -84,6 +86,12 @@ pub(super) struct Supervisor {
     made: Made,
     /// What the runtime listed in the last pass.
     listed: Option<Lists>,
+    /// What the agent said, as of the last pass.
+    agent: Option<AgentWord>,
+    /// What the agent recorded of the node.
+    node: Option<NodeRecord>,
+    /// What is left for twins on the node, once somebody asked in this pass.
+    room: Option<Room>,
     state: State,
     twins: BTreeMap<Key, String>,
     activations: u64,
@@ -112,8 +120,11 @@ impl Supervisor {
         board: Rc<Board>,
     ) -> Result<Self, Error> {
         let decision = &arguments.decision;
-        let settings =
-            decide::Settings { activation_delay: decision.activation_delay, unstick: decision.unstick_kubelet };
+        let settings = decide::Settings {
+            activation_delay: decision.activation_delay,
+            unstick: decision.unstick_kubelet,
+            activate_locked_out: decision.activate_locked_out,
+        };
         let mut servers = Vec::new();
         if !decision.apiservers.is_empty() {
             let path = decision.apiserver_ca.clone().unwrap_or_else(|| PathBuf::from("/etc/kubernetes/pki/ca.crt"));
@@ -145,6 +156,9 @@ impl Supervisor {
             index: Index::default(),
             made: Made::default(),
             listed: None,
+            agent: None,
+            node: None,
+            room: None,
             state: State::default(),
             twins: BTreeMap::new(),
             activations: 0,
@@ -220,6 +234,13 @@ impl Supervisor {
         self.sweep();
         let facts = self.facts().await;
         self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
+        let locked_out = self.state.is_locked_out(facts.now) && self.index.known.values().any(|known| known.in_store);
+        let text =
+            "KubeletLockedOut: the API server answers this node, but the kubelet has had no pod of it for minutes";
+        self.problem(
+            "kubelet's contact",
+            locked_out.then(|| format!("{text}: {}", Blocked::KubeletLockedOut.advice())),
+        );
         let contact = facts.contact;
         self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
             && !self.is_alert()
@@ -239,6 +260,7 @@ impl Supervisor {
     /// Takes over what was decided, and does it.
     async fn follow(&mut self, (next, actions): (State, Vec<Action>), facts: &Facts) {
         let before = std::mem::replace(&mut self.state, next);
+        self.room = None;
         for action in actions {
             self.act(action, &before, facts).await;
         }
@@ -308,7 +330,7 @@ impl Supervisor {
             }
         };
         self.find_hands();
-        let agent = match self.run_dir.read::<AgentWord>(AGENT) {
+        self.agent = match self.run_dir.read::<AgentWord>(AGENT) {
             Ok(agent) => agent,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the agent's word cannot be read");
@@ -321,7 +343,7 @@ impl Supervisor {
         if self.hands.is_some() {
             for (key, known) in &self.index.known {
                 let twin = self.twins.get(key).map(String::as_str);
-                let (lists, owned, agent) = (lists.as_ref(), owned.as_ref(), agent.as_ref());
+                let (lists, owned, agent) = (lists.as_ref(), owned.as_ref(), self.agent.as_ref());
                 let seen = observe::pod_facts(key, known, &self.node_name, lists, owned, agent, twin, exclusive);
                 // a job on it is under way: what runs of it is changing
                 let busy = self.busy.contains(key);
@@ -337,9 +359,10 @@ impl Supervisor {
             now,
             contact: self.asking.contact(),
             kubelet,
+            kubelet_pid: owned.as_ref().map(|owned| owned.pid),
             kubelet_connected: self.waiting.connected(),
             pods,
-            agent_silence: agent.map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
+            agent_silence: self.agent.as_ref().map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, &self.node_name).into()),
             kubelet_makes_containers,
         }
@@ -438,7 +461,7 @@ impl Supervisor {
     }
 
     async fn activate(&mut self, hands: &Hands, key: &str, result: &'static str, facts: &Facts) {
-        match self.prepare(hands, key).await {
+        match self.prepare(hands, key, facts).await {
             Ok(uid) => {
                 let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
                 tracing::info!(pod = key, uid, parent, "activated");
@@ -453,7 +476,7 @@ impl Supervisor {
         }
     }
 
-    async fn prepare(&mut self, hands: &Hands, key: &str) -> Result<String, Refused> {
+    async fn prepare(&mut self, hands: &Hands, key: &str, facts: &Facts) -> Result<String, Refused> {
         if !self.memory {
             let message = self.problems.get("run directory").cloned().unwrap_or_default();
             return Err(Refused { reason: Blocked::RunDirNotMemory, message });
@@ -473,11 +496,53 @@ impl Supervisor {
             root: &self.root,
         };
         let generation = hands.verify(key, &against).await?;
+        self.check_node(&generation.checkpoint.parent)?;
+        let demand = generation.checkpoint.manifest.get("spec").map(Demand::of).unwrap_or_default();
+        self.check_room(hands, key, &demand, facts)?;
         self.activations += 1;
         let nonce = format!("{}/{}/{}", self.boot_id, clock::boot_time().as_nanos(), self.activations);
         let uid = hands.activate(&generation.checkpoint, &nonce)?;
         self.index.learn(key, &generation.checkpoint);
+        if let Some(room) = &mut self.room {
+            room.taken.add(&demand);
+        }
         Ok(uid)
+    }
+
+    /// A checkpoint of another node is not activated: one renamed, or removed and made anew, is another.
+    fn check_node(&self, parent: &Parent) -> Result<(), Refused> {
+        let Some(record) = &self.node else { return Ok(()) };
+        if !record.node_name.eq_ignore_ascii_case(&self.node_name) {
+            let message = format!("captured on node {}, and this is {}", record.node_name, self.node_name);
+            return Err(Refused::new(Blocked::OtherNode, message));
+        }
+        match (&parent.node_uid, record.current_uid()) {
+            (Some(of), Some(now)) if of != now => {
+                let message = format!("captured on the node object {of}, and that of {} is {now} now", self.node_name);
+                Err(Refused::new(Blocked::OtherNode, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What does not fit beside the kubelet's pods is not given to it: it would end some of them for a static pod.
+    fn check_room(&mut self, hands: &Hands, key: &str, demand: &Demand, facts: &Facts) -> Result<(), Refused> {
+        // one that is linked anew has its place already, but not its own
+        if self.room.is_none() || hands.link(key) == act::Link::Ours {
+            let taken = hands.taken(key);
+            let mut taken = taken.map_err(|error| Refused::new(Blocked::NoRoom, format!("cannot tell: {error}")))?;
+            if !facts.kubelet_synced.is_no() {
+                let Some(of_others) = self.agent.as_ref().and_then(|agent| agent.taken.as_ref()) else {
+                    let message = "the kubelet has pods of the API server, and what they take is not known";
+                    return Err(Refused::new(Blocked::NoRoom, message));
+                };
+                taken.add(of_others);
+            }
+            let allocatable = self.node.as_ref().and_then(|node| node.allocatable);
+            self.room = Some(Room { allocatable, taken });
+        }
+        let lacks = self.room.as_ref().and_then(|room| room.lacks(demand));
+        lacks.map_or(Ok(()), |lacks| Err(Refused::new(Blocked::NoRoom, lacks)))
     }
 
     fn relink(&mut self, hands: &Hands, key: &str, facts: &Facts, before: &State) {
@@ -534,18 +599,22 @@ impl Supervisor {
     /// when the record changed.
     async fn find_servers(&mut self) {
         let recorded = self.store.node_changed();
+        if recorded != self.recorded {
+            match self.store.node() {
+                Ok(record) => {
+                    self.node = record;
+                    self.problem("node record", None);
+                }
+                Err(error) => self.problem("node record", Some(chain(&error))),
+            }
+        }
         let known = !self.asking.is_idle() && recorded == self.recorded;
+        self.recorded = recorded;
         if !self.arguments.decision.apiservers.is_empty() || known {
             return;
         }
-        self.recorded = recorded;
-        let mut servers: Vec<Server> = match self.store.node() {
-            Ok(record) => record.into_iter().flat_map(|record| record.servers).map(Server::from).collect(),
-            Err(error) => {
-                self.problem("node record", Some(chain(&error)));
-                Vec::new()
-            }
-        };
+        let recorded = self.node.as_ref().map(|node| node.servers.clone());
+        let mut servers: Vec<Server> = recorded.into_iter().flatten().map(Server::from).collect();
         if servers.is_empty()
             && let Ok(owned) = self.kubelet.owned().await
         {
@@ -700,6 +769,13 @@ impl Supervisor {
         // before anything is linked: what no manifest names was being unpacked when the one before us ended
         self.run_dir.sweep().map_err(std::io::Error::other)?;
         let linked = hands.links()?;
+        // what was linked although the API server answered is not released by its answer
+        let told = self.run_dir.read::<Status>(STATUS).unwrap_or_default().unwrap_or_default();
+        let held = |key: &str| {
+            let is_it = |pod: &&PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
+            let reason = told.pods.iter().find(is_it).and_then(|pod| pod.reason.as_deref());
+            reason.is_some_and(|reason| [REJECTED_AT_RETURN, Blocked::KubeletLockedOut.as_str()].contains(&reason))
+        };
         let mut keys: BTreeSet<Key> = linked.iter().cloned().collect();
         keys.extend(self.run_dir.keys().map_err(std::io::Error::other)?);
         for key in keys {
@@ -720,7 +796,8 @@ impl Supervisor {
             }
             self.index.known.entry(key.clone()).or_insert_with(|| Known::of_manifest(&manifest));
             let phase = if is_linked {
-                Phase::Active { linked: now, under: Class::Silent, nudged: None, refused: 0 }
+                let under = if held(&key) { Class::Answering } else { Class::Silent };
+                Phase::Active { linked: now, under, nudged: None, refused: 0 }
             } else {
                 Phase::Released { since: now, stopping: None }
             };

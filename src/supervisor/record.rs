@@ -171,7 +171,10 @@ fn status(
             name: name.to_owned(),
             parent_uid: index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default(),
             phase,
-            reason: pod.blocked.as_ref().map(|block| block.reason.to_string()),
+            reason: pod
+                .blocked
+                .as_ref()
+                .map_or_else(|| state.held_by(pod).map(str::to_owned), |block| Some(block.reason.to_string())),
             message: pod.blocked.as_ref().map(|block| block.message.clone()),
             twin_uid: twins(key),
         }

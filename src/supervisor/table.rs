@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
+use crate::names::Blocked;
 use crate::node::contact::{Class, Contact};
 use crate::supervisor::decide::{Action, Block, Phase, Pod, Settings, State, decide};
 use crate::supervisor::facts::{Facts, Kubelet, PodFacts, Run, Seen};
@@ -23,6 +24,8 @@ struct Case {
     facts: Facts,
     /// A pod of a lower start group that does not run yet.
     lower_group_waits: bool,
+    /// How long the kubelet has been getting nothing from an API server that answers.
+    locked_out: Option<Duration>,
 }
 
 /// What an answer means.
@@ -52,10 +55,22 @@ pub fn markdown() -> String {
             &[KUBELET, OWNED, CONTACT, PARENT, TWIN_LEFT, DUE][..],
         ),
         (
+            "Inactive, and the API server answers",
+            "It is of no help where the kubelet refused the parent for good, or gets nothing from it itself.",
+            locked_in(answering(case(Phase::Inactive, Run::Stopped))),
+            &[REFUSED, PARENT_LEFT, LOCKED_OUT, OWNED][..],
+        ),
+        (
             "Active",
             "The twin is linked; contact was silent when that was done.",
             case(active(SECOND), Run::Stopped),
             &[SIGN, NOBODY, SANDBOX, KUBELET, LINKED_SINCE, TWIN_OWNED][..],
+        ),
+        (
+            "Active, and the API server answered when the twin was linked",
+            "The kubelet refused the parent for good, or was locked out.",
+            locked_in(answering(serving(case(held(), Run::Running)))),
+            &[REFUSED, OWNED, KUBELET_HEARS][..],
         ),
         (
             "Released: taken back?",
@@ -68,6 +83,15 @@ pub fn markdown() -> String {
             "The link is gone, the twin runs on, and is not taken back.",
             answering(case(Phase::Released { since: NOW.saturating_sub(SECOND * 5), stopping: None }, Run::Running)),
             &[TWIN, HANDOVER, PROGRESS][..],
+        ),
+        (
+            "Released, and the kubelet refused the parent",
+            "The API server says of this very UID that it has Failed, and nobody but its owner replaces it.",
+            refused(answering(case(
+                Phase::Released { since: NOW.saturating_sub(SECOND * 5), stopping: None },
+                Run::Running,
+            ))),
+            &[KUBELET, PARENT_LEFT, TWIN][..],
         ),
     ] {
         let _ = write!(text, "## {title}\n\n{words}\n\n|");
@@ -119,19 +143,29 @@ fn rows(case: &Case, questions: &[Question]) -> Vec<Row> {
 
 /// What is done, in words.
 fn outcome(case: &Case) -> String {
-    let settings = Settings { activation_delay: Duration::from_secs(3), unstick: true };
+    let settings = Settings {
+        activation_delay: Duration::from_secs(3),
+        unstick: true,
+        activate_locked_out: Some(Duration::from_mins(10)),
+    };
     let mut facts = case.facts.clone();
     facts.pods.insert(KEY.into(), case.seen);
     if case.lower_group_waits {
         facts.pods.insert("another_pod".into(), PodFacts { start_group: -1, ..PodFacts::gone() });
     }
-    let state = State { pods: BTreeMap::from([(KEY.into(), case.pod.clone())]), ..State::default() };
+    let locked_out = case.locked_out.map(|time| (PID, NOW.saturating_sub(time)));
+    let state = State { pods: BTreeMap::from([(KEY.into(), case.pod.clone())]), locked_out, ..State::default() };
     let (next, actions) = decide(&state, &facts, &settings);
     let mut words: Vec<&str> = actions.iter().filter_map(said).collect();
     if words.is_empty() {
         let is_released = matches!(next.pods.get(KEY).map(|pod| &pod.phase), Some(Phase::Released { .. }));
         let was_inactive = case.pod.phase == Phase::Inactive;
-        words.push(if is_released && was_inactive { "handed over as if released now" } else { "–" });
+        let blocked = next.pods.get(KEY).and_then(|pod| pod.blocked.as_ref()).map(|block| block.reason);
+        words.push(match blocked {
+            _ if is_released && was_inactive => "handed over as if released now",
+            Some(Blocked::KubeletLockedOut) => "shown as `KubeletLockedOut`",
+            _ => "–",
+        });
     }
     words.join(", ")
 }
@@ -158,6 +192,7 @@ fn case(phase: Phase, twin: Run) -> Case {
         now: NOW,
         contact: contact(Class::Silent, LONG, false),
         kubelet: Kubelet::Up,
+        kubelet_pid: PID,
         kubelet_connected: Seen::No,
         pods: BTreeMap::new(),
         agent_silence: Some(Duration::ZERO),
@@ -165,7 +200,7 @@ fn case(phase: Phase, twin: Run) -> Case {
         kubelet_makes_containers: Seen::Yes,
     };
     let seen = PodFacts { twin, ..PodFacts::gone() };
-    Case { pod: Pod { phase, ..Pod::default() }, seen, facts, lower_group_waits: false }
+    Case { pod: Pod { phase, ..Pod::default() }, seen, facts, lower_group_waits: false, locked_out: None }
 }
 
 fn active(age: Duration) -> Phase {
@@ -181,6 +216,7 @@ fn contact(class: Class, age: Duration, by_time_out: bool) -> Option<Contact> {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+const PID: Option<u32> = Some(1);
 
 const KUBELET: Question = Question {
     title: "kubelet",
@@ -241,7 +277,7 @@ const DUE: Question = Question {
         ("yes", |_| {}),
         ("a lower start group does not run yet", |case| case.lower_group_waits = true),
         ("the pause after a failed attempt", |case| {
-            let (reason, message) = (crate::names::Blocked::NoRoom, String::new());
+            let (reason, message) = (Blocked::NoRoom, String::new());
             case.pod.blocked = Some(Block { reason, message, attempts: 1, again: NOW + SECOND });
         }),
         ("no checkpoint of it any more", |case| case.seen.in_store = false),
@@ -398,6 +434,64 @@ const PROGRESS: Question = Question {
         ("is gone, by the API server's word on its UID", |case| case.seen.parent_gone = true),
     ],
 };
+
+const REFUSED: Question = Question {
+    title: "the kubelet refused the parent for good, by the API server's word on its UID",
+    answers: &[
+        ("no", |_| {}),
+        ("yes", |case| case.seen.parent_rejected = Seen::Yes),
+        ("yes, and no agent for an hour", |case| {
+            case.seen.parent_rejected = Seen::Yes;
+            case.facts.agent_silence = None;
+        }),
+        ("unknown", |case| case.seen.parent_rejected = Seen::Unknown),
+    ],
+};
+const LOCKED_OUT: Question = Question {
+    title: "the kubelet got nothing from the API server",
+    answers: &[
+        ("below 3 minutes", |case| case.locked_out = Some(SECOND * 179)),
+        ("for 3 minutes", |case| case.locked_out = Some(SECOND * 180)),
+        ("for `--activate-locked-out`", |case| case.locked_out = Some(SECOND * 600)),
+        ("for it, but by a process before this one", |case| {
+            case.locked_out = Some(SECOND * 600);
+            case.facts.kubelet_pid = Some(2);
+        }),
+    ],
+};
+const KUBELET_HEARS: Question = Question {
+    title: "kubelet",
+    answers: &[
+        ("the same, and gets nothing", |_| {}),
+        ("another process", |case| case.facts.kubelet_pid = Some(2)),
+        ("down", |case| case.facts.kubelet = Kubelet::Down),
+        ("has pods of the API server", |case| case.facts.kubelet_synced = Seen::Yes),
+        ("unknown", |case| {
+            (case.facts.kubelet, case.facts.kubelet_pid) = (Kubelet::Unknown, None);
+            case.facts.kubelet_synced = Seen::Unknown;
+        }),
+    ],
+};
+
+fn held() -> Phase {
+    Phase::Active { linked: NOW.saturating_sub(LONG), under: Class::Answering, nudged: None, refused: 0 }
+}
+
+/// The kubelet has no pod of the API server.
+fn locked_in(mut case: Case) -> Case {
+    (case.facts.kubelet_synced, case.locked_out) = (Seen::No, Some(LONG));
+    case
+}
+
+fn serving(mut case: Case) -> Case {
+    (case.seen.twin_owned, case.seen.twin_sandbox) = (Seen::Yes, Seen::Yes);
+    case
+}
+
+fn refused(mut case: Case) -> Case {
+    case.seen.parent_rejected = Seen::Yes;
+    case
+}
 
 fn has_sandbox(case: &mut Case) {
     (case.seen.parent_owned, case.seen.parent_sandbox) = (Seen::Yes, Seen::Yes);

@@ -63,6 +63,7 @@ impl World {
                 probe_interval: Duration::from_secs(1),
                 probe_timeout: Duration::from_secs(1),
                 unstick_kubelet: true,
+                activate_locked_out: None,
                 apiservers: Vec::new(),
                 apiserver_ca: None,
             },

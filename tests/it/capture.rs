@@ -133,6 +133,7 @@ impl Node {
         runtime: &pod_checkpointer::node::runtime::Runtime,
     ) -> Result<NodeCheckpoint, Error> {
         let sources = Sources {
+            node_uid: None,
             root: &HostRoot::new(self.root.path()),
             kubelet_dir: Path::new("/var/lib/kubelet"),
             run_dir: Path::new("/run/pod-checkpointer"),

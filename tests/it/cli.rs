@@ -114,6 +114,7 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
             uid: "u1".into(),
             resource_version: "1".into(),
             owner: None,
+            node_uid: None,
         },
         policy: Policy {
             start_group: 50,

@@ -57,6 +57,7 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
             uid: format!("parent-{name}"),
             resource_version: "42".into(),
             owner: None,
+            node_uid: None,
         },
         policy: Policy {
             start_group: 50,

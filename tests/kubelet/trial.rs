@@ -375,6 +375,7 @@ fn checkpoint(pod: &Pod, manifest: &Value) -> NodeCheckpoint {
             uid: metadata.uid.unwrap_or_default(),
             resource_version: "42".into(),
             owner: None,
+            node_uid: None,
         },
         policy: capture::eligibility::policy(pod).unwrap(),
         images: BTreeMap::new(),

@@ -75,6 +75,7 @@ impl Node {
                 probe_interval: Duration::from_millis(50),
                 probe_timeout: Duration::from_millis(500),
                 unstick_kubelet: false,
+                activate_locked_out: None,
                 apiservers: vec![self.server.server().url],
                 apiserver_ca: Some(self.path("ca.crt")),
             },

@@ -260,6 +260,8 @@ pub fn record(number: u64, random: &mut Random) -> NodeRecord {
         kind: "NodeRecord".into(),
         node_name: "till-1".into(),
         node_uid: "22222222-2222-4222-8222-222222222222".into(),
+        current_uid: None,
+        allocatable: None,
         servers: vec![server],
     }
 }

@@ -76,7 +76,8 @@ pub(super) struct Supervised {
     next_pass: u64,
 }
 
-const SETTINGS: Settings = Settings { activation_delay: Duration::from_secs(3), unstick: true };
+const SETTINGS: Settings =
+    Settings { activation_delay: Duration::from_secs(3), unstick: true, activate_locked_out: None };
 
 impl Supervised {
     /// Rebuilt from the node.
@@ -228,6 +229,7 @@ impl Supervised {
             kubelet_connected: self.connected,
             pods,
             agent_silence: Some(Duration::ZERO),
+            kubelet_pid: owned.as_ref().map(|owned| owned.pid),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, NODE).into()),
             kubelet_makes_containers,
         };
