@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, encode};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::store::Put;
+use pod_checkpointer::checkpoint::store::{NodeRecord, Put};
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::proto::runtime as cri;
 use pod_checkpointer::report::{AGENT, AgentWord, OUTAGES, Outages, Phase};
+use pod_checkpointer::room::{Amounts, Demand};
 use serde_json::json;
 
 use crate::stub::node::{IMAGE, listing, story};
@@ -709,6 +710,145 @@ fn what_a_crash_left_goes_and_what_is_in_force_stays() {
         })
         .await;
         assert!(unpacked.join("credentials/password").exists() && node.is_linked(TILL) && foreign.is_symlink());
+        supervisor.end().await;
+    });
+}
+
+/// What the agent recorded of the node.
+fn recorded(node: &Node, name: &str, uid: &str, allocatable: Option<Amounts>) {
+    node.store().create().unwrap();
+    let record = NodeRecord {
+        api_version: API_VERSION.into(),
+        kind: "NodeRecord".into(),
+        node_name: name.into(),
+        node_uid: uid.into(),
+        current_uid: None,
+        allocatable,
+        servers: Vec::new(),
+    };
+    node.store().put_node(&record).unwrap();
+}
+
+/// A checkpoint that requests so much of a processor, with this priority.
+fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
+    let mut made = checkpoint(name);
+    made.manifest["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+    made.manifest["spec"]["priority"] = json!(priority);
+    made.with_digest()
+}
+
+#[test]
+fn what_does_not_fit_beside_the_nodes_static_pods_waits_for_room_and_the_highest_priority_goes_first() {
+    story(async {
+        let node = Node::start();
+        recorded(&node, "node-1", "", Some(Amounts { cpu: 1000, memory: 1, ephemeral_storage: 1, pods: 10 }));
+        let hog = node.kubelet.manifests.join("hog.json");
+        let spec = json!({"containers": [{"name": "hog", "image": IMAGE, "resources": {"requests": {"cpu": "600m"}}}]});
+        let manifest = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "default", "name": "hog", "uid": "hog"}, "spec": spec});
+        std::fs::write(&hog, manifest.to_string()).unwrap();
+        for one in [requesting("low", "300m", 1), requesting("till", "300m", 2)] {
+            node.captured(&one);
+        }
+        node.server.set(Mode::Refuse).await;
+        let supervisor = node.supervise();
+        node.serves(TILL).await;
+        node.is_told("shop_low", Phase::Blocked, Some("NoRoom")).await;
+        assert!(node.report("shop_low").message.unwrap().starts_with("CPU"));
+        assert!(!node.is_linked("shop_low") && hog.exists());
+        std::fs::remove_file(&hog).unwrap();
+        node.serves("shop_low").await;
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn beside_pods_of_the_api_server_nothing_is_started_unless_what_they_take_is_known() {
+    story(async {
+        let node = Node::start();
+        recorded(&node, "node-1", "", Some(Amounts { cpu: 1000, memory: 1, ephemeral_storage: 1, pods: 10 }));
+        node.captured(&requesting("till", "300m", 0));
+        node.kubelet.sync_api(&[parent("other")]);
+        node.server.set(Mode::Refuse).await;
+        let supervisor = node.supervise();
+        node.is_told(TILL, Phase::Blocked, Some("NoRoom")).await;
+        let taken = |cpu: u64| Demand { requests: Amounts { cpu, pods: 1, ..Amounts::default() }, ports: Vec::new() };
+        let say = |cpu: u64| {
+            let word = AgentWord { taken: Some(taken(cpu)), heartbeat: 1, ..AgentWord::default() };
+            node.run_dir().write(AGENT, &word).unwrap();
+        };
+        say(800);
+        eventually("it is told what is missing", || {
+            node.report(TILL).message.is_some_and(|message| message.starts_with("CPU"))
+        })
+        .await;
+        say(700);
+        node.serves(TILL).await;
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn nothing_of_another_node_is_activated() {
+    story(async {
+        let of = |name: &str, uid: &str| {
+            let mut made = checkpoint(name);
+            made.parent.node_uid = Some(uid.into());
+            made.with_digest()
+        };
+        let node = Node::rebooted_with(&[of("old", "before"), of("till", "now")]).await;
+        recorded(&node, "NODE-1", "now", None);
+        let supervisor = node.supervise();
+        node.serves(TILL).await;
+        node.is_told("shop_old", Phase::Blocked, Some("OtherNode")).await;
+        supervisor.end().await;
+
+        let node = Node::rebooted_with(&[checkpoint("till")]).await;
+        recorded(&node, "its-name-before", "now", None);
+        let supervisor = node.supervise();
+        node.is_told(TILL, Phase::Blocked, Some("OtherNode")).await;
+        assert!(node.report(TILL).message.unwrap().contains("its-name-before"));
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_owner_has_replaced_it() {
+    story(async {
+        let node = Node::rebooted_with(&[checkpoint("till")]).await;
+        let supervisor = node.supervise();
+        node.serves(TILL).await;
+        node.server.set(Mode::Status(200)).await;
+        node.is_told(TILL, Phase::Released, None).await;
+        node.kubelet.settle().await;
+        node.kubelet.sync_api(&[parent("other")]);
+        let now = || u64::try_from(pod_checkpointer::node::clock::boot_time().as_millis()).unwrap();
+        let say = |rejected: &[(&str, &str)]| {
+            let rejected = rejected.iter().map(|(key, uid)| ((*key).to_owned(), (*uid).to_owned())).collect();
+            let taken = Some(Demand::default());
+            let word = AgentWord { rejected, taken, heartbeat: now(), ..AgentWord::default() };
+            node.run_dir().write(AGENT, &word).unwrap();
+        };
+        say(&[(TILL, "another pod of this name")]);
+        // longer than such a word is doubted
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        node.passes(3).await;
+        assert!(!node.is_linked(TILL));
+        say(&[(TILL, "parent-till")]);
+        let twin = node.serves(TILL).await;
+        node.is_told(TILL, Phase::Active, Some("RejectedAtReturn")).await;
+
+        supervisor.kill().await;
+        let supervisor = node.supervise();
+        assert_eq!(node.serves(TILL).await, twin, "a supervisor that starts again does not take the answer for news");
+        node.passes(3).await;
+        assert!(node.is_linked(TILL));
+
+        let gone = BTreeMap::from([(TILL.to_owned(), "parent-till".to_owned())]);
+        node.run_dir().write(AGENT, &AgentWord { gone, heartbeat: now(), ..AgentWord::default() }).unwrap();
+        node.is_told(TILL, Phase::Inactive, None).await;
+        until(&node.runtime.state, |state| !state.is_running(&twin)).await;
+        assert!(node.has_nothing_of_ours());
         supervisor.end().await;
     });
 }
