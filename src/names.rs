@@ -150,6 +150,8 @@ reasons! {
         ForeignManifest => "move the file out of the kubelet's manifest directory",
         /// The kubelet was given the manifest and does not run it.
         KubeletRefuses => "look for the pod's name in the kubelet's log",
+        /// Its twin was taken by the kubelet, and its containers do not stay up.
+        NotRunning => "look at its containers' logs below /var/log/pods on the node",
         /// It was captured on another node object than the one this node is now: renamed, or removed and made anew.
         OtherNode => "nothing of the old node is activated; marked pods are captured anew when they run on this one",
         /// The API server answers, but the kubelet gets nothing from it, so nobody starts the pod.

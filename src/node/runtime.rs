@@ -120,6 +120,10 @@ pub struct Detail {
     pub image_id: String,
     /// When it was started, nanoseconds of the wall clock, 0 if never: for order only.
     pub started: i64,
+    /// Its exit code, once it has ended.
+    pub exit_code: i32,
+    /// Why it ended, in a word: `Error`, `OOMKilled`. The runtime's message is not kept: it may quote arguments.
+    pub reason: String,
     /// `info` of the verbose status: containerd has `config` (with `envs`), both have `runtimeSpec`.
     pub info: serde_json::Value,
 }
@@ -211,6 +215,8 @@ impl Runtime {
             state: state(status.state),
             image_id: first_filled([status.image_id, status.image_ref]),
             started: status.started_at,
+            exit_code: status.exit_code,
+            reason: status.reason,
             info,
         }))
     }

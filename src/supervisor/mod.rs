@@ -18,6 +18,7 @@ mod asking;
 mod board;
 pub mod decide;
 pub mod facts;
+pub mod health;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod model;

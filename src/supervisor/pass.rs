@@ -28,6 +28,7 @@ use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::board::Board;
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
+use crate::supervisor::health::{self, Health};
 use crate::supervisor::observe::{self, Index, Known, Lists, Made};
 use crate::supervisor::waiting::Waiting;
 use crate::supervisor::{Error, facts, record};
@@ -86,6 +87,8 @@ pub(super) struct Supervisor {
     made: Made,
     /// What the runtime listed in the last pass.
     listed: Option<Lists>,
+    /// Twins whose containers do not stay up.
+    health: Health,
     /// What the agent said, as of the last pass.
     agent: Option<AgentWord>,
     /// What the agent recorded of the node.
@@ -156,6 +159,7 @@ impl Supervisor {
             index: Index::default(),
             made: Made::default(),
             listed: None,
+            health: Health::default(),
             agent: None,
             node: None,
             room: None,
@@ -246,15 +250,44 @@ impl Supervisor {
             && !self.is_alert()
             && self.hands.is_some();
         self.recorder.observe(&self.state, &facts);
+        self.look_at_twins(facts.now).await;
         let problems: Vec<String> = self.problems.values().cloned().collect();
         let twins = &self.twins;
         let twin = |key: &str| twins.get(key).cloned();
-        let figures = self.recorder.write(&self.run_dir, &self.state, &self.index, contact, &problems, twin);
+        let (state, index, health) = (&self.state, &self.index, &self.health);
+        let told = record::Told { state, index, contact, problems: &problems, health };
+        let figures = self.recorder.write(&self.run_dir, &told, twin);
         self.board.passed(figures);
         if !self.is_anything_active() {
             self.waiting.reset();
         }
         if self.quiet { QUIET } else { self.pause(&facts) }
+    }
+
+    /// Sees whether what the kubelet took stays up.
+    async fn look_at_twins(&mut self, now: Duration) {
+        let Some(lists) = &self.listed else { return };
+        let is_active = |pod: &decide::Pod| matches!(pod.phase, Phase::Active { .. });
+        self.health.retain(|key| self.state.pods.get(key).is_some_and(is_active));
+        let mut asked = Vec::new();
+        for (key, pod) in &self.state.pods {
+            let (Phase::Active { linked, .. }, Some(known), Some(uid)) =
+                (&pod.phase, self.index.known.get(key), self.twins.get(key))
+            else {
+                continue;
+            };
+            let fallen = health::fallen(lists, uid, &known.containers);
+            asked.extend(self.health.observe(key, *linked, now, fallen).map(|id| (key.clone(), id)));
+        }
+        let Some(runtime) = self.runtime.clone() else { return };
+        for (key, id) in asked {
+            if let Ok(Some(detail)) = runtime.detail(&id).await {
+                self.health.told(&key, &detail);
+            }
+            if let Some(text) = self.health.of(&key) {
+                tracing::warn!(pod = key, "{text}");
+            }
+        }
     }
 
     /// Takes over what was decided, and does it.

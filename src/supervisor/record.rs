@@ -10,10 +10,26 @@ use crate::node::contact::{Class, Contact};
 use crate::report::{ContactReport, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
 use crate::supervisor::decide::{self, State};
 use crate::supervisor::facts::{Facts, Run};
+use crate::supervisor::health::Health;
 use crate::supervisor::observe::Index;
 
 /// Outages that are remembered.
 const REMEMBERED: usize = 20;
+
+/// What a pass ended with, to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Where each pod stands.
+    pub state: &'a State,
+    /// The checkpoints.
+    pub index: &'a Index,
+    /// Contact; `None`: unknown.
+    pub contact: Option<Contact>,
+    /// What could not be learned or done.
+    pub problems: &'a [String],
+    /// Twins that do not stay up.
+    pub health: &'a Health,
+}
 
 /// Writes the two files, each only when it changed.
 #[derive(Debug, Default)]
@@ -115,16 +131,8 @@ impl Recorder {
     }
 
     /// Writes what changed, and says what is to be told in figures. A failure is logged and tried again at the next pass.
-    pub fn write(
-        &mut self,
-        run: &RunDir,
-        state: &State,
-        index: &Index,
-        contact: Option<Contact>,
-        problems: &[String],
-        twins: impl Fn(&str) -> Option<String>,
-    ) -> Figures {
-        let status = status(state, index, contact, problems, twins);
+    pub fn write(&mut self, run: &RunDir, told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Figures {
+        let status = status(told, twins);
         let figures = Figures::new(&status, &self.outages.counts);
         if self.status.as_ref() != Some(&status) {
             match run.write(STATUS, &status) {
@@ -151,17 +159,14 @@ impl Recorder {
     }
 }
 
-fn status(
-    state: &State,
-    index: &Index,
-    contact: Option<Contact>,
-    problems: &[String],
-    twins: impl Fn(&str) -> Option<String>,
-) -> Status {
+fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
+    let Told { state, index, contact, problems, health } = told;
     let pods = state.pods.iter().map(|(key, pod)| {
         let (namespace, name) = key.split_once('_').unwrap_or_default();
+        let blocked = pod.blocked.as_ref().map(|block| (block.reason, block.message.clone()));
+        let blocked = blocked.or_else(|| health.of(key).map(|text| (Blocked::NotRunning, text.to_owned())));
         let phase = match pod.phase {
-            _ if pod.blocked.is_some() => Phase::Blocked,
+            _ if blocked.is_some() => Phase::Blocked,
             decide::Phase::Inactive => Phase::Inactive,
             decide::Phase::Active { .. } => Phase::Active,
             decide::Phase::Released { .. } => Phase::Released,
@@ -171,11 +176,8 @@ fn status(
             name: name.to_owned(),
             parent_uid: index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default(),
             phase,
-            reason: pod
-                .blocked
-                .as_ref()
-                .map_or_else(|| state.held_by(pod).map(str::to_owned), |block| Some(block.reason.to_string())),
-            message: pod.blocked.as_ref().map(|block| block.message.clone()),
+            reason: blocked.as_ref().map(|(reason, _)| reason.as_str()).or(state.held_by(pod)).map(str::to_owned),
+            message: blocked.map(|(_, message)| message),
             twin_uid: twins(key),
         }
     });
@@ -229,7 +231,9 @@ mod tests {
         let mut facts = Facts { now: at(14), contact: Some(silent), ..Facts::default() };
         facts.pods = BTreeMap::from([("shop_till".into(), twin)]);
         recorder.observe(&state, &facts);
-        recorder.write(&run, &state, &Index::default(), facts.contact, &[], |_| None);
+        let (index, health) = (Index::default(), Health::default());
+        let told = Told { state: &state, index: &index, contact: facts.contact, problems: &[], health: &health };
+        recorder.write(&run, &told, |_| None);
 
         let mut recorder = Recorder::open(&run);
         recorder.released("shop_till", at(20));
@@ -247,7 +251,9 @@ mod tests {
         facts.pods = BTreeMap::from([("shop_till".into(), gone)]);
         recorder.observe(&state, &facts);
         recorder.observe(&state, &facts);
-        recorder.write(&run, &state, &Index::default(), facts.contact, &["a problem".into()], |_| Some("twin".into()));
+        let problems = ["a problem".to_owned()];
+        let told = Told { state: &state, index: &index, contact: facts.contact, problems: &problems, health: &health };
+        recorder.write(&run, &told, |_| Some("twin".into()));
 
         let outages: Outages = run.read(OUTAGES).unwrap().unwrap();
         let outage = &outages.outages[0];

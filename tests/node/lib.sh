@@ -135,7 +135,7 @@ settings() {
 supervisor_has() { # NAME=VALUE…, or NAME- for a default: the running process has these flags, where they are its own
   local pid flags setting flag; pid=$(pid_of supervisor | head -1); flags=" $(on_node cat "/proc/$pid/cmdline" | tr '\0=' '  ') "
   for setting; do
-    case $setting in ACTIVATION_DELAY* | PROBE_* | UNSTICK_KUBELET* | KEY_FILE*) ;; *) continue ;; esac
+    case $setting in ACTIVATION_DELAY* | ACTIVATE_LOCKED_OUT* | PROBE_* | UNSTICK_KUBELET* | KEY_FILE*) ;; *) continue ;; esac
     flag=${setting%%[=-]*}; flag=${flag,,}; flag=--${flag//_/-}
     case $setting in
     *=*) [[ $flags == *" $flag ${setting#*=} "* ]] ;;
