@@ -430,8 +430,10 @@ fn a_hundred_and_ten_pods_of_one_group_are_linked_in_one_pass() {
         let checkpoints: Vec<_> = (1..=110).map(|number| checkpoint(&format!("till-{number}"))).collect();
         let node = Node::rebooted_with(&checkpoints).await;
         let supervisor = node.supervise();
-        let linked = || checkpoints.iter().all(|checkpoint| node.is_linked(&checkpoint.key()));
-        eventually("all are linked", linked).await;
+        for checkpoint in &checkpoints {
+            let key = checkpoint.key();
+            eventually(&key, || node.is_linked(&key)).await;
+        }
         let outages = || node.run_dir().read::<Outages>(OUTAGES).unwrap().unwrap_or_default();
         eventually("all are reported", || outages().counts.activations.values().sum::<u64>() >= 110).await;
         let Outages { outages, counts } = outages();

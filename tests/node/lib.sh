@@ -17,6 +17,7 @@ say() { echo "  $(date +%T) $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 now() { date +%s%3N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN{printf "%.2f", (b-a)/1000}'; }
+middle() { sort -n | awk '{n[NR] = $1} END {if (!NR) exit 1; printf "%s (%s–%s, %d rounds)", n[int((NR + 1) / 2)], n[1], n[NR], NR}'; }
 # figure NAME VALUE [REFERENCE]: a measurement, never a verdict
 figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/figures" | sed 's/^/  figure: /'; }
 
@@ -134,6 +135,14 @@ is_well() { # PART: its health and readiness
   local address; address=$(served_by "$1")
   on_node curl -fsS --max-time 5 "$address/healthz" "$address/readyz"
 }
+outage_times() { # FROM TO: seconds of the last outage, from the first FROM of any pod to the last TO; `from`: contact was lost
+  python3 -c '
+import sys, yaml
+outage = yaml.safe_load(open(sys.argv[1]))["outages"][-1]
+pods = [{**pod, "from": outage["from"]} for pod in outage["pods"].values()]
+print("%.2f" % ((max(pod[sys.argv[3]] for pod in pods) - min(pod[sys.argv[2]] for pod in pods)) / 1000))' \
+    "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$@"
+}
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
 
 # settings NAME=VALUE…: flags of the program, as environment of the agent; it passes them on to the supervisor
@@ -221,14 +230,17 @@ foreign() { # what is not ours in the kubelet's directory, to the inode and the 
   find "$manifests" -mindepth 1 ! -name pod-checkpointer-supervisor.yaml ! \( -type l -name 'pod-checkpointer_*' \) ! -name '.pod-checkpointer-*' \
     ! -name floor.yaml -printf '%p %i %M %C@ %s %l\n' | sort
 }
-unharmed() {
-  local n most=''
+harmless() { # since guarded: nothing rejected, nothing of others touched, nobody twice but who may overlap
+  local n most
   never_failed
   diff "$work/foreign" <(foreign) || fail "a file of somebody else was touched"
   for n in web:2 proxy:2 radio:1 ledger:1; do
     most=$(copies "${n%:*}" "$guarded")
-    [ "${most% *}" -le "${n#*:}" ] || fail "there were $most s of ${n%:*} at a time, where there may be ${n#*:}"
+    [ "${most% *}" -le "${n#*:}" ] || fail "there were ${most% *} of ${n%:*} at a time, where there may be ${n#*:}; more than one for ${most#* } s"
   done
+}
+unharmed() { # and the end of it
+  harmless
   rmdir "$manifests/pod-checkpointer_of_somebody.yaml"
   rm "$manifests/theirs.yaml" "$manifests/pod-checkpointer_another_pod.yaml.orig" "$manifests/.theirs"
 }
@@ -240,7 +252,13 @@ reboot() { # sets booted, the moment when containerd was started
 }
 # back_up: every marked pod is served again since the boot
 back_up() { wait_for "${1:-60}" "every marked pod to serve again" all_served "$booted"; }
-boot_figures() { for n in $served; do figure "boot to serving, $1, $n" "$(first "$n" "$booted") s" "${2:-$(first floor "$booted") s for a static pod}"; done; }
+boot_figures() { # NAME [REFERENCE]
+  for n in $served; do figure "boot to serving, $1, $n" "$(first "$n" "$booted") s" "${2:-$(first floor "$booted") s for a static pod}"; done
+  wait_for 10 "the supervisor to record it" outage_times decided serving
+  figure "first failed probe to the decision, $1" "$(outage_times from decided) s"
+  figure "decision to the last link, $1" "$(outage_times decided activated) s"
+  figure "decision to the last one running, $1" "$(outage_times decided serving) s"
+}
 compare_twins() {
   for n in web proxy radio; do
     report $n "$(twin_of "${!n}")" twin

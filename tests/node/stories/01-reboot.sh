@@ -12,7 +12,9 @@ for _ in $(seq "${REPEAT:-1}"); do
   boot_figures "defaults"
   running default/idle && fail "an unmarked pod came back"
   rm "$manifests/floor.yaml"
+  took=$(slowest "$booted")
   hand_back
+  cell "API server refuses, node rebooted" "silent: activated after 3 s, handed over" "all serve $took s after boot; unserved at the handover: $(unserved "$ended")"
 done
 figure "resident memory, supervisor" "$(memory supervisor)"
 figure "resident memory, agent" "$(memory agent)"
