@@ -3,7 +3,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 guarded
-for kind in ${KINDS:-mute slow no-etcd}; do
+kinds="mute slow${LONG:+ no-etcd}"
+for kind in ${KINDS:-$kinds}; do
   remember                    # each return makes the parents' volumes anew
   outage "$kind"
   reboot
