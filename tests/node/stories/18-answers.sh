@@ -1,5 +1,6 @@
 #!/bin/bash
 # An API server that says no is there all the same: 401, 403 and 429 activate nothing; 500 does, after ten seconds.
+# once
 . "$(dirname "$0")/../lib.sh"
 
 guarded

@@ -2,7 +2,7 @@
 # Reboot, restart or hang of kubelet and runtime in the middle of activation, of release and of handover: the same end.
 . "$(dirname "$0")/../lib.sh"
 
-case $runtime in containerd2) faults="reboot kubelet-restart runtime-hung" ;; *) faults="runtime-restart kubelet-hung socket-gone" ;; esac
+case $runtime in containerd2) faults="reboot kubelet-hung" ;; *) faults="kubelet-restart runtime-hung" ;; esac
 [ -z "${LONG:-}" ] || faults="reboot kubelet-restart runtime-restart kubelet-hung runtime-hung socket-gone"
 declare -A called=([reboot]="node loses power" [kubelet-restart]="kubelet killed and started" [runtime-restart]="runtime killed and started"
   [kubelet-hung]="kubelet hangs 8 s" [runtime-hung]="runtime hangs 8 s" [socket-gone]="pod-resources socket deleted, kubelet restarted 8 s later")

@@ -18,7 +18,7 @@ for seconds in ${BEATS:-$beats}; do
     flaps=$((flaps + 1))
   done
   hand_back quiet
-  cell "contact comes and goes every $seconds s, $flaps times, after a reboot" "served all along, no parent rejected" \
-    "unserved: $(unserved "$from")"
+  cell "contact comes and goes every $seconds s, after a reboot" "served all along, no parent rejected" \
+    "$flaps times; unserved: $(unserved "$from")"
 done
 unharmed

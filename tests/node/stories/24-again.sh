@@ -1,5 +1,6 @@
 #!/bin/bash
 # Outage after outage: a client watches every handover, and the last is like the first.
+# once
 . "$(dirname "$0")/../lib.sh"
 
 rounds=${REPEAT:-${LONG:+100}}; rounds=${rounds:-3}
@@ -18,8 +19,8 @@ for _ in $(seq "$rounds"); do
   : >"$work/probe.log"; guarded=$(now)           # it is read from the beginning each time
 done
 column() { awk -v c="$1" '{print $c}' "$work/rounds" | middle; }
-cell "$rounds outages in a row, node rebooted, activation delay 0" "0 rejected, 0 twice beyond overlap, 0 left over" \
-  "0, 0, 0; boot to all serving $(column 1) s; unserved at the handover: own address $(column 3) s, host port $(column 4) s, host network $(column 5) s"
+cell "outage after outage, node rebooted each time, activation delay 0" "none rejected, none twice beyond overlap, nothing left over" \
+  "so, $rounds times; boot to all serving $(column 1) s; unserved at the handover: own address $(column 3) s, host port $(column 4) s, host network $(column 5) s"
 settings ACTIVATION_DELAY-
 guarded=$(now); wait_for 30 "the client to have asked" served_now
 unharmed

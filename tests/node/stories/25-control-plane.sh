@@ -1,5 +1,6 @@
 #!/bin/bash
 # etcd, API server and controllers are marked pods of this one node, all down at once: it boots alone, and they come back.
+# last
 # self-hosted
 . "$(dirname "$0")/../lib.sh"
 
@@ -66,5 +67,5 @@ figure "boot to the API server answering for good" "$(column 6) s"
 figure "boot to every parent running" "$(column 4) s"
 figure "API server unserved since its first answer" "$(column 5) s"
 figure "restarts of all parents, a boot being one for each" "$(( $(restarts) - before )) in $rounds boots of 3 pods and more"
-cell "whole control plane (etcd, API server, controllers) in marked pods, node rebooted alone, $rounds times" "etcd, API server, controllers come back in this order and are handed over, no trace" \
-  "API server answers $(column 2) s after boot, for good after $(column 6) s, all parents run after $(column 4) s; unserved in between $(column 5) s"
+cell "whole control plane (etcd, API server, controllers) in marked pods, node rebooted alone" "etcd, API server, controllers come back in this order and are handed over, no trace" \
+  "so, $rounds times; API server answers $(column 2) s after boot, for good after $(column 6) s, all parents run after $(column 4) s; unserved in between $(column 5) s"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # What the supervisor costs: memory, processor time and wake-ups, while all is quiet and in an outage.
-# once
+# long
 . "$(dirname "$0")/../lib.sh"
 
 watch=${WATCH:-20}
