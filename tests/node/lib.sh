@@ -97,6 +97,7 @@ unserved() { # SINCE [UNTIL]: by kind of pod, in short
 }
 all_served() { for n in ${2:-$served}; do first "$n" "$1" || { echo "$n is not served"; return 1; }; done; }
 served_now() { all_served $(( $(now) - 700 )); }
+served_lately() { all_served $(( $(now) - 3000 )) "$@"; }                      # [NAMES]: also where the machine is busy
 
 ## the program
 checkpoint() { ls "$store/checkpoints/${1/\//_}/"*.yaml; }                     # NAMESPACE/POD

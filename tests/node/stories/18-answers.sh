@@ -15,7 +15,7 @@ done
 outage 500; from=$(now)
 wait_for 60 "every marked pod to serve" all_served "$from"
 cell "API server answers 500, node rebooted" "activated after 10 s of it" "all serve $(slowest "$from") s after the first 500"
-stays "${WAIT:-8}" "what 500 activated is served while it says 500" served_now
+stays "${WAIT:-8}" "what 500 activated is served while it says 500" served_lately
 hand_back
 cell "API server recovers from 500" "handed over" "parents serve; unserved: $(unserved "$ended")"
 unharmed

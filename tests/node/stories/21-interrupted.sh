@@ -6,7 +6,7 @@ case $runtime in containerd2) faults="reboot kubelet-hung" ;; *) faults="kubelet
 [ -z "${LONG:-}" ] || faults="reboot kubelet-restart runtime-restart kubelet-hung runtime-hung socket-gone"
 declare -A called=([reboot]="node loses power" [kubelet-restart]="kubelet killed and started" [runtime-restart]="runtime killed and started"
   [kubelet-hung]="kubelet hangs 8 s" [runtime-hung]="runtime hangs 8 s" [socket-gone]="pod-resources socket deleted, kubelet restarted 8 s later")
-overlapping() { all_served $(( $(now) - 700 )) "web proxy"; }
+overlapping() { served_lately "web proxy"; }
 links() { find "$manifests" -type l -name 'pod-checkpointer_*' | sort; }
 links_kept() { diff "$work/links" <(links); }
 meanwhile() { # MOMENT: eight seconds in which nobody can be asked
@@ -48,7 +48,7 @@ for fault in ${FAULTS:-$faults}; do
   strike "$fault" activation
   back_up 90
   compare_twins
-  stays 3 "what was activated is served" served_now
+  stays 3 "what was activated is served" served_lately
   cell "${called[$fault]} in the middle of activation" "the twins serve, none twice" "all serve $(slowest "$struck") s after it"
 
   outage_end

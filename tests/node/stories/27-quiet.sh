@@ -27,6 +27,6 @@ for kind in refused blackhole; do
   outage $kind
   reboot
   back_up 100
-  cost "three twins active, API server $kind" served_now
+  cost "three twins active, API server $kind" served_lately
   hand_back quiet
 done
