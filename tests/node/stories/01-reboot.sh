@@ -2,8 +2,9 @@
 # Reboot, API refused: every marked pod serves again and sees what it saw; the unmarked stay down.
 . "$(dirname "$0")/../lib.sh"
 
-healthy; remember
+healthy
 for _ in $(seq "${REPEAT:-1}"); do
+  remember                    # each return makes the parents' volumes anew
   cp "$here/pods/floor.yaml" "$manifests/"
   outage refused
   reboot
