@@ -3,6 +3,8 @@
 #
 #   tests/node/figures.sh [ROUNDS [RUNTIME]]   10 rounds on containerd2 by default: about an hour and a half on two cores
 #   tests/node/figures.sh --written            from what the stories printed in their last run
+#
+# NOTE="…" is put at the beginning: what else the machine did.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -11,7 +13,7 @@ if [ "${1:-}" != --written ]; then
   REPEAT=${1:-10} WATCH=${WATCH:-60} "$here/run.sh" --runtime "${2:-containerd2}" "${stories[@]}"
 fi
 python3 - "$root/target/node-logs" "$here/stories" "${stories[@]}" >"$root/docs/figures.md" <<'PYTHON'
-import pathlib, re, statistics, sys
+import os, pathlib, re, statistics, sys
 
 logs, stories, wanted = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
 number = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(?: \[[^)]*\])? *(.*)")
@@ -39,6 +41,8 @@ print("""# Figures
 Measured on a real node: Kubernetes v1.36 and a site with its control plane, together on two cores that others used as well. Medians, in brackets the least, the most and the number of rounds; one round has no brackets. The reference is what the same run measured of the kubelet alone: a static pod that was on the disk all along, which no checkpointer can beat but by helping the kubelet.
 
 `tests/node/figures.sh 10` repeats all of it. `web` and `proxy` are pods on the pod network asked at their own address, `proxy-port` is a host port, `radio` a pod on the host network.""")
+if os.environ.get("NOTE"):
+    print(f"\n{os.environ['NOTE']}")
 for log in sorted(logs.glob("*.log"), key=lambda log: (log.stem.split("-", 1)[1], log.stem)):
     runtime, story = log.stem.split("-", 1)
     if story not in wanted:
