@@ -1,8 +1,9 @@
 //! What the supervisor tells: `status.yaml` when it changes, and `outages.yaml`, which the agent publishes afterwards.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::checkpoint::run::RunDir;
+use crate::checkpoint::run::{self, RunDir};
 use crate::metrics::figures::Figures;
 use crate::names::Blocked;
 use crate::node::clock;
@@ -37,6 +38,8 @@ pub struct Recorder {
     status: Option<Status>,
     outages: Outages,
     changed: bool,
+    /// The files that could not be written when it was last tried.
+    unwritten: BTreeSet<&'static str>,
 }
 
 impl Recorder {
@@ -46,7 +49,7 @@ impl Recorder {
             tracing::warn!(error = &error as &dyn std::error::Error, "the record of outages starts anew");
             None
         });
-        Self { status: None, outages: outages.unwrap_or_default(), changed: false }
+        Self { outages: outages.unwrap_or_default(), ..Self::default() }
     }
 
     /// A twin was linked, as `facts` made it due; `result` is one of
@@ -130,25 +133,33 @@ impl Recorder {
         }
     }
 
-    /// Writes what changed, and says what is to be told in figures. A failure is logged and tried again at the next pass.
+    /// Writes what changed, and says what is to be told in figures. A failure is tried again at the next pass, and logged
+    /// once when it begins and once when it ends: passes follow each other quickly while a directory is full.
     pub fn write(&mut self, run: &RunDir, told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Figures {
         let status = status(told, twins);
         let figures = Figures::new(&status, &self.outages.counts);
-        if self.status.as_ref() != Some(&status) {
-            match run.write(STATUS, &status) {
-                Ok(()) => self.status = Some(status),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the status"),
-            }
+        if self.status.as_ref() != Some(&status) && self.is_written(STATUS, run.write(STATUS, &status)) {
+            self.status = Some(status);
         }
-        if self.changed {
-            match run.write(OUTAGES, &self.outages) {
-                Ok(()) => self.changed = false,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the record of outages");
-                }
-            }
+        if self.changed && self.is_written(OUTAGES, run.write(OUTAGES, &self.outages)) {
+            self.changed = false;
         }
         figures
+    }
+
+    fn is_written(&mut self, file: &'static str, result: Result<(), run::Error>) -> bool {
+        match result {
+            Ok(()) if self.unwritten.remove(file) => tracing::info!(file, "written again"),
+            Err(error) if self.unwritten.insert(file) => {
+                tracing::warn!(
+                    file,
+                    error = &error as &dyn std::error::Error,
+                    "cannot write what the agent and `status` read"
+                );
+            }
+            Ok(()) | Err(_) => {}
+        }
+        !self.unwritten.contains(file)
     }
 
     fn change(&mut self, key: &str, change: impl FnOnce(&mut PodOutage)) {
@@ -268,5 +279,29 @@ mod tests {
         assert_eq!(sums, [(1, 2_000), (1, 5_000), (1, 3_000)], "each once, though looked at twice");
         let status: Status = run.read(STATUS).unwrap().unwrap();
         assert_eq!((status.pods[0].phase, status.problems.len()), (Phase::Active, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_remembered_and_written_later() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("run");
+        std::fs::write(&path, "no directory").unwrap();
+        let run = RunDir::new(&path, "/run/pod-checkpointer");
+        let mut recorder = Recorder::default();
+        recorder.unstuck();
+        let write = |recorder: &mut Recorder| {
+            let (state, index, health) = (State::default(), Index::default(), Health::default());
+            let told = Told { state: &state, index: &index, contact: None, problems: &[], health: &health };
+            recorder.write(&run, &told, |_| None);
+        };
+        write(&mut recorder);
+        write(&mut recorder);
+        assert_eq!(recorder.unwritten, [OUTAGES, STATUS].into());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        write(&mut recorder);
+        assert_eq!(recorder.unwritten, [].into());
+        assert!(run.read::<Status>(STATUS).unwrap().is_some());
+        assert_eq!(run.read::<Outages>(OUTAGES).unwrap().unwrap().counts.unstuck, 1);
     }
 }

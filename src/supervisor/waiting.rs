@@ -5,20 +5,37 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::node::host::HostRoot;
-use crate::node::sockets::{self, State};
+use crate::node::sockets::{self, Socket, State};
 use crate::supervisor::facts::Seen;
 
 /// Where a name is asked for.
 const DNS: u16 = 53;
 
+/// The longest that a server says of itself before it was asked anything: its side of TLS, with its certificates and the
+/// names of the CAs that it trusts, and the settings of HTTP/2.
+const LONGEST_GREETING: u64 = 16 * 1024;
+/// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers nothing, is 39 bytes.
+const LEAST_ANSWER: u64 = 128;
+
 /// What is remembered of the kubelet's sockets while something is active.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    /// Bytes that each socket had received when something became active: a connection from before the outage may stay
-    /// established for long, so only new bytes are a sign.
-    baseline: Option<HashMap<[u32; 2], u64>>,
+    /// What each socket was at the last look: a connection from before the outage may stay established for long, so only
+    /// what is new is a sign. `None`: nothing was active yet.
+    before: Option<HashMap<[u32; 2], Before>>,
+    /// Bytes that came on a connection although nothing answers: a server can finish TLS and then say nothing, for want
+    /// of its etcd for example. Every connection to it begins with as many, and they are no sign. 0: there is no such.
+    greeting: u64,
     connected: Seen,
     closed: usize,
+}
+
+/// One socket at the last look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    received: u64,
+    /// It brought an answer since something became active.
+    has_answered: bool,
 }
 
 impl Waiting {
@@ -46,25 +63,42 @@ impl Waiting {
                 return Err(error);
             }
         };
-        let Some(baseline) = &self.baseline else {
-            self.baseline = Some(found.iter().map(|socket| (socket.cookie, socket.received)).collect());
-            self.connected = Seen::No;
-            return Ok(false);
-        };
-        let hears = found.iter().any(|socket| {
-            let known = baseline.get(&socket.cookie).copied().unwrap_or_default();
-            socket.state == State::Established && socket.received > known
-        });
+        Ok(self.take(&found))
+    }
+
+    fn take(&mut self, found: &[Socket]) -> bool {
+        if self.before.is_none() {
+            let greetings = found.iter().map(|socket| socket.received).filter(|received| *received <= LONGEST_GREETING);
+            self.greeting = greetings.max().unwrap_or_default();
+        }
+        let now: HashMap<_, _> = found
+            .iter()
+            .map(|socket| {
+                let has_answered = self.before.is_some() && self.has_answered(socket);
+                (socket.cookie, Before { received: socket.received, has_answered })
+            })
+            .collect();
+        let hears = now.values().any(|socket| socket.has_answered);
         let is_news = hears && !self.connected.is_yes();
         self.connected = hears.into();
-        Ok(is_news)
+        self.before = Some(now);
+        is_news
+    }
+
+    /// Whether this connection brought an answer since something became active.
+    fn has_answered(&self, socket: &Socket) -> bool {
+        let before = self.before.as_ref().and_then(|before| before.get(&socket.cookie)).copied().unwrap_or_default();
+        let known = before.received.max(self.greeting);
+        // where nothing came at all before, the first byte is a sign
+        let least = if known == 0 { 1 } else { LEAST_ANSWER };
+        let is_new = socket.received.saturating_sub(known) >= least;
+        socket.state == State::Established && (before.has_answered || is_new)
     }
 
     /// Closes the sockets that wait on the API server, or on a name server. Unsupported kernels are an error.
     pub fn close(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr]) -> io::Result<()> {
-        let baseline = self.baseline.clone().unwrap_or_default();
         for socket in sockets::of_process(root, pid, servers, Some(DNS))? {
-            if socket.received > baseline.get(&socket.cookie).copied().unwrap_or_default() {
+            if self.has_answered(&socket) {
                 continue;
             }
             sockets::destroy(&socket)?;
@@ -75,5 +109,71 @@ impl Waiting {
             tracing::debug!(remote = %socket.remote, state = ?socket.state, "closed a waiting socket of the kubelet");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::sockets::Transport;
+
+    fn socket(number: u32, state: State, received: u64) -> Socket {
+        let address = SocketAddr::from(([10, 1, 0, 1], 6443));
+        let (local, remote) = (address, address);
+        Socket { transport: Transport::Tcp, state, local, remote, received, inode: number, cookie: [number, 0] }
+    }
+
+    fn established(number: u32, received: u64) -> Socket {
+        socket(number, State::Established, received)
+    }
+
+    #[test]
+    fn the_first_byte_is_a_sign_where_nothing_came_before() {
+        let mut waiting = Waiting::default();
+        assert!(
+            !waiting.take(&[socket(1, State::SynSent, 0)]),
+            "what is there when something becomes active is no sign"
+        );
+        assert_eq!(waiting.connected(), Seen::No);
+        assert!(waiting.take(&[established(1, 1)]));
+        assert!(!waiting.take(&[established(1, 1)]), "no news");
+        assert_eq!(waiting.connected(), Seen::Yes);
+    }
+
+    #[test]
+    fn a_server_that_finishes_tls_and_then_says_nothing_is_no_sign() {
+        let mut waiting = Waiting::default();
+        waiting.take(&[established(1, 2_400)]);
+        assert!(!waiting.take(&[established(1, 2_439)]), "a ping's reply");
+        assert!(!waiting.take(&[established(2, 900)]), "another connection, in the middle of TLS");
+        assert!(!waiting.take(&[established(2, 2_410)]));
+        for pings in 1..100 {
+            assert!(!waiting.take(&[established(2, 2_410 + pings * 39)]), "{pings} replies to pings");
+        }
+        assert!(!waiting.has_answered(&established(3, 2_400)), "so it may be closed");
+        assert!(waiting.take(&[established(3, 2_900)]), "an answer");
+        assert!(waiting.has_answered(&established(3, 2_900)), "so it may not");
+        assert_eq!(waiting.connected(), Seen::Yes);
+    }
+
+    #[test]
+    fn a_connection_from_before_the_outage_is_a_sign_once_it_brings_more() {
+        let mut waiting = Waiting::default();
+        waiting.take(&[established(1, 5_000_000)]);
+        assert!(!waiting.take(&[established(1, 5_000_000)]));
+        assert!(waiting.take(&[established(1, 5_000_700)]));
+        waiting.reset();
+        waiting.take(&[established(1, 5_000_000), socket(2, State::SynSent, 0)]);
+        assert!(waiting.take(&[established(1, 5_000_000), established(2, 10)]), "the old one is no greeting");
+    }
+
+    #[test]
+    fn a_connection_that_ended_is_no_sign() {
+        let mut waiting = Waiting::default();
+        waiting.take(&[]);
+        assert!(!waiting.take(&[socket(1, State::Other, 700)]));
+        assert!(waiting.take(&[established(2, 700)]));
+        waiting.take(&[socket(2, State::Other, 700)]);
+        assert_eq!(waiting.connected(), Seen::No);
     }
 }

@@ -1,7 +1,7 @@
 //! The whole life of checkpoints as the supervisor leads it: a node that booted without its API server, what comes back,
 //! and how it is handed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -422,6 +422,30 @@ fn a_lower_start_group_runs_before_a_higher_one_is_linked() {
         assert!(!node.is_linked(TILL));
         node.kubelet.state.send_modify(|state| state.is_stuck = false);
         node.serves(TILL).await;
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn a_hundred_and_ten_pods_of_one_group_are_linked_in_one_pass() {
+    story(async {
+        let checkpoints: Vec<_> = (1..=110).map(|number| checkpoint(&format!("till-{number}"))).collect();
+        let node = Node::rebooted_with(&checkpoints).await;
+        let supervisor = node.supervise();
+        for checkpoint in &checkpoints {
+            let key = checkpoint.key();
+            eventually(&key, || node.is_linked(&key)).await;
+        }
+        let outages = || node.run_dir().read::<Outages>(OUTAGES).unwrap().unwrap_or_default();
+        eventually("all are reported", || outages().counts.activations.values().sum::<u64>() >= 110).await;
+        let Outages { outages, counts } = outages();
+        assert_eq!(counts.activations, [("Activated".to_owned(), 110)].into(), "each once");
+        let decided: BTreeSet<_> = outages[0].pods.values().map(|pod| pod.decided.unwrap()).collect();
+        assert_eq!(
+            (outages[0].pods.len(), decided.len()),
+            (110, 1),
+            "a pass decides with one moment as now: {decided:?}"
+        );
         supervisor.end().await;
     });
 }

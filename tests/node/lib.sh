@@ -17,8 +17,12 @@ say() { echo "  $(date +%T) $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 now() { date +%s%3N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN{printf "%.2f", (b-a)/1000}'; }
+middle() { sort -n | awk '{n[NR] = $1} END {if (!NR) exit 1; printf "%s (%s–%s, %d rounds)", n[int((NR + 1) / 2)], n[1], n[NR], NR}'; }
 # figure NAME VALUE [REFERENCE]: a measurement, never a verdict
 figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/figures" | sed 's/^/  figure: /'; }
+
+# cell FAULT EXPECTED SEEN: a row of docs/faults.md, which faults.sh makes of what stories print; no verdict either
+cell() { echo "  cell: $1 | $2 | $3"; }
 
 # In what wait_for and stays call, bash does not stop at the first failure: they must say `|| return 1`.
 # wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time. The bound is an idle machine's; one with
@@ -79,12 +83,22 @@ crash() { on_node kill -KILL "$(observe pid "$1" "$2")"; }                     #
 ## the client
 probe_start() { # NAME=URL…: more than the usual
   start probe witness probe --listen $site_ip:9000 --log "$work/probe.log" web=pod:8080 proxy=pod:8080 radio=pod:8082 \
-    floor=pod:8080 proxy-port=http://$node_ip:8081/ radio-port=http://$node_ip:8082/ "$@"
+    floor=pod:8080 ledger=pod:8080 proxy-port=http://$node_ip:8081/ radio-port=http://$node_ip:8082/ "$@"
 }
 first() { witness first "$work/probe.log" "$@" 2>/dev/null; }                  # NAME SINCE
 gaps() { witness gaps "$work/probe.log" "$@"; }                                # NAME SINCE [UNTIL]
+copies() { witness copies "$work/probe.log" "$@"; }                            # NAME SINCE [UNTIL]
+slowest() { # SINCE [NAMES]: when the last of them was served
+  for n in ${2:-$served}; do first "$n" "$1"; done | sort -n | tail -1
+}
+unserved() { # SINCE [UNTIL]: by kind of pod, in short
+  local n; for n in "web:own address" "proxy-port:host port" "radio:host network"; do
+    echo "$(gaps "${n%%:*}" "$@" | awk '{print $1}') s ${n#*:}"
+  done | paste -sd, | sed 's/,/, /g'
+}
 all_served() { for n in ${2:-$served}; do first "$n" "$1" || { echo "$n is not served"; return 1; }; done; }
 served_now() { all_served $(( $(now) - 700 )); }
+served_lately() { all_served $(( $(now) - 3000 )) "$@"; }                      # [NAMES]: also where the machine is busy
 
 ## the program
 checkpoint() { ls "$store/checkpoints/${1/\//_}/"*.yaml; }                     # NAMESPACE/POD
@@ -105,6 +119,7 @@ program_log() { cat "$disk"/var/log/pods/pod-checkpointer_"$1"*/*/*.log; }     #
 supervisor_runs() { running "pod-checkpointer/pod-checkpointer-supervisor-$name"; }
 supervisor_shown() { kubectl -n pod-checkpointer get pod "pod-checkpointer-supervisor-$name" --no-headers | grep ' 1/1 *Running '; }
 checkpointer() { on_node pod-checkpointer "$@"; }
+contact_is() { on_node grep -A2 '^contact:' /run/pod-checkpointer/status.yaml | grep "class: $1"; } # as the supervisor sees it
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
 kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
 served_by() { if [ "$1" = agent ]; then echo "http://$node_ip:9797"; else echo http://127.0.0.1:9798; fi; } # PART
@@ -121,6 +136,14 @@ is_counted() { # PART SERIES LEAST: without our prefix
 is_well() { # PART: its health and readiness
   local address; address=$(served_by "$1")
   on_node curl -fsS --max-time 5 "$address/healthz" "$address/readyz"
+}
+outage_times() { # FROM TO: seconds of the last outage, from the first FROM of any pod to the last TO; `from`: contact was lost
+  python3 -c '
+import sys, yaml
+outage = yaml.safe_load(open(sys.argv[1]))["outages"][-1]
+pods = [{**pod, "from": outage["from"]} for pod in outage["pods"].values()]
+print("%.2f" % ((max(pod[sys.argv[3]] for pod in pods) - min(pod[sys.argv[2]] for pod in pods)) / 1000))' \
+    "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$@"
 }
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
 
@@ -191,6 +214,39 @@ remember() {
 pods_as_before() { diff "$work/pods" <(pods_now); }
 pods_now() { kubectl get pods -A --no-headers -o custom-columns=N:.metadata.namespace,P:.metadata.name,U:.metadata.uid,S:.status.phase; }
 
+# guarded: healthy, remembered, and with what a fault could harm: a pod of which there may never be two, and files of others
+# where the kubelet looks. unharmed says at the end that none of it was.
+guarded() {
+  healthy "$@"
+  kubectl apply -f "$here/pods/ledger.yaml" >/dev/null
+  wait_for 60 "a checkpoint of ledger" checkpoint shop/ledger-0
+  mkdir -p "$manifests/pod-checkpointer_of_somebody.yaml"
+  echo "not a manifest" >"$manifests/theirs.yaml"; echo "not ours" >"$manifests/pod-checkpointer_another_pod.yaml.orig"
+  ln -sfn /nowhere "$manifests/.theirs"
+  foreign >"$work/foreign"
+  wait_for 60 "every pod to be ready" pods_ready
+  remember
+  guarded=$(now)
+}
+foreign() { # what is not ours in the kubelet's directory, to the inode and the moment of the last change
+  find "$manifests" -mindepth 1 ! -name pod-checkpointer-supervisor.yaml ! \( -type l -name 'pod-checkpointer_*' \) ! -name '.pod-checkpointer-*' \
+    ! -name floor.yaml -printf '%p %i %M %C@ %s %l\n' | sort
+}
+harmless() { # since guarded: nothing rejected, nothing of others touched, nobody twice but who may overlap
+  local n most
+  never_failed
+  diff "$work/foreign" <(foreign) || fail "a file of somebody else was touched"
+  for n in web:2 proxy:2 radio:1 ledger:1; do
+    most=$(copies "${n%:*}" "$guarded")
+    [ "${most% *}" -le "${n#*:}" ] || fail "there were ${most% *} of ${n%:*} at a time, where there may be ${n#*:}; more than one for ${most#* } s"
+  done
+}
+unharmed() { # and the end of it
+  harmless
+  rmdir "$manifests/pod-checkpointer_of_somebody.yaml"
+  rm "$manifests/theirs.yaml" "$manifests/pod-checkpointer_another_pod.yaml.orig" "$manifests/.theirs"
+}
+
 reboot() { # sets booted, the moment when containerd was started
   power_off
   booted=$(now)
@@ -198,7 +254,13 @@ reboot() { # sets booted, the moment when containerd was started
 }
 # back_up: every marked pod is served again since the boot
 back_up() { wait_for "${1:-60}" "every marked pod to serve again" all_served "$booted"; }
-boot_figures() { for n in $served; do figure "boot to serving, $1, $n" "$(first "$n" "$booted") s" "${2:-$(first floor "$booted") s for a static pod}"; done; }
+boot_figures() { # NAME [REFERENCE]
+  for n in $served; do figure "boot to serving, $1, $n" "$(first "$n" "$booted") s" "${2:-$(first floor "$booted") s for a static pod}"; done
+  wait_for 10 "the supervisor to record it" outage_times decided serving
+  figure "first failed probe to the decision, $1" "$(outage_times from decided) s"
+  figure "decision to the last link, $1" "$(outage_times decided activated) s"
+  figure "decision to the last one running, $1" "$(outage_times decided serving) s"
+}
 compare_twins() {
   for n in web proxy radio; do
     report $n "$(twin_of "${!n}")" twin
@@ -207,13 +269,13 @@ compare_twins() {
 }
 
 # hand_back: the API server answers; everything becomes as it was, and the client notices as little as possible
-hand_back() {
-  local ended answered n
+hand_back() { # [quiet]: sets ended, when the outage ended, and parents_after, in seconds
+  local answered n
   ended=$(now)
   outage_end
   wait_for 60 "the API server to answer" api_wait 1; answered=$(now)
   wait_for 150 "every parent to serve" parents_serve
-  local parents_after; parents_after=$(since "$answered")
+  parents_after=$(since "$answered")
   wait_for 180 "no trace of the twins" no_trace
   say "parents serve $parents_after s after the first answer, nothing is left of the twins after $(since "$answered") s"
   if [ "${1:-}" != quiet ]; then

@@ -5,7 +5,8 @@
 #   node.sh up | down              build what is missing, start site and node | end both, forget everything
 #   node.sh shell | on-node CMD…   a root shell on the node | one command there
 #   node.sh kubectl ARG…           as cluster admin, from the site
-#   node.sh outage KIND            refused | blackhole | dead-dns | hang
+#   node.sh outage KIND            refused | blackhole | dead-dns | hang | no-etcd, or another server in its place: slow | mute |
+#                                  401 | 403 | 429 | 500 | wrong-ca | expired | not-yet-valid | foreign | portal
 #   node.sh outage-end             the API server answers again (does not wait; api-wait does)
 #   node.sh power-off | boot       all that a power cut loses, the disk stays | containerd and kubelet come back
 #   node.sh kubelet-restart | kubelet-stop | kubelet-start
@@ -81,6 +82,7 @@ prepare_site() {
   certificate kubelet "/O=system:nodes/CN=system:node:$name"
   certificate controller-manager /CN=system:kube-controller-manager
   certificate scheduler /CN=system:kube-scheduler
+  certificate front-proxy /CN=front-proxy      # may say who asks
   for who in admin controller-manager scheduler; do kubeconfig "$dir/pki/$who.conf" $who $api_ip "$dir/pki"; done
 }
 
@@ -148,6 +150,13 @@ init() {
   mount --bind "$disk/etc" /etc
   mount --bind "$disk/var" /var              # last: it hides $dir
   for d in ${READ_ONLY:-}; do mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"; done
+  for d in ${SMALL:-}; do                    # DIRECTORY=SIZE: a file system of its own, that can be filled
+    mkdir -p "${d%=*}" /run/large
+    mount --bind "${d%=*}" /run/large
+    mount -t tmpfs -o "mode=700,size=${d#*=}" tmpfs "${d%=*}"
+    cp -a /run/large/. "${d%=*}/"
+    umount /run/large; rmdir /run/large
+  done
   mount --make-rshared /
   hostname $name
   ip link set lo up
@@ -210,7 +219,9 @@ api_flags() { # DIRECTORY-OF-CERTIFICATES
     --service-account-signing-key-file "$1/sa.key" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
     --service-cluster-ip-range 10.0.0.0/24 --kubelet-client-certificate "$1/admin.crt" --kubelet-client-key "$1/admin.key" \
     --kubelet-preferred-address-types InternalIP --feature-gates ClusterTrustBundle=true,ClusterTrustBundleProjection=true,ContainerStopSignals=true \
-    --runtime-config certificates.k8s.io/v1beta1/clustertrustbundles=true --allow-privileged
+    --runtime-config certificates.k8s.io/v1beta1/clustertrustbundles=true --allow-privileged \
+    --requestheader-client-ca-file "$1/ca.crt" --requestheader-allowed-names front-proxy \
+    --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group
 }
 # shellcheck disable=SC2046
 api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki"); }
@@ -228,10 +239,17 @@ outage() {
   dead-dns) drop udp 53; drop tcp 53; drop tcp 6443 ;;   # the line to the site is cut
   hang) stop apiserver; start hang witness hang $site_ip:6443
     until_ok 5 eval "ss -ltn | grep -q $site_ip:6443" || die "outage: $(tail -1 "$dir/log/hang.log")" ;;
-  *) die "outage: $1 is none of refused, blackhole, dead-dns, hang" ;;
+  no-etcd) kill -STOP "$(<"$dir/etcd.pid")" ;;           # it stands still, and the API server with it
+  slow | mute | [1-5][0-9][0-9] | wrong-ca | expired | not-yet-valid | foreign | portal)
+    # the site itself still reaches the real one
+    stop stand-in; start stand-in witness stand-in --pki "$dir/pki" :7443 "$1"
+    until_ok 5 eval "ss -ltn | grep -q ':7443 '" || die "outage: $(tail -1 "$dir/log/stand-in.log")"
+    iptables -t nat -C PREROUTING -i site0 -p tcp --dport 6443 -j REDIRECT --to-ports 7443 2>/dev/null ||
+      iptables -t nat -A PREROUTING -i site0 -p tcp --dport 6443 -j REDIRECT --to-ports 7443 ;;
+  *) die "outage: $1 is no kind of it (node.sh --help)" ;;
   esac
 }
-outage_end() { iptables -F INPUT; stop hang; api_start; }
+outage_end() { iptables -F INPUT; iptables -t nat -F PREROUTING; stop hang; stop stand-in; kill -CONT "$(cat "$dir/etcd.pid" 2>/dev/null)" 2>/dev/null || true; api_start; }
 
 up_inside() {
   ip link set lo up

@@ -2,6 +2,7 @@
 # The stories on a real node. README.md tells more.
 #
 #   run.sh [--runtime containerd2|containerd1] [STORY…]   a story's number or a part of its name; all by default
+#   run.sh --long [STORY…]                                with those that take long, and the others at full length
 #   run.sh -l                                             list them
 #   run.sh -b                                             build what they need, and no more
 #
@@ -16,6 +17,7 @@ while [ $# -gt 0 ]; do
   -l) for s in "$here"/stories/*.sh; do printf '%-28s %s\n' "$(basename "$s" .sh)" "$(sed -n '2s/^# //p' "$s")"; done; exit ;;
   -b) build_only=1 ;;
   --runtime) runtimes=("$2"); shift ;;
+  --long) export LONG=1 ;;
   -*) sed -n '2,/^set/{/^#/s/^# \?//p}' "$0" >&2; exit 2 ;;
   *) wanted+=("$1") ;;
   esac
@@ -44,7 +46,10 @@ build_program() {
 stories=()
 for s in "$here"/stories/*.sh; do
   n=$(basename "$s" .sh)
-  if [ ${#wanted[@]} = 0 ]; then stories+=("$s"); continue; fi
+  if [ ${#wanted[@]} = 0 ]; then
+    if [ -n "${LONG:-}" ] || ! grep -q '^# long' "$s"; then stories+=("$s"); fi
+    continue
+  fi
   for w in "${wanted[@]}"; do [[ $n == *"$w"* ]] && { stories+=("$s"); break; }; done
 done
 [ ${#stories[@]} -gt 0 ] || { echo "run.sh: no story is called ${wanted[*]} (run.sh -l lists them)" >&2; exit 2; }

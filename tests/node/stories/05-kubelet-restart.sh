@@ -16,3 +16,5 @@ for n in proxy proxy-port; do
 done
 for other in "$web" "$radio"; do is_active "$other" && fail "$other is active beside its running parent"; done
 hand_back
+cell "kubelet restarted without an API server" "nothing beside a running parent" "nothing activated in ${WAIT:-20} s"
+cell "a parent killed that no kubelet owns" "its twin, and no other's" "unserved until its twin serves: $(gaps proxy "$killed" "$ended" | awk '{print $1}') s"

@@ -16,6 +16,7 @@ healthy; remember
 kept() { for n in web proxy radio; do checkpoint "${!n}" || return 1; done; }
 outage blackhole
 stays 15 "every checkpoint is there" kept
+cell "API server silent" "no checkpoint is removed" "none in 15 s"
 outage_end
 
 # an API server that knows nobody: what a restored or mixed-up etcd looks like. Without the kubelet, which would
@@ -25,6 +26,7 @@ stop apiserver
 ETCD_PREFIX=/empty api_start
 wait_for 60 "the empty API server" api_wait 1
 stays 20 "every checkpoint is there" kept
+cell "an API server that knows no pod and no node" "no checkpoint is removed" "none in 20 s"
 stop apiserver
 api_start
 kubelet_start

@@ -13,4 +13,6 @@ for _ in $(seq 10); do
 done
 wait_for 60 "every marked pod to be served" served_now
 for n in $served; do figure "unserved while contact flaps, $n" "$(gaps "$n" "$served_from") s"; done
+to=$(now)
 hand_back
+cell "contact comes for a second every five, ten times, after a reboot" "served all along" "unserved: $(unserved "$served_from" "$to")"

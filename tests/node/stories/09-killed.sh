@@ -31,4 +31,5 @@ outage_end
 wait_for 60 "the release of web" not is_active "$web"
 kill_part supervisor
 hand_back
+cell "supervisor killed just after linking, while active, and in the moment of release" "the next one goes on" "parents serve $parents_after s after the API server; unserved at the handover: $(unserved "$ended")"
 settings RETENTION-

@@ -30,5 +30,6 @@ hand_back quiet
 says_so() { kubectl -n edge get podcheckpoint "${proxy#*/}" -o jsonpath='{.status.conditions[?(@.type=="Captured")]}' | grep StoreFailed; }
 wait_for 60 "proxy's condition to say that it cannot be stored" says_so
 on_node mount -o remount,bind,rw /var/lib/pod-checkpointer
+cell "checkpoint damaged, file of somebody else under our link's name, store mounted read-only" "named, left alone, the others serve" "so"
 whole() { checkpointer verify; }
 wait_for 90 "the damaged checkpoint to be captured again" whole

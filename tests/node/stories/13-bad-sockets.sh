@@ -16,6 +16,7 @@ on_node pkill -CONT -x containerd
 stays 8 "nothing is active without a kubelet" nothing_active
 kubelet_start
 wait_for 60 "every marked pod to serve" all_served "$(now)"
+cell "kubelet hangs, runtime hangs, no kubelet, before anything is activated" "unknown is not absent: nothing is activated until they answer" "nothing activated in 3 times 8 s, all serve when they answer"
 hand_back quiet
 
 # on a healthy node, what is called wrongly names what is wrong, and ends

@@ -22,18 +22,21 @@ const usage = `usage:
   witness probe --listen ADDRESS --log FILE NAME=URL… NAME=pod:PORT…
   witness gaps FILE NAME SINCE [UNTIL]             how long NAME went unserved, times in ms since 1970
   witness first FILE NAME SINCE                    when NAME was first served, ms after SINCE
+  witness copies FILE NAME SINCE [UNTIL]           the most processes of NAME at once, and how long there was more than one
   witness get URL
   witness collect --into DIRECTORY --side SIDE --network NETWORK …
                                                    what everybody there reports, as NAME.SIDE.json
   witness compare [--except FILE] PARENT.json TWIN.json | DIRECTORY
                                                    exit 3 and the differences where they differ
   witness dns ADDRESS NAME=IP…                     a name server that knows only these
-  witness hang ADDRESS                             accepts connections, never answers`
+  witness hang ADDRESS                             accepts connections, never answers
+  witness stand-in --pki DIRECTORY ADDRESS KIND    answers in the place of an API server, as KIND says`
 
 func main() {
 	commands := map[string]func([]string) error{
 		"serve": serve, "write": write, "pause": pause, "probe": probe, "gaps": gaps, "first": first,
 		"get": get, "report": report, "collect": collect, "compare": compare, "dns": serveNames, "hang": hang,
+		"copies": copies, "stand-in": standIn,
 	}
 	if len(os.Args) > 3 && os.Args[1] == "run" { // `#!/witness run`: the kernel adds the script's path
 		os.Args = append(os.Args[:1], os.Args[3:]...)

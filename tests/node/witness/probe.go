@@ -28,18 +28,24 @@ type announced struct {
 	at map[string]map[string]time.Time
 }
 
-func (a *announced) listen(address string) error {
+// listen hears announcements, and logs each instance as `alive:NAME` often enough to tell when it lived.
+func (a *announced) listen(address string, log io.Writer) error {
 	connection, err := net.ListenPacket("udp", address)
 	if err != nil {
 		return err
 	}
 	go func() {
+		logged := map[string]time.Time{}
 		for buffer := make([]byte, 512); ; {
 			n, from, err := connection.ReadFrom(buffer)
 			if err != nil {
 				return
 			}
-			name, _, _ := strings.Cut(string(buffer[:n]), " ")
+			name, instance, _ := strings.Cut(string(buffer[:n]), " ")
+			if now := time.Now(); now.Sub(logged[instance]) >= period {
+				logged[instance] = now
+				fmt.Fprintf(log, "%d alive:%s ok %s\n", now.UnixMilli(), name, instance)
+			}
 			host, _, _ := net.SplitHostPort(from.String())
 			a.Lock()
 			if a.at[name] == nil {
@@ -73,12 +79,12 @@ func probe(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	heard := &announced{at: map[string]map[string]time.Time{}}
-	if err := heard.listen(*listen); err != nil {
-		return err
-	}
 	log, err := os.OpenFile(*path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
+		return err
+	}
+	heard := &announced{at: map[string]map[string]time.Time{}}
+	if err := heard.listen(*listen, log); err != nil {
 		return err
 	}
 	client := &http.Client{Timeout: patient, Transport: &http.Transport{
@@ -225,6 +231,40 @@ func first(args []string) error {
 		}
 	}
 	return fmt.Errorf("%s was not served", args[1])
+}
+
+// copies prints the most instances that announced themselves at one time, and for how many seconds it was more than one.
+// An instance lived from its first announcement to its last, so up to 70 ms of it are not seen.
+func copies(args []string) error {
+	bounds, err := times(args, 3)
+	if err != nil {
+		return err
+	}
+	all, err := history(args[0], "alive:"+args[1], bounds[0])
+	if err != nil {
+		return err
+	}
+	last := map[string]int64{}
+	for _, a := range all {
+		last[a.what] = a.at
+	}
+	alive, most, more, before := map[string]bool{}, 0, int64(0), all[0].at
+	for _, a := range all {
+		if len(bounds) > 1 && a.at > bounds[1] {
+			break
+		}
+		if len(alive) > 1 {
+			more += a.at - before
+		}
+		before = a.at
+		alive[a.what] = true
+		most = max(most, len(alive))
+		if last[a.what] == a.at {
+			delete(alive, a.what)
+		}
+	}
+	fmt.Printf("%d %.2f\n", most, float64(more)/1000)
+	return nil
 }
 
 func mapKeys(m map[string]bool) func(func(string) bool) { return maps.Keys(m) }

@@ -1,0 +1,29 @@
+#!/bin/bash
+# An API server that takes connections and never answers, one whose answers come after five seconds, one whose etcd hangs.
+# last
+. "$(dirname "$0")/../lib.sh"
+
+guarded
+kinds="mute slow${LONG:+ no-etcd}"
+for kind in ${KINDS:-$kinds}; do
+  remember                    # each return makes the parents' volumes anew
+  outage "$kind"
+  reboot
+  back_up 120
+  took=$(slowest "$booted") since=$(now)
+  case $kind in
+  mute)
+    fault="API server finishes TLS and never answers" expected="silent: activated after 3 s, and kept"
+    stays "${WAIT:-20}" "what was activated is served" served_lately ;;
+  slow)
+    fault="API server answers everything after 5 s" expected="silent: activated after 3 s, handed over when the kubelet has its pods"
+    wait_for 120 "every parent to serve, by late answers" parents_serve ;;
+  no-etcd)
+    fault="API server's etcd hangs: no answer, then 500" expected="released at the first 500, taken back after a minute of it, the kubelet unstuck"
+    stays "${WAIT:-20}" "every pod is served" served_lately ;;
+  esac
+  seen="all serve $took s after boot; unserved in $(since "$since") s after that: $(unserved "$since" "$(now)")"
+  hand_back quiet
+  cell "$fault, node rebooted" "$expected" "$seen; at the handover: $(unserved "$ended")"
+done
+unharmed
