@@ -27,8 +27,9 @@ wait_for 60 "every container" made
 stop controller-manager                          # its lock and port are free now, and so are the others'
 on_node pkill -KILL -x kube-apiserver; on_node pkill -KILL -x etcd
 wait_for 120 "the control plane in the cluster" api_wait 1
+wait_for 150 "its pods to be ready" all_ready    # their containers may have found the ports taken more than once
 deploy
-wait_for 150 "its pods to be ready" all_ready
+wait_for 90 "every pod to be ready" all_ready
 for p in $parts; do wait_for 90 "a checkpoint of $p" checkpoint "$(app_pod $p)"; done
 wait_for 60 "the supervisor" supervisor_runs
 wait_for 60 "the supervisor's mirror pod" supervisor_shown
