@@ -1,0 +1,6 @@
+//! Rehearsals.
+
+pub mod manifest;
+pub mod place;
+pub mod tree;
+pub mod view;
