@@ -6,7 +6,7 @@
 //! kubelet lets a static pod preempt others), labels and annotations (nothing selects it, no network is told to give it an
 //! address of the parent's), writing to data of the owner's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,12 +55,15 @@ pub fn make(plan: &Plan<'_>) -> Rehearsal {
     let parent = &plan.checkpoint.parent;
     let mut manifest = plan.checkpoint.manifest.clone();
     let mut left_out = BTreeSet::new();
-    manifest["metadata"] = json!({
+    let metadata = json!({
         "name": name(&parent.name, plan.node),
         "namespace": parent.namespace,
         "uid": plan.uid,
         "annotations": {DRILL_OF: format!("{}/{}", parent.namespace, parent.name)},
     });
+    if let Some(pod) = manifest.as_object_mut() {
+        pod.insert("metadata".into(), metadata);
+    }
     if let Some(spec) = manifest.get_mut("spec").and_then(Value::as_object_mut) {
         pod(spec, plan, &mut left_out);
     }
@@ -104,7 +107,7 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
             let ends = is_init && !is_sidecar(container);
             if let Some(container) = container.as_object_mut() {
                 self::container(container, plan, ends, &theirs, left_out);
-                user(container, &pod_user, left_out);
+                user(container, &pod_user);
             }
         }
     }
@@ -112,7 +115,7 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
 
 /// Volumes of the owner's data, by name, with their paths on the host.
 #[derive(Default)]
-struct Theirs(std::collections::BTreeMap<String, PathBuf>);
+struct Theirs(BTreeMap<String, PathBuf>);
 
 fn volume(volume: &mut Value, plan: &Plan<'_>, theirs: &mut Theirs, left_out: &mut BTreeSet<String>) {
     let name = volume.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -221,20 +224,16 @@ fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
 }
 
 /// A user that only the image names is not that of ours: it runs as root then, which `runAsNonRoot` would forbid.
-fn user(container: &mut Map<String, Value>, pod: &Value, left_out: &mut BTreeSet<String>) {
+fn user(container: &mut Map<String, Value>, pod: &Value) {
     let own = container.get("securityContext").cloned().unwrap_or_default();
     let of = |field: &str| own.get(field).or_else(|| pod.get(field)).filter(|value| !value.is_null()).cloned();
     if of("runAsUser").is_some() {
         return;
     }
-    left_out.insert("users that only an image names".into());
     if of("runAsNonRoot") == Some(json!(true)) {
-        let mut context = own;
-        if context.is_null() {
-            context = json!({});
-        }
-        context["runAsNonRoot"] = json!(false);
-        container.insert("securityContext".into(), context);
+        let mut context = own.as_object().cloned().unwrap_or_default();
+        context.insert("runAsNonRoot".into(), json!(false));
+        container.insert("securityContext".into(), Value::Object(context));
     }
 }
 
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_and_users_that_are_not_ours_are_told_as_left_out() {
+    fn profiles_and_users_of_the_workload_do_not_keep_this_program_from_running() {
         let spec = json!({
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "Localhost", "localhostProfile": "x"}},
             "containers": [
@@ -377,13 +376,7 @@ mod tests {
             spec["containers"][1]["securityContext"],
             json!({"runAsUser": 7, "appArmorProfile": {"type": "RuntimeDefault"}})
         );
-        let expected = [
-            "environment of one from files",
-            "its own appArmorProfile",
-            "its own seccompProfile",
-            "users that only an image names",
-        ];
-        assert_eq!(left_out, expected);
+        assert_eq!(left_out, ["environment of one from files", "its own appArmorProfile", "its own seccompProfile"]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! ([`mounts`]), the pod network's configuration ([`network`]) and the end of the kubelet's certificate ([`certificate`]);
 //! and [`routes`], with which a drill cuts it off.
 //!
-//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides. Every wait has a time limit, and
-//! what could not be learned is an error, never an empty answer.
+//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides. Every wait has a time
+//! limit, and what could not be learned is an error, never an empty answer.
 
 pub mod api;
 pub mod certificate;

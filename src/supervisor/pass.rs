@@ -14,6 +14,7 @@ use crate::args::SupervisorArguments;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::{Handover, write};
+use crate::drill::place::Place;
 use crate::names::{ACTIVATED, Blocked, RENEWED, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::Class;
@@ -219,6 +220,7 @@ impl Supervisor {
         self.release().await;
         self.sweep();
         let facts = self.facts().await;
+        self.tidy_drill();
         self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
         let contact = facts.contact;
         self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
@@ -258,6 +260,14 @@ impl Supervisor {
             }
             Err(error) => self.problem("leftovers", Some(chain(&error))),
         }
+    }
+
+    /// Removes what a drill left that is gone or whose time is over: its routes above all.
+    fn tidy_drill(&mut self) {
+        let Some(hands) = self.hands.as_ref().filter(|_| self.memory) else { return };
+        let place = Place { run: hands.run.clone(), manifests: hands.manifest_dir.clone() };
+        let tidied = place.tidy(clock::boot_time(), self.swept.is_none());
+        self.problem("drill", tidied.err().map(|error| chain(&error)));
     }
 
     /// Releases by contact alone, before the kubelet and the runtime are asked, which may take their time.
