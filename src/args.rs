@@ -50,6 +50,14 @@ pub enum Command {
     Import(ImportArguments),
     /// Tell whether pods will come back, from their manifests and without a cluster; exits with 3 when one will not
     Render(RenderArguments),
+    /// Rehearse on this node what an outage would bring back; exits with 3 when a pod did not recover
+    Drill(DrillArguments),
+    /// Wait, in the place of a workload that is rehearsed
+    #[command(hide = true)]
+    Hold(HoldArguments),
+    /// Give a node that a drill cut off its way back, whatever becomes of the drill
+    #[command(hide = true)]
+    DrillSwitch(SwitchArguments),
     /// Remove everything of ours from this node
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
@@ -288,6 +296,52 @@ pub struct RenderArguments {
     pub node: NodeArguments,
 }
 
+/// Of `drill`.
+#[derive(Args, Clone, Debug)]
+pub struct DrillArguments {
+    /// Which pods [default: all that are marked on this node]
+    #[arg(value_name = "NAMESPACE/POD")]
+    pub pods: Vec<String>,
+    /// Really cut this node's own path to the API server for so long, 10s to 1h, and recover for real; all of it is undone
+    /// then. Only on a node that may be cut off: the kubelet is started again, and the pods are stopped
+    #[arg(long, value_name = "TIME", value_parser = outage)]
+    pub outage: Option<Duration>,
+    /// Do not ask whether the node may be cut off
+    #[arg(long, requires = "outage")]
+    pub yes: bool,
+    /// How the kubelet is started again, for sh -c [default: systemctl restart kubelet, where systemd runs]
+    #[arg(long, requires = "outage", value_name = "COMMAND")]
+    pub restart_kubelet: Option<String>,
+    /// How long a rehearsed pod may take to run
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = positive)]
+    pub limit: Duration,
+    /// Image on this node that rehearsed containers run instead of theirs [default: the supervisor's]
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// How the answer looks
+    #[arg(long, short, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+    /// Of its node.
+    #[command(flatten)]
+    pub node: NodeArguments,
+}
+
+/// Of `hold`.
+#[derive(Args, Clone, Debug)]
+pub struct HoldArguments {
+    /// How long
+    #[arg(value_name = "TIME", value_parser = duration)]
+    pub time: Duration,
+}
+
+/// Of `drill-switch`.
+#[derive(Args, Clone, Debug)]
+pub struct SwitchArguments {
+    /// The run directory with the record of the drill
+    #[arg(value_name = "DIR", value_parser = absolute)]
+    pub run_dir: PathBuf,
+}
+
 /// Of `uninstall`.
 #[derive(Args, Clone, Debug)]
 pub struct UninstallArguments {
@@ -334,6 +388,12 @@ fn patience(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn outage(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    let bounds = Duration::from_secs(10)..=Duration::from_hours(1);
+    if bounds.contains(&parsed) { Ok(parsed) } else { Err("must be from 10s to 1h".into()) }
+}
+
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
@@ -367,6 +427,20 @@ mod tests {
         ] {
             let error =
                 Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_outage_has_bounds_and_nothing_of_it_goes_without() {
+        for (flags, hint) in [
+            (vec!["--outage", "9s"], "from 10s to 1h"),
+            (vec!["--outage", "61m"], "from 10s to 1h"),
+            (vec!["--yes"], "--outage"),
+            (vec!["--restart-kubelet", "true"], "--outage"),
+        ] {
+            let error = Arguments::try_parse_from(["pod-checkpointer", "drill"].into_iter().chain(flags)).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(hint), "{error}");
         }

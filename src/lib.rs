@@ -43,6 +43,7 @@ pub mod args;
 pub mod capture;
 pub mod checkpoint;
 pub mod cli;
+pub mod drill;
 pub mod metrics;
 pub mod names;
 pub mod node;

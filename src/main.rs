@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use pod_checkpointer::args::{Arguments, Command, LogFormat};
-use pod_checkpointer::cli::{self, Answer};
+use pod_checkpointer::cli::{self, Answer, drill};
 use pod_checkpointer::node::process;
 use pod_checkpointer::{agent, supervisor};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +49,12 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
             Some(pod) => block_on(cli::render_live(&arguments, &pod)),
             None => cli::render(&arguments),
         },
+        Command::Drill(arguments) => {
+            let node = drill::find(&arguments.node.host)?;
+            block_on(async { Box::pin(drill::drill(&arguments, node, stop()?)).await })
+        }
+        Command::Hold(arguments) => block_on(async { Ok(drill::hold(&arguments, stop()?).await) }),
+        Command::DrillSwitch(arguments) => block_on(drill::switch::run(&arguments)),
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
     }

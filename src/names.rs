@@ -23,11 +23,22 @@ pub const CHECKPOINT_OF: &str = "podcheckpointer.io/checkpoint-of";
 /// On a twin: UID of its parent.
 pub const PARENT_UID: &str = "podcheckpointer.io/parent-uid";
 
+/// On a rehearsal: `<namespace>/<pod>` of the pod that it rehearses. A rehearsal is no twin.
+pub const DRILL_OF: &str = "podcheckpointer.io/drill-of";
+
 /// Label of our custom resources: the node that writes them.
 pub const NODE_LABEL: &str = "podcheckpointer.io/node";
 
 /// Prefix of the links that we make in the kubelet's manifest directory.
 pub const LINK_PREFIX: &str = "pod-checkpointer_";
+/// Prefix of a drill's links in the kubelet's manifest directory: none of theirs is one of ours above.
+pub const DRILL_LINK_PREFIX: &str = "pod-checkpointer-drill_";
+/// Directory of a drill's own in the run directory.
+pub const DRILL: &str = "drill";
+/// Held by a drill as long as it runs, in the run directory.
+pub const DRILL_LOCK: &str = "drill.lock";
+/// What a drill must undo, and when at the latest, in the run directory.
+pub const DRILL_RECORD: &str = "drill.yaml";
 /// The supervisor's own manifest in the kubelet's manifest directory, and its pod's name.
 pub const SUPERVISOR: &str = "pod-checkpointer-supervisor";
 /// Held by the supervisor as long as it lives, in the run directory.

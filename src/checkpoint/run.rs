@@ -7,6 +7,7 @@
 //! <run dir>/volumes/<namespace>_<pod>/<twin uid>/<volume>/…
 //! <run dir>/agent.yaml           the agent's word: heartbeat, which parents are Ready
 //! <run dir>/status.yaml  outages.yaml
+//! <run dir>/drill.lock  drill.yaml  drill/…     of a drill, see [`crate::drill::place`]
 //! ```
 
 use std::fs;
@@ -18,12 +19,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::{read, write};
-use crate::names::SUPERVISOR_LOCK;
+use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD, SUPERVISOR_LOCK};
 use crate::report;
 
 /// Everything of ours in the run directory.
-pub const NAMES: &[&str] =
-    &["active", "volumes", "boot", report::AGENT, report::STATUS, report::OUTAGES, SUPERVISOR_LOCK];
+pub const NAMES: &[&str] = &[
+    "active",
+    "volumes",
+    "boot",
+    report::AGENT,
+    report::STATUS,
+    report::OUTAGES,
+    SUPERVISOR_LOCK,
+    DRILL,
+    DRILL_LOCK,
+    DRILL_RECORD,
+];
 /// Longest file that is read: a manifest, at the kubelet's own limit.
 const MOST_BYTES: u64 = 10 << 20;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).

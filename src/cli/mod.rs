@@ -1,8 +1,9 @@
 //! The command line: `status`, `show`, `verify`, `export`, `import`, `uninstall` look at the node's files alone, so they
 //! answer when nothing else does, and only `uninstall`, `import` and `verify --repair` change any; `render` and `crd` need no
-//! node at all, unless `render` is told so.
+//! node at all, unless `render` is told so; `drill` needs one that is well.
 
 pub mod docs;
+pub mod drill;
 mod export;
 mod import;
 pub mod input;

@@ -6,13 +6,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::args::UninstallArguments;
-use crate::checkpoint::{run, store, write};
+use crate::checkpoint::run::{self, RunDir};
+use crate::checkpoint::{store, write};
 use crate::cli::Answer;
 use crate::cli::node::{Manifests, Node};
-use crate::names::SUPERVISOR;
+use crate::drill::place::Place;
+use crate::names::{DRILL_LOCK, SUPERVISOR};
 use crate::report::{Phase, STATUS, Status};
 
 /// How long the kubelet may take to end the supervisor: it gets 5 s to stop.
@@ -25,6 +27,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     if !arguments.force {
         refuse(&node, &manifests)?;
     }
+    clear(&node.run, &node.manifests)?;
     for link in &manifests.links {
         write::remove(&link.path)?;
         println!("removed {}", node.shown(&link.path).display());
@@ -55,6 +58,9 @@ fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
     if Node::is_locked(&node.agent_lock())? {
         bail!("the agent runs on this node and would put everything back: delete the DaemonSet first (or --force)");
     }
+    if Node::is_locked(&node.run.path().join(DRILL_LOCK))? {
+        bail!("a drill runs on this node: wait for its end (or --force)");
+    }
     let status: Option<Status> = node.run.read(STATUS)?;
     let mut serving: Vec<String> = status
         .iter()
@@ -72,6 +78,15 @@ fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
             "twins serve in place of {}: wait until the API server answers and the pods are back (or --force)",
             serving.join(", ")
         );
+    }
+    Ok(())
+}
+
+/// Removes what a drill left, its routes first.
+fn clear(run: &RunDir, manifests: &Path) -> anyhow::Result<()> {
+    if manifests.is_dir() && run.path().is_dir() {
+        let place = Place { run: run.clone(), manifests: manifests.to_owned() };
+        place.clear().context("cannot remove what a drill left")?;
     }
     Ok(())
 }

@@ -97,6 +97,21 @@ pub struct Settings {
     pub pull_verification: Option<String>,
     /// `preloadedImagesVerificationAllowlist`.
     pub pull_allowlist: Vec<String>,
+    /// `maxPods`.
+    pub max_pods: Option<u32>,
+    /// `podsPerCore`, if it is a limit at all.
+    pub pods_per_core: Option<u32>,
+}
+
+/// The kubelet's default (pkg/kubelet/apis/config/v1beta1/defaults.go).
+const MAX_PODS: u32 = 110;
+
+impl Settings {
+    /// How many pods the kubelet takes on a node of this many cores (pkg/kubelet/nodestatus/setters.go).
+    pub fn most_pods(&self, cores: u32) -> u32 {
+        let most = self.max_pods.unwrap_or(MAX_PODS);
+        self.pods_per_core.map_or(most, |each| most.min(each.saturating_mul(cores)))
+    }
 }
 
 /// Reads how the kubelet with this process id was started.
@@ -134,6 +149,8 @@ struct Flags {
     static_pod_path: Option<PathBuf>,
     runtime_endpoint: Option<String>,
     feature_gates: BTreeMap<String, bool>,
+    max_pods: Option<u32>,
+    pods_per_core: Option<u32>,
 }
 
 /// Reads the flags in the ways that pflag takes them: `--flag=value`, `--flag value`, `_` for `-`, the last one counts,
@@ -156,6 +173,8 @@ fn flags(arguments: &[String]) -> Flags {
             "kubeconfig" => flags.kubeconfig = value().map(PathBuf::from),
             "pod-manifest-path" => flags.static_pod_path = value().map(PathBuf::from),
             "container-runtime-endpoint" => flags.runtime_endpoint = value(),
+            "max-pods" => flags.max_pods = value().and_then(|number| number.parse().ok()),
+            "pods-per-core" => flags.pods_per_core = value().and_then(|number| number.parse().ok()),
             "feature-gates" => {
                 flags.feature_gates.extend(value().iter().flat_map(|gates| gates.split(',')).filter_map(|gate| {
                     let (name, value) = gate.split_once('=')?;
@@ -193,6 +212,8 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         image_pull_credentials_verification_policy,
         preloaded_images_verification_allowlist,
         feature_gates,
+        max_pods,
+        pods_per_core,
     } = if merged.is_null() {
         Configuration::default()
     } else {
@@ -213,6 +234,8 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             filled(image_pull_credentials_verification_policy)
         },
         pull_allowlist: preloaded_images_verification_allowlist.unwrap_or_default(),
+        max_pods: flags.max_pods.or(max_pods).filter(|number| *number > 0),
+        pods_per_core: flags.pods_per_core.or(pods_per_core).filter(|number| *number > 0),
     })
 }
 
@@ -228,6 +251,8 @@ struct Configuration {
     image_pull_credentials_verification_policy: Option<String>,
     preloaded_images_verification_allowlist: Option<Vec<String>>,
     feature_gates: Option<BTreeMap<String, bool>>,
+    max_pods: Option<u32>,
+    pods_per_core: Option<u32>,
 }
 
 fn filled(text: Option<String>) -> Option<String> {
@@ -432,6 +457,21 @@ mod tests {
 
         let settings = settings_of(&files, &format!("{line} --pod-manifest-path=/flag")).unwrap();
         assert_eq!(settings.static_pod_path, Some("/flag".into()));
+    }
+
+    #[test]
+    fn a_node_takes_as_many_pods_as_the_lower_limit_says() {
+        let most = |line: &str, text: &str| {
+            let file = format!("{KIND}{text}\n");
+            let line = format!("kubelet --config=/etc/kubelet.yaml {line}");
+            settings_of(&[("etc/kubelet.yaml", file.as_str())], &line).unwrap().most_pods(4)
+        };
+        assert_eq!(most("", ""), 110);
+        assert_eq!(most("", "maxPods: 250"), 250);
+        assert_eq!(most("--max-pods=30", "maxPods: 250"), 30);
+        assert_eq!(most("", "podsPerCore: 10"), 40);
+        assert_eq!(most("--pods-per-core 10", "maxPods: 20"), 20);
+        assert_eq!(most("", "podsPerCore: 0"), 110);
     }
 
     #[test]

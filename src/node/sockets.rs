@@ -3,13 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::netlink;
 
 use crate::node::host::HostRoot;
+use crate::node::netlink::{ACK, AF_INET, AF_INET6, DUMP, HEADER, Link, attribute, family, head, u32_at};
 
 /// State of a TCP socket that matters here (net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +57,7 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
     let remotes: Vec<_> = remotes.iter().copied().map(normal).collect();
     // A question walks the kernel's whole table, a third of a millisecond, so each is asked only where it can find
     // something. Go dials an IPv4 address with an IPv4 socket, so for such a remote the other family is not looked at.
-    let of_remotes = remotes.iter().map(|remote| (Transport::Tcp, family(remote), remote.port()));
+    let of_remotes = remotes.iter().map(|remote| (Transport::Tcp, family(remote.ip()), remote.port()));
     let of_port = port.into_iter().flat_map(|port| {
         [Transport::Tcp, Transport::Udp]
             .into_iter()
@@ -89,8 +87,8 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
 pub fn destroy(socket: &Socket) -> io::Result<()> {
     let diag = Diag::open()?;
     let id = Id { local: Some(socket.local), remote: Some(socket.remote), remote_port: 0, cookie: socket.cookie };
-    diag.send(SOCK_DESTROY, NLM_F_ACK, family(&socket.local), socket.transport, &id)?;
-    match diag.receive(|_| {}) {
+    diag.0.send(&request(SOCK_DESTROY, ACK, family(socket.local.ip()), socket.transport, &id))?;
+    match diag.0.receive(|_| {}) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
             Err(io::Error::new(io::ErrorKind::Unsupported, error))
@@ -99,16 +97,9 @@ pub fn destroy(socket: &Socket) -> io::Result<()> {
     }
 }
 
-// linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h, net/tcp_states.h
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+// linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h, net/tcp_states.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const INET_DIAG_INFO: u16 = 2;
@@ -116,13 +107,8 @@ const TCP_ESTABLISHED: u8 = 1;
 const TCP_SYN_SENT: u8 = 2;
 /// Offset of `tcpi_bytes_received` in `struct tcp_info` (since Linux 4.1).
 const BYTES_RECEIVED: usize = 128;
-/// Length of `struct nlmsghdr`, and of `struct inet_diag_msg` behind it.
-const HEADER: usize = 16;
+/// Length of `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
-/// The kernel never sends more at once.
-const BUFFER: usize = 32 * 1024;
-/// The kernel answers at once; this is against a bug, not a load.
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// `struct inet_diag_sockid`.
 struct Id {
@@ -133,62 +119,19 @@ struct Id {
     cookie: [u32; 2],
 }
 
-/// A netlink socket for one question after the other.
-struct Diag(OwnedFd);
+/// Questions about sockets.
+struct Diag(Link);
 
 impl Diag {
     fn open() -> io::Result<Self> {
-        let socket =
-            socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-        Ok(Self(socket))
+        Link::open(Some(netlink::SOCK_DIAG)).map(Self)
     }
 
     /// Adds the established and dialling sockets that go to this port.
     fn dump(&self, family: u8, transport: Transport, remote_port: u16, to: &mut Vec<Socket>) -> io::Result<()> {
-        let any = [u32::MAX; 2];
-        self.send(
-            SOCK_DIAG_BY_FAMILY,
-            NLM_F_DUMP,
-            family,
-            transport,
-            &Id { local: None, remote: None, remote_port, cookie: any },
-        )?;
-        self.receive(|message| to.extend(parse(message, transport)))
-    }
-
-    fn send(&self, kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> io::Result<()> {
-        let request = request(kind, NLM_F_REQUEST | flags, family, transport, id);
-        send(&self.0, &request, SendFlags::empty())?;
-        Ok(())
-    }
-
-    /// Hands over every message of an answer until it is complete.
-    fn receive(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let (length, _) = recv(&self.0, &mut buffer, RecvFlags::empty())?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            if rest.is_empty() {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-            }
-            while let (Some(length), Some(kind)) = (u32_at(rest, 0), u16_at(rest, 4)) {
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                let Some(message) = rest.get(HEADER..length) else {
-                    return Err(io::Error::from(io::ErrorKind::InvalidData));
-                };
-                match kind {
-                    NLMSG_DONE | NLMSG_ERROR => {
-                        return match u32_at(message, 0).map(u32::cast_signed) {
-                            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                            _ => Ok(()),
-                        };
-                    }
-                    _ => each(message),
-                }
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            }
-        }
+        let id = Id { local: None, remote: None, remote_port, cookie: [u32::MAX; 2] };
+        self.0.send(&request(SOCK_DIAG_BY_FAMILY, DUMP, family, transport, &id))?;
+        self.0.receive(|message| to.extend(parse(message, transport)))
     }
 }
 
@@ -198,12 +141,7 @@ fn request(kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> 
         Transport::Tcp => (IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1)),
         Transport::Udp => (IPPROTO_UDP, 0),
     };
-    let mut request = Vec::with_capacity(HEADER + 56);
-    request.extend(72_u32.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    // Sequence number and port: one question at a time, and the kernel fills in the port.
-    request.extend([0; 8]);
+    let mut request = head(kind, flags, HEADER + 56);
     request.extend([family, protocol, extensions, 0]);
     request.extend((1_u32 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT).to_ne_bytes());
     request.extend(id.local.map_or(0, |local| local.port()).to_be_bytes());
@@ -255,30 +193,6 @@ fn parse(message: &[u8], transport: Transport) -> Option<Socket> {
         inode: u32_at(message, 68)?,
         cookie: [u32_at(message, 44)?, u32_at(message, 48)?],
     })
-}
-
-/// The value of one of the attributes (rtnetlink(3)).
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16_at(attributes, 0)?);
-        let value = attributes.get(4..length)?;
-        if u16_at(attributes, 2)? == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn family(address: &SocketAddr) -> u8 {
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 /// An IPv4 address that an IPv6 socket uses is that IPv4 address.
@@ -399,7 +313,9 @@ mod tests {
     /// A listener whose queue is full answers no more: whoever dials it waits as before a black hole.
     #[test]
     fn a_dialling_socket_is_found_and_closing_it_ends_the_dial() {
-        use rustix::net::{bind, getsockname, ipproto, listen, socket};
+        use std::time::Duration;
+
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, ipproto, listen, socket};
 
         let listener = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).unwrap();
         bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -426,7 +342,7 @@ mod tests {
     #[test]
     fn a_request_is_as_long_as_it_says() {
         let id = Id { local: None, remote: Some("[::1]:443".parse().unwrap()), remote_port: 0, cookie: [1, 2] };
-        let request = request(SOCK_DESTROY, NLM_F_REQUEST, AF_INET6, Transport::Tcp, &id);
+        let request = request(SOCK_DESTROY, ACK, AF_INET6, Transport::Tcp, &id);
         assert_eq!(request.len(), 72);
         assert_eq!(u32_at(&request, 0), Some(72));
     }

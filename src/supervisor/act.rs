@@ -299,6 +299,13 @@ pub struct Target {
     containers: Vec<String>,
 }
 
+impl Target {
+    /// Something of it runs.
+    pub fn runs(&self) -> bool {
+        self.ready || !self.containers.is_empty()
+    }
+}
+
 /// The sandboxes of a pod's twins, whatever their UID.
 pub fn twin_targets(lists: &Lists, key: &str) -> Vec<Target> {
     let (namespace, name) = key.split_once('_').unwrap_or_default();

@@ -15,6 +15,7 @@ use crate::checkpoint::format::Parent;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{NodeRecord, Store};
 use crate::checkpoint::{Handover, write};
+use crate::drill::place::Place;
 use crate::names::{ACTIVATED, Blocked, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::Class;
@@ -237,6 +238,7 @@ impl Supervisor {
         self.release().await;
         self.sweep();
         let facts = self.facts().await;
+        self.tidy_drill();
         self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
         let locked_out = self.state.is_locked_out(facts.now) && self.index.known.values().any(|known| known.in_store);
         let text =
@@ -313,6 +315,14 @@ impl Supervisor {
             }
             Err(error) => self.problem("leftovers", Some(chain(&error))),
         }
+    }
+
+    /// Removes what a drill left that is gone or whose time is over: its routes above all.
+    fn tidy_drill(&mut self) {
+        let Some(hands) = self.hands.as_ref().filter(|_| self.memory) else { return };
+        let place = Place { run: hands.run.clone(), manifests: hands.manifest_dir.clone() };
+        let tidied = place.tidy(clock::boot_time(), self.swept.is_none());
+        self.problem("drill", tidied.err().map(|error| chain(&error)));
     }
 
     /// Releases by contact alone, before the kubelet and the runtime are asked, which may take their time.

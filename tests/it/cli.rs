@@ -545,3 +545,22 @@ fn wrong_usage_ends_with_2_and_a_failure_with_1() {
     assert!(text(&output).contains("how to reach the API server"), "{}", text(&output));
     assert_eq!(text(&output).lines().count(), 1, "said once: {}", text(&output));
 }
+
+#[test]
+fn uninstall_removes_what_a_killed_drill_left_and_waits_for_one_that_runs() {
+    let node = Node::new();
+    let run = node.run_dir();
+    fs::create_dir_all(run.path().join("drill/shop_till")).unwrap();
+    fs::write(run.path().join("drill/shop_till/pod.yaml"), "{}").unwrap();
+    run.write("drill.yaml", &json!({"until": 0, "cut": []})).unwrap();
+    let link = node.manifest("pod-checkpointer-drill_shop_till.yaml");
+    symlink("/run/pod-checkpointer/drill/shop_till/pod.yaml", &link).unwrap();
+    let running = lock(&run.path().join("drill.lock")).unwrap();
+    let output = node.command(&["uninstall"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("a drill runs on this node") && link.is_symlink(), "{}", text(&output));
+    drop(running);
+    let output = node.command(&["uninstall"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!link.is_symlink() && !run.path().exists());
+}

@@ -10,6 +10,7 @@ mod agent;
 mod capture;
 mod charts;
 mod cli;
+mod drill;
 mod fuzz;
 mod life;
 mod metrics;

@@ -464,7 +464,7 @@ fn verbose(name: &str, container: &Container) -> Value {
         let mounts: Vec<_> = mounts.iter().map(|(to, from)| json!({"destination": to, "source": from})).collect();
         return json!({
             "sandboxID": container.sandbox,
-            "pid": 1,
+            "pid": 0,
             "runtimeSpec": {"process": {"env": env}, "mounts": mounts},
             "privileged": false,
         });
@@ -475,7 +475,7 @@ fn verbose(name: &str, container: &Container) -> Value {
     let mounts: Vec<_> = mounts.chain(images).collect();
     json!({
         "sandboxID": container.sandbox,
-        "pid": 1,
+        "pid": 0,
         "config": {
             "metadata": {"name": container.spec.name},
             "image": {"image": container.spec.image},

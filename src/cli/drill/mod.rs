@@ -1,0 +1,241 @@
+//! `drill`: rehearses on this node what an outage would bring back. The one command that needs a node that is well.
+//!
+//! While all is well nothing that serves is touched: the kubelet runs each pod once more, with this program in the place of
+//! the workload (`rehearse`). With `--outage` the node is really cut off for a time (`outage`).
+
+mod ground;
+mod look;
+mod outage;
+mod rehearse;
+pub mod switch;
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use crate::args::{DrillArguments, HoldArguments, HostArguments};
+use crate::cli::node::Node;
+use crate::cli::table::columns;
+use crate::cli::{Answer, answer};
+use crate::supervisor::act::Refused;
+
+use ground::Ground;
+
+/// How long somebody else's look at the lock is waited for.
+const LOCK: Duration = Duration::from_secs(2);
+
+/// What a rehearsal does not show, whatever its outcome.
+const NOT_REHEARSED: [&str; 6] = [
+    "the workload itself: its program, its init containers, probes and hooks were not run, nor was its image's user",
+    "ports of the node, requests of CPU and memory, priority, and limits",
+    "networks and addresses that annotations or labels ask for",
+    "writing to hostPath volumes and claims, which were mounted read-only",
+    "a kubelet and a runtime after a reboot, and a CNI plugin that needs the API server then",
+    "the outage itself: noticing it, start order, the release, and the hand-over (drill --outage does)",
+];
+/// The same of an outage.
+const NOT_CUT: [&str; 5] = [
+    "a reboot: runtime, network and mounts of this node stayed as they were",
+    "packets that are swallowed: a dial failed at once, so the kubelet's minute without volumes was not there to be cut short",
+    "name servers and load balancers that are away too",
+    "what the API server would have done meanwhile, had the whole cluster lost the node for longer than it tolerates",
+    "pods that are not marked",
+];
+
+/// What became of one pod.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    recovers: bool,
+    /// Machine-readable, where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    /// From the link, or from the end of the pod itself, to all containers running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    /// From the way back to the pod itself running alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handed_back: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differences: Vec<String>,
+    /// What of this pod a rehearsal had to leave out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
+}
+
+impl Outcome {
+    /// What the supervisor would say.
+    fn refused(refused: &Refused) -> Self {
+        let (reason, message) = (Some(refused.reason.to_string()), Some(refused.message.clone()));
+        Self { reason, message, ..Self::default() }
+    }
+
+    /// It could not be tried.
+    fn not_tried(why: &str) -> Self {
+        Self { reason: Some("NotTried".into()), message: Some(why.to_owned()), ..Self::default() }
+    }
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    /// `Rehearsal` or `Outage`.
+    kind: &'static str,
+    pods: Vec<Pod>,
+    not_covered: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pod {
+    namespace: String,
+    name: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// A node to hold a drill on. Before anything asynchronous: it asks the kubelet by itself.
+pub fn find(arguments: &HostArguments) -> anyhow::Result<Node> {
+    Node::find(arguments)
+}
+
+/// Runs `drill`; `stop` ends it early, with nothing left behind.
+pub async fn drill(arguments: &DrillArguments, node: Node, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
+    let ground = Ground::find(&arguments.node, node).await?;
+    ground.is_quiet().await?;
+    let chosen = ground.keys(&arguments.pods)?;
+    let mut outcomes = outage::Outcomes::new();
+    let mut keys = Vec::new();
+    for (key, reasons) in chosen {
+        if reasons.is_empty() {
+            keys.push(key);
+        } else {
+            let message = Some("the agent does not capture it".to_owned());
+            outcomes.insert(key, Outcome { reason: Some(reasons.join("; ")), message, ..Outcome::default() });
+        }
+    }
+    let plan = match arguments.outage {
+        Some(time) => Some(outage::Plan::make(&ground, arguments, time).await?),
+        None => None,
+    };
+    if let Some(plan) = &plan
+        && !arguments.yes
+    {
+        confirm(&plan.describe(keys.len()))?;
+    }
+    let _lock = lock(&ground).await?;
+    // of a drill before this one that was killed
+    rehearse::end(&ground).await?;
+    let work = async {
+        if let Some(plan) = &plan {
+            return outage::run(&ground, plan, &keys, &mut outcomes).await;
+        }
+        let image = ground.image(arguments.image.as_deref()).await?;
+        for key in &keys {
+            let outcome = rehearse::rehearse(&ground, key, &image, arguments.limit).await?;
+            outcomes.insert(key.clone(), outcome);
+        }
+        Ok(())
+    };
+    let worked = tokio::select! {
+        worked = work => worked,
+        () = stop => Err(anyhow::anyhow!("ended before its end")),
+    };
+    // whatever happened: the way back, links, files
+    let ended = rehearse::end(&ground).await;
+    worked?;
+    ended?;
+    let shown = Shown {
+        kind: if plan.is_some() { "Outage" } else { "Rehearsal" },
+        pods: outcomes.into_iter().map(pod).collect(),
+        not_covered: if plan.is_some() { NOT_CUT.to_vec() } else { NOT_REHEARSED.to_vec() },
+    };
+    answer(arguments.output, &shown, || text(&shown))?;
+    Ok(if shown.pods.iter().all(|pod| pod.outcome.recovers) { Answer::Yes } else { Answer::No })
+}
+
+/// Runs `hold`: waits, or ends at once when told to. It ends well only where its time is over, as an init container's is.
+pub async fn hold(arguments: &HoldArguments, stop: impl Future<Output = ()>) -> Answer {
+    tokio::select! {
+        () = tokio::time::sleep(arguments.time) => Answer::Yes,
+        () = stop => Answer::Yes,
+    }
+}
+
+async fn lock(ground: &Ground) -> anyhow::Result<std::fs::File> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ground.place.lock()? {
+            Some(lock) => return Ok(lock),
+            // the supervisor may be looking whether somebody holds it
+            None if begun.elapsed() < LOCK => tokio::time::sleep(LOCK / 20).await,
+            None => bail!("another drill runs on this node"),
+        }
+    }
+}
+
+fn confirm(what: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!("{what} Say --yes to do it");
+    }
+    eprint!("{what}\nDo it? Type yes: ");
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
+    if line.trim() != "yes" {
+        bail!("nothing was done");
+    }
+    Ok(())
+}
+
+fn pod((key, outcome): (String, Outcome)) -> Pod {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    Pod { namespace: namespace.to_owned(), name: name.to_owned(), outcome }
+}
+
+fn text(shown: &Shown) -> String {
+    let Shown { kind, pods, not_covered } = shown;
+    if pods.is_empty() {
+        return "Nothing is captured on this node.\n".into();
+    }
+    let is_outage = *kind == "Outage";
+    let mut heads = vec!["NAMESPACE", "POD", "RECOVERS", "SECONDS"];
+    if is_outage {
+        heads.push("HANDED BACK");
+    }
+    heads.extend(["DIFFERENCES", "REASON"]);
+    let mut rows = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    let seconds = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.1}"));
+    for Pod { namespace, name, outcome } in pods {
+        let mut row = vec![namespace.clone(), name.clone()];
+        row.push(if outcome.recovers { "yes" } else { "no" }.into());
+        row.push(seconds(outcome.seconds));
+        if is_outage {
+            row.push(seconds(outcome.handed_back));
+        }
+        row.push(outcome.differences.len().to_string());
+        let reason = [&outcome.reason, &outcome.message].into_iter().flatten().map(String::as_str);
+        row.push(reason.collect::<Vec<_>>().join(": "));
+        rows.push(row);
+    }
+    let mut text = columns(&rows);
+    for Pod { namespace, name, outcome } in pods {
+        for difference in &outcome.differences {
+            let _ = writeln!(text, "{namespace}/{name} differs: {difference}");
+        }
+        for left_out in &outcome.left_out {
+            let _ = writeln!(text, "{namespace}/{name} without {left_out}");
+        }
+    }
+    text.push_str("\nNot covered:\n");
+    for what in not_covered {
+        let _ = writeln!(text, "- {what}");
+    }
+    text
+}

@@ -1,0 +1,328 @@
+//! A real outage of this node alone, for a time: its path to the API server is cut, the kubelet forgets its pods, the pods
+//! end, and the supervisor does what it is for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::args::DrillArguments;
+use crate::checkpoint::NodeCheckpoint;
+use crate::cli::drill::ground::{Ground, parent_sandbox, running};
+use crate::cli::drill::look::{self, Look};
+use crate::cli::drill::{Outcome, switch};
+use crate::drill::place::Record;
+use crate::drill::view;
+use crate::names::Blocked;
+use crate::node::clock;
+use crate::node::contact::{Class, Outcome as Probed, Prober};
+use crate::node::kubelet::{self, Server};
+use crate::node::{routes, runtime};
+use crate::report::{Phase, chain};
+use crate::supervisor::act;
+use crate::supervisor::facts::Run;
+use crate::supervisor::observe::{self, Known, Lists, is_twin_of};
+
+/// Between looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long an API server may take to answer before the drill.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the supervisor may take to notice that the way is cut.
+const NOTICE: Duration = Duration::from_secs(15);
+/// How long the kubelet may take to come back.
+const KUBELET: Duration = Duration::from_mins(1);
+/// How long the hand-over may take: a kubelet asks again after up to a minute, and a twin is held for two.
+const HAND_OVER: Duration = Duration::from_mins(6);
+/// How much later than the drill itself the dead man's switch restores.
+const SWITCH: Duration = Duration::from_secs(3);
+
+/// A pod before its outage.
+struct Before {
+    checkpoint: NodeCheckpoint,
+    looks: BTreeMap<String, Look>,
+}
+
+/// What has been found out of each pod, by key.
+pub type Outcomes = BTreeMap<String, Outcome>;
+
+/// What an outage needs, found before anything is changed.
+pub struct Plan {
+    addresses: Vec<IpAddr>,
+    time: Duration,
+    restart: String,
+}
+
+impl Plan {
+    /// Refuses where the cut would not be this node's alone, or could not be undone.
+    pub async fn make(ground: &Ground, arguments: &DrillArguments, time: Duration) -> anyhow::Result<Self> {
+        if ground.root().path() != Path::new("/") {
+            bail!("--outage works on the node itself, as root, not in a container: it starts the kubelet again");
+        }
+        let restart = match &arguments.restart_kubelet {
+            Some(command) => command.clone(),
+            None if Path::new("/run/systemd/system").is_dir() => "systemctl restart kubelet".to_owned(),
+            None => bail!("no systemd runs here: say with --restart-kubelet how the kubelet is started again"),
+        };
+        let addresses = addresses(ground).await?;
+        Ok(Self { addresses, time, restart })
+    }
+
+    /// What will be done, for people.
+    pub fn describe(&self, pods: usize) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!(
+            "This node will not reach {} for {}. The kubelet will be started again ({}), and {pods} pods will be stopped and \
+             brought back without the API server. Pods that are not marked run on, but are not started again meanwhile.",
+            addresses.join(", "),
+            humantime::format_duration(self.time),
+            self.restart,
+        )
+    }
+}
+
+/// Every address of the API servers that the agent recorded and that the kubelet uses. Each must answer now.
+async fn addresses(ground: &Ground) -> anyhow::Result<Vec<IpAddr>> {
+    let record = ground.hands.store.node()?;
+    let mut servers: Vec<Server> = record.into_iter().flat_map(|record| record.servers).map(Server::from).collect();
+    if let Some(kubeconfig) = ground.kubeconfig() {
+        servers.push(kubelet::server(ground.root(), kubeconfig)?);
+    }
+    servers.dedup();
+    let mut found = Vec::new();
+    for server in servers {
+        let url = server.url.clone();
+        if server.proxy.is_some() {
+            bail!("{url} is reached through a proxy: cutting the way to that would cut off more than the API server");
+        }
+        let prober = Prober::new(server, ground.root().clone(), PROBE_LIMIT)?;
+        if !matches!(prober.probe().await, Probed::Status(_)) {
+            bail!("{url} does not answer: this is no drill, and nothing is done");
+        }
+        found.extend(prober.addresses().iter().map(|address| address.ip().to_canonical()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() {
+        bail!("no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known");
+    }
+    // an address of our own can be bound
+    if let Some(own) = found.iter().find(|address| UdpSocket::bind((**address, 0)).is_ok()) {
+        bail!("the API server is reached at {own}, an address of this node: there is no path to cut");
+    }
+    Ok(found)
+}
+
+/// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has some.
+pub async fn run(ground: &Ground, plan: &Plan, keys: &[String], outcomes: &mut Outcomes) -> anyhow::Result<()> {
+    let mut before = BTreeMap::new();
+    let lists = ground.lists().await?;
+    for key in keys {
+        match ground.verify(key).await {
+            Ok(generation) => match parent(ground, &lists, key, generation.checkpoint).await? {
+                Some(known) => drop(before.insert(key.clone(), known)),
+                None => drop(outcomes.insert(key.clone(), Outcome::not_tried("it does not run now"))),
+            },
+            Err(refused) => drop(outcomes.insert(key.clone(), Outcome::refused(&refused))),
+        }
+    }
+    if before.is_empty() {
+        eprintln!("no pod could be brought back: nothing was cut");
+        return Ok(());
+    }
+    let end = Instant::now() + plan.time;
+    let until = clock::boot_time() + plan.time + SWITCH;
+    let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+    let record = Record { until, cut: plan.addresses.clone() };
+    // the record before the switch, the switch before the first route
+    ground.place.record(&record)?;
+    let mut switch = switch::arm(ground.place.run.path())?;
+    let result = cut_off(ground, plan, &before, end, outcomes).await;
+    ground.place.restore(&record)?;
+    eprintln!("the way to the API server is there again");
+    // what is recorded is undone: the switch need not wait for its time
+    let _ = switch.kill();
+    let _ = switch.wait();
+    ground.place.clear()?;
+    result?;
+    hand_over(ground, &before, outcomes).await
+}
+
+/// Of a pod that runs: what its containers were made with, and the files that they see.
+async fn parent(
+    ground: &Ground,
+    lists: &Lists,
+    key: &str,
+    checkpoint: NodeCheckpoint,
+) -> anyhow::Result<Option<Before>> {
+    let Some(sandbox) = parent_sandbox(lists, key) else { return Ok(None) };
+    let looks = look::at(&ground.runtime, &running(lists, sandbox), &checkpoint, &checkpoint.manifest).await?;
+    Ok(Some(Before { checkpoint, looks }))
+}
+
+async fn cut_off(
+    ground: &Ground,
+    plan: &Plan,
+    before: &BTreeMap<String, Before>,
+    end: Instant,
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<()> {
+    for address in &plan.addresses {
+        routes::cut(*address).with_context(|| format!("cannot cut this node off from {address} by a route"))?;
+    }
+    eprintln!("cut off from the API server for {}", humantime::format_duration(plan.time));
+    let lost = async || {
+        let contact = ground.status()?.contact;
+        Ok(contact.is_some_and(|contact| matches!(contact.class, Class::Silent | Class::Failing)))
+    };
+    wait_for(NOTICE.min(plan.time), "the supervisor has not noticed that the API server is out of reach", lost).await?;
+
+    let old = ground.owned().await?.pid;
+    restart(&plan.restart)?;
+    // It lists its static pods, the supervisor's among them, when it has found all containers that run. One that ends while
+    // it still looks for them costs it three seconds each (cadvisor, "Failed to create existing container"), which a reboot
+    // does not.
+    let forgot = async || match ground.owned().await {
+        Ok(owned) => Ok(owned.pid != old && !owned.pods.is_empty() && !observe::is_synced(&owned, &ground.name)),
+        Err(_) => Ok(false),
+    };
+    wait_for(KUBELET.min(plan.time), "no new kubelet that knows nothing of the API server's pods", forgot).await?;
+    eprintln!("the kubelet has forgotten its pods; stopping {}", before.len());
+
+    let lists = ground.lists().await?;
+    let stops = before.iter().map(|(key, before)| {
+        let (targets, runtime) = (act::parent_targets(&lists, key), ground.runtime.clone());
+        async move {
+            let stopped = act::stop(runtime, targets, Some(before.checkpoint.policy.grace())).await;
+            (key.clone(), Instant::now(), stopped)
+        }
+    });
+    let mut waiting: BTreeMap<String, Instant> = BTreeMap::new();
+    for (key, stopped, result) in join_all(stops).await {
+        match result {
+            Ok(()) => drop(waiting.insert(key, stopped)),
+            Err(error) => drop(outcomes.insert(key, Outcome::not_tried(&cannot_stop(&error)))),
+        }
+    }
+    while !waiting.is_empty() && Instant::now() < end {
+        let lists = ground.lists().await?;
+        for (key, stopped) in waiting.clone() {
+            let Some(before) = before.get(&key).filter(|before| is_running(&lists, &key, &before.checkpoint)) else {
+                continue;
+            };
+            waiting.remove(&key);
+            let seconds = Some(stopped.elapsed().as_secs_f64());
+            let differences = compare(ground, &lists, &key, before).await?;
+            outcomes.insert(key, Outcome { recovers: true, seconds, differences, ..Outcome::default() });
+        }
+        sleep(PAUSE).await;
+    }
+    let reports = ground.status()?.pods;
+    for key in waiting.into_keys() {
+        let of = |namespace: &str, name: &str| format!("{namespace}_{name}");
+        let report = reports.iter().find(|pod| of(&pod.namespace, &pod.name) == key);
+        let reason = report.and_then(|pod| pod.reason.clone()).unwrap_or_else(|| Blocked::KubeletRefuses.to_string());
+        let message = report.and_then(|pod| pod.message.clone());
+        let message = Some(message.unwrap_or_else(|| "its twin did not run while the node was cut off".to_owned()));
+        outcomes.insert(key, Outcome { reason: Some(reason), message, ..Outcome::default() });
+    }
+    sleep_until(end).await;
+    // what ran must run still
+    let lists = ground.lists().await?;
+    for (key, before) in before {
+        if let Some(outcome) = outcomes.get_mut(key).filter(|outcome| outcome.recovers)
+            && !is_running(&lists, key, &before.checkpoint)
+        {
+            outcome.recovers = false;
+            outcome.message = Some("its twin ran, and no longer did at the end".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn cannot_stop(error: &runtime::Error) -> String {
+    format!("it could not be stopped: {}", chain(error))
+}
+
+/// A new kubelet process.
+fn restart(command: &str) -> anyhow::Result<()> {
+    let status = Command::new("sh").args(["-c", command]).stdin(std::process::Stdio::null()).status();
+    let status = status.with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("the kubelet was not started again: {command:?} ended with {status} (--restart-kubelet)");
+    }
+    Ok(())
+}
+
+fn is_running(lists: &Lists, key: &str, checkpoint: &NodeCheckpoint) -> bool {
+    let known = Known::of(checkpoint, None);
+    observe::pod_facts(key, &known, "", Some(lists), None, None, None, false).twin == Run::Running
+}
+
+async fn compare(ground: &Ground, lists: &Lists, key: &str, before: &Before) -> anyhow::Result<Vec<String>> {
+    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let twin = lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_twin_of(sandbox, namespace, name));
+    let ours = twin.map(|sandbox| running(lists, sandbox)).unwrap_or_default();
+    let manifest = &before.checkpoint.manifest;
+    let twins = look::at(&ground.runtime, &ours, &before.checkpoint, manifest).await?;
+    let mut found = Vec::new();
+    for (name, container) in look::containers(manifest) {
+        let (Some(parent), Some(twin)) = (before.looks.get(&name), twins.get(&name)) else { continue };
+        let mut differences = look::file_differences(&parent.trees, &twin.trees);
+        if let (Some(parent), Some(twin)) = (&parent.view, &twin.view) {
+            differences.extend(view::differences(parent, twin, container));
+        }
+        found.extend(differences.into_iter().map(|text| format!("{name}: {text}")));
+    }
+    Ok(found)
+}
+
+/// Until every pod serves itself again and nothing is in its place.
+async fn hand_over(ground: &Ground, before: &BTreeMap<String, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut waiting: Vec<&String> = before.keys().collect();
+    while !waiting.is_empty() && begun.elapsed() < HAND_OVER {
+        let (status, lists) = (ground.status()?, ground.lists().await?);
+        waiting.retain(|key| {
+            let is_quiet = status
+                .pods
+                .iter()
+                .any(|pod| format!("{}_{}", pod.namespace, pod.name) == **key && pod.phase == Phase::Inactive);
+            let is_back = is_quiet
+                && ground.hands.link(key) == act::Link::None
+                && act::twin_targets(&lists, key).iter().all(|target| !target.runs())
+                && parent_sandbox(&lists, key).is_some_and(|sandbox| !running(&lists, sandbox).is_empty());
+            if is_back && let Some(outcome) = outcomes.get_mut(*key) {
+                outcome.handed_back = Some(begun.elapsed().as_secs_f64());
+            }
+            !is_back
+        });
+        sleep(PAUSE).await;
+    }
+    for key in waiting {
+        if let Some(outcome) = outcomes.get_mut(key) {
+            outcome.recovers = false;
+            outcome.message = Some(format!("not handed back within {} s", HAND_OVER.as_secs()));
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for(
+    limit: Duration,
+    otherwise: &str,
+    is_so: impl AsyncFn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !is_so().await? {
+        if begun.elapsed() >= limit {
+            bail!("{otherwise}");
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The rehearsal of one pod while all is well: the kubelet runs a static pod made from the checkpoint, in which this program
+//! waits in place of the workload.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
+
+use crate::checkpoint::store::Generation;
+use crate::checkpoint::{twin, write};
+use crate::cli::drill::ground::{Ground, parent_sandbox, running};
+use crate::cli::drill::{Outcome, look};
+use crate::drill::place::Record;
+use crate::drill::{manifest, tree, view};
+use crate::names::Blocked;
+use crate::node::clock;
+use crate::node::runtime::State;
+use crate::supervisor::observe::twin_name;
+
+/// Between looks at the runtime.
+const PAUSE: Duration = Duration::from_millis(50);
+/// When the kubelet has not seen the link by then, it is put there once more: its own poll comes after 20 s.
+const NUDGE: Duration = Duration::from_secs(1);
+/// How long the end of a rehearsal may take.
+const END: Duration = Duration::from_secs(30);
+
+/// Rehearses a pod and leaves nothing of it.
+pub async fn rehearse(ground: &Ground, key: &str, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
+    let generation = match ground.verify(key).await {
+        Ok(generation) => generation,
+        Err(refused) => return Ok(Outcome::refused(&refused)),
+    };
+    ground.has_room().await?;
+    let outcome = run(ground, key, &generation, image, limit).await;
+    let ended = end(ground).await;
+    let outcome = outcome?;
+    ended?;
+    Ok(outcome)
+}
+
+/// Gives the node its way back, if it was cut off, and removes links and files of rehearsals; what runs of them ends first,
+/// so that no file goes while it is mounted.
+pub async fn end(ground: &Ground) -> anyhow::Result<()> {
+    if let Some(record) = ground.place.recorded()? {
+        ground.place.restore(&record)?;
+    }
+    for link in ground.place.links()? {
+        write::remove(&link)?;
+    }
+    let begun = Instant::now();
+    let ended = loop {
+        match ground.is_rehearsing().await {
+            Ok(false) => break Ok(()),
+            Ok(true) if begun.elapsed() < END => sleep(PAUSE * 2).await,
+            Ok(true) => {
+                break Err(anyhow::anyhow!("the kubelet has not ended a rehearsal {} s after its end", END.as_secs()));
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    ground.place.clear()?;
+    ended
+}
+
+async fn run(
+    ground: &Ground,
+    key: &str,
+    generation: &Generation,
+    image: &str,
+    limit: Duration,
+) -> anyhow::Result<Outcome> {
+    let checkpoint = &generation.checkpoint;
+    let until = clock::boot_time() + limit + END * 2;
+    let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+    ground.place.record(&Record { until, cut: Vec::new() })?;
+    let directory = ground.place.directory(key);
+    let volumes = directory.join("volumes");
+    write::directory(&directory)?;
+    twin::unpack(checkpoint, &volumes, ground.hands.selinux)
+        .context("cannot unpack the volumes (in a container it needs the rights of the supervisor's)")?;
+    let uid = twin::make(checkpoint, &ground.nonce(), ground.place.run.host_path()).uid;
+    let made = manifest::make(&manifest::Plan {
+        checkpoint,
+        uid: &uid,
+        node: &ground.name,
+        volumes: &ground.place.host_directory(key).join("volumes"),
+        image,
+        hold: limit + END,
+        exists: &|path: &Path| ground.root().resolve(path).is_ok_and(|real| real.exists()),
+    });
+    write::file(&directory.join("pod.yaml"), made.manifest.to_string().as_bytes(), 0o600)?;
+    let mut outcome = Outcome { left_out: made.left_out.clone(), ..Outcome::default() };
+    let begun = Instant::now();
+    write::link(&ground.place.target(key), &ground.place.link(key))?;
+    if let Err(why) = wait(ground, key, checkpoint, &uid, &made, begun, limit).await? {
+        return Ok(Outcome { reason: Some(Blocked::KubeletRefuses.to_string()), message: Some(why), ..outcome });
+    }
+    outcome.seconds = Some(begun.elapsed().as_secs_f64());
+    outcome.recovers = true;
+    outcome.differences = compare(ground, key, checkpoint, &uid, &made, &volumes).await?;
+    Ok(outcome)
+}
+
+/// Waits until every container of it runs; the inner error says in words why they do not.
+async fn wait(
+    ground: &Ground,
+    key: &str,
+    checkpoint: &crate::checkpoint::NodeCheckpoint,
+    uid: &str,
+    made: &manifest::Rehearsal,
+    begun: Instant,
+    limit: Duration,
+) -> anyhow::Result<Result<(), String>> {
+    let parent = &checkpoint.parent;
+    let name = twin_name(&manifest::name(&parent.name, &ground.name), &ground.name);
+    let expected = manifest::main_containers(&made.manifest);
+    let listed = (parent.namespace.clone(), name.clone());
+    let mut is_nudged = false;
+    loop {
+        let containers = ground.runtime.containers_of(uid).await?;
+        let runs = |name: &String| containers.iter().any(|it| it.name == *name && it.state == State::Running);
+        if expected.iter().all(runs) {
+            return Ok(Ok(()));
+        }
+        let waited = begun.elapsed();
+        if waited > NUDGE && !is_nudged {
+            is_nudged = true;
+            if !ground.owned().await?.pods.contains(&listed) {
+                write::link(&ground.place.target(key), &ground.place.link(key))?;
+            }
+        }
+        if waited > limit {
+            let seconds = limit.as_secs();
+            let has_sandbox = ground.lists().await?.sandboxes.iter().any(|sandbox| sandbox.uid == uid);
+            let missing: Vec<&str> = expected.iter().filter(|name| !runs(name)).map(String::as_str).collect();
+            return Ok(Err(if !ground.owned().await?.pods.contains(&listed) {
+                format!("the kubelet did not take the pod within {seconds} s: look for {name} in its log")
+            } else if has_sandbox {
+                format!("not running after {seconds} s: {}; look for {name} in the kubelet's log", missing.join(", "))
+            } else {
+                format!("no sandbox after {seconds} s: look for {name} in the kubelet's log")
+            }));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What the containers were made with and see, beside the pod itself where it runs, and beside the checkpoint.
+async fn compare(
+    ground: &Ground,
+    key: &str,
+    checkpoint: &crate::checkpoint::NodeCheckpoint,
+    uid: &str,
+    made: &manifest::Rehearsal,
+    volumes: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, volume) in &checkpoint.volumes {
+        let expected = tree::of_volume(volume);
+        match tree::read(&volumes.join(name)) {
+            Ok(seen) => found.extend(tree::differences(&expected, &seen, &format!("unpacked volume {name}"))),
+            Err(error) => found.push(format!("unpacked volume {name} cannot be read: {error}")),
+        }
+    }
+    let lists = ground.lists().await?;
+    let ours: Vec<_> = lists.containers.iter().filter(|it| it.pod_uid == uid && it.state == State::Running).collect();
+    let theirs = parent_sandbox(&lists, key).map(|sandbox| running(&lists, sandbox)).unwrap_or_default();
+    let rehearsed = look::at(&ground.runtime, &ours, checkpoint, &made.manifest).await?;
+    let parents = look::at(&ground.runtime, &theirs, checkpoint, &checkpoint.manifest).await?;
+    for (name, container) in look::containers(&made.manifest) {
+        let Some(seen) = rehearsed.get(&name) else { continue };
+        let mut differences = Vec::new();
+        // without a process to look through the runtime's word must do
+        if seen.view.as_ref().is_some_and(|view| view.pid.is_some()) {
+            let expected = look::unpacked(checkpoint, container, volumes);
+            differences.extend(look::file_differences(&expected, &seen.trees));
+        }
+        if let Some(parent) = parents.get(&name) {
+            if let (Some(parent), Some(seen)) = (&parent.view, &seen.view) {
+                let own = |volume: &str| checkpoint.volumes.contains_key(volume);
+                differences.extend(view::rehearsed(parent, seen, container, own));
+            }
+            let newer = look::file_differences(&parent.trees, &seen.trees);
+            differences.extend(newer.into_iter().map(|text| format!("unlike the pod that runs now, {text}")));
+        }
+        found.extend(differences.into_iter().map(|text| format!("{name}: {text}")));
+    }
+    Ok(found)
+}

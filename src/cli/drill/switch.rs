@@ -1,0 +1,89 @@
+//! The dead man's switch: a process of its own that gives the node its way back when the drill is gone or its time is over,
+//! whatever becomes of the drill.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use crate::args::SwitchArguments;
+use crate::checkpoint::run::RunDir;
+use crate::checkpoint::store;
+use crate::cli::Answer;
+use crate::drill::place::{Place, Record};
+use crate::names::DRILL_LOCK;
+use crate::node::clock;
+
+/// Between looks at the clock and at the drill.
+const PAUSE: Duration = Duration::from_millis(200);
+/// What it says when it is ready.
+const READY: &str = "ready\n";
+
+/// Starts the switch for what is recorded, and waits until it is ready.
+pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut child = Command::new(program)
+        .arg0("pod-checkpointer")
+        .arg("drill-switch")
+        .arg(run_dir)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the dead man's switch")?;
+    let mut said = String::new();
+    if let Some(mut out) = child.stdout.take() {
+        // it closes its end when it has said so, and when it ends
+        out.read_to_string(&mut said).context("cannot hear the dead man's switch")?;
+    }
+    if said != READY {
+        bail!("the dead man's switch did not start: nothing was cut");
+    }
+    Ok(child)
+}
+
+/// Runs `drill-switch`.
+pub async fn run(arguments: &SwitchArguments) -> anyhow::Result<Answer> {
+    let place = Place { run: RunDir::new(&arguments.run_dir, &arguments.run_dir), manifests: "/".into() };
+    let record = place.recorded()?.context("no drill is recorded")?;
+    // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory is found elsewhere
+    let _ = rustix::process::setsid();
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let _deaf = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate(), SignalKind::pipe()]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(READY.as_bytes()).and_then(|()| out.flush())?;
+    drop(out);
+    close_output()?;
+    watch(&place, &record).await;
+    Ok(Answer::Yes)
+}
+
+/// The drill waits for the end of our output.
+fn close_output() -> std::io::Result<()> {
+    let null = std::fs::File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(null)?;
+    Ok(())
+}
+
+/// Restores at the end of the drill's time, or when nobody holds its lock any more, and ends when all is restored.
+async fn watch(place: &Place, record: &Record) {
+    let lock = place.run.path().join(DRILL_LOCK);
+    loop {
+        let is_over = clock::boot_time() >= Duration::from_millis(record.until);
+        // unknown is not "gone": its time ends anyway
+        let is_gone = store::is_locked(&lock).is_ok_and(|held| !held);
+        if (is_over || is_gone) && place.restore(record).is_ok() {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}

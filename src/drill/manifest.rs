@@ -1,0 +1,390 @@
+//! The manifest of a rehearsal: the twin of a checkpoint with nothing of the workload in it, so that it can run beside its
+//! parent. Pure.
+//!
+//! Every container runs this program, which does nothing but wait, in place of its image; so nothing of the workload can
+//! start, whatever else goes wrong. What could harm what serves is taken out: ports of the node, requests and priority (the
+//! kubelet lets a static pod preempt others), labels and annotations (nothing selects it, no network is told to give it an
+//! address of the parent's), writing to data of the owner's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::checkpoint::NodeCheckpoint;
+use crate::names::DRILL_OF;
+
+/// No default priority is likely to be this one, so the API server, which computes another, refuses the mirror pod, as it
+/// does a twin's (plugin/pkg/admission/priority).
+const PRIORITY: i64 = -1_234_567_890;
+/// Longest name of a pod (pkg/apis/core/validation, a DNS subdomain).
+const LONGEST_NAME: usize = 253;
+/// What a rehearsal's name ends in, before the kubelet adds the node's.
+const SUFFIX: &str = "-drill";
+
+/// What a rehearsal is made of.
+pub struct Plan<'a> {
+    /// The checkpoint.
+    pub checkpoint: &'a NodeCheckpoint,
+    /// UID of the rehearsal.
+    pub uid: &'a str,
+    /// Name of the node.
+    pub node: &'a str,
+    /// Host path of the directory with the unpacked volumes, by name.
+    pub volumes: &'a Path,
+    /// An image with this program, which is on the node.
+    pub image: &'a str,
+    /// How long its containers wait, if nobody ends them.
+    pub hold: Duration,
+    /// Is there something at this host path?
+    pub exists: &'a dyn Fn(&Path) -> bool,
+}
+
+/// A rehearsal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rehearsal {
+    /// The static pod.
+    pub manifest: Value,
+    /// What of the twin is not in it, in words: beyond what never is.
+    pub left_out: Vec<String>,
+}
+
+/// The rehearsal of a checkpoint.
+pub fn make(plan: &Plan<'_>) -> Rehearsal {
+    let parent = &plan.checkpoint.parent;
+    let mut manifest = plan.checkpoint.manifest.clone();
+    let mut left_out = BTreeSet::new();
+    let metadata = json!({
+        "name": name(&parent.name, plan.node),
+        "namespace": parent.namespace,
+        "uid": plan.uid,
+        "annotations": {DRILL_OF: format!("{}/{}", parent.namespace, parent.name)},
+    });
+    if let Some(pod) = manifest.as_object_mut() {
+        pod.insert("metadata".into(), metadata);
+    }
+    if let Some(spec) = manifest.get_mut("spec").and_then(Value::as_object_mut) {
+        pod(spec, plan, &mut left_out);
+    }
+    Rehearsal { manifest, left_out: left_out.into_iter().collect() }
+}
+
+/// The name before the kubelet adds the node's; cut where both would be longer than a name may be.
+pub fn name(parent: &str, node: &str) -> String {
+    let room = LONGEST_NAME.saturating_sub(SUFFIX.len() + 1 + node.len());
+    let cut = parent.get(..room).unwrap_or(parent).trim_end_matches(['-', '.']);
+    format!("{cut}{SUFFIX}")
+}
+
+/// Names of the containers that must run: all but init containers that end.
+pub fn main_containers(manifest: &Value) -> Vec<String> {
+    let list = |field: &str| manifest.pointer(field).and_then(Value::as_array).into_iter().flatten();
+    let main = list("/spec/containers").chain(list("/spec/initContainers").filter(|container| is_sidecar(container)));
+    main.filter_map(|container| container.get("name")?.as_str().map(str::to_owned)).collect()
+}
+
+fn is_sidecar(container: &Value) -> bool {
+    container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
+}
+
+fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<String>) {
+    for field in ["priorityClassName", "overhead", "resources"] {
+        spec.remove(field);
+    }
+    spec.insert("priority".into(), json!(PRIORITY));
+    spec.insert("terminationGracePeriodSeconds".into(), json!(2));
+    let mut theirs = Theirs::default();
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        self::volume(volume, plan, &mut theirs, left_out);
+    }
+    let pod_user = spec.get("securityContext").cloned().unwrap_or_default();
+    if let Some(context) = spec.get_mut("securityContext").and_then(Value::as_object_mut) {
+        profiles(context, left_out);
+    }
+    for (field, is_init) in [("initContainers", true), ("containers", false)] {
+        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            let ends = is_init && !is_sidecar(container);
+            if let Some(container) = container.as_object_mut() {
+                self::container(container, plan, ends, &theirs, left_out);
+                user(container, &pod_user);
+            }
+        }
+    }
+}
+
+/// Volumes of the owner's data, by name, with their paths on the host.
+#[derive(Default)]
+struct Theirs(BTreeMap<String, PathBuf>);
+
+fn volume(volume: &mut Value, plan: &Plan<'_>, theirs: &mut Theirs, left_out: &mut BTreeSet<String>) {
+    let name = volume.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if plan.checkpoint.volumes.contains_key(&name) {
+        if let Some(path) = volume.pointer_mut("/hostPath/path") {
+            *path = json!(plan.volumes.join(&name));
+        }
+        return;
+    }
+    let path = volume.pointer("/hostPath/path").and_then(Value::as_str).map(PathBuf::from);
+    let why = match path {
+        Some(path) if (plan.exists)(&path) => {
+            theirs.0.insert(name, path);
+            return;
+        }
+        // the kubelet would make it, and a rehearsal leaves nothing behind
+        Some(path) => format!("{} is not there yet", path.display()),
+        None if volume.get("nfs").is_some() => "on another machine".to_owned(),
+        None => return,
+    };
+    left_out.insert(format!("volume {name}: {why}"));
+    *volume = json!({"name": name, "emptyDir": {}});
+}
+
+fn container(
+    container: &mut Map<String, Value>,
+    plan: &Plan<'_>,
+    ends: bool,
+    theirs: &Theirs,
+    left_out: &mut BTreeSet<String>,
+) {
+    let gone = [
+        "command",
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "ports",
+        "resizePolicy",
+        "restartPolicyRules",
+    ];
+    for field in gone {
+        container.remove(field);
+    }
+    let hold = if ends { Duration::ZERO } else { plan.hold };
+    container.insert("image".into(), json!(plan.image));
+    container.insert("imagePullPolicy".into(), json!("IfNotPresent"));
+    container.insert("args".into(), json!(["hold", format!("{}s", hold.as_secs())]));
+    // no request, so that nothing is preempted for it; a limit alone would be one
+    let resources = json!({"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "64Mi"}});
+    container.insert("resources".into(), resources);
+    let name = container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if container.remove("volumeDevices").is_some() {
+        left_out.insert(format!("block devices of {name}"));
+    }
+    if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+        let before = env.len();
+        // a file that the workload's own init container writes
+        env.retain(|variable| variable.pointer("/valueFrom/fileKeyRef").is_none());
+        if env.len() < before {
+            left_out.insert(format!("environment of {name} from files"));
+        }
+    }
+    if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+        mounts.retain_mut(|mount| self::mount(mount, &name, plan, theirs, left_out));
+    }
+    if let Some(context) = container.get_mut("securityContext").and_then(Value::as_object_mut) {
+        profiles(context, left_out);
+    }
+}
+
+/// Mounts of the owner's data are read-only and reach nobody else; says whether it stays.
+fn mount(
+    mount: &mut Value,
+    container: &str,
+    plan: &Plan<'_>,
+    theirs: &Theirs,
+    left_out: &mut BTreeSet<String>,
+) -> bool {
+    let volume = mount.get("name").and_then(Value::as_str).unwrap_or_default();
+    let Some(path) = theirs.0.get(volume) else { return true };
+    let below = mount.get("subPath").and_then(Value::as_str).unwrap_or_default();
+    // the kubelet makes a subPath that is not there, also below a read-only mount (pkg/kubelet/kubelet_pods.go)
+    if mount.get("subPathExpr").is_some() || !(plan.exists)(&path.join(below)) {
+        let at = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default();
+        left_out.insert(format!("mount {at} of {container}: its subPath would be made"));
+        return false;
+    }
+    if let Some(mount) = mount.as_object_mut() {
+        mount.remove("mountPropagation");
+        mount.remove("recursiveReadOnly");
+        mount.insert("readOnly".into(), json!(true));
+    }
+    true
+}
+
+/// A profile that is made for the workload may not let this program run.
+fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
+    for field in ["seccompProfile", "appArmorProfile"] {
+        let kind = context.get(field).and_then(|profile| profile.get("type")).and_then(Value::as_str);
+        if kind == Some("Localhost") {
+            left_out.insert(format!("its own {field}"));
+            context.insert(field.into(), json!({"type": "RuntimeDefault"}));
+        }
+    }
+}
+
+/// A user that only the image names is not that of ours: it runs as root then, which `runAsNonRoot` would forbid.
+fn user(container: &mut Map<String, Value>, pod: &Value) {
+    let own = container.get("securityContext").cloned().unwrap_or_default();
+    let of = |field: &str| own.get(field).or_else(|| pod.get(field)).filter(|value| !value.is_null()).cloned();
+    if of("runAsUser").is_some() {
+        return;
+    }
+    if of("runAsNonRoot") == Some(json!(true)) {
+        let mut context = own.as_object().cloned().unwrap_or_default();
+        context.insert("runAsNonRoot".into(), json!(false));
+        container.insert("securityContext".into(), Value::Object(context));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::checkpoint;
+
+    fn rehearsal(spec: &Value) -> Rehearsal {
+        let mut checkpoint = checkpoint("shop", "till");
+        let own = checkpoint.manifest["spec"]["volumes"][0].clone();
+        checkpoint.manifest["spec"] = spec.clone();
+        if let Some(volumes) = checkpoint.manifest["spec"]["volumes"].as_array_mut() {
+            volumes.push(own);
+        }
+        checkpoint.manifest["metadata"]["labels"] = json!({"app": "till"});
+        checkpoint.manifest["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] = json!("vlan7");
+        make(&Plan {
+            checkpoint: &checkpoint,
+            uid: "drill-uid",
+            node: "node-1",
+            volumes: Path::new("/run/drill/volumes"),
+            image: "supervisor:1",
+            hold: Duration::from_mins(2),
+            exists: &|path| !path.to_string_lossy().contains("absent"),
+        })
+    }
+
+    fn web() -> Value {
+        let twin = include_str!("../../tests/fixtures/pods/web.twin.json");
+        serde_json::from_str::<Value>(twin).unwrap()["spec"].clone()
+    }
+
+    #[test]
+    fn nothing_of_the_workload_is_in_it() {
+        for twin in ["web", "everything", "node-agent"] {
+            let path = format!("{}/tests/fixtures/pods/{twin}.twin.json", env!("CARGO_MANIFEST_DIR"));
+            let twin: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            let made = rehearsal(&twin["spec"]).manifest;
+            for field in ["containers", "initContainers"] {
+                for container in made["spec"][field].as_array().into_iter().flatten() {
+                    assert_eq!(container["image"], "supervisor:1");
+                    assert_eq!(container["args"][0], "hold");
+                    for gone in ["command", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "ports"] {
+                        assert!(container.get(gone).is_none(), "{gone}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_takes_nothing_from_what_serves() {
+        let mut spec = web();
+        spec["priorityClassName"] = json!("system-node-critical");
+        spec["resources"] = json!({"requests": {"cpu": "4"}});
+        let made = rehearsal(&spec).manifest;
+        assert!(made["spec"].get("priorityClassName").is_none() && made["spec"].get("resources").is_none());
+        assert_eq!(made["spec"]["priority"], PRIORITY);
+        for container in made["spec"]["containers"].as_array().unwrap() {
+            assert_eq!(container["resources"]["requests"], json!({"cpu": "0", "memory": "0"}));
+        }
+        let metadata = &made["metadata"];
+        assert!(metadata.get("labels").is_none(), "no Service selects it");
+        assert_eq!(metadata["annotations"], json!({DRILL_OF: "shop/till"}), "no twin, and no network of its own");
+        assert_eq!((metadata["name"].as_str(), metadata["uid"].as_str()), (Some("till-drill"), Some("drill-uid")));
+    }
+
+    #[test]
+    fn init_containers_end_and_all_others_wait() {
+        let mut spec = web();
+        spec["initContainers"][0]["restartPolicy"] = json!("Always");
+        let mut second = spec["initContainers"][0].clone();
+        second["name"] = json!("second");
+        second.as_object_mut().unwrap().remove("restartPolicy");
+        spec["initContainers"].as_array_mut().unwrap().push(second);
+        let made = rehearsal(&spec).manifest;
+        let hold = |list: &str, index: usize| made["spec"][list][index]["args"][1].clone();
+        assert_eq!([hold("initContainers", 0), hold("initContainers", 1)], ["120s", "0s"]);
+        assert_eq!(hold("containers", 0), "120s");
+        assert_eq!(main_containers(&made), ["web", "side", "prepare"]);
+    }
+
+    #[test]
+    fn captured_volumes_are_mounted_from_the_drills_own_directory() {
+        let made = rehearsal(&json!({"containers": [], "volumes": []}));
+        assert_eq!(made.manifest["spec"]["volumes"][0]["hostPath"]["path"], "/run/drill/volumes/credentials");
+        assert_eq!(made.left_out, [""; 0]);
+    }
+
+    #[test]
+    fn data_of_the_owners_is_mounted_read_only_or_not_at_all() {
+        let spec = json!({
+            "containers": [{"name": "db", "securityContext": {"runAsUser": 7}, "volumeDevices": [{"name": "raw"}],
+                "volumeMounts": [
+                    {"name": "data", "mountPath": "/data", "mountPropagation": "Bidirectional"},
+                    {"name": "data", "mountPath": "/sub", "subPath": "absent"},
+                    {"name": "data", "mountPath": "/expr", "subPathExpr": "$(POD_IP)"},
+                    {"name": "made", "mountPath": "/made"},
+                    {"name": "far", "mountPath": "/far"},
+                    {"name": "scratch", "mountPath": "/scratch"}]}],
+            "volumes": [
+                {"name": "data", "hostPath": {"path": "/srv/data", "type": "DirectoryOrCreate"}},
+                {"name": "made", "hostPath": {"path": "/srv/absent", "type": "DirectoryOrCreate"}},
+                {"name": "far", "nfs": {"server": "nas", "path": "/x"}},
+                {"name": "scratch", "emptyDir": {}}],
+        });
+        let Rehearsal { manifest, left_out } = rehearsal(&spec);
+        let container = &manifest["spec"]["containers"][0];
+        assert_eq!(
+            container["volumeMounts"],
+            json!([
+                {"name": "data", "mountPath": "/data", "readOnly": true},
+                {"name": "made", "mountPath": "/made"},
+                {"name": "far", "mountPath": "/far"},
+                {"name": "scratch", "mountPath": "/scratch"}])
+        );
+        assert_eq!(manifest["spec"]["volumes"][1], json!({"name": "made", "emptyDir": {}}));
+        assert_eq!(manifest["spec"]["volumes"][2], json!({"name": "far", "emptyDir": {}}));
+        assert!(container.get("volumeDevices").is_none());
+        let told: Vec<&str> = left_out.iter().map(|text| text.split(':').next().unwrap()).collect();
+        assert_eq!(told, ["block devices of db", "mount /expr of db", "mount /sub of db", "volume far", "volume made"]);
+    }
+
+    #[test]
+    fn profiles_and_users_of_the_workload_do_not_keep_this_program_from_running() {
+        let spec = json!({
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "Localhost", "localhostProfile": "x"}},
+            "containers": [
+                {"name": "one", "env": [{"name": "A", "valueFrom": {"fileKeyRef": {"key": "k"}}}, {"name": "B"}]},
+                {"name": "two", "securityContext": {"runAsUser": 7, "appArmorProfile": {"type": "Localhost"}}}],
+        });
+        let Rehearsal { manifest, left_out } = rehearsal(&spec);
+        let spec = &manifest["spec"];
+        assert_eq!(spec["securityContext"]["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        assert_eq!(spec["containers"][0]["securityContext"], json!({"runAsNonRoot": false}));
+        assert_eq!(spec["containers"][0]["env"], json!([{"name": "B"}]));
+        assert_eq!(
+            spec["containers"][1]["securityContext"],
+            json!({"runAsUser": 7, "appArmorProfile": {"type": "RuntimeDefault"}})
+        );
+        assert_eq!(left_out, ["environment of one from files", "its own appArmorProfile", "its own seccompProfile"]);
+    }
+
+    #[test]
+    fn a_name_never_gets_too_long() {
+        assert_eq!(name("till", "node-1"), "till-drill");
+        let long = format!("{}.b", "a".repeat(239));
+        let made = name(&long, "node-1");
+        assert_eq!(made, format!("{}-drill", "a".repeat(239)));
+        assert!(made.len() + 1 + "node-1".len() <= LONGEST_NAME);
+    }
+}

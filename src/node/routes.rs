@@ -1,0 +1,142 @@
+//! Routes to single hosts that lead nowhere (rtnetlink(7)), in the network namespace that we are in: how a drill cuts a node
+//! off from its API server.
+//!
+//! They are marked with a protocol number of their own, so that no route of somebody else's is ever removed, and they do
+//! not outlive the kernel that has them.
+
+use std::io;
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+use crate::node::netlink::{ACK, CREATE, HEADER, Link, family, head};
+
+// linux/rtnetlink.h
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RTN_BLACKHOLE: u8 = 6;
+const RTA_DST: u16 = 1;
+const RTA_PRIORITY: u16 = 6;
+/// Length of `struct rtmsg`.
+const MESSAGE: usize = 12;
+/// Who made a route; above 4 the kernel leaves the meaning to others, and nobody known to us uses this one.
+const PROTOCOL: u8 = 221;
+/// Before any other route to the same host, where the kernel's own default would be 1024 (IPv6).
+const PRIORITY: u32 = 1;
+
+/// Nothing reaches this host any more, from this node or through it: who dials it gets an error at once (`EINVAL`), what
+/// is connected to it waits. `AlreadyExists`: there is such a route already, of ours or of somebody else's. Needs
+/// CAP_NET_ADMIN.
+pub fn cut(address: IpAddr) -> io::Result<()> {
+    ask(RTM_NEWROUTE, CREATE, address)
+}
+
+/// Takes our route to this host away; says whether there was one.
+pub fn restore(address: IpAddr) -> io::Result<bool> {
+    match ask(RTM_DELROUTE, 0, address) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn ask(kind: u16, flags: u16, address: IpAddr) -> io::Result<()> {
+    let link = Link::open(None)?;
+    link.send(&request(kind, flags | ACK, address.to_canonical()))?;
+    link.receive(|_| {})
+}
+
+/// A `struct rtmsg` with its header, the host and the priority.
+fn request(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let mut request = head(kind, flags, HEADER + MESSAGE + 4 + octets.len() + 8);
+    let bits = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
+    request.extend([
+        family(address),
+        bits,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        PROTOCOL,
+        RT_SCOPE_UNIVERSE,
+        RTN_BLACKHOLE,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    let mut attribute = |kind: u16, value: &[u8]| {
+        request.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
+        request.extend(kind.to_ne_bytes());
+        request.extend(value);
+    };
+    attribute(RTA_DST, &octets);
+    attribute(RTA_PRIORITY, &PRIORITY.to_ne_bytes());
+    request
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::node::netlink::u32_at;
+
+    #[test]
+    fn a_request_is_as_long_as_it_says() {
+        for (address, length) in [("192.0.2.1", 44), ("2001:db8::1", 56)] {
+            let request = request(RTM_NEWROUTE, CREATE, address.parse().unwrap());
+            assert_eq!((request.len(), u32_at(&request, 0)), (length, Some(u32::try_from(length).unwrap())));
+        }
+    }
+
+    /// In a network of its own (unshare(1)), so that no route of this machine changes.
+    #[test]
+    fn a_host_is_cut_off_and_restored_and_only_our_route_goes() {
+        const INSIDE: &str = "POD_CHECKPOINTER_TEST_IN_A_NETWORK_OF_ITS_OWN";
+        if std::env::var_os(INSIDE).is_some() {
+            return cut_and_restore();
+        }
+        let name = "node::routes::tests::a_host_is_cut_off_and_restored_and_only_our_route_goes";
+        let mut alone = std::process::Command::new("unshare");
+        alone.args(["--net", "true"]);
+        if !alone.status().is_ok_and(|status| status.success()) {
+            // not everybody who runs the tests may
+            return eprintln!("not shown: no network of its own can be made");
+        }
+        let mut again = std::process::Command::new("unshare");
+        again.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", name]).env(INSIDE, "1");
+        let again = again.output().unwrap();
+        let said = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    fn cut_and_restore() {
+        // loopback is down in a new network, and with it every IPv6 address: only IPv4 can be dialled
+        for address in ["192.0.2.77", "2001:db8::77"] {
+            let address: IpAddr = address.parse().unwrap();
+            match cut(address) {
+                // not every machine has IPv6
+                Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AlreadyExists => {
+                    eprintln!("not shown: {error}");
+                    continue;
+                }
+                result => result.unwrap(),
+            }
+            assert_eq!(cut(address).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let dialled = TcpStream::connect_timeout(&SocketAddr::new(address, 9), Duration::from_secs(5));
+            assert!(restore(address).unwrap());
+            assert!(!restore(address).unwrap());
+            if address.is_ipv4() {
+                assert_eq!(dialled.unwrap_err().raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+            }
+        }
+    }
+}
