@@ -47,4 +47,5 @@ pub mod metrics;
 pub mod names;
 pub mod node;
 pub mod report;
+pub mod selector;
 pub mod supervisor;

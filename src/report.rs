@@ -19,6 +19,8 @@ pub struct AgentWord {
     pub ready: BTreeMap<String, Vec<String>>,
     /// UID of each parent that the API server says, for that very UID, is gone.
     pub gone: BTreeMap<String, String>,
+    /// What marks each pod that is marked, in words, by `<namespace>_<pod>`.
+    pub marked: BTreeMap<String, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
     pub refused: BTreeMap<String, Vec<String>>,
     /// What the agent could not learn or do on this node, each with what to do about it.

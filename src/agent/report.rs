@@ -53,6 +53,7 @@ pub fn status(
         digest: stored.map(|stored| stored.digest.clone()),
         size_bytes: stored.and_then(|stored| stored.size.try_into().ok()),
         captured_at: stored.map(|stored| stored.captured.clone()),
+        marked_by: Some(view.marked.to_owned()),
         warnings: stored.map(|stored| stored.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         last_outage: last_outage(view, &supervisor.outages)
             // one of an earlier boot is remembered here only
@@ -275,11 +276,12 @@ impl Default for Reporter {
 
 impl Reporter {
     /// The next thing to do, if nothing is being done. `views` are the marked pods once a list of them was complete;
-    /// `has_stored` tells whether the store still has a checkpoint of this very pod.
+    /// `keeps` tells of a pod
+    /// that is none of them whether the store still has a checkpoint of it, or it may be marked yet.
     pub fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
-        has_stored: impl Fn(&str, &str) -> bool,
+        keeps: impl Fn(&str, &str) -> bool,
         supervisor: &Supervisor,
         now: Duration,
         wall: Timestamp,
@@ -318,9 +320,10 @@ impl Reporter {
             };
         }
         let unwanted = || {
-            let (key, known) = self.known.iter().find(|(key, known)| {
-                !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key)
-            })?;
+            let (key, known) = self
+                .known
+                .iter()
+                .find(|(key, known)| !wanted.contains(key.as_str()) && !keeps(key, &known.pod) && !is_waiting(key))?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);

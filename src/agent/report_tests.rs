@@ -20,7 +20,7 @@ fn stored() -> Stored {
 }
 
 fn view<'a>(outcome: &'a Outcome, stored: Option<&'a Stored>) -> View<'a> {
-    View { key: KEY, uid: "u1", outcome, stored }
+    View { key: KEY, uid: "u1", marked: "annotation", outcome, stored }
 }
 
 fn time(second: i64) -> Timestamp {

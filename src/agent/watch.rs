@@ -1,4 +1,5 @@
-//! The one watch: the pods of this node, as JSON, so that fields newer than our types survive.
+//! The watch of the pods of this node, as JSON, so that fields newer than our types survive; and, only where namespaces can
+//! mark pods, one of the namespaces' labels.
 //!
 //! A list comes in pages, once; afterwards the server ends each watch after half a minute and it goes on from where it was,
 //! so a connection that died without a word is noticed, and nothing is listed again unless the server forgot where we were.
@@ -8,11 +9,12 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use futures::Stream;
-use kube::api::{Api, ApiResource, DynamicObject};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Map, Value, json};
 
-use crate::agent::index::Observed;
+use crate::agent::index::{Marked, Observed};
 use crate::capture;
 use crate::checkpoint::store::check_key;
 
@@ -21,6 +23,8 @@ const WATCH_SECONDS: u32 = 30;
 /// Pods in a page of the list: what is in memory parsed at a time, and what the heap keeps of it afterwards. Pages of 16
 /// cost 3 MB more with 110 pods than pages of 4.
 const PAGE: u32 = 4;
+/// Namespaces in a page; each is small.
+const NAMESPACE_PAGE: u32 = 100;
 
 /// The type of pods, without a type.
 pub fn resource() -> ApiResource {
@@ -38,24 +42,26 @@ pub fn pods(
     watcher(api, config).default_backoff()
 }
 
-/// What the index needs of a pod; `None`: it has no name or UID that could be one.
-pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
-    let (key, uid) = identity(&pod)?;
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let ours = namespaces.is_empty() || namespaces.contains(&namespace);
-    let object = trim(pod);
-    let marked = ours && capture::is_marked(&object);
-    let kept = if marked { object.to_string().into_bytes().into() } else { Arc::from([]) };
-    Some(Observed {
+/// Everything that happens to namespaces, of which only names and labels are sent.
+pub fn namespaces(
+    client: kube::Client,
+) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
+    let config = watcher::Config::default().page_size(NAMESPACE_PAGE).timeout(WATCH_SECONDS);
+    watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config).default_backoff()
+}
+
+/// What the index needs of a pod, trimmed; `kept` are its bytes.
+pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: Arc<[u8]>) -> Observed {
+    Observed {
         key,
         uid,
-        marked,
-        ready: capture::is_ready(&object),
+        ready: capture::is_ready(object),
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
-        containers: if marked { containers(&object) } else { Vec::new() },
-        fingerprint: fingerprint(&object),
+        containers: if marked == Marked::No { Vec::new() } else { containers(object) },
+        fingerprint: fingerprint(object),
+        marked,
         object: kept,
-    })
+    }
 }
 
 /// `<namespace>_<name>` and UID.
@@ -67,7 +73,7 @@ pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
 }
 
 /// The pod without what no capture looks at and what would be kept in memory for every pod.
-fn trim(mut pod: DynamicObject) -> Value {
+pub fn trim(mut pod: DynamicObject) -> Value {
     pod.metadata.managed_fields = None;
     let mut data = pod.data;
     let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
@@ -133,6 +139,7 @@ fn fingerprint(pod: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::marks::Marks;
 
     fn pod(change: impl FnOnce(&mut Value)) -> Observed {
         let mut value = json!({
@@ -150,7 +157,7 @@ mod tests {
             },
         });
         change(&mut value);
-        observe(serde_json::from_value(value).unwrap(), &[]).unwrap()
+        Marks::default().observe(serde_json::from_value(value).unwrap()).unwrap()
     }
 
     #[test]
@@ -190,22 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_an_unmarked_pod_or_of_one_in_another_namespace() {
-        let unmarked = pod(|pod| pod["metadata"]["annotations"] = json!({}));
-        assert!(!unmarked.marked && unmarked.object.is_empty());
-        let value = json!({"metadata": {"namespace": "shop", "name": "till", "uid": "uid-1",
-            "annotations": {"podcheckpointer.io/checkpoint": "true"}}});
-        let elsewhere = observe(serde_json::from_value(value).unwrap(), &["other".to_owned()]).unwrap();
-        assert!(!elsewhere.marked && elsewhere.object.is_empty());
-    }
-
-    #[test]
     fn a_pod_without_an_identity_is_not_looked_at() {
         for value in [
             json!({"metadata": {"name": "till", "uid": "u"}}),
             json!({"metadata": {"namespace": "shop", "name": "till"}}),
         ] {
-            assert!(observe(serde_json::from_value(value).unwrap(), &[]).is_none());
+            assert!(Marks::default().observe(serde_json::from_value(value).unwrap()).is_none());
         }
     }
 }

@@ -15,6 +15,7 @@ use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::report::{
     AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
 };
+use pod_checkpointer::selector;
 use serde_json::{Value, json};
 
 use crate::stub::api::{Api, Mood, State, checkpoint_path};
@@ -69,6 +70,9 @@ impl World {
             log_format: LogFormat::Text,
             supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
             namespaces: Vec::new(),
+            namespace_selector: None,
+            select: Vec::new(),
+            max_age: None,
             retention: Duration::from_millis(100),
             metrics_address: Address::Off,
             pod_name: None,
@@ -443,6 +447,75 @@ async fn a_namespace_that_is_not_looked_after_is_not_captured() {
     world.after_capture().await;
     let settings = Settings { namespaces: vec!["elsewhere".into()], ..world.settings() };
     world.with_agent(settings, world.removed()).await;
+}
+
+#[tokio::test]
+async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_known_to_be_gone() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["metadata"]["annotations"] = json!({});
+    world.api.put_pod(pod);
+    world.api.put_pod(world.start("other", "uid-2"));
+    let settings = Settings { namespace_selector: Some(selector::parse("site=edge").unwrap()), ..world.settings() };
+    world
+        .with_agent(settings.clone(), async {
+            world.captured("other", 1).await;
+            assert_eq!(world.store().keys().unwrap(), ["shop_other"]);
+            world.api.put_namespace("shop", &json!({"site": "edge"}));
+            world.captured("till", 1).await;
+        })
+        .await;
+    let mark = |name: &str| world.api.checkpoint("shop", name).unwrap()["status"]["markedBy"].clone();
+    assert_eq!(mark("till"), "namespace selector site=edge");
+    assert_eq!(mark("other"), "annotation podcheckpointer.io/checkpoint");
+    assert_eq!(world.word().marked["shop_till"], "namespace selector site=edge");
+
+    // an agent that is not told of the namespace
+    world.api.change(|state| state.objects.remove("/api/v1/namespaces/shop"));
+    world
+        .with_agent(settings.clone(), async {
+            world.api.put_pod(world.start("third", "uid-3"));
+            world.captured("third", 1).await;
+            assert_eq!(world.newest("shop_till"), Some(1));
+            assert!(world.api.checkpoint("shop", "till").is_some());
+            assert_eq!(world.api.count("DELETE podcheckpoints"), 0);
+            world.api.put_namespace("shop", &json!({"site": "centre"}));
+            eventually(|| world.newest("shop_till").is_none()).await;
+            let path = checkpoint_path("shop", "till");
+            until(&world.api.state, |state| !state.objects.contains_key(&path)).await;
+        })
+        .await;
+    assert_eq!(world.newest("shop_other"), Some(1), "its own annotation marks it");
+    let counts = world.api.state.borrow().counts.clone();
+    assert_eq!(counts.get("LIST namespaces"), Some(&2), "once an agent: {counts:?}");
+}
+
+#[tokio::test]
+async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["metadata"]["annotations"] = json!({});
+    pod["metadata"]["labels"] = json!({"app": "till"});
+    world.api.put_pod(pod.clone());
+    let select = vec![selector::parse("app=elsewhere").unwrap(), selector::parse("app in (till)").unwrap()];
+    let settings = Settings { select, max_age: Some(Duration::from_hours(72)), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            assert_eq!(world.api.checkpoint("shop", "till").unwrap()["status"]["markedBy"], "selector app in (till)");
+            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            assert_eq!(kept.policy.max_age_seconds, Some(72 * 3600), "the cluster's, where the pod does not say");
+            pod["metadata"]["annotations"] = json!({"podcheckpointer.io/max-age": "1h"});
+            world.api.put_pod(pod.clone());
+            world.captured("till", 2).await;
+            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            assert_eq!(kept.policy.max_age_seconds, Some(3600));
+            pod["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "false"});
+            world.api.put_pod(pod);
+            world.removed().await;
+        })
+        .await;
+    assert_eq!(world.api.count("LIST namespaces"), 0, "nobody asked for namespaces");
 }
 
 #[tokio::test]
