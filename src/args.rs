@@ -55,6 +55,8 @@ pub enum Command {
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
     Crd(CrdArguments),
+    /// Print all objects of an installation, for kubectl apply; needs no cluster
+    Manifests(ManifestsArguments),
 }
 
 /// Where things are on the node.
@@ -311,6 +313,26 @@ pub struct CrdArguments {
     /// Write one file a resource into this directory instead of printing
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
+}
+
+/// Of `manifests`.
+#[derive(Args, Clone, Debug)]
+pub struct ManifestsArguments {
+    /// File with a PodCheckpointer, `-` for standard input [default: one with an empty spec]
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Image of agent and supervisor, where the PodCheckpointer names none
+    #[arg(long, default_value = concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    pub image: String,
+    /// Leave the custom resource definitions out
+    #[arg(long)]
+    pub skip_crds: bool,
+}
+
+/// Reads a command line of the program, its name first, and says what is wrong with it in one line.
+pub fn read(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let read = Arguments::try_parse_from(arguments).map(|arguments| arguments.command);
+    read.map_err(|error| error.render().to_string().lines().next().unwrap_or_default().to_owned())
 }
 
 /// Settings that mean nothing; the text says what to write instead.

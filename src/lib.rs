@@ -46,6 +46,7 @@ pub mod cli;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod operator;
 pub mod report;
 pub mod selector;
 pub mod supervisor;

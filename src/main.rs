@@ -51,6 +51,7 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         },
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
+        Command::Manifests(arguments) => cli::manifests(&arguments),
     }
 }
 

@@ -26,6 +26,13 @@ pub const PARENT_UID: &str = "podcheckpointer.io/parent-uid";
 /// Label of our custom resources: the node that writes them.
 pub const NODE_LABEL: &str = "podcheckpointer.io/node";
 
+/// Name of the installation: its namespace and every object in it, and its objects of the cluster.
+pub const INSTALLATION: &str = "pod-checkpointer";
+/// Label of our objects: [`INSTALLATION`].
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Label of our objects: which part they are of.
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+
 /// Prefix of the links that we make in the kubelet's manifest directory.
 pub const LINK_PREFIX: &str = "pod-checkpointer_";
 /// The supervisor's own manifest in the kubelet's manifest directory, and its pod's name.

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 
 use kube::core::{Expression, Selector};
 
+use crate::capture::eligibility::is_name;
+
 /// Longest name and value of a label.
 const LIMIT: usize = 63;
-/// Longest prefix of a label's name.
-const PREFIX_LIMIT: usize = 253;
 
 /// Reads `app=till,tier in (front,back),!canary`; all parts must hold.
 pub fn parse(text: &str) -> Result<Selector, String> {
@@ -76,14 +76,7 @@ fn unclear(text: &str) -> String {
 fn key(text: &str) -> Result<String, String> {
     let text = text.trim();
     let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
-    let is_prefix = |prefix: &str| {
-        !prefix.is_empty()
-            && prefix.len() <= PREFIX_LIMIT
-            && prefix
-                .split('.')
-                .all(|label| is_word(label) && !label.contains(['_', '.']) && label == label.to_lowercase())
-    };
-    if is_word(name) && prefix.is_none_or(is_prefix) {
+    if is_word(name) && prefix.is_none_or(is_name) {
         Ok(text.to_owned())
     } else {
         Err(format!("{text:?} is not the name of a label"))
