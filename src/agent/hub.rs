@@ -23,16 +23,16 @@ use crate::agent::heard::{Heard, explain, explain_watch};
 use crate::agent::index::{Action, Answer, Captured, Index, Marked, Observed};
 use crate::agent::marks::{Marks, Rules};
 use crate::agent::record::{self, Stranger};
-use crate::agent::report::{self, Reporter, Supervisor};
+use crate::agent::report::{self, Done, News, Reporter, Supervisor};
 use crate::agent::retry::Retry;
 use crate::agent::survey::{self, Kept, Surroundings};
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::work::{self, Finished};
 use crate::agent::{Error, Settings, collect, watch};
-use crate::capture::{self, Reason};
+use crate::capture;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::{FIELD_MANAGER, STORE_FAILED};
+use crate::names::{FIELD_MANAGER, Refusal, STORE_FAILED};
 use crate::node::clock;
 use crate::report::chain;
 use crate::report::{self as files, AgentWord};
@@ -442,6 +442,11 @@ impl Agent {
                 self.index.removed(&key, &uid, result.is_ok(), now);
             }
             Finished::Reported(done) => {
+                if let Done::Written { key, known, result: Ok(_), news } = &*done {
+                    for News { reason, note } in news {
+                        self.publish(key, &known.pod, EventType::Normal, reason, note);
+                    }
+                }
                 if let Some(trouble) = self.reporter.done(*done, now) {
                     tracing::warn!("{trouble}");
                 }
@@ -523,7 +528,12 @@ impl Agent {
             Captured::Refused(reasons) => {
                 let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
-                self.publish(key, reasons, &text);
+                let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
+                let first = reasons.first().map(|reason| reason.refusal);
+                let (name, advice) = (first.map(|it| it.to_string()), first.map(Refusal::advice));
+                let note = format!("Not recoverable: {text} ({})", advice.unwrap_or_default());
+                let (uid, name) = (uid.unwrap_or_default(), name.unwrap_or_default());
+                self.publish(key, &uid, EventType::Warning, &name, &note);
             }
             Captured::Failed { reason, message } => {
                 tracing::warn!(pod, reason, message, "capture failed; it is tried again");
@@ -531,24 +541,23 @@ impl Agent {
         }
     }
 
-    fn publish(&mut self, key: &str, reasons: &[Reason], text: &str) {
+    /// Tells it beside the pod. The recorder makes a series of what is told again.
+    fn publish(&mut self, key: &str, uid: &str, type_: EventType, reason: &str, note: &str) {
         let Some((namespace, name)) = key.split_once('_') else { return };
-        let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
             namespace: Some(namespace.into()),
             name: Some(name.into()),
-            uid,
+            uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        let advice = reasons.first().map(|reason| reason.refusal.advice()).unwrap_or_default();
         let event = Event {
-            type_: EventType::Warning,
-            reason: reasons.first().map(|reason| reason.refusal.to_string()).unwrap_or_default(),
+            type_,
+            reason: reason.to_owned(),
             // the API server refuses a note of more than a kibibyte
-            note: Some(format!("Not recoverable: {text} ({advice})").chars().take(1000).collect()),
-            action: "Capture".into(),
+            note: Some(note.chars().take(1000).collect()),
+            action: "Checkpoint".into(),
             secondary: None,
         };
         let recorder = self.recorder.clone();

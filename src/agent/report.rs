@@ -210,6 +210,8 @@ pub enum Job {
         spec: bool,
         /// What it should show.
         status: Box<PodCheckpointStatus>,
+        /// What is to be told beside the pod when that is written.
+        news: Vec<News>,
     },
     /// Remove one whose pod is no longer marked, or is another pod of the same name.
     Delete {
@@ -218,6 +220,38 @@ pub enum Job {
         /// UID of the object, if known.
         uid: Option<String>,
     },
+}
+
+/// Something that a person who looks at the pod should see. Told once, because it is compared with what was written before,
+/// by an earlier agent too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// For an Event.
+    pub reason: &'static str,
+    /// The same in words.
+    pub note: String,
+}
+
+/// What is new in a status.
+fn news(before: Option<&PodCheckpointStatus>, status: &PodCheckpointStatus) -> Vec<News> {
+    let mut news = Vec::new();
+    // each generation is one more; that there is one at all is what matters
+    if let Some(generation) = status.generation.filter(|_| before.is_none_or(|before| before.generation.is_none())) {
+        let note =
+            format!("Captured as generation {generation}: it would come back on this node without the API server");
+        news.push(News { reason: "Captured", note });
+    }
+    let Some(outage) = &status.last_outage else { return news };
+    let known = before.and_then(|before| before.last_outage.as_ref()).filter(|known| known.from == outage.from);
+    if let Some(at) = outage.activated.as_ref().filter(|_| known.is_none_or(|known| known.activated.is_none())) {
+        let note = format!("Brought back at {at}, while the API server was away since {}", outage.from);
+        news.push(News { reason: "Activated", note });
+    }
+    if let Some(at) = outage.released.as_ref().filter(|_| known.is_none_or(|known| known.released.is_none())) {
+        let note = format!("Its stand-in was released at {at}, when the API server answered again");
+        news.push(News { reason: "Released", note });
+    }
+    news
 }
 
 /// What came of a [`Job`].
@@ -233,6 +267,8 @@ pub enum Done {
         known: Box<Known>,
         /// Whether it went well.
         result: Result<Option<String>, Error>,
+        /// As in the job.
+        news: Vec<News>,
     },
     /// Of [`Job::Delete`].
     Deleted(String, Result<(), Error>),
@@ -314,6 +350,7 @@ impl Reporter {
                         key: view.key.to_owned(),
                         uid: view.uid.to_owned(),
                         spec: known.is_none(),
+                        news: news(before, &status),
                         status: Box::new(status),
                     })
                 }
@@ -359,7 +396,7 @@ impl Reporter {
                     error => format!("cannot list PodCheckpoints: {}", explain(error)),
                 })
             }
-            Done::Written { key, known, result: Ok(object) } => {
+            Done::Written { key, known, result: Ok(object), news: _ } => {
                 let object = object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
                 self.waiting.remove(&key);
                 self.known.insert(key, Known { object, ..*known });
@@ -398,10 +435,10 @@ impl Reporter {
 pub async fn perform(client: Client, node: String, job: Job) -> Done {
     match job {
         Job::Seed => Done::Seeded(list(&client, &node).await),
-        Job::Write { key, uid, spec, status } => {
+        Job::Write { key, uid, spec, status, news } => {
             let result = write(&client, &node, &key, &uid, spec, &status).await;
             let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
-            Done::Written { key, known, result }
+            Done::Written { key, known, result, news }
         }
         Job::Delete { key, uid } => {
             let (namespace, name) = key.split_once('_').unwrap_or_default();

@@ -535,6 +535,7 @@ async fn a_refused_pod_is_told_its_reason_once_everywhere() {
         })
         .await;
     let told = world.api.state.borrow().told.clone();
+    let told: Vec<_> = told.iter().filter(|event| event["regarding"]["name"] == "till").collect();
     assert_eq!(told.len(), 1);
     assert_eq!((&told[0]["reason"], &told[0]["type"]), (&json!("PersistentVolume"), &json!("Warning")));
     assert_eq!(told[0]["regarding"]["uid"], "uid-1");
@@ -869,6 +870,9 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
         )]
         .into(),
     };
+    let events = |state: &State| -> Vec<String> {
+        state.told.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+    };
     world
         .with_agent(world.settings(), async {
             world.captured("till", 1).await;
@@ -878,8 +882,12 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
             run.write(OUTAGES, &Outages { outages: vec![outage], ..Outages::default() }).unwrap();
             run.write(STATUS, &status(Phase::Inactive)).unwrap();
             world.api.until_condition("shop", "till", "Active", "False", "Inactive").await;
+            until(&world.api.state, |state| events(state) == ["Captured", "Activated"]).await;
         })
         .await;
+    let told = world.api.state.borrow().told[1].clone();
+    assert_eq!((&told["type"], &told["regarding"]["uid"]), (&json!("Normal"), &json!("uid-1")));
+    assert!(told["note"].as_str().unwrap().contains("2026-11-21T10:00:03.5Z"), "{told}");
     let status = &world.api.checkpoint("shop", "till").unwrap()["status"];
     assert_eq!(status["phase"], "Inactive");
     assert_eq!(status["lastOutage"]["activated"], "2026-11-21T10:00:03.5Z");
