@@ -17,6 +17,7 @@ pub mod heard;
 mod hub;
 pub mod index;
 pub mod install;
+pub mod leftovers;
 pub mod marks;
 pub mod record;
 pub mod report;
