@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::core::Selector;
 
 use crate::metrics::address::Address;
 use crate::names::{RUN_DIR, STATE_DIR};
+use crate::selector;
 use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
 /// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
@@ -62,6 +64,8 @@ pub enum Command {
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
     Crd(CrdArguments),
+    /// Print all objects of an installation, for kubectl apply; needs no cluster
+    Manifests(ManifestsArguments),
 }
 
 /// Where things are on the node.
@@ -156,9 +160,18 @@ pub struct AgentArguments {
     /// Image of the supervisor [default: that of the agent's own container]; empty: install no supervisor
     #[arg(long, env = "POD_CHECKPOINTER_SUPERVISOR_IMAGE", value_name = "IMAGE")]
     pub supervisor_image: Option<String>,
-    /// Namespaces whose marked pods are captured [default: all]
+    /// Namespaces whose marked pods are captured, however they are marked [default: all]
     #[arg(long, env = "POD_CHECKPOINTER_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     pub namespaces: Vec<String>,
+    /// Marks every pod of the namespaces with these labels, for example site=edge [default: none]
+    #[arg(long, env = "POD_CHECKPOINTER_NAMESPACE_SELECTOR", value_name = "SELECTOR", value_parser = selector::parse)]
+    pub namespace_selector: Option<Selector>,
+    /// Marks the pods with these labels, for example app=till,tier in (front,back); may be given again, one is enough
+    #[arg(long, env = "POD_CHECKPOINTER_SELECT", value_delimiter = ';', value_name = "SELECTOR", value_parser = selector::parse)]
+    pub select: Vec<Selector>,
+    /// Age at which a checkpoint is not activated any more, where the pod's own annotation does not say [default: none]
+    #[arg(long, env = "POD_CHECKPOINTER_MAX_AGE", value_name = "TIME", value_parser = whole_seconds)]
+    pub max_age: Option<Duration>,
     /// How long a checkpoint outlives its deleted parent when no successor was captured
     #[arg(long, env = "POD_CHECKPOINTER_RETENTION", default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub retention: Duration,
@@ -361,6 +374,26 @@ pub struct CrdArguments {
     pub directory: Option<PathBuf>,
 }
 
+/// Of `manifests`.
+#[derive(Args, Clone, Debug)]
+pub struct ManifestsArguments {
+    /// File with a PodCheckpointer, `-` for standard input [default: one with an empty spec]
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Image of agent and supervisor, where the PodCheckpointer names none
+    #[arg(long, default_value = concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    pub image: String,
+    /// Leave the custom resource definitions out
+    #[arg(long)]
+    pub skip_crds: bool,
+}
+
+/// Reads a command line of the program, its name first, and says what is wrong with it in one line.
+pub fn read(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let read = Arguments::try_parse_from(arguments).map(|arguments| arguments.command);
+    read.map_err(|error| error.render().to_string().lines().next().unwrap_or_default().to_owned())
+}
+
 /// Settings that mean nothing; the text says what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -372,6 +405,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|_| "write a number with a unit, for example 250ms, 3s, 10m or 72h".to_owned())
+}
+
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    if parsed < Duration::from_secs(1) { Err("must be at least 1s".into()) } else { Ok(parsed) }
 }
 
 fn positive(text: &str) -> Result<Duration, String> {

@@ -47,6 +47,8 @@ pub mod drill;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod operator;
 pub mod report;
 pub mod room;
+pub mod selector;
 pub mod supervisor;

@@ -57,6 +57,7 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         Command::DrillSwitch(arguments) => block_on(drill::switch::run(&arguments)),
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
+        Command::Manifests(arguments) => cli::manifests(&arguments),
     }
 }
 

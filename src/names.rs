@@ -29,6 +29,13 @@ pub const DRILL_OF: &str = "podcheckpointer.io/drill-of";
 /// Label of our custom resources: the node that writes them.
 pub const NODE_LABEL: &str = "podcheckpointer.io/node";
 
+/// Name of the installation: its namespace and every object in it, and its objects of the cluster.
+pub const INSTALLATION: &str = "pod-checkpointer";
+/// Label of our objects: [`INSTALLATION`].
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Label of our objects: which part they are of.
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+
 /// Prefix of the links that we make in the kubelet's manifest directory.
 pub const LINK_PREFIX: &str = "pod-checkpointer_";
 /// Prefix of a drill's links in the kubelet's manifest directory: none of theirs is one of ours above.

@@ -27,6 +27,8 @@ pub struct AgentWord {
     /// What the pods of the API server take on this node; none: not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
+    /// What marks each pod that is marked, in words, by `<namespace>_<pod>`.
+    pub marked: BTreeMap<String, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
     pub refused: BTreeMap<String, Vec<String>>,
     /// What the agent could not learn or do on this node, each with what to do about it.

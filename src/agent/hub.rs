@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::api::DynamicObject;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::{Client, ResourceExt as _};
 use kube_runtime::events::{Event, EventType, Recorder, Reporter as Author};
 use kube_runtime::watcher;
 use serde_json::Value;
@@ -20,9 +20,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::agent::board::Board;
 use crate::agent::heard::{Heard, explain, explain_watch};
-use crate::agent::index::{Action, Answer, Captured, Index};
+use crate::agent::index::{Action, Answer, Captured, Index, Marked, Observed};
+use crate::agent::marks::{Marks, Rules};
 use crate::agent::record::{self, Stranger};
-use crate::agent::report::{self, Reporter, Supervisor};
+use crate::agent::report::{self, Done, News, Reporter, Supervisor};
 use crate::agent::retry::Retry;
 use crate::agent::survey::{self, Kept, Surroundings};
 use crate::agent::swap::{Change, Swaps};
@@ -31,7 +32,7 @@ use crate::agent::{Error, Settings, collect, watch};
 use crate::capture;
 use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, STORE_FAILED};
+use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, Refusal, STORE_FAILED};
 use crate::node::clock;
 use crate::report::chain;
 use crate::report::{self as files, AgentWord};
@@ -46,6 +47,8 @@ const TIDY: Duration = Duration::from_hours(1);
 const SURVEY: Duration = Duration::from_mins(10);
 /// How often a pod is captured whose volumes cannot be followed.
 const UNFOLLOWED: Duration = Duration::from_mins(1);
+/// How long the watch of namespaces must not fail to be well again: longer than its pauses.
+const NAMESPACES_WELL: Duration = Duration::from_mins(2);
 /// How long work in progress may take to end when the agent must.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,7 @@ pub struct Agent {
     board: Rc<Board>,
     start: Instant,
     index: Index,
+    marks: Marks,
     reporter: Reporter,
     recorder: Recorder,
     supervisor: Supervisor,
@@ -79,6 +83,8 @@ pub struct Agent {
     word: Option<(AgentWord, Duration)>,
     /// When the watch last failed; it does not say when it is well again.
     watch_failed: Duration,
+    /// The same of the watch of namespaces.
+    namespaces_failed: Duration,
     silent: bool,
     work: FuturesUnordered<LocalBoxFuture<'static, Finished>>,
 }
@@ -90,6 +96,7 @@ struct Problems {
     look: Vec<String>,
     keep: Vec<String>,
     watch: Option<String>,
+    namespaces: Option<String>,
     follow: Option<String>,
     store: Vec<String>,
     known: BTreeSet<String>,
@@ -97,8 +104,8 @@ struct Problems {
 
 impl Problems {
     fn iter(&self) -> impl Iterator<Item = &String> {
-        let Self { run, look, keep, watch, follow, store, known: _ } = self;
-        run.iter().chain(look).chain(keep).chain(watch).chain(follow).chain(store)
+        let Self { run, look, keep, watch, namespaces, follow, store, known: _ } = self;
+        run.iter().chain(look).chain(keep).chain(watch).chain(namespaces).chain(follow).chain(store)
     }
 
     fn all(&self) -> Vec<String> {
@@ -125,6 +132,12 @@ impl Agent {
         board: Rc<Board>,
     ) -> Result<Self, Error> {
         let index = Index::new(settings.retention, work::load(&store)?);
+        let rules = Rules {
+            limit: settings.namespaces.clone(),
+            select: settings.select.clone(),
+            namespaces: settings.namespace_selector.clone(),
+            own: settings.pod_name.clone().map(|name| (settings.pod_namespace.clone(), name)),
+        };
         let author = Author { controller: FIELD_MANAGER.into(), instance: Some(settings.node_name.clone()) };
         Ok(Self {
             recorder: Recorder::new(client.clone(), author),
@@ -136,6 +149,7 @@ impl Agent {
             board,
             start: Instant::now(),
             index,
+            marks: Marks::new(rules),
             reporter: Reporter::default(),
             supervisor: Supervisor::default(),
             swaps: Swaps::new(),
@@ -150,6 +164,7 @@ impl Agent {
             problems: Problems::default(),
             word: None,
             watch_failed: Duration::ZERO,
+            namespaces_failed: Duration::ZERO,
             silent: false,
             work: FuturesUnordered::new(),
         })
@@ -164,6 +179,10 @@ impl Agent {
         self.open_run_dir();
         let mut stop = pin!(stop);
         let mut watch = pin!(watch::pods(self.client.clone(), &self.settings.node_name));
+        let mut namespaces = match &self.settings.namespace_selector {
+            Some(_) => watch::namespaces(self.client.clone()).boxed_local(),
+            None => futures::stream::pending().boxed_local(),
+        };
         loop {
             self.begin();
             let wake = self.start + self.wake();
@@ -172,6 +191,7 @@ impl Agent {
             tokio::select! {
                 () = &mut stop => break,
                 event = watch.next() => self.take(event.ok_or(Error::Ended)?),
+                event = namespaces.next() => self.take_namespace(event.ok_or(Error::Ended)?),
                 Some(finished) = self.work.next() => self.finish(finished),
                 change = self.swaps.next() => self.change(&change.map_err(Error::Follow)?),
                 () = sleep_until(wake) => {}
@@ -216,9 +236,11 @@ impl Agent {
             }
         }
         if self.index.is_complete() {
-            let has_stored = |key: &str, uid: &str| self.index.stored(key).is_some_and(|stored| stored.uid == uid);
+            let keeps = |key: &str, uid: &str| {
+                self.index.stored(key).is_some_and(|stored| stored.uid == uid) || self.index.is_undecided(key, uid)
+            };
             let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-            if let Some(job) = self.reporter.next(self.index.views(), has_stored, &self.supervisor, now, wall) {
+            if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, now, wall) {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());
                 let write = async move { Finished::Reported(Box::new(report::perform(client, node, job).await)) };
                 self.work.push(write.boxed_local());
@@ -259,25 +281,70 @@ impl Agent {
         };
         self.problems.watch = None;
         match event {
-            watcher::Event::Init => self.index.begin_list(),
+            watcher::Event::Init => {
+                self.index.begin_list();
+                self.marks.begin_list();
+            }
             watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => {
-                let Some(observed) = watch::observe(pod, &self.settings.namespaces) else { return };
-                let (key, lost) = (observed.key.clone(), !observed.marked);
-                self.index.see(observed, now);
-                if lost {
-                    self.swaps.retain(|other, _| other != key);
-                }
+                let Some(observed) = self.marks.observe(pod) else { return };
+                self.see(observed, now);
             }
             watcher::Event::Delete(pod) => {
                 let Some((key, uid)) = watch::identity(&pod) else { return };
+                self.marks.forget(&key);
                 self.index.delete(&key, &uid, now);
                 self.swaps.retain(|_, other| other != uid);
             }
             watcher::Event::InitDone => {
                 self.index.end_list(now);
+                self.marks.end_list();
                 let index = &self.index;
                 self.swaps.retain(|key, uid| index.has(key, uid));
             }
+        }
+    }
+
+    fn see(&mut self, observed: Observed, now: Duration) {
+        let (key, lost) = (observed.key.clone(), observed.marked == Marked::No);
+        self.index.see(observed, now);
+        if lost {
+            self.swaps.retain(|other, _| other != key);
+        }
+    }
+
+    /// The watch of namespaces said something.
+    fn take_namespace(&mut self, event: Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>) {
+        let now = self.now();
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.problems.namespaces = Some(format!(
+                    "the watch of namespaces: {}; pods of namespaces that it has not told of are neither marked nor unmarked",
+                    explain_watch(&error)
+                ));
+                self.namespaces_failed = now;
+                return;
+            }
+        };
+        self.problems.namespaces = None;
+        let news = match event {
+            watcher::Event::Init => {
+                self.marks.begin_namespaces();
+                Vec::new()
+            }
+            watcher::Event::InitApply(namespace) => {
+                self.marks.list_namespace(namespace.name_any(), namespace.labels());
+                Vec::new()
+            }
+            watcher::Event::InitDone => self.marks.end_namespaces(),
+            watcher::Event::Apply(namespace) => self.marks.see_namespace(namespace.name_any(), namespace.labels()),
+            watcher::Event::Delete(namespace) => {
+                self.marks.forget_namespace(&namespace.name_any());
+                Vec::new()
+            }
+        };
+        for observed in news {
+            self.see(observed, now);
         }
     }
 
@@ -378,6 +445,11 @@ impl Agent {
                 self.index.removed(&key, &uid, result.is_ok(), now);
             }
             Finished::Reported(done) => {
+                if let Done::Written { key, known, result: Ok(_), news } = &*done {
+                    for News { reason, note } in news {
+                        self.publish(key, &known.pod, EventType::Normal, reason, note);
+                    }
+                }
                 if let Some(trouble) = self.reporter.done(*done, now) {
                     tracing::warn!("{trouble}");
                 }
@@ -463,9 +535,12 @@ impl Agent {
             Captured::Refused(reasons) => {
                 let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
-                let reason = reasons.first().map_or("Refused", |reason| reason.refusal.as_str());
-                let advice = reasons.first().map(|reason| reason.refusal.advice()).unwrap_or_default();
-                self.publish(key, reason, "Capture", &format!("Not recoverable: {text} ({advice})"));
+                let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
+                let first = reasons.first().map(|reason| reason.refusal);
+                let (name, advice) = (first.map(|it| it.to_string()), first.map(Refusal::advice));
+                let note = format!("Not recoverable: {text} ({})", advice.unwrap_or_default());
+                let (uid, name) = (uid.unwrap_or_default(), name.unwrap_or_default());
+                self.publish(key, &uid, EventType::Warning, &name, &note);
             }
             Captured::Failed { reason, message } => {
                 tracing::warn!(pod, reason, message, "capture failed; it is tried again");
@@ -473,24 +548,23 @@ impl Agent {
         }
     }
 
-    /// Writes a warning beside a pod.
-    fn publish(&mut self, key: &str, reason: &str, action: &str, note: &str) {
+    /// Tells it beside the pod. The recorder makes a series of what is told again.
+    fn publish(&mut self, key: &str, uid: &str, type_: EventType, reason: &str, note: &str) {
         let Some((namespace, name)) = key.split_once('_') else { return };
-        let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
             namespace: Some(namespace.into()),
             name: Some(name.into()),
-            uid,
+            uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
         let event = Event {
-            type_: EventType::Warning,
+            type_,
             reason: reason.to_owned(),
             // the API server refuses a note of more than a kibibyte
             note: Some(note.chars().take(1000).collect()),
-            action: action.to_owned(),
+            action: "Checkpoint".into(),
             secondary: None,
         };
         let recorder = self.recorder.clone();
@@ -503,6 +577,9 @@ impl Agent {
         let now = self.now();
         if self.heard.is_within(now.saturating_sub(self.watch_failed)) {
             self.problems.watch = None;
+        }
+        if now.saturating_sub(self.namespaces_failed) > NAMESPACES_WELL {
+            self.problems.namespaces = None;
         }
         let silent = !self.heard.is_within(FRESH) && now > FRESH;
         if silent != self.silent {
@@ -571,7 +648,7 @@ impl Agent {
                 );
                 let note =
                     format!("Its kubelet refused it when it came back from an outage: {REJECTED_AT_RETURN_ADVICE}");
-                self.publish(&key, REJECTED_AT_RETURN, "HandOver", &note);
+                self.publish(&key, &uid, EventType::Warning, REJECTED_AT_RETURN, &note);
             }
         }
     }

@@ -19,6 +19,17 @@ const CONCURRENT: usize = 4;
 /// How long after the removal of a checkpoint the supervisor is told that its parent is gone.
 const GONE_TOLD: Duration = Duration::from_hours(1);
 
+/// What marks a pod, in a namespace that we look after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// This, in words.
+    By(String),
+    /// Nothing does.
+    No,
+    /// It cannot be told yet: nothing is begun for it, and nothing of it is removed.
+    Unknown,
+}
+
 /// A pod as the watch told of it.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
@@ -27,8 +38,8 @@ pub struct Observed {
     pub key: String,
     /// Its UID.
     pub uid: String,
-    /// Marked, and in a namespace that we look after.
-    pub marked: bool,
+    /// What marks it.
+    pub marked: Marked,
     /// Its condition Ready is true.
     pub ready: bool,
     /// Being deleted: it is not captured any more.
@@ -138,7 +149,7 @@ pub enum Action {
     },
 }
 
-/// A marked pod.
+/// A pod that is marked, or perhaps is.
 #[derive(Debug)]
 struct Pod {
     observed: Observed,
@@ -203,6 +214,8 @@ pub struct View<'a> {
     pub key: &'a str,
     /// Its UID.
     pub uid: &'a str,
+    /// What marks it.
+    pub marked: &'a str,
     /// What its last capture came to.
     pub outcome: &'a Outcome,
     /// What the store has of this very pod.
@@ -255,9 +268,14 @@ impl Index {
     }
 
     /// The watch told of a pod.
-    pub fn see(&mut self, observed: Observed, now: Duration) {
+    pub fn see(&mut self, mut observed: Observed, now: Duration) {
         let key = observed.key.clone();
-        let fate = if observed.marked { Fate::Present } else { Fate::Unmarked };
+        let fate = if observed.marked == Marked::No { Fate::Unmarked } else { Fate::Present };
+        if observed.marked == Marked::Unknown
+            && let Some(pod) = self.pods.get(&key).filter(|pod| pod.observed.uid == observed.uid)
+        {
+            observed.marked = pod.observed.marked.clone();
+        }
         // what cannot be read is of the pod that has its name now, as far as anybody can tell
         if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid.is_empty() && kept.busy == Busy::No) {
             kept.stored.uid.clone_from(&observed.uid);
@@ -281,7 +299,7 @@ impl Index {
         if let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.uid != observed.uid) {
             flight.fate = Fate::Missing;
         }
-        if !observed.marked {
+        if observed.marked == Marked::No {
             self.pods.remove(&key);
             return;
         }
@@ -496,6 +514,7 @@ impl Index {
             ready: self.pods.values().filter(ready).map(named).collect(),
             taken: self.taken(),
             gone: self.gone.iter().map(|(key, (uid, _))| (key.clone(), uid.clone())).collect(),
+            marked: self.pods.iter().filter_map(|(key, pod)| Some((key.clone(), pod.mark()?.to_owned()))).collect(),
             refused: self
                 .pods
                 .iter()
@@ -510,12 +529,20 @@ impl Index {
 
     /// Every marked pod, once a list was complete.
     pub fn views(&self) -> impl Iterator<Item = View<'_>> {
-        self.pods.iter().filter(|_| self.complete).map(|(key, pod)| View {
-            key,
-            uid: &pod.observed.uid,
-            outcome: &pod.outcome,
-            stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
+        self.pods.iter().filter(|_| self.complete).filter_map(|(key, pod)| {
+            Some(View {
+                key,
+                uid: &pod.observed.uid,
+                marked: pod.mark()?,
+                outcome: &pod.outcome,
+                stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
+            })
         })
+    }
+
+    /// Can it not be told yet whether this very pod is marked?
+    pub fn is_undecided(&self, key: &str, uid: &str) -> bool {
+        self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
     }
 
     /// Was a list ever complete?
@@ -539,7 +566,7 @@ impl Index {
         self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
     }
 
-    /// Is this very pod marked, as far as the watch goes?
+    /// Is this very pod marked, or perhaps, as far as the watch goes?
     pub fn has(&self, key: &str, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
     }
@@ -577,8 +604,18 @@ impl Index {
 }
 
 impl Pod {
+    fn mark(&self) -> Option<&str> {
+        match &self.observed.marked {
+            Marked::By(what) => Some(what),
+            Marked::No | Marked::Unknown => None,
+        }
+    }
+
     fn is_due(&self) -> bool {
-        self.observed.ready && !self.observed.ending && (self.dirty || self.done != Some(self.observed.fingerprint))
+        self.mark().is_some()
+            && self.observed.ready
+            && !self.observed.ending
+            && (self.dirty || self.done != Some(self.observed.fingerprint))
     }
 }
 

@@ -16,13 +16,17 @@ fn pod(key: &str, uid: &str) -> Observed {
         demand: Some(Demand::default()),
         key: key.into(),
         uid: uid.into(),
-        marked: true,
+        marked: marked(),
         ready: true,
         ending: false,
         containers: vec![format!("container-of-{uid}")],
         fingerprint: 1,
         object: Arc::from([]),
     }
+}
+
+fn marked() -> Marked {
+    Marked::By("annotation".into())
 }
 
 fn stored(key: &str, uid: &str, owner: Option<&str>) -> Stored {
@@ -85,7 +89,7 @@ fn a_pod_that_is_not_ready_or_being_deleted_is_not_captured_whatever_changes() {
     for observed in [
         Observed { ready: false, ..pod("shop_till", "u1") },
         Observed { ending: true, ..pod("shop_till", "u1") },
-        Observed { marked: false, ..pod("shop_till", "u1") },
+        Observed { marked: Marked::No, ..pod("shop_till", "u1") },
     ] {
         let mut index = listed(Vec::new());
         index.see(observed, at(1));
@@ -217,12 +221,12 @@ fn an_unmarked_pod_needs_the_watchs_word_for_its_very_uid() {
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
     index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(1));
-    index.see(Observed { marked: false, ..pod("shop_till", "u1") }, at(2));
+    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(2));
     assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
     assert_eq!(index.views().count(), 0);
 
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
-    index.see(Observed { marked: false, ..pod("shop_till", "u2") }, at(2));
+    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u2") }, at(2));
     assert_eq!(decide(&mut index, 2), ["ask shop_till u1"], "another pod of that name says nothing of this one");
 }
 
@@ -231,7 +235,7 @@ fn a_pod_that_is_unmarked_while_it_is_captured_is_removed_when_the_capture_ends(
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    index.see(Observed { marked: false, ..pod("shop_till", "u1") }, at(1));
+    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(1));
     assert_eq!(decide(&mut index, 1), [""; 0]);
     index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
     assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
@@ -304,11 +308,38 @@ fn only_a_fresh_word_calls_a_parent_ready() {
     assert!(index.word(false).ready.is_empty());
 }
 
+#[test]
+fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor_unmarked() {
+    let undecided = || Observed { marked: Marked::Unknown, ..pod("shop_till", "u1") };
+    let mut index = Index::new(RETENTION, vec![stored("shop_till", "u1", None)]);
+    index.begin_list();
+    index.see(undecided(), at(0));
+    index.end_list(at(0));
+    assert_eq!(decide(&mut index, 3600), [""; 0]);
+    assert!(index.is_undecided("shop_till", "u1") && !index.is_undecided("shop_till", "u2"));
+    assert!(!index.is_settled(), "it may have to be captured yet");
+    assert_eq!(index.views().count(), 0, "nothing is said of it");
+    assert!(index.word(true).marked.is_empty());
+
+    index.see(pod("shop_till", "u1"), at(3601));
+    assert_eq!(decide(&mut index, 3601), ["capture shop_till"]);
+    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(3602));
+    assert_eq!(index.word(true).marked["shop_till"], "annotation");
+
+    index.see(Observed { fingerprint: 2, ..undecided() }, at(3603));
+    assert_eq!(
+        decide(&mut index, 3603),
+        ["capture shop_till"],
+        "what marked it marks it until something else is known"
+    );
+    assert!(!index.is_undecided("shop_till", "u1"));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     BeginList,
     EndList,
-    See { key: u8, uid: u8, marked: bool, ready: bool, fingerprint: u8 },
+    See { key: u8, uid: u8, mark: u8, ready: bool, fingerprint: u8 },
     Delete { key: u8, uid: u8 },
     Swap { key: u8 },
     Finish { which: u8, how: u8 },
@@ -319,8 +350,13 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::BeginList),
         Just(Step::EndList),
-        (0..3u8, 0..3u8, any::<bool>(), any::<bool>(), 0..3u8)
-            .prop_map(|(key, uid, marked, ready, fingerprint)| Step::See { key, uid, marked, ready, fingerprint }),
+        (0..3u8, 0..3u8, 0..3u8, any::<bool>(), 0..3u8).prop_map(|(key, uid, mark, ready, fingerprint)| Step::See {
+            key,
+            uid,
+            mark,
+            ready,
+            fingerprint
+        }),
         (0..3u8, 0..3u8).prop_map(|(key, uid)| Step::Delete { key, uid }),
         (0..3u8).prop_map(|key| Step::Swap { key }),
         (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Finish { which, how }),
@@ -342,9 +378,11 @@ proptest! {
             match step {
                 Step::BeginList => index.begin_list(),
                 Step::EndList => index.end_list(now),
-                Step::See { key: k, uid: u, marked, ready, fingerprint } => {
+                Step::See { key: k, uid: u, mark, ready, fingerprint } => {
+                    let marked = [marked(), Marked::No, Marked::Unknown][usize::from(mark)].clone();
+                    let unmarked = marked == Marked::No;
                     let observed = Observed { marked, ready, fingerprint: fingerprint.into(), ..pod(&key(k), &uid(k, u)) };
-                    if !marked {
+                    if unmarked {
                         proven.insert(uid(k, u));
                     }
                     index.see(observed, now);

@@ -17,6 +17,8 @@ pub mod heard;
 mod hub;
 pub mod index;
 pub mod install;
+pub mod leftovers;
+pub mod marks;
 pub mod record;
 pub mod report;
 pub mod retry;
@@ -33,6 +35,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kube::Client;
+use kube::core::Selector;
 
 use crate::agent::board::Board;
 use crate::agent::hub::Agent;
@@ -102,6 +105,12 @@ pub struct Settings {
     pub supervisor_image: Option<String>,
     /// Namespaces that we look after; none: all.
     pub namespaces: Vec<String>,
+    /// Marks every pod of the namespaces that match.
+    pub namespace_selector: Option<Selector>,
+    /// Marks the pods that match any of these.
+    pub select: Vec<Selector>,
+    /// Age at which a checkpoint is not activated any more, where the pod does not say.
+    pub max_age: Option<Duration>,
     /// How long a checkpoint outlives its deleted parent when no successor was captured.
     pub retention: Duration,
     /// Where metrics and health are served.
@@ -121,6 +130,9 @@ impl Settings {
             kubeconfig: _,
             supervisor_image,
             namespaces,
+            namespace_selector,
+            select,
+            max_age,
             retention,
             metrics_address,
             pod_name,
@@ -141,6 +153,9 @@ impl Settings {
             log_format,
             supervisor_image,
             namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            namespace_selector,
+            select,
+            max_age,
             retention,
             metrics_address,
             pod_name,

@@ -53,6 +53,7 @@ pub fn status(
         digest: stored.map(|stored| stored.digest.clone()),
         size_bytes: stored.and_then(|stored| stored.size.try_into().ok()),
         captured_at: stored.map(|stored| stored.captured.clone()),
+        marked_by: Some(view.marked.to_owned()),
         warnings: stored.map(|stored| stored.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         last_outage: last_outage(view, &supervisor.outages)
             // one of an earlier boot is remembered here only
@@ -215,6 +216,8 @@ pub enum Job {
         spec: bool,
         /// What it should show.
         status: Box<PodCheckpointStatus>,
+        /// What is to be told beside the pod when that is written.
+        news: Vec<News>,
     },
     /// Remove one whose pod is no longer marked, or is another pod of the same name.
     Delete {
@@ -223,6 +226,38 @@ pub enum Job {
         /// UID of the object, if known.
         uid: Option<String>,
     },
+}
+
+/// Something that a person who looks at the pod should see. Told once, because it is compared with what was written before,
+/// by an earlier agent too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// For an Event.
+    pub reason: &'static str,
+    /// The same in words.
+    pub note: String,
+}
+
+/// What is new in a status.
+fn news(before: Option<&PodCheckpointStatus>, status: &PodCheckpointStatus) -> Vec<News> {
+    let mut news = Vec::new();
+    // each generation is one more; that there is one at all is what matters
+    if let Some(generation) = status.generation.filter(|_| before.is_none_or(|before| before.generation.is_none())) {
+        let note =
+            format!("Captured as generation {generation}: it would come back on this node without the API server");
+        news.push(News { reason: "Captured", note });
+    }
+    let Some(outage) = &status.last_outage else { return news };
+    let known = before.and_then(|before| before.last_outage.as_ref()).filter(|known| known.from == outage.from);
+    if let Some(at) = outage.activated.as_ref().filter(|_| known.is_none_or(|known| known.activated.is_none())) {
+        let note = format!("Brought back at {at}, while the API server was away since {}", outage.from);
+        news.push(News { reason: "Activated", note });
+    }
+    if let Some(at) = outage.released.as_ref().filter(|_| known.is_none_or(|known| known.released.is_none())) {
+        let note = format!("Its stand-in was released at {at}, when the API server answered again");
+        news.push(News { reason: "Released", note });
+    }
+    news
 }
 
 /// What came of a [`Job`].
@@ -238,6 +273,8 @@ pub enum Done {
         known: Box<Known>,
         /// Whether it went well.
         result: Result<Option<String>, Error>,
+        /// As in the job.
+        news: Vec<News>,
     },
     /// Of [`Job::Delete`].
     Deleted(String, Result<(), Error>),
@@ -281,11 +318,12 @@ impl Default for Reporter {
 
 impl Reporter {
     /// The next thing to do, if nothing is being done. `views` are the marked pods once a list of them was complete;
-    /// `has_stored` tells whether the store still has a checkpoint of this very pod.
+    /// `keeps` tells of a pod
+    /// that is none of them whether the store still has a checkpoint of it, or it may be marked yet.
     pub fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
-        has_stored: impl Fn(&str, &str) -> bool,
+        keeps: impl Fn(&str, &str) -> bool,
         supervisor: &Supervisor,
         now: Duration,
         wall: Timestamp,
@@ -318,15 +356,17 @@ impl Reporter {
                         key: view.key.to_owned(),
                         uid: view.uid.to_owned(),
                         spec: known.is_none(),
+                        news: news(before, &status),
                         status: Box::new(status),
                     })
                 }
             };
         }
         let unwanted = || {
-            let (key, known) = self.known.iter().find(|(key, known)| {
-                !wanted.contains(key.as_str()) && !has_stored(key, &known.pod) && !is_waiting(key)
-            })?;
+            let (key, known) = self
+                .known
+                .iter()
+                .find(|(key, known)| !wanted.contains(key.as_str()) && !keeps(key, &known.pod) && !is_waiting(key))?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);
@@ -368,7 +408,7 @@ impl Reporter {
                     error => format!("cannot list PodCheckpoints: {}", explain(error)),
                 })
             }
-            Done::Written { key, known, result: Ok(object) } => {
+            Done::Written { key, known, result: Ok(object), news: _ } => {
                 let object = object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
                 self.waiting.remove(&key);
                 self.known.insert(key, Known { object, ..*known });
@@ -407,10 +447,10 @@ impl Reporter {
 pub async fn perform(client: Client, node: String, job: Job) -> Done {
     match job {
         Job::Seed => Done::Seeded(list(&client, &node).await),
-        Job::Write { key, uid, spec, status } => {
+        Job::Write { key, uid, spec, status, news } => {
             let result = write(&client, &node, &key, &uid, spec, &status).await;
             let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
-            Done::Written { key, known, result }
+            Done::Written { key, known, result, news }
         }
         Job::Delete { key, uid } => {
             let (namespace, name) = key.split_once('_').unwrap_or_default();

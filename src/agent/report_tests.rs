@@ -20,7 +20,7 @@ fn stored() -> Stored {
 }
 
 fn view<'a>(outcome: &'a Outcome, stored: Option<&'a Stored>) -> View<'a> {
-    View { key: KEY, uid: "u1", outcome, stored }
+    View { key: KEY, uid: "u1", marked: "annotation", outcome, stored }
 }
 
 fn time(second: i64) -> Timestamp {
@@ -167,13 +167,14 @@ fn failure(code: u16) -> Error {
 #[test]
 fn it_is_written_when_it_changed_and_at_no_other_time() {
     let mut reporter = seeded(Vec::new());
-    let Some(Job::Write { key, uid, spec: true, status }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1)
+    let Some(Job::Write { key, uid, spec: true, status, news: _ }) =
+        next(&mut reporter, Some(&Outcome::Waiting), false, 1)
     else {
         panic!("the whole is written first")
     };
     assert_eq!(next(&mut reporter, Some(&Outcome::Captured), false, 1), None, "one at a time");
     let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
-    reporter.done(Done::Written { key, known, result: Ok(Some("o1".into())) }, Duration::ZERO);
+    reporter.done(Done::Written { key, known, result: Ok(Some("o1".into())), news: Vec::new() }, Duration::ZERO);
     assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, 2), None);
     assert!(matches!(next(&mut reporter, Some(&Outcome::Captured), false, 3), Some(Job::Write { spec: false, .. })));
 }
@@ -208,7 +209,7 @@ fn a_failed_write_is_told_once_waits_and_does_not_hold_others_up() {
             panic!("tried again")
         };
         let result = Err(failure(403));
-        let done = Done::Written { key, known: Box::default(), result };
+        let done = Done::Written { key, known: Box::default(), result, news: Vec::new() };
         told += usize::from(reporter.done(done, Duration::from_secs(second)).is_some());
         assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, second), None);
         let due = reporter.wake(Duration::from_secs(second)).unwrap();
@@ -224,7 +225,7 @@ fn one_that_somebody_deleted_is_written_whole_again() {
     let Some(Job::Write { key, spec: false, .. }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1) else {
         panic!("its status is written")
     };
-    let done = Done::Written { key, known: Box::default(), result: Err(failure(404)) };
+    let done = Done::Written { key, known: Box::default(), result: Err(failure(404)), news: Vec::new() };
     reporter.done(done, Duration::from_secs(1));
     assert!(matches!(next(&mut reporter, Some(&Outcome::Waiting), false, 100), Some(Job::Write { spec: true, .. })));
 }
@@ -248,4 +249,36 @@ fn a_nodes_long_name_fits_a_label_and_stays_its_own() {
     assert_eq!(label("node-1"), "node-1");
     assert_eq!(label(&one).len(), 63);
     assert_ne!(label(&one), label(&two));
+}
+
+#[test]
+fn what_is_new_is_told_once_and_again_for_each_outage() {
+    let outage = |from: &str, activated: Option<&str>, released: Option<&str>| LastOutage {
+        from: from.into(),
+        activated: activated.map(str::to_owned),
+        released: released.map(str::to_owned),
+        ..LastOutage::default()
+    };
+    let shown =
+        |generation, last_outage| PodCheckpointStatus { generation, last_outage, ..PodCheckpointStatus::default() };
+    let [bare, first, second] = [None, Some(1), Some(2)].map(|generation| shown(generation, None));
+    let active = shown(Some(2), Some(outage("t0", Some("t1"), None)));
+    let released = shown(Some(2), Some(outage("t0", Some("t1"), Some("t2"))));
+    let again = shown(Some(2), Some(outage("t3", Some("t4"), Some("t5"))));
+    for (before, after, reasons) in [
+        (None, &bare, &[][..]),
+        (None, &first, &["Captured"]),
+        (Some(&bare), &first, &["Captured"]),
+        (Some(&first), &second, &[]),
+        (Some(&second), &active, &["Activated"]),
+        (Some(&active), &active, &[]),
+        (Some(&active), &released, &["Released"]),
+        (Some(&second), &released, &["Activated", "Released"]),
+        (Some(&released), &released, &[]),
+        (Some(&released), &again, &["Activated", "Released"]),
+    ] {
+        let told: Vec<&str> = news(before, after).iter().map(|news| news.reason).collect();
+        assert_eq!(told, reasons, "{before:?} {after:?}");
+    }
+    assert!(news(Some(&second), &active)[0].note.contains("at t1, while the API server was away since t0"));
 }

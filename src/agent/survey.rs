@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::agent::Settings;
 use crate::agent::heard::explain;
 use crate::agent::install::{self, Plan};
+use crate::agent::leftovers;
 use crate::agent::record::{self, Learned, Stranger};
 use crate::checkpoint::store::{NodeRecord, Store};
 use crate::node::host::HostRoot;
@@ -114,6 +115,7 @@ pub async fn keep(
 ) -> Kept {
     let mut kept = Kept { stranger, ..Kept::default() };
     record_node(settings, surroundings, client, store, &mut kept).await;
+    kept.problems.extend(leftovers::problem(&settings.root, manifest_dir(settings, surroundings).ok().as_deref()));
     match supervise(settings, surroundings, client).await {
         Ok(absent) => kept.absent = absent,
         Err(problem) => {

@@ -1,4 +1,5 @@
-//! The one watch: the pods of this node, as JSON, so that fields newer than our types survive.
+//! The watch of the pods of this node, as JSON, so that fields newer than our types survive; and, only where namespaces can
+//! mark pods, one of the namespaces' labels.
 //!
 //! A list comes in pages, once; afterwards the server ends each watch after half a minute and it goes on from where it was,
 //! so a connection that died without a word is noticed, and nothing is listed again unless the server forgot where we were.
@@ -8,11 +9,12 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use futures::Stream;
-use kube::api::{Api, ApiResource, DynamicObject};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Map, Value, json};
 
-use crate::agent::index::Observed;
+use crate::agent::index::{Marked, Observed};
 use crate::capture;
 use crate::checkpoint::store::check_key;
 use crate::names::CONFIG_MIRROR;
@@ -23,6 +25,8 @@ const WATCH_SECONDS: u32 = 30;
 /// Pods in a page of the list: what is in memory parsed at a time, and what the heap keeps of it afterwards. Pages of 16
 /// cost 3 MB more with 110 pods than pages of 4.
 const PAGE: u32 = 4;
+/// Namespaces in a page; each is small.
+const NAMESPACE_PAGE: u32 = 100;
 
 /// The type of pods, without a type.
 pub fn resource() -> ApiResource {
@@ -40,27 +44,28 @@ pub fn pods(
     watcher(api, config).default_backoff()
 }
 
-/// What the index needs of a pod; `None`: it has no name or UID that could be one.
-pub fn observe(pod: DynamicObject, namespaces: &[String]) -> Option<Observed> {
-    let (key, uid) = identity(&pod)?;
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let ours = namespaces.is_empty() || namespaces.contains(&namespace);
-    let (demand, rejected) = (demand(&pod), is_rejected(&pod));
-    let object = trim(pod);
-    let marked = ours && capture::is_marked(&object);
-    let kept = if marked { object.to_string().into_bytes().into() } else { Arc::from([]) };
-    Some(Observed {
+/// Everything that happens to namespaces, of which only names and labels are sent.
+pub fn namespaces(
+    client: kube::Client,
+) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
+    let config = watcher::Config::default().page_size(NAMESPACE_PAGE).timeout(WATCH_SECONDS);
+    watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config).default_backoff()
+}
+
+/// What the index needs of a pod, trimmed; `kept` are its bytes.
+pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: Arc<[u8]>) -> Observed {
+    Observed {
         key,
         uid,
-        marked,
-        ready: capture::is_ready(&object),
+        ready: capture::is_ready(object),
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
-        rejected,
-        demand,
-        containers: if marked { containers(&object) } else { Vec::new() },
-        fingerprint: fingerprint(&object),
+        rejected: is_rejected(object),
+        demand: demand(object),
+        containers: if marked == Marked::No { Vec::new() } else { containers(object) },
+        fingerprint: fingerprint(object),
+        marked,
         object: kept,
-    })
+    }
 }
 
 /// `<namespace>_<name>` and UID.
@@ -73,23 +78,26 @@ pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
 
 /// What the kubelet counts for it; `None`: it has ended, or it is the mirror of a static pod, which is counted from its
 /// manifest.
-fn demand(pod: &DynamicObject) -> Option<Demand> {
-    let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONFIG_MIRROR));
-    let phase = pod.data.pointer("/status/phase").and_then(Value::as_str);
+fn demand(pod: &Value) -> Option<Demand> {
+    let is_mirror = pod.pointer("/metadata/annotations").is_some_and(|all| all.get(CONFIG_MIRROR).is_some());
+    let phase = pod.pointer("/status/phase").and_then(Value::as_str);
     let counts = !is_mirror && !matches!(phase, Some("Failed" | "Succeeded"));
-    pod.data.get("spec").filter(|_| counts).map(Demand::of)
+    pod.get("spec").filter(|_| counts).map(Demand::of)
 }
 
-/// Its kubelet refused it for good (pkg/kubelet/kubelet.go, `rejectPod`), and no controller replaces it.
-fn is_rejected(pod: &DynamicObject) -> bool {
-    let text = |path: &str| pod.data.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let owners = pod.metadata.owner_references.iter().flatten();
-    let is_alone = !owners.into_iter().any(|owner| owner.controller == Some(true));
-    is_alone && text("/status/phase") == "Failed" && text("/status/message").starts_with("Pod was rejected")
+/// How the status of a pod begins that its kubelet refused for good (pkg/kubelet/kubelet.go, `rejectPod`).
+const REJECTED: &str = "Pod was rejected";
+
+/// Its kubelet refused it for good, and no controller replaces it.
+fn is_rejected(pod: &Value) -> bool {
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    let is_alone = !owners.into_iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true)));
+    is_alone && text("/status/phase") == "Failed" && text("/status/message") == REJECTED
 }
 
 /// The pod without what no capture looks at and what would be kept in memory for every pod.
-fn trim(mut pod: DynamicObject) -> Value {
+pub fn trim(mut pod: DynamicObject) -> Value {
     pod.metadata.managed_fields = None;
     let mut data = pod.data;
     let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
@@ -97,6 +105,9 @@ fn trim(mut pod: DynamicObject) -> Value {
         .into_iter()
         .filter_map(|(name, value)| match name.as_str() {
             "conditions" => Some((name, conditions(value))),
+            "message" if value.as_str().is_some_and(|text| text.starts_with(REJECTED)) => {
+                Some((name, Value::from(REJECTED)))
+            }
             "phase"
             | "hostIP"
             | "hostIPs"
@@ -155,6 +166,7 @@ fn fingerprint(pod: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::marks::Marks;
 
     fn pod(change: impl FnOnce(&mut Value)) -> Observed {
         let mut value = json!({
@@ -172,7 +184,7 @@ mod tests {
             },
         });
         change(&mut value);
-        observe(serde_json::from_value(value).unwrap(), &[]).unwrap()
+        Marks::default().observe(serde_json::from_value(value).unwrap()).unwrap()
     }
 
     #[test]
@@ -209,16 +221,6 @@ mod tests {
         for change in other {
             assert_ne!(pod(change).fingerprint, first);
         }
-    }
-
-    #[test]
-    fn nothing_is_kept_of_an_unmarked_pod_or_of_one_in_another_namespace() {
-        let unmarked = pod(|pod| pod["metadata"]["annotations"] = json!({}));
-        assert!(!unmarked.marked && unmarked.object.is_empty());
-        let value = json!({"metadata": {"namespace": "shop", "name": "till", "uid": "uid-1",
-            "annotations": {"podcheckpointer.io/checkpoint": "true"}}});
-        let elsewhere = observe(serde_json::from_value(value).unwrap(), &["other".to_owned()]).unwrap();
-        assert!(!elsewhere.marked && elsewhere.object.is_empty());
     }
 
     #[test]
@@ -264,7 +266,7 @@ mod tests {
             json!({"metadata": {"name": "till", "uid": "u"}}),
             json!({"metadata": {"namespace": "shop", "name": "till"}}),
         ] {
-            assert!(observe(serde_json::from_value(value).unwrap(), &[]).is_none());
+            assert!(Marks::default().observe(serde_json::from_value(value).unwrap()).is_none());
         }
     }
 }

@@ -109,11 +109,23 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
         Ok(Err(error)) => return failed("CaptureFailed", chain(&error)),
         Err(_) => return failed("CaptureFailed", format!("not done within {CAPTURE_LIMIT:?}")),
     };
+    let checkpoint = with_max_age(checkpoint, settings.max_age);
     let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
     match put {
         Ok(Ok(stored)) => Captured::Stored(stored),
         Ok(Err(error)) => failed(error.reason(), chain(&error)),
         Err(error) => failed(STORE_FAILED, error.to_string()),
+    }
+}
+
+/// The pod's own word on its age counts before the cluster's.
+fn with_max_age(mut checkpoint: NodeCheckpoint, max_age: Option<Duration>) -> NodeCheckpoint {
+    match (checkpoint.policy.max_age_seconds, max_age) {
+        (None, Some(limit)) => {
+            checkpoint.policy.max_age_seconds = Some(limit.as_secs());
+            checkpoint.with_digest()
+        }
+        _ => checkpoint,
     }
 }
 

@@ -1,14 +1,17 @@
 //! The custom resources, as the API server knows them.
 
 pub mod podcheckpoint;
+pub mod podcheckpointer;
 
 use kube::CustomResourceExt as _;
+
+pub use podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
 
 pub use podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointSpec, PodCheckpointStatus};
 
 /// Every custom resource definition of ours, with the name of the file that it is kept in.
 pub fn definitions() -> Result<Vec<(String, String)>, serde_yaml::Error> {
-    [PodCheckpoint::crd()]
+    [PodCheckpoint::crd(), PodCheckpointer::crd()]
         .into_iter()
         .map(|definition| {
             let name = format!("{}.yaml", definition.metadata.name.as_deref().unwrap_or_default());

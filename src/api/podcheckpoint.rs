@@ -26,7 +26,8 @@ use crate::report::Phase;
     printcolumn = r#"{"name":"Recoverable","type":"string","jsonPath":".status.conditions[?(@.type==\"Recoverable\")].status","description":"Would the pod come back?"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"What of the checkpoint runs on the node"}"#,
     printcolumn = r#"{"name":"Captured","type":"date","jsonPath":".status.capturedAt","description":"Age of the newest generation"}"#,
-    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Recoverable\")].reason","description":"Why it is recoverable or not"}"#
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Recoverable\")].reason","description":"Why it is recoverable or not"}"#,
+    printcolumn = r#"{"name":"Marked by","type":"string","jsonPath":".status.markedBy","priority":1,"description":"What marks the pod"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PodCheckpointSpec {
@@ -66,6 +67,10 @@ pub struct PodCheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub captured_at: Option<String>,
+    /// What marks the pod: its annotation, a selector of pods that matches its labels, or one of namespaces that matches its
+    /// namespace's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked_by: Option<String>,
     /// What its owner should know although the pod is recoverable, for example `ServiceAccountToken`: the captured token
     /// expires like any other.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -8,7 +8,7 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::format::decode;
 use crate::cli::node::Node;
 use crate::cli::{Answer, answer};
-use crate::report::chain;
+use crate::report::{AGENT, AgentWord, chain};
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
@@ -33,7 +33,16 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
         eprintln!("pod-checkpointer: {problem}");
     }
     let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };
-    answer(Output::Yaml, &shown, String::new)
+    answer(Output::Yaml, &with_mark(shown, &node, &key), String::new)
+}
+
+/// What marks the pod, which is in the agent's word and not in the checkpoint: the pod's mark may change without its content.
+fn with_mark(mut shown: Value, node: &Node, key: &str) -> Value {
+    let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
+    if let (Some(object), Some(mark)) = (shown.as_object_mut(), word.and_then(|word| word.marked.get(key).cloned())) {
+        object.insert("markedBy".into(), mark.into());
+    }
+    shown
 }
 
 fn reveal(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {

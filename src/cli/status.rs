@@ -69,6 +69,9 @@ struct Pod {
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size_bytes: Option<u64>,
+    /// What marks it, as far as the agent has said in this boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked_by: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -167,6 +170,7 @@ fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Po
             warnings: newest
                 .map(|newest| newest.checkpoint.warnings.iter().map(ToString::to_string).collect())
                 .unwrap_or_default(),
+            marked_by: word.marked.get(&key).cloned(),
             reasons,
         });
     }
@@ -204,7 +208,7 @@ fn text(shown: &Shown) -> String {
         text.push_str("\nNothing is captured on this node.\n");
         return text;
     }
-    let heads = ["NAMESPACE", "POD", "RECOVERABLE?", "PHASE", "CAPTURED", "GENERATION", "SIZE", "REASON"];
+    let heads = ["NAMESPACE", "POD", "RECOVERABLE?", "PHASE", "CAPTURED", "GENERATION", "SIZE", "MARKED BY", "REASON"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(pods.iter().map(|pod| {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -217,6 +221,7 @@ fn text(shown: &Shown) -> String {
             or_dash(pod.captured_age_seconds.map(seconds)),
             or_dash(pod.generation.map(|number| number.to_string())),
             or_dash(pod.size_bytes.map(size)),
+            or_dash(pod.marked_by.clone()),
             reason,
         ]
     }));

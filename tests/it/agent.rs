@@ -15,6 +15,7 @@ use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::report::{
     AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
 };
+use pod_checkpointer::selector;
 use serde_json::{Value, json};
 
 use crate::stub::api::{Api, Mood, State, checkpoint_path};
@@ -70,6 +71,9 @@ impl World {
             log_format: LogFormat::Text,
             supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
             namespaces: Vec::new(),
+            namespace_selector: None,
+            select: Vec::new(),
+            max_age: None,
             retention: Duration::from_millis(100),
             metrics_address: Address::Off,
             pod_name: None,
@@ -447,6 +451,75 @@ async fn a_namespace_that_is_not_looked_after_is_not_captured() {
 }
 
 #[tokio::test]
+async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_known_to_be_gone() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["metadata"]["annotations"] = json!({});
+    world.api.put_pod(pod);
+    world.api.put_pod(world.start("other", "uid-2"));
+    let settings = Settings { namespace_selector: Some(selector::parse("site=edge").unwrap()), ..world.settings() };
+    world
+        .with_agent(settings.clone(), async {
+            world.captured("other", 1).await;
+            assert_eq!(world.store().keys().unwrap(), ["shop_other"]);
+            world.api.put_namespace("shop", &json!({"site": "edge"}));
+            world.captured("till", 1).await;
+        })
+        .await;
+    let mark = |name: &str| world.api.checkpoint("shop", name).unwrap()["status"]["markedBy"].clone();
+    assert_eq!(mark("till"), "namespace selector site=edge");
+    assert_eq!(mark("other"), "annotation podcheckpointer.io/checkpoint");
+    assert_eq!(world.word().marked["shop_till"], "namespace selector site=edge");
+
+    // an agent that is not told of the namespace
+    world.api.change(|state| state.objects.remove("/api/v1/namespaces/shop"));
+    world
+        .with_agent(settings.clone(), async {
+            world.api.put_pod(world.start("third", "uid-3"));
+            world.captured("third", 1).await;
+            assert_eq!(world.newest("shop_till"), Some(1));
+            assert!(world.api.checkpoint("shop", "till").is_some());
+            assert_eq!(world.api.count("DELETE podcheckpoints"), 0);
+            world.api.put_namespace("shop", &json!({"site": "centre"}));
+            eventually(|| world.newest("shop_till").is_none()).await;
+            let path = checkpoint_path("shop", "till");
+            until(&world.api.state, |state| !state.objects.contains_key(&path)).await;
+        })
+        .await;
+    assert_eq!(world.newest("shop_other"), Some(1), "its own annotation marks it");
+    let counts = world.api.state.borrow().counts.clone();
+    assert_eq!(counts.get("LIST namespaces"), Some(&2), "once an agent: {counts:?}");
+}
+
+#[tokio::test]
+async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
+    let world = World::new();
+    let mut pod = world.start("till", "uid-1");
+    pod["metadata"]["annotations"] = json!({});
+    pod["metadata"]["labels"] = json!({"app": "till"});
+    world.api.put_pod(pod.clone());
+    let select = vec![selector::parse("app=elsewhere").unwrap(), selector::parse("app in (till)").unwrap()];
+    let settings = Settings { select, max_age: Some(Duration::from_hours(72)), ..world.settings() };
+    world
+        .with_agent(settings, async {
+            world.captured("till", 1).await;
+            assert_eq!(world.api.checkpoint("shop", "till").unwrap()["status"]["markedBy"], "selector app in (till)");
+            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            assert_eq!(kept.policy.max_age_seconds, Some(72 * 3600), "the cluster's, where the pod does not say");
+            pod["metadata"]["annotations"] = json!({"podcheckpointer.io/max-age": "1h"});
+            world.api.put_pod(pod.clone());
+            world.captured("till", 2).await;
+            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            assert_eq!(kept.policy.max_age_seconds, Some(3600));
+            pod["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "false"});
+            world.api.put_pod(pod);
+            world.removed().await;
+        })
+        .await;
+    assert_eq!(world.api.count("LIST namespaces"), 0, "nobody asked for namespaces");
+}
+
+#[tokio::test]
 async fn a_refused_pod_is_told_its_reason_once_everywhere() {
     let world = World::new();
     let mut pod = world.start("till", "uid-1");
@@ -463,6 +536,7 @@ async fn a_refused_pod_is_told_its_reason_once_everywhere() {
         })
         .await;
     let told = world.api.state.borrow().told.clone();
+    let told: Vec<_> = told.iter().filter(|event| event["regarding"]["name"] == "till").collect();
     assert_eq!(told.len(), 1);
     assert_eq!((&told[0]["reason"], &told[0]["type"]), (&json!("PersistentVolume"), &json!("Warning")));
     assert_eq!(told[0]["regarding"]["uid"], "uid-1");
@@ -797,6 +871,9 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
         )]
         .into(),
     };
+    let events = |state: &State| -> Vec<String> {
+        state.told.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+    };
     world
         .with_agent(world.settings(), async {
             world.captured("till", 1).await;
@@ -806,8 +883,12 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
             run.write(OUTAGES, &Outages { outages: vec![outage], ..Outages::default() }).unwrap();
             run.write(STATUS, &status(Phase::Inactive)).unwrap();
             world.api.until_condition("shop", "till", "Active", "False", "Inactive").await;
+            until(&world.api.state, |state| events(state) == ["Captured", "Activated"]).await;
         })
         .await;
+    let told = world.api.state.borrow().told[1].clone();
+    assert_eq!((&told["type"], &told["regarding"]["uid"]), (&json!("Normal"), &json!("uid-1")));
+    assert!(told["note"].as_str().unwrap().contains("2026-11-21T10:00:03.5Z"), "{told}");
     let status = &world.api.checkpoint("shop", "till").unwrap()["status"];
     assert_eq!(status["phase"], "Inactive");
     assert_eq!(status["lastOutage"]["activated"], "2026-11-21T10:00:03.5Z");

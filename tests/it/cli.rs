@@ -176,7 +176,8 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     run.write(STATUS, &Status { pods: vec![pod], problems, ..Status::default() }).unwrap();
     let refused = BTreeMap::from([("shop_ledger".to_owned(), vec!["PersistentVolume: volume books".to_owned()])]);
     let problems = vec!["the shelf is full".to_owned()];
-    run.write(AGENT, &AgentWord { heartbeat: 1, refused, problems, ..AgentWord::default() }).unwrap();
+    let marked = BTreeMap::from([("shop_till".to_owned(), "selector app=till".to_owned())]);
+    run.write(AGENT, &AgentWord { heartbeat: 1, marked, refused, problems, ..AgentWord::default() }).unwrap();
     node.install();
     let _agent = node.store().lock("agent.lock").unwrap();
 
@@ -191,6 +192,8 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
         .collect();
     assert_eq!(pods, [("ledger", "No", "Inactive"), ("radio", "Yes", "Inactive"), ("till", "Yes", "Blocked")]);
     assert_eq!(shown["pods"][2]["reasons"], json!(["ImageAbsent"]));
+    assert_eq!(shown["pods"][2]["markedBy"], "selector app=till");
+    assert_eq!(shown["pods"][1].get("markedBy"), None, "the agent has not said what marks it");
     assert_eq!(shown["problems"], json!(["the disk is slow", "the shelf is full"]));
     assert_eq!((&shown["supervisor"]["installed"], &shown["supervisor"]["running"]), (&json!(true), &json!(false)));
     assert_eq!(shown["agent"]["running"], true);
@@ -200,6 +203,8 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     assert!(line("ledger").contains("PersistentVolume: volume books"), "{table}");
     assert!(line("radio").contains("MayBeRescheduled"), "{table}");
     assert!(table.contains("Problem:     the disk is slow"), "{table}");
+    assert!(line("till").contains("selector app=till"), "{table}");
+    assert!(text(&node.command(&["show", "shop/till"])).contains("markedBy: selector app=till"));
     let yaml: Value = serde_yaml::from_slice(&node.command(&["status", "-o", "yaml"]).stdout).unwrap();
     // ages go on meanwhile
     let ageless = |pods: &Value| {

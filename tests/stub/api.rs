@@ -1,4 +1,4 @@
-//! An API server as a tower service: pods, nodes, PodCheckpoints and Events, in memory, without a socket.
+//! An API server as a tower service: pods, nodes, namespaces, PodCheckpoints and Events, in memory, without a socket.
 //!
 //! `LIST`, `WATCH` with resource versions, `GET`, `CREATE`, server-side apply (an object is what was last applied to it) and
 //! `DELETE`. It can be silent, fail, lose its custom resource, or list nothing; every request is counted by what it was.
@@ -40,7 +40,7 @@ pub struct State {
     pub lacks_crd: bool,
     /// By path.
     pub objects: BTreeMap<String, Value>,
-    /// What happened to pods: resource version, type, object.
+    /// What happened to pods and namespaces: resource version, type, object.
     pub events: Vec<(u64, String, Value)>,
     pub version: u64,
     /// How often what was asked: `LIST pods`, `WATCH pods`, `GET pod`, `PATCH podcheckpoints/status` …
@@ -55,6 +55,16 @@ pub struct State {
 #[derive(Clone, Default)]
 pub struct Api {
     pub state: Arc<watch::Sender<State>>,
+}
+
+const NAMESPACES: &str = "/api/v1/namespaces";
+
+fn is_namespaces(path: &str) -> bool {
+    path == NAMESPACES
+}
+
+fn is_namespace(path: &str) -> bool {
+    path.strip_prefix(NAMESPACES).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/'))
 }
 
 /// Path of a pod.
@@ -95,6 +105,13 @@ impl Api {
     pub fn put_pod(&self, pod: Value) {
         let path = pod_path(pod["metadata"]["namespace"].as_str().unwrap(), pod["metadata"]["name"].as_str().unwrap());
         self.put(&path, pod);
+    }
+
+    /// Puts a namespace there, and tells those who watch.
+    pub fn put_namespace(&self, name: &str, labels: &Value) {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": name, "labels": labels}});
+        self.put(&format!("{NAMESPACES}/{name}"), namespace);
     }
 
     pub fn delete_pod(&self, namespace: &str, name: &str) {
@@ -149,20 +166,29 @@ impl Api {
         if watches {
             let from = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or_default();
             let seconds = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
-            return Ok(Response::new(Answer::Watch(Box::pin(StreamBody::new(Watch::new(&self, from, seconds))))));
+            return Ok(Response::new(Answer::Watch(Box::pin(StreamBody::new(Watch::new(
+                &self,
+                is_namespaces(&path),
+                from,
+                seconds,
+            ))))));
         }
         Ok(self.answer(&parts.method, &path, &body))
     }
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> Response<Answer> {
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
-        let is_list = path.ends_with("/pods") || path.ends_with("/podcheckpoints");
+        let is_list = path.ends_with("/pods") || path.ends_with("/podcheckpoints") || is_namespaces(path);
         let not_found = || failure(StatusCode::NOT_FOUND, "NotFound");
         match *method {
             Method::GET if is_list => self.change(|state| {
-                let kind = if path.ends_with("/pods") { "/pods/" } else { "/podcheckpoints/" };
+                let is_wanted = |at: &str| match path {
+                    NAMESPACES => is_namespace(at),
+                    path if path.ends_with("/pods") => at.contains("/pods/"),
+                    _ => at.contains("/podcheckpoints/"),
+                };
                 let nothing = state.mood == Mood::Empty;
-                let of_kind = state.objects.iter().filter(|(at, _)| at.contains(kind) && !nothing);
+                let of_kind = state.objects.iter().filter(|(at, _)| is_wanted(at) && !nothing);
                 let items: Vec<Value> = of_kind.map(|(_, object)| object.clone()).collect();
                 let version = state.version.to_string();
                 answer(StatusCode::OK, &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}))
@@ -198,7 +224,7 @@ impl State {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let kind = if self.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
-        if path.contains("/pods/") {
+        if path.contains("/pods/") || is_namespace(path) {
             self.events.push((self.version, kind.into(), object.clone()));
         }
         self.objects.insert(path.to_owned(), object);
@@ -233,7 +259,7 @@ impl State {
 /// What a request was, without names: `LIST pods`, `GET node`, `PATCH podcheckpoints/status`.
 fn name(method: &Method, path: &str, watches: bool) -> String {
     let parts: Vec<&str> = path.split('/').collect();
-    let kinds = ["pods", "nodes", "podcheckpoints", "events"];
+    let kinds = ["pods", "nodes", "podcheckpoints", "events", "namespaces"];
     let at = parts.iter().rposition(|part| kinds.contains(part)).unwrap_or_default();
     let (kind, named, sub) = (parts[at], parts.get(at + 1).is_some(), parts.get(at + 2));
     let verb = match (method.as_str(), watches, named) {
@@ -278,18 +304,19 @@ impl hyper::body::Body for Answer {
     }
 }
 
-/// The events of pods from a resource version on, until the watch's time is over.
+/// The events of pods or of namespaces from a resource version on, until the watch's time is over.
 pub struct Watch {
     changes: Pin<Box<dyn Stream<Item = ()> + Send>>,
     end: Pin<Box<Sleep>>,
     state: Arc<watch::Sender<State>>,
+    namespaces: bool,
     from: u64,
     ended: u32,
     pending: VecDeque<Bytes>,
 }
 
 impl Watch {
-    fn new(api: &Api, from: u64, seconds: u64) -> Self {
+    fn new(api: &Api, namespaces: bool, from: u64, seconds: u64) -> Self {
         let mut receiver = api.state.subscribe();
         receiver.mark_changed();
         let changes = futures::stream::unfold(receiver, |mut receiver| async {
@@ -299,6 +326,7 @@ impl Watch {
             changes: Box::pin(changes),
             end: Box::pin(sleep_until(Instant::now() + Duration::from_secs(seconds))),
             state: api.state.clone(),
+            namespaces,
             from,
             ended: api.state.borrow().ended,
             pending: VecDeque::new(),
@@ -327,7 +355,9 @@ impl Stream for Watch {
             }
             let from = self.from;
             for (version, kind, object) in state.events.iter().filter(|(version, _, _)| *version > from) {
-                self.pending.push_back(format!("{}\n", json!({"type": kind, "object": object})).into());
+                if (object["kind"] == "Namespace") == self.namespaces {
+                    self.pending.push_back(format!("{}\n", json!({"type": kind, "object": object})).into());
+                }
                 self.from = *version;
             }
         }

@@ -1,0 +1,178 @@
+//! What marks a pod: its own annotation, its labels, or its namespace. An opt-out on the pod wins over all of them.
+//!
+//! Pure. The labels of a namespace come from a watch of their own and may come later than its pods, or not at all. Until they
+//! are known, what only they could mark is [`Marked::Unknown`], which neither captures nor removes anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::api::DynamicObject;
+use kube::core::{Selector, SelectorExt as _};
+use serde_json::Value;
+
+use crate::agent::index::{Marked, Observed};
+use crate::agent::watch;
+use crate::capture;
+
+/// Which marks count.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Namespaces that are looked at; none: all. Nothing marks a pod of another one.
+    pub limit: Vec<String>,
+    /// Marks the pods that match any of these.
+    pub select: Vec<Selector>,
+    /// Marks every pod of the namespaces that match.
+    pub namespaces: Option<Selector>,
+    /// Namespace and name of the agent's own pod, which only its annotation can mark.
+    pub own: Option<(String, String)>,
+}
+
+/// The rules, with what is known of namespaces and the pods that depend on that.
+#[derive(Debug, Default)]
+pub struct Marks {
+    rules: Rules,
+    /// Is this namespace selected? One that is not in here is not known.
+    known: BTreeMap<String, bool>,
+    /// The list of namespaces that is being read.
+    listing: Option<BTreeMap<String, bool>>,
+    /// Pods that their namespace marks, or could mark.
+    candidates: BTreeMap<String, Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    namespace: String,
+    object: Arc<[u8]>,
+    /// Told of since the list of pods began that is being read.
+    listed: bool,
+}
+
+impl Marks {
+    /// Nothing is known of namespaces yet.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// What the index needs of a pod; `None`: it has no name or UID that could be one.
+    pub fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
+        let (key, uid) = watch::identity(&pod)?;
+        let object = watch::trim(pod);
+        let namespace = key.split_once('_').map(|(namespace, _)| namespace.to_owned()).unwrap_or_default();
+        let Some(marked) = self.by_itself(&object, &namespace) else {
+            let marked = self.by_namespace(&namespace);
+            let bytes: Arc<[u8]> = object.to_string().into_bytes().into();
+            let candidate = Candidate { namespace, object: bytes.clone(), listed: true };
+            self.candidates.insert(key.clone(), candidate);
+            return Some(watch::observed(key, uid, &object, marked, bytes));
+        };
+        self.candidates.remove(&key);
+        let bytes = if marked == Marked::No { Arc::from([]) } else { object.to_string().into_bytes().into() };
+        Some(watch::observed(key, uid, &object, marked, bytes))
+    }
+
+    /// A list of pods begins.
+    pub fn begin_list(&mut self) {
+        for candidate in self.candidates.values_mut() {
+            candidate.listed = false;
+        }
+    }
+
+    /// A list of pods is complete.
+    pub fn end_list(&mut self) {
+        self.candidates.retain(|_, candidate| candidate.listed);
+    }
+
+    /// A pod is gone.
+    pub fn forget(&mut self, key: &str) {
+        self.candidates.remove(key);
+    }
+
+    /// A list of namespaces begins.
+    pub fn begin_namespaces(&mut self) {
+        self.listing = Some(BTreeMap::new());
+    }
+
+    /// A namespace that the list has.
+    pub fn list_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) {
+        let selected = self.selects(labels);
+        self.listing.get_or_insert_default().insert(name, selected);
+    }
+
+    /// The list of namespaces is complete; gives the pods that are to be looked at again. A namespace that it did not have is
+    /// not known any more: its pods go by themselves, or its storage was lost.
+    pub fn end_namespaces(&mut self) -> Vec<Observed> {
+        let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
+        let news = self.known.iter().filter(|(name, selected)| before.get(*name) != Some(*selected));
+        let news: Vec<String> = news.map(|(name, _)| name.clone()).collect();
+        self.look_again(&news)
+    }
+
+    /// A namespace is new or has other labels; gives the pods that are to be looked at again.
+    pub fn see_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) -> Vec<Observed> {
+        let selected = self.selects(labels);
+        if self.known.insert(name.clone(), selected) == Some(selected) {
+            return Vec::new();
+        }
+        self.look_again(&[name])
+    }
+
+    /// A namespace is gone, and nothing is known of it any more.
+    pub fn forget_namespace(&mut self, name: &str) {
+        self.known.remove(name);
+    }
+
+    fn look_again(&self, namespaces: &[String]) -> Vec<Observed> {
+        let touched = self.candidates.iter().filter(|(_, candidate)| namespaces.contains(&candidate.namespace));
+        touched
+            .filter_map(|(key, candidate)| {
+                let object: Value = serde_json::from_slice(&candidate.object).ok()?;
+                let uid = object.pointer("/metadata/uid")?.as_str()?.to_owned();
+                let marked = self.by_namespace(&candidate.namespace);
+                Some(watch::observed(key.clone(), uid, &object, marked, candidate.object.clone()))
+            })
+            .collect()
+    }
+
+    /// What is known without its namespace's labels; `None`: they decide.
+    fn by_itself(&self, pod: &Value, namespace: &str) -> Option<Marked> {
+        let Rules { limit, select, namespaces, own } = &self.rules;
+        if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || capture::is_opted_out(pod) {
+            return Some(Marked::No);
+        }
+        if let Some(annotation) = capture::mark(pod) {
+            return Some(Marked::By(format!("annotation {annotation}")));
+        }
+        let name = pod.pointer("/metadata/name").and_then(Value::as_str);
+        let is_own = own.as_ref().is_some_and(|(space, pod)| space == namespace && Some(pod.as_str()) == name);
+        if is_own || !capture::could_be_meant(pod) {
+            return Some(Marked::No);
+        }
+        let labels = labels(pod);
+        if let Some(selector) = select.iter().find(|selector| selector.matches(&labels)) {
+            return Some(Marked::By(format!("selector {selector}")));
+        }
+        if namespaces.is_none() { Some(Marked::No) } else { None }
+    }
+
+    fn by_namespace(&self, namespace: &str) -> Marked {
+        match (self.known.get(namespace), &self.rules.namespaces) {
+            (Some(true), Some(selector)) => Marked::By(format!("namespace selector {selector}")),
+            (Some(_), _) => Marked::No,
+            (None, _) => Marked::Unknown,
+        }
+    }
+
+    fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.rules.namespaces.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+}
+
+fn labels(pod: &Value) -> BTreeMap<String, String> {
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
+}
+
+#[cfg(test)]
+#[path = "marks_tests.rs"]
+mod tests;

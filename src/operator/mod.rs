@@ -1,0 +1,3 @@
+//! From a `PodCheckpointer` to everything that it asks for.
+
+pub mod objects;
