@@ -45,8 +45,8 @@ active_all() { local p; for p in $parts; do is_active "${pod[$p]}" || return 1; 
 rm -f "$work/rounds"
 for round in $(seq "$rounds"); do
   reboot
-  wait_for 90 "the API server to answer" first api "$booted"
-  wait_for 90 "the controllers to answer" first controllers "$booted"
+  wait_for 180 "the API server to answer" first api "$booted"
+  wait_for 240 "the controllers to answer" first controllers "$booted"
   etcd_first=$(first etcd "$booted") api_first=$(first api "$booted") controllers_first=$(first controllers "$booted")
   wait_for 240 "every parent to run" parents_run
   parents=$(since "$booted")
