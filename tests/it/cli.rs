@@ -521,15 +521,60 @@ fn uninstall_touches_nothing_that_is_not_ours() {
 }
 
 #[test]
+fn manifests_prints_an_installation_with_the_settings_that_it_is_given_or_says_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("settings.yaml");
+    let printed = |spec: &str, flags: &[&str]| {
+        let text = format!("apiVersion: podcheckpointer.io/v1alpha1\nkind: PodCheckpointer\nspec: {spec}\n");
+        fs::write(&path, text).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"));
+        program.args(["manifests", "--image", "shop/own:1", "-f"]).arg(&path).args(flags).output().unwrap()
+    };
+    let kinds = |output: &Output| -> Vec<String> {
+        let text = text(output);
+        text.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned).collect()
+    };
+    let all = printed("{retention: 5m}", &[]);
+    assert_eq!(
+        kinds(&all),
+        [
+            "CustomResourceDefinition",
+            "CustomResourceDefinition",
+            "Namespace",
+            "ServiceAccount",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+            "DaemonSet",
+            "Service",
+        ]
+    );
+    assert!(text(&all).contains("- --retention=5m\n") && text(&all).contains("image: shop/own:1\n"));
+    assert_eq!(kinds(&printed("{}", &["--skip-crds"]))[0], "Namespace");
+    for (spec, hint) in [("{retenton: 5m}", "spec.retenton"), ("{retention: soon}", "--retention")] {
+        let output = printed(spec, &[]);
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(1), 0),
+            "nothing that could be applied by a pipe"
+        );
+        assert!(text(&output).contains(hint), "{}", text(&output));
+    }
+}
+
+#[test]
 fn crd_prints_what_it_writes() {
     let directory = tempfile::tempdir().unwrap();
     let program = || Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"));
     let printed = program().arg("crd").output().unwrap();
     let written = program().args(["crd", "--directory"]).arg(directory.path()).status().unwrap();
     assert!(written.success());
-    let file = fs::read(directory.path().join("podcheckpoints.podcheckpointer.io.yaml")).unwrap();
-    assert_eq!(printed.stdout, file);
-    let crd: Value = serde_yaml::from_slice(&file).unwrap();
+    let file =
+        |kind: &str| fs::read_to_string(directory.path().join(format!("{kind}.podcheckpointer.io.yaml"))).unwrap();
+    let (file, other) = (file("podcheckpoints"), file("podcheckpointers"));
+    assert_eq!(text(&printed), format!("{file}---\n{other}"));
+    let crd: Value = serde_yaml::from_str(&file).unwrap();
     assert_eq!(crd["spec"]["names"]["shortNames"], json!(["pckpt"]));
     assert_eq!(crd["spec"]["versions"][0]["subresources"], json!({"status": {}}));
 }
