@@ -21,7 +21,7 @@ fn decision() -> String {
     format!(
         "# What the supervisor does, and when\n\n{NOTE}\
          A pass asks the node for facts, each known or unknown, and decides for each checkpointed pod by them and by what it \
-         remembers. Every row here was made by asking the program, with an activation delay of 3 s. An empty cell: whatever \
+         remembers. Every row here was made by asking the program, with an activation delay of 3 s and `--activate-locked-out 10m`. An empty cell: whatever \
          it is, the outcome is the same. ″: as above. –: nothing changes.\n\n\
          Unknown is never absent, and silence alone starts and removes nothing: what is started was known not to run, and \
          what ends was known to have its successor.\n\n{}",
