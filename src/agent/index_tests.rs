@@ -437,7 +437,7 @@ proptest! {
 fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
     let takes = |key: &str, cpu: u64| {
         let requests = crate::room::Amounts { cpu, pods: 1, ..crate::room::Amounts::default() };
-        Observed { marked: false, demand: Some(Demand { requests, ports: Vec::new() }), ..pod(key, key) }
+        Observed { marked: Marked::No, demand: Some(Demand { requests, ports: Vec::new() }), ..pod(key, key) }
     };
     let mut index = Index::new(Duration::ZERO, Vec::new());
     index.begin_list();

@@ -1,6 +1,6 @@
 #!/bin/bash
 # An API server that takes connections and never answers, one whose answers come after five seconds, one whose etcd hangs.
-# last
+# long
 . "$(dirname "$0")/../lib.sh"
 
 guarded

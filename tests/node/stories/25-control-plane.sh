@@ -1,6 +1,6 @@
 #!/bin/bash
 # etcd, API server and controllers are marked pods of this one node, all down at once: it boots alone, and they come back.
-# last
+# long
 # self-hosted
 . "$(dirname "$0")/../lib.sh"
 
