@@ -435,6 +435,15 @@ proptest! {
             if is_source && pod.pointer("/spec/volumes/0").is_some_and(|volume| volume.as_object().unwrap().keys().any(|key| key != "name" && !leaf.path.contains(&Step::Field(key.clone())))) {
                 continue;
             }
+            // And so has the value of a variable.
+            let from = leaf.path.iter().position(|step| *step == Step::Field("valueFrom".into()));
+            if let Some((from, Some(Step::Field(source)))) = from.map(|from| (from, leaf.path.get(from + 1))) {
+                let step = |step: &Step| if let Step::Field(name) = step { format!("/{name}") } else { "/0".to_owned() };
+                let there: String = leaf.path[..=from].iter().map(step).collect();
+                if pod.pointer(&there).and_then(Value::as_object).is_some_and(|known| known.keys().any(|key| key != source)) {
+                    continue;
+                }
+            }
             set(&mut pod, &leaf.path, ["cpu", "memory", "example.org/x"][key], value.clone());
         }
         check(&pod, &mut Seen::new());

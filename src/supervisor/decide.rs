@@ -302,8 +302,9 @@ impl<'a> Look<'a> {
             return false;
         }
         match seen.parent_rejected {
-            Seen::Unknown => seen.parent_owned.is_yes(),
-            Seen::Yes | Seen::No => self.kubelet_is_back || seen.parent_owned.is_yes(),
+            // of a twin that stands in for a refused parent; without an agent in this boot there was nobody to say so
+            Seen::Unknown if !self.is_agent_gone() => seen.parent_owned.is_yes(),
+            Seen::Unknown | Seen::Yes | Seen::No => self.kubelet_is_back || seen.parent_owned.is_yes(),
         }
     }
 }

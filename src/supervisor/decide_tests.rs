@@ -449,8 +449,15 @@ fn a_locked_out_kubelets_pods_are_activated_after_as_long_as_the_owner_says() {
     }
     let owned = Facts { kubelet_synced: Seen::Yes, ..later.clone() };
     assert_eq!(decide(&after, &owned, &wanted).1, [Action::Release(key())]);
-    let unknown = Facts { kubelet: Kubelet::Unknown, kubelet_pid: None, kubelet_synced: Seen::Unknown, ..later };
+    let unknown =
+        Facts { kubelet: Kubelet::Unknown, kubelet_pid: None, kubelet_synced: Seen::Unknown, ..later.clone() };
     assert!(decide(&after, &unknown, &wanted).1.is_empty());
+    // after a reboot the agent itself waits for the kubelet, and has said nothing
+    let wordless = PodFacts { parent_rejected: Seen::Unknown, ..serves };
+    let alone = Facts { agent_silence: None, pods: BTreeMap::from([(key(), wordless)]), ..later };
+    assert!(decide(&after, &alone, &wanted).1.is_empty());
+    let restarted = Facts { kubelet: Kubelet::Down, ..alone };
+    assert_eq!(decide(&after, &restarted, &wanted).1, [Action::Release(key())]);
 }
 
 #[test]

@@ -373,13 +373,13 @@ impl Supervisor {
             }
         };
         self.find_hands();
-        self.agent = match self.run_dir.read::<AgentWord>(AGENT) {
-            Ok(agent) => agent,
+        match self.run_dir.read::<AgentWord>(AGENT) {
+            Ok(agent) => self.agent = agent,
+            // what it said before holds
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the agent's word cannot be read");
-                None
             }
-        };
+        }
         let exclusive = self.exclusive_host_ports.unwrap_or_default();
         let mut pods = BTreeMap::new();
         // without the manifest directory it is not known what is linked, and so nothing is decided of any pod

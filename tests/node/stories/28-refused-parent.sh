@@ -14,7 +14,7 @@ reboot
 wait_for 60 "picky's twin to run" running "$(twin_of $picky)"
 does_not_stay_up() { # crashing, so that the kubelet waits longer and longer before it starts it anew
   crash "$(twin_of $picky)" picky 2>/dev/null || true
-  checkpointer status | grep -E 'edge/picky .*NotRunning'
+  checkpointer status | grep -E 'picky .*NotRunning'
 }
 wait_for 120 "the status to say that the twin does not stay up" does_not_stay_up
 wait_for 90 "the twin to run again" running "$(twin_of $picky)"
@@ -31,7 +31,7 @@ told() { kubectl -n edge get podcheckpoint picky -o jsonpath='{.status.condition
 wait_for 60 "the condition to say RejectedAtReturn" told
 event() { kubectl -n edge get events --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message | grep '^RejectedAtReturn *picky .*delete the pod'; }
 wait_for 60 "the Event that says what to do" event
-checkpointer status | grep -E 'edge/picky .*RejectedAtReturn' >/dev/null || fail "status does not tell: $(checkpointer status)"
+checkpointer status | grep -E 'picky .*RejectedAtReturn' >/dev/null || fail "status does not tell: $(checkpointer status)"
 wait_for 150 "every other parent to serve" parents_serve
 
 kill_part supervisor

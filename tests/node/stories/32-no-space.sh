@@ -24,7 +24,7 @@ YAML
 booted=$(now); boot
 wait_for 60 "wide-high's twin to run" running "$(twin_of edge/wide-high)"
 wait_for 60 "the others, which request nothing, to serve" all_served "$booted"
-no_room() { checkpointer status | grep -E 'edge/wide-low .*NoRoom'; }
+no_room() { checkpointer status | grep -E 'wide-low .*NoRoom'; }
 wait_for 30 "the status to say NoRoom of wide-low" no_room
 stays 10 "wide-low is not given to the kubelet" not is_active edge/wide-low
 ! grep 'Attempting to evict pods' "$dir/log/kubelet.log" || fail "the kubelet looked for pods to end"
