@@ -254,8 +254,10 @@ impl Story {
         let manifest: Value = serde_json::from_slice(&std::fs::read(self.manifest())?)?;
         let arguments = manifest.pointer("/spec/containers/0/args").and_then(Value::as_array);
         let arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
-        // no container, so it need not look for the host
-        let line = ["pod-checkpointer"].into_iter().chain(arguments).chain(["--host-root=/"]);
+        // no container, so it need not look for the host, and the kubelet's word on the node's name is no variable
+        let node_name = format!("--node-name={NAME}");
+        let given = ["--host-root=/", node_name.as_str()];
+        let line = ["pod-checkpointer"].into_iter().chain(arguments).chain(given);
         match Arguments::try_parse_from(line)?.command {
             Command::Supervisor(arguments) => Ok(Part::supervisor(arguments)),
             other => bail!("a supervisor's manifest that runs the supervisor, not {other:?}"),
