@@ -35,7 +35,7 @@ print("""# Every fault, on a real node
 
 <!-- Written by tests/node/faults.sh from what the stories printed; do not edit. -->
 
-What was done to a node with a real kubelet, what is to happen ([decision.md](decision.md) has the rules), and what was seen. Every story fails, in CI too, if a pod is not served again, a parent is rejected, more than one process of a pod runs where only one may (or more than two where twin and parent overlap), anything of a twin is left when the outage is over, or a file of somebody else in the kubelet's directory is touched. Seconds are what one run on two cores took, and no verdict. An empty cell: not run on that runtime.
+What was done to a node with a real kubelet, what is to happen ([decision.md](decision.md) has the rules), and what was seen. Every story fails, in CI too (the stories marked `# long` are run with `--long` only), if a pod is not served again, a parent is rejected, more than one process of a pod runs where only one may (or more than two where twin and parent overlap), anything of a twin is left when the outage is over, or a file of somebody else in the kubelet's directory is touched. Seconds are what one run on two cores took, and no verdict. An empty cell: not run on that runtime.
 
 The wall clock of the machine that the stories run on cannot be set for a node alone, so 1970 and 2038 are shown one level lower: by API servers with certificates that are not yet valid and that have expired, which is all that such a clock changes for the supervisor. Delays, ages and since-when are counted on the boot-time clock, which no wall clock moves; the tests of the decision give it as an argument.
 

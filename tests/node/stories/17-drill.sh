@@ -1,6 +1,6 @@
 #!/bin/bash
 # A drill: rehearsed while all is well, cut off for real, and killed in the middle of either.
-# once
+# last
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # What answers cannot be proven to be the API server: a minute, in case it was one, then the pods serve all the same.
+# long
 . "$(dirname "$0")/../lib.sh"
 
 # a node whose clock says 1970 sees certificates that are not valid yet, one whose clock says 2038 sees expired ones

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Contact comes and goes in the same beat, from five times a second to once a minute; the pods are served all along.
+# long
 . "$(dirname "$0")/../lib.sh"
 
 case $runtime in containerd2) beats=0.2 ;; *) beats=2 ;; esac

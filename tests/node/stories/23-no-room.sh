@@ -1,6 +1,6 @@
 #!/bin/bash
 # No room: the run directory full, the store full, the supervisor out of memory. What can be done is done, the rest when there is room.
-# last
+# long
 . "$(dirname "$0")/../lib.sh"
 
 guarded

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Outage after outage: a client watches every handover, and the last is like the first.
-# once
+# long
 . "$(dirname "$0")/../lib.sh"
 
 rounds=${REPEAT:-${LONG:+100}}; rounds=${rounds:-3}

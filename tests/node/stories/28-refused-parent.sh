@@ -1,6 +1,6 @@
 #!/bin/bash
 # The kubelet refuses a parent at its return: its twin stands in until the owner has replaced the pod.
-# once
+# last
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember
@@ -26,7 +26,7 @@ refused() { kubectl -n edge get pod picky -o jsonpath='{.status.phase} {.status.
 wait_for 120 "the kubelet to refuse picky" refused
 stands_in() { is_active $picky && running "$(twin_of $picky)"; }
 wait_for 150 "picky's twin to stand in" stands_in
-figure "API back to the twin of a refused parent linked again" "$(since "$ended") s"
+took=$(since "$ended")
 told() { kubectl -n edge get podcheckpoint picky -o jsonpath='{.status.conditions[?(@.type=="Active")]}' | grep '"RejectedAtReturn".*"True"'; }
 wait_for 60 "the condition to say RejectedAtReturn" told
 event() { kubectl -n edge get events --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message | grep '^RejectedAtReturn *picky .*delete the pod'; }
@@ -38,6 +38,10 @@ kill_part supervisor
 stays 10 "the twin stands in, whoever supervises it" running "$(twin_of $picky)"
 reboot
 wait_for 180 "the twin to stand in after a reboot with the API server there" stands_in
+
+cell "the kubelet refuses a bare parent at its return: the node lost a label" \
+  "its twin stands in until the owner has replaced the pod, through a restart of the supervisor and a reboot" \
+  "it stands in $took s after the API server is back"
 
 kubectl label node "$name" shelf=left >/dev/null
 kubectl -n edge delete pod picky --grace-period=1 >/dev/null

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A namespace's label and a selector mark pods, an opt-out wins, and what marked a pod is shown.
-# once
+# last
 . "$(dirname "$0")/../lib.sh"
 
 healthy

@@ -31,6 +31,9 @@ stays 10 "wide-low is not given to the kubelet" not is_active edge/wide-low
 running "default/hog-$name" || fail "a static pod of somebody else's was ended"
 rm "$manifests/hog.yaml"
 wait_for 120 "wide-low's twin, now that there is room" running "$(twin_of edge/wide-low)"
+cell "a static pod of somebody else has taken the processors meanwhile, node rebooted" \
+  "it is left alone; the highest priority goes first, the rest is Blocked (NoRoom), and tried again" \
+  "so; all run when there is room"
 hand_back quiet
 
 kubectl -n edge delete pod wide-high wide-low >/dev/null
