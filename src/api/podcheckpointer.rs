@@ -1,5 +1,5 @@
-//! `PodCheckpointer`: how the cluster wants its agents. One, named `default`; the operator makes it so, and
-//! `pod-checkpointer manifests` prints the same objects.
+//! `PodCheckpointer`: how the cluster wants its agents. One, named `default`; `pod-checkpointer manifests` makes all objects
+//! of it.
 //!
 //! What cannot work is refused when it is written, by rules whose messages say what to write instead. Lengths and numbers are
 //! bounded, so that the API server can tell beforehand what a rule costs.
@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PodCheckpointerSpec {
-    /// Image of agent and supervisor; by default that of the operator. It must be on every node before an outage, so give it
+    /// Image of agent and supervisor; by default pod-checkpointer in the version that made the objects. It must be on every node before an outage, so give it
     /// a tag of its own for each version, or a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
@@ -289,7 +289,7 @@ const RESOURCE_NAMES: &str = "self.all(name, name in ['cpu', 'memory', 'ephemera
 const QUANTITIES: &str =
     "self.all(name, isQuantity(string(self[name])) && !quantity(string(self[name])).isLessThan(quantity('0')))";
 
-/// What the operator last saw.
+/// What was last seen of it in the cluster; empty while nothing there acts on this resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCheckpointerStatus {

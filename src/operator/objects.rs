@@ -1,5 +1,4 @@
-//! What a `PodCheckpointer` becomes: a pure function from its spec to all objects, which `pod-checkpointer manifests` prints
-//! and the operator applies.
+//! What a `PodCheckpointer` becomes: a pure function from its spec to all objects, which `pod-checkpointer manifests` prints.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResourceExt as _;
@@ -34,7 +33,7 @@ pub fn definitions() -> Vec<Object> {
             PodCheckpoint::crd(),
             "Will this pod come back, and if not why: one for each marked pod, written by its node's agent.",
         ),
-        (PodCheckpointer::crd(), "How the cluster wants its agents: what the operator reads."),
+        (PodCheckpointer::crd(), "How the cluster wants its agents: what `pod-checkpointer manifests -f` reads."),
     ];
     let object = |(definition, why)| Object { why, value: serde_json::to_value(definition).unwrap_or_default() };
     whys.into_iter().map(object).collect()
