@@ -4,6 +4,9 @@
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember
+# what other stories left in the store goes when its retention is over
+of_these() { [ "$(find "$store/checkpoints" -mindepth 1 -maxdepth 1 -type d | wc -l)" = 3 ]; }
+wait_for 180 "the checkpoints of pods that are gone to go" of_these
 pods=3
 drill() { checkpointer drill "$@"; }
 answer() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$work/drill.json" "$1"; } # EXPRESSION of d
