@@ -1,12 +1,13 @@
 #!/bin/bash
 # Not all fit beside a static pod that came meanwhile: it is left alone, and of the marked pods the highest priority goes first.
-# once
+# long
 . "$(dirname "$0")/../lib.sh"
 
-healthy; remember
+healthy
 kubectl apply -f "$here/pods/wide.yaml" >/dev/null
 for p in wide-high wide-low; do wait_for 60 "a checkpoint of $p" checkpoint edge/$p; done
 millis() { awk '/m$/{print $1 + 0; next} {print $1 * 1000}'; }
+remember
 allocatable=$(kubectl get node "$name" -o jsonpath='{.status.allocatable.cpu}' | millis)
 grep -q allocatable "$store/node.yaml" || fail "what the node may give is not recorded: $(<"$store/node.yaml")"
 supervisor=$(kubectl -n pod-checkpointer get pod "pod-checkpointer-supervisor-$name" -o jsonpath='{.spec.containers[0].resources.requests.cpu}' | millis)
