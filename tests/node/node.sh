@@ -13,7 +13,7 @@
 #   node.sh image NAME ENTRYPOINT FILE=SOURCE…   build an image and import it
 #   node.sh observe CMD…           what kubelet (owned) or runtime (sandboxes, containers, …) say
 #   node.sh logs [LINES]           tails of every log, and the program's own status files
-set -euo pipefail
+set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 runtime=${RUNTIME:-containerd2}              # containerd2, from Go modules, or containerd1, Debian's
@@ -200,7 +200,7 @@ power_off() {
   rm -f "$dir/node.pid"
   ip link delete site0 2>/dev/null || true     # the kernel takes its time to end the node's network
   # a machine that boots has no cgroups of before
-  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 10 find "$c" -depth -type d -exec rmdir {} +; done
+  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 60 find "$c" -depth -type d -exec rmdir {} + || die "$c is still in use"; done
 }
 observe() {
   local socket=/run/containerd/containerd.sock
@@ -281,7 +281,7 @@ up() {
 down() {
   if alive site; then kill_wait "$(<"$dir/site.pid")"; fi
   rm -rf "$dir"
-  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 10 find "$c" -depth -type d -exec rmdir {} +; done
+  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 60 find "$c" -depth -type d -exec rmdir {} + || die "$c is still in use"; done
 }
 enter_site() {
   alive site || die "it is not up (node.sh up)"
@@ -302,6 +302,7 @@ logs() {
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0   # sourced by lib.sh: the functions are for the stories
 
 command=${1:-}; shift || true
+trap 'echo "node.sh: $command failed at line $LINENO: $BASH_COMMAND" >&2' ERR
 case $command in
 up) if [ "${IN_SITE:-}" = "$dir" ]; then up_inside; else up; exit; fi ;;
 down) [ "${IN_SITE:-}" != "$dir" ] || die "down: only from outside"; down; exit ;;

@@ -68,7 +68,8 @@ mkdir -p "$here/../../target/node-logs"; kept=$(cd "$here/../../target/node-logs
 one_runtime() {
   export RUNTIME=$1
   local node=$here/node.sh kind have='' s n begun out status attempt
-  trap '"$node" down 2>/dev/null || true' EXIT
+  # shellcheck disable=SC2064
+  trap "'$node' down 2>/dev/null || true" EXIT
   trap 'exit 1' INT TERM
   for s in "${stories[@]}"; do
     n=$(basename "$s" .sh)
@@ -92,7 +93,7 @@ one_runtime() {
       fi
       "$node" logs 60 >>"$out" 2>&1 || true
       echo "FAILED  $RUNTIME $n ($((SECONDS - begun)) s), see $out"
-      grep -aE '^FAILED|^timed out|^node.sh:|^[<>] ' "$out" | sed 's/^/        /' | head -12
+      { grep -aE '^FAILED|^timed out|^node.sh:|^[<>] ' "$out" || tail -3 "$out"; } | sed 's/^/        /' | head -12 || true
       [ -z "${KEEP:-}" ] || { trap - EXIT; exit 1; }
       have=''
       [ $attempt = 1 ] || echo "$RUNTIME $n" >>"$results/$RUNTIME.failed"

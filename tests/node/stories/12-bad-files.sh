@@ -26,10 +26,15 @@ grep -q "somebody else's" "$(link "$radio")" || fail "a file that is not ours wa
 rmdir "$manifests/pod-checkpointer_a_directory.yaml"
 rm "$(link "$radio")" "$manifests/dangling.yaml" "$store/checkpoints/README"
 wait_for 30 "radio, freed of the foreign file, to serve" all_served "$booted" radio
-hand_back quiet
+ended=$(now)
+outage_end
 says_so() { kubectl -n edge get podcheckpoint "${proxy#*/}" -o jsonpath='{.status.conditions[?(@.type=="Captured")]}' | grep StoreFailed; }
-wait_for 60 "proxy's condition to say that it cannot be stored" says_so
+wait_for 150 "proxy's condition to say that it cannot be stored" says_so
+# its readiness is what stops a rollout, so it is not ready as long as a checkpoint cannot be written
+agent_is() { kubectl -n pod-checkpointer get daemonset pod-checkpointer -o jsonpath='{.status.numberReady}' | grep -x "$1"; }
+wait_for 60 "the agent not to be ready" agent_is 0
 on_node mount -o remount,bind,rw /var/lib/pod-checkpointer
+hand_back quiet
 cell "checkpoint damaged, file of somebody else under our link's name, store mounted read-only" "named, left alone, the others serve" "so"
 whole() { checkpointer verify; }
 wait_for 90 "the damaged checkpoint to be captured again" whole
