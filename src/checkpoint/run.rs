@@ -35,8 +35,8 @@ pub const NAMES: &[&str] = &[
     DRILL_LOCK,
     DRILL_RECORD,
 ];
-/// Longest file that is read: a manifest, at the kubelet's own limit.
-const MOST_BYTES: u64 = 10 << 20;
+/// Longest file that is read: a manifest, at the kubelet's own limit (pkg/kubelet/config/file.go, `maxConfigLength`).
+pub const MOST_BYTES: u64 = 10 << 20;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 

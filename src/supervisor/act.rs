@@ -1,5 +1,6 @@
 //! What the supervisor does to the node: links, unpacked files, and stops through the runtime. Decides nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,6 @@ use crate::node::{images, kubelet};
 use crate::report::chain;
 use crate::room::Demand;
 use crate::supervisor::observe::{Lists, is_twin_of};
-
-/// Longest manifest that the kubelet reads (pkg/kubelet/config/file.go, `maxConfigLength`).
-const MOST_BYTES: u64 = 10 << 20;
 
 /// Why an activation could not be prepared, with the thing it is about.
 #[derive(Debug)]
@@ -54,6 +52,42 @@ pub struct Preconditions<'a> {
     pub kubelet_dir: &'a Path,
     /// The host's files.
     pub root: &'a HostRoot,
+}
+
+/// What was found out of images in one pass: many pods share one, and each question is a call to the runtime.
+#[derive(Debug, Default)]
+pub struct Images(BTreeMap<String, Image>);
+
+/// What an image is good for on this node.
+#[derive(Clone, Copy, Debug)]
+enum Image {
+    Usable,
+    Absent,
+    NeedsPullSecret,
+}
+
+impl Images {
+    /// Asks, once a name, whether the kubelet can use an image without its registry.
+    async fn ask(&mut self, name: &str, against: &Preconditions<'_>) -> Result<Image, runtime::Error> {
+        if let Some(known) = self.0.get(name) {
+            return Ok(*known);
+        }
+        let Preconditions { runtime, settings, kubelet_dir, root, .. } = *against;
+        let image = match runtime.image(name).await? {
+            None => Image::Absent,
+            Some(id) => match images::is_usable_without_secret(root, kubelet_dir, settings, name, &id) {
+                Ok(true) => Image::Usable,
+                Ok(false) => Image::NeedsPullSecret,
+                // a record that cannot be read makes the kubelet pull; we let it try rather than refuse for it
+                Err(error) => {
+                    tracing::warn!(image = name, %error, "cannot read the kubelet's pull records");
+                    Image::Usable
+                }
+            },
+        };
+        self.0.insert(name.to_owned(), image);
+        Ok(image)
+    }
 }
 
 /// The files that the supervisor works on.
@@ -105,7 +139,7 @@ impl Hands {
         let mut keys = Vec::new();
         for entry in fs::read_dir(&self.manifest_dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml")).map(str::to_owned);
+            let key = link_key(&name).map(str::to_owned);
             keys.extend(key.filter(|key| self.link(key) == Link::Ours));
         }
         Ok(keys)
@@ -118,7 +152,7 @@ impl Hands {
         for entry in fs::read_dir(&self.manifest_dir)? {
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
+            let key = link_key(&name);
             // a link names a path of the host's, which is reached by another one from here
             let path = match key.filter(|key| self.link(key) == Link::Ours) {
                 Some(key) if key == except => continue,
@@ -128,7 +162,7 @@ impl Hands {
             };
             let mut bytes = Vec::new();
             let Ok(file) = fs::File::open(&path) else { continue };
-            if file.take(MOST_BYTES).read_to_end(&mut bytes).is_ok()
+            if file.take(run::MOST_BYTES).read_to_end(&mut bytes).is_ok()
                 && let Ok(manifest) = yaml::parse(&bytes)
                 && let Some(spec) = manifest.get("spec")
             {
@@ -139,7 +173,12 @@ impl Hands {
     }
 
     /// Verifies a checkpoint's newest good generation and everything its twin needs of the node.
-    pub async fn verify(&self, key: &str, against: &Preconditions<'_>) -> Result<Generation, Refused> {
+    pub async fn verify(
+        &self,
+        key: &str,
+        against: &Preconditions<'_>,
+        images: &mut Images,
+    ) -> Result<Generation, Refused> {
         let newest = self.store.newest(key);
         let (generation, bad) = newest.map_err(|error| Refused::chain(Blocked::Damaged, &error))?;
         let Some(generation) = generation else {
@@ -155,22 +194,14 @@ impl Hands {
             return Err(Refused::new(Blocked::Expired, format!("captured more than {limit} s of uptime ago")));
         }
         for (container, image) in &checkpoint.images {
-            let found = against.runtime.image(&image.name).await;
-            let found = found.map_err(|error| Refused::chain(Blocked::ImageAbsent, &error))?;
-            let Some(id) = found else {
-                let message = format!("image {} of container {container} is not on the node", image.name);
-                return Err(Refused::new(Blocked::ImageAbsent, message));
+            let name = &image.name;
+            let found = images.ask(name, against).await;
+            let (reason, what) = match found.map_err(|error| Refused::chain(Blocked::ImageAbsent, &error))? {
+                Image::Usable => continue,
+                Image::Absent => (Blocked::ImageAbsent, "is not on the node"),
+                Image::NeedsPullSecret => (Blocked::ImageNeedsPullSecret, "needs its pull secret"),
             };
-            let (root, directory) = (against.root, against.kubelet_dir);
-            match images::is_usable_without_secret(root, directory, against.settings, &image.name, &id) {
-                Ok(true) => {}
-                // a record that cannot be read makes the kubelet pull; we let it try rather than refuse for it
-                Err(error) => tracing::warn!(image = image.name, %error, "cannot read the kubelet's pull records"),
-                Ok(false) => {
-                    let message = format!("image {} of container {container} needs its pull secret", image.name);
-                    return Err(Refused::new(Blocked::ImageNeedsPullSecret, message));
-                }
-            }
+            return Err(Refused::new(reason, format!("image {name} of container {container} {what}")));
         }
         if self.link(key) == Link::Foreign {
             let message = format!("{} is not ours", self.link_path(key).display());
@@ -199,7 +230,7 @@ impl Hands {
         for entry in fs::read_dir(&self.manifest_dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let key = name.strip_prefix(LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
+            let key = link_key(&name);
             let is_dangling = key.is_some_and(|key| self.link(key) == Link::Ours && !self.run.active(key).exists());
             let is_unfinished =
                 name.starts_with(write::TEMPORARY) && !entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -279,6 +310,11 @@ impl Hands {
         }
         write::remove(&self.manifest_dir.join(format!("{SUPERVISOR}.yaml")))
     }
+}
+
+/// The pod that a link of this name would be of.
+fn link_key(name: &str) -> Option<&str> {
+    name.strip_prefix(LINK_PREFIX)?.strip_suffix(".yaml")
 }
 
 /// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for nothing, and after a

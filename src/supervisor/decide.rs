@@ -20,10 +20,15 @@ pub const UNPROVEN_DELAY: Duration = Duration::from_mins(1);
 /// on a node: `NodePorts`).
 pub const FAILING_DELAY: Duration = Duration::from_secs(10);
 /// The shortest silence after which a released twin is taken back, and the same under 5xx: its containers run on without
-/// the kubelet, so haste gains little, and a parent admitted while its twin is linked again is rejected for good.
+/// the kubelet, so haste gains little, and a parent admitted while its twin is linked again is rejected for good. Under 5xx
+/// a twin of which nothing runs gets no more than [`FAILING_DELAY`], as what was never linked.
 pub const TAKE_BACK: Duration = Duration::from_secs(5);
 /// See [`TAKE_BACK`].
 pub const TAKE_BACK_FAILING: Duration = Duration::from_mins(1);
+/// The shortest silence after which anything is linked while the kubelet's own connection brings answers, though none reach
+/// us in time: an API server that takes seconds over each is silent for our probes, and the kubelet lists its pods all the
+/// same (seen on a node: `NodePorts`).
+pub const HEARD_DELAY: Duration = Duration::from_mins(1);
 /// The same for a parent that the kubelet refused: the agent's word may be of a pod that its owner has just replaced.
 pub const TAKE_BACK_REJECTED: Duration = Duration::from_secs(1);
 /// How long a parent that runs in part is left alone.
@@ -49,6 +54,8 @@ pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// A kubelet that got nothing from an API server that answers us for this long is locked out. One that starts may take a
 /// minute to list its pods.
 pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
+/// The same in words.
+pub const LOCKED_OUT: &str = "the API server answers this node, but the kubelet has had no pod of it for minutes";
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
 
@@ -200,6 +207,13 @@ pub enum Action {
     Retire,
 }
 
+impl Action {
+    /// The kubelet is given something to run: from then on, only what is new is a sign of the API server.
+    pub fn links(&self) -> bool {
+        matches!(self, Self::Activate(_) | Self::Relink(_) | Self::Renew(_))
+    }
+}
+
 /// Decides one pass.
 pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<Action>) {
     let mut next = state.clone();
@@ -277,6 +291,8 @@ impl<'a> Look<'a> {
 
     /// Contact is lost for so long, or of no use to the kubelet: nobody will start what the kubelet does not own.
     fn is_lost(&self, delay: Duration) -> bool {
+        let heard = self.facts.kubelet_connected.is_yes();
+        let delay = if heard { delay.max(HEARD_DELAY) } else { delay };
         self.given_up || is_lost(self.facts.contact, delay, self.facts.now)
     }
 
@@ -401,15 +417,24 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 *nudged = Some(now);
                 actions.push(Action::Nudge(key.clone()));
             }
-            let black_hole = facts.contact.is_some_and(|contact| contact.class == Class::Silent && contact.by_time_out);
-            if settings.unstick && black_hole && (UNSTICK_AFTER..UNSTICK_LIMIT).contains(&age) {
+            // an API server whose etcd hangs says 500 of itself and nothing else
+            let hangs = facts.contact.is_some_and(|contact| match contact.class {
+                Class::Silent => contact.by_time_out,
+                Class::Failing => true,
+                Class::Answering | Class::Unproven => false,
+            });
+            if settings.unstick && hangs && (UNSTICK_AFTER..UNSTICK_LIMIT).contains(&age) {
                 actions.push(Action::Unstick);
             }
         }
         Phase::Released { since, stopping } => {
             let back = look.answers() && !look.given_up;
             let failing = facts.contact.is_some_and(|contact| contact.class == Class::Failing);
-            let shortest = if failing { TAKE_BACK_FAILING } else { TAKE_BACK };
+            let shortest = match seen.twin {
+                _ if !failing => TAKE_BACK,
+                Run::Stopped => FAILING_DELAY,
+                Run::Running | Run::Partial | Run::Unknown => TAKE_BACK_FAILING,
+            };
             let patience = pause(settings.activation_delay.max(shortest), pod.rounds);
             let is_lost_again =
                 look.is_lost(patience) && now.saturating_sub(*since) >= patience && nobody_runs(facts, seen);
@@ -558,8 +583,7 @@ fn is_abandoned(state: &State, facts: &Facts) -> bool {
 
 /// What is said of a pod that nobody runs because its kubelet is locked out.
 fn locked_out(now: Duration) -> Block {
-    let message = "the API server answers this node, but the kubelet has had no pod of it for minutes".to_owned();
-    Block { reason: Blocked::KubeletLockedOut, message, attempts: 0, again: now }
+    Block { reason: Blocked::KubeletLockedOut, message: LOCKED_OUT.to_owned(), attempts: 0, again: now }
 }
 
 fn linked(facts: &Facts, refused: u32) -> Phase {

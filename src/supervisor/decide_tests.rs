@@ -86,6 +86,28 @@ fn a_released_twin_is_not_taken_back_while_the_api_server_starts() {
 }
 
 #[test]
+fn a_released_twin_that_never_ran_gets_no_more_than_ten_seconds_of_5xx() {
+    let ended = PodFacts { twin: Run::Stopped, ..gone() };
+    assert!(actions(released(900), &facts(contact(Class::Failing, 9), ended)).is_empty());
+    assert_eq!(actions(released(900), &facts(contact(Class::Failing, 10), ended)), [Action::Renew(key())]);
+    assert!(actions(released(9), &facts(contact(Class::Failing, 900), ended)).is_empty(), "since it was released");
+}
+
+#[test]
+fn a_released_twin_is_not_taken_back_while_the_kubelet_hears_what_we_do_not() {
+    let mut slow = facts(contact(Class::Silent, 59), serving(Handover::Overlap, false));
+    slow.kubelet_connected = Seen::Yes;
+    assert!(actions(released(900), &slow).is_empty());
+    // a server that greets and then says nothing keeps such a connection for good
+    slow.contact = contact(Class::Silent, 60);
+    assert_eq!(actions(released(900), &slow), [Action::Relink(key())]);
+    slow.pods.insert(key(), gone());
+    assert_eq!(actions(Phase::Inactive, &slow), [Action::Activate(key())]);
+    slow.contact = contact(Class::Silent, 59);
+    assert!(actions(Phase::Inactive, &slow).is_empty(), "nor is anything else linked meanwhile");
+}
+
+#[test]
 fn two_failed_probes_are_not_silence_whatever_the_delay() {
     let mut seen = facts(contact(Class::Silent, 100), gone());
     seen.contact.as_mut().unwrap().failures = 2;
@@ -234,6 +256,9 @@ fn a_twin_that_waits_for_a_black_hole_gets_the_kubelet_unstuck() {
     let mut refused = black.clone();
     refused.contact.as_mut().unwrap().by_time_out = false;
     assert!(actions(active(SECOND), &refused).is_empty(), "refused connections hold nobody up");
+    let failing = Phase::Active { linked: before(SECOND), under: Class::Failing, nudged: None, refused: 0 };
+    let hangs = facts(contact(Class::Failing, 9), waits);
+    assert_eq!(actions(failing, &hangs), [Action::Unstick], "a hung etcd: 500 of itself, and silence to the kubelet");
     let off = Settings { unstick: false, ..settings() };
     assert!(decide(&state(active(SECOND)), &black, &off).1.is_empty());
 }
@@ -579,15 +604,11 @@ fn in_an_outage(mut check: impl FnMut(&State, &Facts, &PodFacts)) {
     });
 }
 
-fn starts(action: &Action) -> bool {
-    matches!(action, Action::Activate(_) | Action::Relink(_) | Action::Renew(_))
-}
-
 #[test]
 fn nothing_is_started_unless_everything_is_known_and_nobody_else_runs_it() {
     let count = exhaustively(|before, facts, pod| {
         let (_, actions) = decide(before, facts, &settings());
-        if actions.iter().any(starts) {
+        if actions.iter().any(Action::links) {
             assert_eq!(facts.kubelet, Kubelet::Up, "{facts:?}");
             assert_eq!(pod.parent, Run::Stopped, "{facts:?} {before:?}");
             let answers = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
@@ -618,7 +639,7 @@ fn deciding_twice_equals_deciding_once() {
     exhaustively(|before, facts, _| {
         let (once, _) = decide(before, facts, &settings());
         let (_, again) = decide(&once, facts, &settings());
-        assert!(!again.iter().any(starts), "{before:?} {facts:?} {again:?}");
+        assert!(!again.iter().any(Action::links), "{before:?} {facts:?} {again:?}");
     });
 }
 

@@ -36,7 +36,7 @@ use crate::supervisor::{Error, facts, record};
 
 /// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
-/// How often the kubelet's sockets are looked at while something is active.
+/// How often the kubelet's sockets are looked at while something is active or about to be handed over.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between passes while a twin waits for its sandbox, or a parent is about to take over.
 const BUSY: Duration = Duration::from_millis(100);
@@ -96,6 +96,8 @@ pub(super) struct Supervisor {
     node: Option<NodeRecord>,
     /// What is left for twins on the node, once somebody asked in this pass.
     room: Option<Room>,
+    /// What was found out of images in this pass.
+    images: act::Images,
     state: State,
     twins: BTreeMap<Key, String>,
     activations: u64,
@@ -164,6 +166,7 @@ impl Supervisor {
             agent: None,
             node: None,
             room: None,
+            images: act::Images::default(),
             state: State::default(),
             twins: BTreeMap::new(),
             activations: 0,
@@ -192,7 +195,7 @@ impl Supervisor {
         let mut next_pass = Instant::now();
         let mut next_look = Instant::now();
         loop {
-            let look = self.is_anything_active();
+            let look = self.is_alert();
             self.board.pulse.expect(next_pass.min(next_probe));
             tokio::select! {
                 biased;
@@ -241,12 +244,9 @@ impl Supervisor {
         self.tidy_drill();
         self.follow(decide(&self.state, &facts, &self.settings), &facts).await;
         let locked_out = self.state.is_locked_out(facts.now) && self.index.known.values().any(|known| known.in_store);
-        let text =
-            "KubeletLockedOut: the API server answers this node, but the kubelet has had no pod of it for minutes";
-        self.problem(
-            "kubelet's contact",
-            locked_out.then(|| format!("{text}: {}", Blocked::KubeletLockedOut.advice())),
-        );
+        let reason = Blocked::KubeletLockedOut;
+        let text = || format!("{reason}: {}: {}", decide::LOCKED_OUT, reason.advice());
+        self.problem("kubelet's contact", locked_out.then(text));
         let contact = facts.contact;
         self.quiet = contact.is_some_and(|contact| contact.class == Class::Answering)
             && !self.is_alert()
@@ -260,7 +260,7 @@ impl Supervisor {
         let told = record::Told { state, index, contact, problems: &problems, health };
         let figures = self.recorder.write(&self.run_dir, &told, twin);
         self.board.passed(figures);
-        if !self.is_anything_active() {
+        if !self.is_alert() {
             self.waiting.reset();
         }
         if self.quiet { QUIET } else { self.pause(&facts) }
@@ -296,6 +296,10 @@ impl Supervisor {
     async fn follow(&mut self, (next, actions): (State, Vec<Action>), facts: &Facts) {
         let before = std::mem::replace(&mut self.state, next);
         self.room = None;
+        self.images = act::Images::default();
+        if actions.iter().any(Action::links) && self.waiting.connected().is_yes() {
+            self.waiting.reset();
+        }
         for action in actions {
             self.act(action, &before, facts).await;
         }
@@ -538,7 +542,7 @@ impl Supervisor {
             kubelet_dir: &self.arguments.node.host.kubelet_dir,
             root: &self.root,
         };
-        let generation = hands.verify(key, &against).await?;
+        let generation = hands.verify(key, &against, &mut self.images).await?;
         self.check_node(&generation.checkpoint.parent)?;
         let demand = generation.checkpoint.manifest.get("spec").map(Demand::of).unwrap_or_default();
         self.check_room(hands, key, &demand, facts)?;
@@ -722,10 +726,6 @@ impl Supervisor {
     /// Something is active or about to be handed over.
     fn is_alert(&self) -> bool {
         self.state.pods.values().any(|pod| pod.phase != Phase::Inactive)
-    }
-
-    fn is_anything_active(&self) -> bool {
-        self.state.pods.values().any(|pod| matches!(pod.phase, Phase::Active { .. }))
     }
 
     fn open_run_dir(&mut self) {

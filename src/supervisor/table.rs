@@ -352,6 +352,20 @@ const RETURN: Question = Question {
     answers: &[
         ("silent, below 5 s", |case| case.facts.contact = contact(Class::Silent, SECOND * 4, false)),
         ("silent for 5 s", |case| case.facts.contact = contact(Class::Silent, SECOND * 5, false)),
+        ("silent below 60 s, but the kubelet hears it", |case| {
+            set_released(case, SECOND * 59);
+            case.facts.contact = contact(Class::Silent, SECOND * 59, false);
+            case.facts.kubelet_connected = Seen::Yes;
+        }),
+        ("silent for 60 s, but the kubelet hears it", |case| {
+            set_released(case, SECOND * 60);
+            case.facts.contact = contact(Class::Silent, SECOND * 60, false);
+            case.facts.kubelet_connected = Seen::Yes;
+        }),
+        ("failing, below 10 s", |case| {
+            set_released(case, SECOND * 9);
+            case.facts.contact = contact(Class::Failing, SECOND * 9, false);
+        }),
         ("failing, below 60 s", |case| {
             set_released(case, SECOND * 59);
             case.facts.contact = contact(Class::Failing, SECOND * 59, false);

@@ -17,11 +17,11 @@ const LONGEST_GREETING: u64 = 16 * 1024;
 /// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers nothing, is 39 bytes.
 const LEAST_ANSWER: u64 = 128;
 
-/// What is remembered of the kubelet's sockets while something is active.
+/// What is remembered of the kubelet's sockets while something is active or about to be handed over.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// What each socket was at the last look: a connection from before the outage may stay established for long, so only
-    /// what is new is a sign. `None`: nothing was active yet.
+    /// what is new is a sign. `None`: not looked yet.
     before: Option<HashMap<[u32; 2], Before>>,
     /// Bytes that came on a connection although nothing answers: a server can finish TLS and then say nothing, for want
     /// of its etcd for example. Every connection to it begins with as many, and they are no sign. 0: there is no such.
@@ -34,22 +34,22 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
     received: u64,
-    /// It brought an answer since something became active.
+    /// It brought an answer since something was linked.
     has_answered: bool,
 }
 
 impl Waiting {
-    /// Forgets everything: nothing is active, or the kubelet is another process.
+    /// Forgets everything: nothing of ours is in force, what came so far is to be no sign, or the kubelet is another process.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether the kubelet heard from the API server since something became active.
+    /// Whether the kubelet heard from the API server since something was linked.
     pub fn connected(&self) -> Seen {
         self.connected
     }
 
-    /// Sockets that were closed since something became active.
+    /// Sockets that were closed since something was linked.
     pub fn closed(&self) -> usize {
         self.closed
     }
@@ -85,7 +85,7 @@ impl Waiting {
         is_news
     }
 
-    /// Whether this connection brought an answer since something became active.
+    /// Whether this connection brought an answer since something was linked.
     fn has_answered(&self, socket: &Socket) -> bool {
         let before = self.before.as_ref().and_then(|before| before.get(&socket.cookie)).copied().unwrap_or_default();
         let known = before.received.max(self.greeting);

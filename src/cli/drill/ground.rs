@@ -18,7 +18,7 @@ use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Owned};
 use crate::node::runtime::{Container, Runtime, Sandbox, State};
 use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
-use crate::supervisor::act::{Hands, Preconditions, Refused};
+use crate::supervisor::act::{Hands, Images, Preconditions, Refused};
 use crate::supervisor::observe::{self, Lists};
 
 /// Limit of one call to the runtime or the kubelet.
@@ -157,7 +157,7 @@ impl Ground {
             kubelet_dir: &self.kubelet_dir,
             root: self.root(),
         };
-        self.hands.verify(key, &against).await
+        self.hands.verify(key, &against, &mut Images::default()).await
     }
 
     /// A name that no activation had before.

@@ -24,6 +24,8 @@ pub(super) enum Reach {
     Up,
     /// It answers its health check with 500, and lists pods.
     Starting,
+    /// It takes seconds over each answer: for a probe that is silence, and the kubelet waits.
+    Slow,
     /// It answers everything with 5xx.
     Broken,
     /// Nobody listens.
@@ -36,7 +38,7 @@ pub(super) enum Reach {
 
 impl Reach {
     pub(super) fn serves(self) -> bool {
-        matches!(self, Self::Up | Self::Starting)
+        matches!(self, Self::Up | Self::Starting | Self::Slow)
     }
 }
 
@@ -333,6 +335,8 @@ impl Kubelet {
                 self.received += 1;
                 // seen: 1.4 to 5.7 s from the connection to the first list of pods
                 let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(1_000, 5_700) };
+                // several answers one after the other
+                let wait = if node.reach == Reach::Slow { wait + node.random.between(5_000, 25_000) } else { wait };
                 self.list_at = Some(now + wait);
                 self.services_at.get_or_insert(now + wait + node.random.between(0, 1_000));
                 node.said.push("kubelet hears from the API server".into());

@@ -119,10 +119,6 @@ impl Supervised {
         self.state.pods.values().any(|pod| pod.phase != Phase::Inactive)
     }
 
-    fn is_anything_active(&self) -> bool {
-        self.state.pods.values().any(|pod| matches!(pod.phase, Phase::Active { .. }))
-    }
-
     pub(super) fn tick(&mut self, view: &mut View<'_>) {
         if self.probe(view) || self.look(view) || view.now >= self.next_pass {
             self.pass(view);
@@ -145,7 +141,7 @@ impl Supervised {
                 Reach::Up => (10, Outcome::Status(401)),
                 Reach::Starting | Reach::Broken => (10, Outcome::Status(500)),
                 Reach::Refused => (1, Outcome::Refused),
-                Reach::BlackHole => (1_000, Outcome::TimedOut),
+                Reach::BlackHole | Reach::Slow => (1_000, Outcome::TimedOut),
                 Reach::Foreign => (20, Outcome::Unproven),
             };
             self.probes.push((now, now + wait, outcome));
@@ -162,7 +158,7 @@ impl Supervised {
 
     /// Looks at the kubelet's sockets; true when it hears from the API server.
     fn look(&mut self, view: &View<'_>) -> bool {
-        let Some(kubelet) = view.kubelet.as_ref().filter(|_| self.is_anything_active()) else { return false };
+        let Some(kubelet) = view.kubelet.as_ref().filter(|_| self.is_alert()) else { return false };
         if self.pid != Some(kubelet.pid) {
             // known only after it was asked
             return false;
@@ -249,13 +245,16 @@ impl Supervised {
             }
         }
         self.follow(next, actions, view);
-        if !self.is_anything_active() {
+        if !self.is_alert() {
             (self.baseline, self.connected) = (None, Seen::Unknown);
         }
     }
 
     fn follow(&mut self, next: State, actions: Vec<Action>, view: &mut View<'_>) {
         self.state = next;
+        if actions.iter().any(Action::links) && self.connected.is_yes() {
+            (self.baseline, self.connected) = (None, Seen::Unknown);
+        }
         let index = |key: &str| view.pods.iter().position(|pod| pod.key == key).unwrap();
         for action in actions {
             if action != Action::Unstick {

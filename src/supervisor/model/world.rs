@@ -344,8 +344,8 @@ impl World {
     }
 
     fn outage(&mut self) {
-        let kinds = [Reach::Refused, Reach::BlackHole, Reach::Broken, Reach::Foreign, Reach::Starting];
-        let kind = kinds[usize::try_from(self.random.between(0, 5)).unwrap()];
+        let kinds = [Reach::Refused, Reach::BlackHole, Reach::Broken, Reach::Foreign, Reach::Starting, Reach::Slow];
+        let kind = kinds[usize::try_from(self.random.between(0, 6)).unwrap()];
         self.set_path(kind);
         let longest = if self.random.one_in(2) { 20_000 } else { 1_000_000 };
         self.path_until = self.now + self.random.between(200, longest);
