@@ -692,7 +692,7 @@ impl Supervisor {
     /// Looks whether the kubelet hears from the API server; true when that is news.
     fn look_at_sockets(&mut self) -> bool {
         let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return false };
-        match self.waiting.look(&self.root, pid, &self.asking.addresses()) {
+        match self.waiting.look(&self.root, pid, &self.asking.addresses(), clock::boot_time()) {
             Ok(news) => {
                 self.problem("sockets", None);
                 news
@@ -708,7 +708,9 @@ impl Supervisor {
     fn unstick(&mut self) {
         let Some(pid) = self.ways.as_ref().map(|ways| ways.pid) else { return };
         let before = self.waiting.closed();
-        let closed = self.waiting.close(&self.root, pid, &self.asking.addresses());
+        let failing = self.asking.contact().is_some_and(|contact| contact.class == Class::Failing);
+        let (servers, now) = (self.asking.addresses(), clock::boot_time());
+        let closed = self.waiting.close(&self.root, pid, &servers, failing, now);
         if before == 0 && self.waiting.closed() > 0 {
             self.recorder.unstuck();
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::node::host::HostRoot;
 use crate::node::sockets::{self, Socket, State};
@@ -16,6 +17,9 @@ const DNS: u16 = 53;
 const LONGEST_GREETING: u64 = 16 * 1024;
 /// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers nothing, is 39 bytes.
 const LEAST_ANSWER: u64 = 128;
+/// A connection on which nothing came for so long waits, whatever it brought before: an API server whose etcd hangs answers
+/// some requests with 5xx at once, and others after a minute.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What is remembered of the kubelet's sockets while something is active or about to be handed over.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
     received: u64,
+    /// When the last of that came, or was seen.
+    changed: Duration,
     /// It brought an answer since something was linked.
     has_answered: bool,
 }
@@ -55,7 +61,7 @@ impl Waiting {
     }
 
     /// Looks; true when the kubelet hears from the API server and did not before.
-    pub fn look(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr]) -> io::Result<bool> {
+    pub fn look(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr], now: Duration) -> io::Result<bool> {
         let found = match sockets::of_process(root, pid, servers, None) {
             Ok(found) => found,
             Err(error) => {
@@ -63,31 +69,33 @@ impl Waiting {
                 return Err(error);
             }
         };
-        Ok(self.take(&found))
+        Ok(self.take(&found, now))
     }
 
-    fn take(&mut self, found: &[Socket]) -> bool {
+    fn take(&mut self, found: &[Socket], now: Duration) -> bool {
         if self.before.is_none() {
             let greetings = found.iter().map(|socket| socket.received).filter(|received| *received <= LONGEST_GREETING);
             self.greeting = greetings.max().unwrap_or_default();
         }
-        let now: HashMap<_, _> = found
+        let seen: HashMap<_, _> = found
             .iter()
             .map(|socket| {
                 let has_answered = self.before.is_some() && self.has_answered(socket);
-                (socket.cookie, Before { received: socket.received, has_answered })
+                let known = self.known(socket).filter(|known| known.received == socket.received);
+                let changed = known.map_or(now, |known| known.changed);
+                (socket.cookie, Before { received: socket.received, changed, has_answered })
             })
             .collect();
-        let hears = now.values().any(|socket| socket.has_answered);
+        let hears = seen.values().any(|socket| socket.has_answered);
         let is_news = hears && !self.connected.is_yes();
         self.connected = hears.into();
-        self.before = Some(now);
+        self.before = Some(seen);
         is_news
     }
 
     /// Whether this connection brought an answer since something was linked.
     fn has_answered(&self, socket: &Socket) -> bool {
-        let before = self.before.as_ref().and_then(|before| before.get(&socket.cookie)).copied().unwrap_or_default();
+        let before = self.known(socket).unwrap_or_default();
         let known = before.received.max(self.greeting);
         // where nothing came at all before, the first byte is a sign
         let least = if known == 0 { 1 } else { LEAST_ANSWER };
@@ -95,10 +103,31 @@ impl Waiting {
         socket.state == State::Established && (before.has_answered || is_new)
     }
 
+    fn known(&self, socket: &Socket) -> Option<Before> {
+        self.before.as_ref().and_then(|before| before.get(&socket.cookie)).copied()
+    }
+
+    /// Whether it waits for an answer. Where the API server answers 5xx (`failing`), what came on it is no help.
+    fn waits(&self, socket: &Socket, failing: bool, now: Duration) -> bool {
+        if failing {
+            self.known(socket)
+                .is_some_and(|known| known.received == socket.received && now.saturating_sub(known.changed) >= IDLE)
+        } else {
+            !self.has_answered(socket)
+        }
+    }
+
     /// Closes the sockets that wait on the API server, or on a name server. Unsupported kernels are an error.
-    pub fn close(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr]) -> io::Result<()> {
+    pub fn close(
+        &mut self,
+        root: &HostRoot,
+        pid: u32,
+        servers: &[SocketAddr],
+        failing: bool,
+        now: Duration,
+    ) -> io::Result<()> {
         for socket in sockets::of_process(root, pid, servers, Some(DNS))? {
-            if self.has_answered(&socket) {
+            if !self.waits(&socket, failing, now) {
                 continue;
             }
             sockets::destroy(&socket)?;
@@ -117,6 +146,8 @@ mod tests {
     use super::*;
     use crate::node::sockets::Transport;
 
+    const NOW: Duration = Duration::from_mins(1);
+
     fn socket(number: u32, state: State, received: u64) -> Socket {
         let address = SocketAddr::from(([10, 1, 0, 1], 6443));
         let (local, remote) = (address, address);
@@ -131,27 +162,27 @@ mod tests {
     fn the_first_byte_is_a_sign_where_nothing_came_before() {
         let mut waiting = Waiting::default();
         assert!(
-            !waiting.take(&[socket(1, State::SynSent, 0)]),
+            !waiting.take(&[socket(1, State::SynSent, 0)], NOW),
             "what is there when something becomes active is no sign"
         );
         assert_eq!(waiting.connected(), Seen::No);
-        assert!(waiting.take(&[established(1, 1)]));
-        assert!(!waiting.take(&[established(1, 1)]), "no news");
+        assert!(waiting.take(&[established(1, 1)], NOW));
+        assert!(!waiting.take(&[established(1, 1)], NOW), "no news");
         assert_eq!(waiting.connected(), Seen::Yes);
     }
 
     #[test]
     fn a_server_that_finishes_tls_and_then_says_nothing_is_no_sign() {
         let mut waiting = Waiting::default();
-        waiting.take(&[established(1, 2_400)]);
-        assert!(!waiting.take(&[established(1, 2_439)]), "a ping's reply");
-        assert!(!waiting.take(&[established(2, 900)]), "another connection, in the middle of TLS");
-        assert!(!waiting.take(&[established(2, 2_410)]));
+        waiting.take(&[established(1, 2_400)], NOW);
+        assert!(!waiting.take(&[established(1, 2_439)], NOW), "a ping's reply");
+        assert!(!waiting.take(&[established(2, 900)], NOW), "another connection, in the middle of TLS");
+        assert!(!waiting.take(&[established(2, 2_410)], NOW));
         for pings in 1..100 {
-            assert!(!waiting.take(&[established(2, 2_410 + pings * 39)]), "{pings} replies to pings");
+            assert!(!waiting.take(&[established(2, 2_410 + pings * 39)], NOW), "{pings} replies to pings");
         }
         assert!(!waiting.has_answered(&established(3, 2_400)), "so it may be closed");
-        assert!(waiting.take(&[established(3, 2_900)]), "an answer");
+        assert!(waiting.take(&[established(3, 2_900)], NOW), "an answer");
         assert!(waiting.has_answered(&established(3, 2_900)), "so it may not");
         assert_eq!(waiting.connected(), Seen::Yes);
     }
@@ -159,21 +190,37 @@ mod tests {
     #[test]
     fn a_connection_from_before_the_outage_is_a_sign_once_it_brings_more() {
         let mut waiting = Waiting::default();
-        waiting.take(&[established(1, 5_000_000)]);
-        assert!(!waiting.take(&[established(1, 5_000_000)]));
-        assert!(waiting.take(&[established(1, 5_000_700)]));
+        waiting.take(&[established(1, 5_000_000)], NOW);
+        assert!(!waiting.take(&[established(1, 5_000_000)], NOW));
+        assert!(waiting.take(&[established(1, 5_000_700)], NOW));
         waiting.reset();
-        waiting.take(&[established(1, 5_000_000), socket(2, State::SynSent, 0)]);
-        assert!(waiting.take(&[established(1, 5_000_000), established(2, 10)]), "the old one is no greeting");
+        waiting.take(&[established(1, 5_000_000), socket(2, State::SynSent, 0)], NOW);
+        assert!(waiting.take(&[established(1, 5_000_000), established(2, 10)], NOW), "the old one is no greeting");
+    }
+
+    #[test]
+    fn where_the_server_answers_5xx_a_connection_waits_once_nothing_came_for_a_second() {
+        let (mut waiting, at) = (Waiting::default(), Duration::from_millis);
+        assert!(!waiting.waits(&established(1, 2_400), true, at(0)), "never seen");
+        waiting.take(&[established(1, 2_400)], at(0));
+        waiting.take(&[established(1, 2_900)], at(500));
+        waiting.take(&[established(1, 2_900)], at(1_400));
+        assert!(!waiting.waits(&established(1, 2_900), true, at(1_400)), "0.9 s");
+        assert!(waiting.waits(&established(1, 2_900), true, at(1_500)));
+        assert!(!waiting.waits(&established(1, 2_901), true, at(1_500)), "something came this very moment");
+        assert!(
+            !waiting.waits(&established(1, 2_900), false, at(1_500)),
+            "it brought an answer, which counts elsewhere"
+        );
     }
 
     #[test]
     fn a_connection_that_ended_is_no_sign() {
         let mut waiting = Waiting::default();
-        waiting.take(&[]);
-        assert!(!waiting.take(&[socket(1, State::Other, 700)]));
-        assert!(waiting.take(&[established(2, 700)]));
-        waiting.take(&[socket(2, State::Other, 700)]);
+        waiting.take(&[], NOW);
+        assert!(!waiting.take(&[socket(1, State::Other, 700)], NOW));
+        assert!(waiting.take(&[established(2, 700)], NOW));
+        waiting.take(&[socket(2, State::Other, 700)], NOW);
         assert_eq!(waiting.connected(), Seen::No);
     }
 }

@@ -335,12 +335,15 @@ impl Kubelet {
                 self.received += 1;
                 // seen: 1.4 to 5.7 s from the connection to the first list of pods
                 let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(1_000, 5_700) };
-                // several answers one after the other
-                let wait = if node.reach == Reach::Slow { wait + node.random.between(5_000, 25_000) } else { wait };
+                let wait = if node.reach == Reach::Slow { wait + node.random.between(10_000, 25_000) } else { wait };
                 self.list_at = Some(now + wait);
                 self.services_at.get_or_insert(now + wait + node.random.between(0, 1_000));
                 node.said.push("kubelet hears from the API server".into());
             }
+        }
+        // it asks for its own node and for the services first, and at once (seen: each answer is some hundred bytes)
+        if self.connected && node.reach == Reach::Slow && self.list_at.is_some_and(|at| now + 5_000 >= at && at > now) {
+            self.received += 1;
         }
         if self.connected && self.list_at.is_some_and(|at| at <= now) {
             self.list(node);
@@ -366,6 +369,12 @@ impl Kubelet {
                 continue;
             }
             let adopted = node.runtime.of(&object.uid).map(|sandbox| sandbox.is_running());
+            if adopted.is_none() && !node.pods[*pod].is_api_server && node.random.one_in(40) {
+                // a taint, a device that is not there yet, a disk that is full
+                object.rejected = true;
+                node.said.push(format!("refused {} for a reason of its own", node.pods[*pod].key));
+                continue;
+            }
             let stage = match adopted {
                 Some(true) => Stage::Running,
                 Some(false) => Stage::BackOff(now),

@@ -20,8 +20,8 @@ const MOVING: u64 = 10_000;
 const BOUND: u64 = 900_000;
 /// What happens in one schedule, before it is left alone.
 const EVENTS: u64 = 60;
-/// Between two looks of the owner after rejected pods.
-const OWNER: u64 = 60_000;
+/// How soon the owner of a rejected pod replaces it, if a controller does, and if a person does.
+const OWNER: [u64; 2] = [60_000, 3_600_000];
 
 /// What came to pass.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +31,8 @@ pub(super) struct Told {
     pub(super) handovers: u64,
     pub(super) taken: u64,
     pub(super) rejected: u64,
+    /// Refused by the kubelet though nothing of ours was in the way.
+    pub(super) refused: u64,
 }
 
 impl AddAssign for Told {
@@ -40,6 +42,7 @@ impl AddAssign for Told {
         self.handovers += other.handovers;
         self.taken += other.taken;
         self.rejected += other.rejected;
+        self.refused += other.refused;
     }
 }
 
@@ -179,18 +182,34 @@ impl World {
                 }
                 self.told.rejected += 1;
             }
+            self.told.refused += u64::from(line.starts_with("refused"));
             self.told.activations += u64::from(line.starts_with("Activate"));
             self.told.handovers += u64::from(line.starts_with("Forget"));
             self.told.taken += u64::from(line.contains("its port is taken"));
             self.say(&line);
         }
-        // nobody was there to release its twin in time: its owner must replace the pod
-        let rejected = self.objects.iter().find(|(_, object)| object.rejected).map(|(pod, _)| *pod);
-        if let Some(pod) = rejected.filter(|_| self.now >= self.owner_at) {
-            self.owner_at = self.now + OWNER;
-            self.recreate(pod);
-        }
+        self.own(reach);
         self.check_serving(reach);
+    }
+
+    /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes another of that name.
+    fn own(&mut self, reach: Reach) {
+        if reach != Reach::Up || self.now < self.owner_at {
+            return;
+        }
+        if let Some(pod) = (0..self.pods.len()).find(|pod| !self.objects.contains_key(pod)) {
+            self.recreate(pod);
+        } else if let Some(pod) = self.rejected() {
+            self.say(&format!("{} is deleted", self.pods[pod].key));
+            self.objects.remove(&pod);
+            self.owner_at = self.now + self.random.between(3_000, 30_000);
+        }
+    }
+
+    fn rejected(&self) -> Option<usize> {
+        // a refused API server has nobody who could hear of it
+        let lost = |(pod, object): &(&usize, &Object)| object.rejected && !self.pods[**pod].is_api_server;
+        self.objects.iter().find(lost).map(|(pod, _)| *pod)
     }
 
     /// What a client finds at the API server's address: on a self-hosted node, what one of its own pods does.
@@ -242,6 +261,9 @@ impl World {
         }
         self.word_at = self.now + self.random.between(100, 1_000);
         let mut word = AgentWord::default();
+        for (pod, uid) in self.captured.iter().filter(|(pod, _)| !self.objects.contains_key(pod)) {
+            word.gone.insert(self.pods[*pod].key.clone(), uid.clone());
+        }
         for (pod, object) in &self.objects {
             let key = &self.pods[*pod].key;
             if object.ready
@@ -252,6 +274,8 @@ impl World {
             }
             if self.captured.get(pod).is_some_and(|uid| *uid != object.uid) {
                 word.gone.insert(key.clone(), self.captured[pod].clone());
+            } else if object.rejected {
+                word.rejected.insert(key.clone(), object.uid.clone());
             }
         }
         self.disk.word = Some(word);
@@ -398,6 +422,8 @@ impl World {
     }
 
     fn recreate(&mut self, pod: usize) {
+        let owner = OWNER[usize::from(self.random.one_in(4))];
+        self.owner_at = self.now + owner;
         self.uids += 1;
         let uid = format!("successor-{}", self.uids);
         self.say(&format!("{} is replaced by {uid}", self.pods[pod].key));
@@ -415,7 +441,10 @@ impl World {
             // a self-hosted API server likewise, when its twin dies by itself before the parent's volumes are mounted
             let is_ours = self.pods[pod].is_api_server && self.runtime.has_sandbox(pod);
             let waits = owned && !reach.serves() && !is_ours;
-            if waits || self.runtime.served_for(pod, self.now).is_some() {
+            // one that is deleted, and a successor that was refused before it ever ran, have no checkpoint
+            let captured = |object: &Object| self.captured.get(&pod) == Some(&object.uid);
+            let is_lost = self.objects.get(&pod).is_none_or(|object| object.rejected && !captured(object));
+            if waits || is_lost || self.runtime.served_for(pod, self.now).is_some() {
                 self.unserved_since.remove(&pod);
                 continue;
             }
