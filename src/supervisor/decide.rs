@@ -47,6 +47,10 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(30);
 pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
 /// Rejected this often: said so.
 pub const REFUSED_AFTER: u32 = 2;
+/// A twin on the host network that was told to stop this long ago, and is still there when its parent has a container, is
+/// ended without more grace: what it holds, the parent is about to bind, and failing at that costs ten seconds and more of
+/// the kubelet's back-off (seen: etcd, which waits five seconds for its clients).
+pub const LEAST_GRACE: Duration = Duration::from_millis(50);
 /// A parent that ran this long has taken over, though nobody says that it is Ready.
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
@@ -107,6 +111,8 @@ pub struct Pod {
     pub partial_since: Option<Duration>,
     /// Since when the parent runs.
     pub parent_running_since: Option<Duration>,
+    /// Its twin got no more grace.
+    pub ended: bool,
     /// How often its twin was taken back in this outage.
     pub rounds: u32,
     /// Why it could not be activated, how often, and when it is tried again.
@@ -201,6 +207,8 @@ pub enum Action {
     Release(Key),
     /// Stop the twin through the runtime with its grace period, then its sandbox.
     StopTwin(Key),
+    /// As [`Action::StopTwin`], at once.
+    EndTwin(Key),
     /// Delete the unpacked files.
     Forget(Key),
     /// Remove everything of ours from the node, itself last.
@@ -466,7 +474,14 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
             let again = stopping.is_none_or(|asked| now.saturating_sub(asked) >= GROUP_LIMIT);
             if again && has_taken_over(seen, facts, pod.parent_running_since, *since) {
                 *stopping = Some(now);
+                pod.ended = false;
                 actions.push(Action::StopTwin(key.clone()));
+            } else if !pod.ended
+                && stopping.is_some_and(|asked| now.saturating_sub(asked) >= LEAST_GRACE)
+                && is_in_the_way(seen)
+            {
+                pod.ended = true;
+                actions.push(Action::EndTwin(key.clone()));
             }
         }
     }
@@ -532,6 +547,11 @@ fn has_taken_over(seen: &PodFacts, facts: &Facts, running_since: Option<Duration
             seen.parent_ready.is_yes() || ran || waited
         }
     }
+}
+
+/// The twin holds ports that the parent's process needs now.
+fn is_in_the_way(seen: &PodFacts) -> bool {
+    seen.handover == Some(Handover::Switch) && seen.host_network && seen.parent_container.is_yes()
 }
 
 /// The highest start group that may be activated now: that of the lowest pod that should run and does not yet, unless

@@ -306,6 +306,23 @@ fn switch_on_the_host_network_waits_for_the_parents_container() {
 }
 
 #[test]
+fn a_twin_that_is_in_its_parents_way_gets_no_more_grace() {
+    let told = |ago| Phase::Released { since: before(SECOND), stopping: Some(before(ago)) };
+    let sandbox = PodFacts { parent_owned: Seen::Yes, parent_sandbox: Seen::Yes, ..serving(Handover::Switch, true) };
+    let with = |pod| facts(contact(Class::Answering, 1), pod);
+    assert!(actions(told(LEAST_GRACE), &with(sandbox)).is_empty(), "nothing of the parent starts yet");
+    let container = PodFacts { parent_container: Seen::Yes, ..sandbox };
+    assert!(actions(told(LEAST_GRACE / 2), &with(container)).is_empty(), "it was told this moment");
+    let (after, ended) = decide(&state(told(LEAST_GRACE)), &with(container), &settings());
+    assert_eq!(ended, [Action::EndTwin(key())]);
+    assert!(decide(&after, &with(container), &settings()).1.is_empty(), "once");
+    let own_address = PodFacts { host_network: false, ..container };
+    assert!(actions(told(SECOND), &with(own_address)).is_empty(), "it holds nothing that the parent needs");
+    let overlap = PodFacts { handover: Some(Handover::Overlap), ..container };
+    assert!(actions(told(SECOND), &with(overlap)).is_empty());
+}
+
+#[test]
 fn switch_on_the_host_network_needs_but_the_sandbox_once_the_kubelet_makes_containers() {
     let sandbox = PodFacts { parent_owned: Seen::Yes, parent_sandbox: Seen::Yes, ..serving(Handover::Switch, true) };
     let mut seen = facts(contact(Class::Answering, 1), sandbox);
@@ -650,7 +667,9 @@ fn silence_and_ignorance_never_release_stop_or_forget() {
         let hint = facts.kubelet_connected.is_yes() || pod.parent_owned.is_yes() || pod.parent_ready.is_yes();
         if silent && !hint && pod.parent != Run::Running && !pod.parent_container.is_yes() {
             let (_, actions) = decide(before, facts, &settings());
-            let ends = |action: &Action| matches!(action, Action::Release(_) | Action::StopTwin(_) | Action::Forget(_));
+            let ends = |action: &Action| {
+                matches!(action, Action::Release(_) | Action::StopTwin(_) | Action::EndTwin(_) | Action::Forget(_))
+            };
             assert!(!actions.iter().any(ends), "{before:?} {facts:?} {actions:?}");
         }
     });

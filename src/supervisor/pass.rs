@@ -473,8 +473,11 @@ impl Supervisor {
                     self.restore(&key, before);
                 }
             },
-            Action::StopTwin(key) | Action::StopParent(key) if self.listed.is_none() => self.restore(&key, before),
+            Action::StopTwin(key) | Action::EndTwin(key) | Action::StopParent(key) if self.listed.is_none() => {
+                self.restore(&key, before);
+            }
             Action::StopTwin(key) => self.stop_twin(&key),
+            Action::EndTwin(key) => self.end_twin(&key),
             Action::StopParent(key) => self.stop_parent(&key),
             Action::Forget(key) => match hands.forget(&key) {
                 Ok(()) => {
@@ -616,6 +619,12 @@ impl Supervisor {
         let at_once = policy.as_ref().is_some_and(|policy| policy.host_port && exclusive);
         let grace = policy.map_or(Duration::from_secs(30), |policy| policy.grace());
         self.stop(key, "stopping the twin", act::twin_targets(lists, key), (!at_once).then_some(grace));
+    }
+
+    /// Ends a twin that its parent waits for.
+    fn end_twin(&mut self, key: &Key) {
+        let Some(lists) = &self.listed else { return };
+        self.stop(key, "ending the twin", act::twin_targets(lists, key), Some(Duration::ZERO));
     }
 
     /// Stops what is left of the parent, likewise.

@@ -180,6 +180,7 @@ fn said(action: &Action) -> Option<&'static str> {
         Action::Renew(key) => (key, "**activated** with a new UID"),
         Action::Release(key) => (key, "**released**"),
         Action::StopTwin(key) => (key, "**the twin is stopped**"),
+        Action::EndTwin(key) => (key, "**the twin is ended** without more grace"),
         Action::Forget(key) => (key, "**the unpacked files go**"),
         Action::Unstick => return Some("the kubelet is unstuck"),
         Action::Retire => return None,

@@ -301,6 +301,10 @@ impl Supervised {
                     let ends = view.now + if at_once { 200 } else { view.pods[pod].ends_in };
                     view.runtime.stop(|sandbox| sandbox.pod == pod && sandbox.file, ends);
                 }
+                Action::EndTwin(key) => {
+                    let pod = index(&key);
+                    view.runtime.stop(|sandbox| sandbox.pod == pod && sandbox.file, view.now);
+                }
                 Action::StopParent(key) => {
                     let pod = index(&key);
                     let ends = view.now + view.pods[pod].ends_in;
