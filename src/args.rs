@@ -34,6 +34,7 @@ pub enum LogFormat {
 }
 
 /// What the program can be told to do.
+#[allow(clippy::large_enum_variant, reason = "there is one, and not for long")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Capture the marked pods of this node, install the supervisor, report (runs as a DaemonSet)
@@ -179,6 +180,10 @@ pub struct AgentArguments {
     /// after it on 127.0.0.1, or off as well
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
     pub metrics_address: Address,
+    /// Capture nothing more, and leave this node: its supervisor is told to go as soon as nobody needs it, and what is left
+    /// of ours is removed. Ready means that it is done
+    #[arg(long, env = "POD_CHECKPOINTER_RETIRE")]
+    pub retire: bool,
     /// Name of the agent's own pod (downward API)
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
