@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::metrics::address::Address;
-use crate::names::{RUN_DIR, STATE_DIR};
+use crate::names::{OPERATOR, RUN_DIR, STATE_DIR};
 use crate::selector;
 use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
@@ -34,12 +34,15 @@ pub enum LogFormat {
 }
 
 /// What the program can be told to do.
+#[allow(clippy::large_enum_variant, reason = "there is one, and not for long")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Capture the marked pods of this node, install the supervisor, report (runs as a DaemonSet)
     Agent(AgentArguments),
     /// Observe, decide, activate and release (runs as a static pod)
     Supervisor(SupervisorArguments),
+    /// Make what the PodCheckpointer of the cluster asks for, and keep it so (runs as a Deployment)
+    Operator(OperatorArguments),
     /// Show what is captured on this node, what is active, and why not
     Status(LookArguments),
     /// Show one checkpoint, without the content of Secrets
@@ -179,6 +182,10 @@ pub struct AgentArguments {
     /// after it on 127.0.0.1, or off as well
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
     pub metrics_address: Address,
+    /// Capture nothing more, and leave this node: its supervisor is told to go as soon as nobody needs it, and what is left
+    /// of ours is removed. Ready means that it is done
+    #[arg(long, env = "POD_CHECKPOINTER_RETIRE")]
+    pub retire: bool,
     /// Name of the agent's own pod (downward API)
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
@@ -199,6 +206,26 @@ pub struct SupervisorArguments {
     /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
     pub metrics_address: Address,
+}
+
+/// Of the operator.
+#[derive(Args, Clone, Debug)]
+pub struct OperatorArguments {
+    /// Kubeconfig to reach the API server with [default: in-cluster]
+    #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Image of agent and supervisor, where the PodCheckpointer names none [default: that of the operator's own container]
+    #[arg(long, env = "POD_CHECKPOINTER_IMAGE", value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
+    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
+    pub metrics_address: Address,
+    /// Name of the operator's own pod (downward API)
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of the operator's own pod (downward API)
+    #[arg(long, env = "POD_NAMESPACE", hide = true, default_value = OPERATOR)]
+    pub pod_namespace: String,
 }
 
 /// Of the commands that only look.
@@ -386,6 +413,9 @@ pub struct ManifestsArguments {
     /// Leave the custom resource definitions out
     #[arg(long)]
     pub skip_crds: bool,
+    /// Print the operator instead, which makes all else of the PodCheckpointer in the cluster
+    #[arg(long, conflicts_with = "filename")]
+    pub operator: bool,
 }
 
 /// Reads a command line of the program, its name first, and says what is wrong with it in one line.

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use pod_checkpointer::args::{Arguments, Command, LogFormat};
 use pod_checkpointer::cli::{self, Answer, drill};
 use pod_checkpointer::node::process;
-use pod_checkpointer::{agent, supervisor};
+use pod_checkpointer::{agent, operator, supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +39,10 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
         Command::Supervisor(arguments) => {
             log(log_format);
             block_on(async { Ok(Box::pin(supervisor::run(arguments, stop()?)).await?) }).map(done)
+        }
+        Command::Operator(arguments) => {
+            log(log_format);
+            block_on(async { Ok(Box::pin(operator::start(arguments, stop()?)).await?) }).map(done)
         }
         Command::Status(arguments) => cli::status(&arguments),
         Command::Show(arguments) => cli::show(&arguments),

@@ -31,6 +31,14 @@ pub const NODE_LABEL: &str = "podcheckpointer.io/node";
 
 /// Name of the installation: its namespace and every object in it, and its objects of the cluster.
 pub const INSTALLATION: &str = "pod-checkpointer";
+/// Name of the operator: its namespace, every object of its own, and its Lease.
+pub const OPERATOR: &str = "pod-checkpointer-operator";
+/// Field manager of everything that the operator applies.
+pub const OPERATOR_MANAGER: &str = "pod-checkpointer-operator";
+/// On the PodCheckpointer: it stays until everything of it is removed.
+pub const FINALIZER: &str = "podcheckpointer.io/operator";
+/// On the namespace: who made it, and so removes it.
+pub const MADE_BY: &str = "podcheckpointer.io/made-by";
 /// Label of our objects: [`INSTALLATION`].
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 /// Label of our objects: which part they are of.

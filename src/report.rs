@@ -34,6 +34,9 @@ pub struct AgentWord {
     /// What the agent could not learn or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The installation is being removed: the supervisor leaves the node as soon as nobody needs it there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retire: bool,
 }
 
 /// Name of the file with [`AgentWord`].

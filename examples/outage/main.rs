@@ -283,6 +283,7 @@ impl Story {
             select: Vec::new(),
             max_age: None,
             retention: Duration::from_mins(1),
+            retire: false,
             metrics_address: Address::Off,
             pod_name: None,
             pod_namespace: "pod-checkpointer".into(),

@@ -21,6 +21,7 @@ pub mod leftovers;
 pub mod marks;
 pub mod record;
 pub mod report;
+mod retire;
 pub mod retry;
 pub mod survey;
 pub mod swap;
@@ -115,6 +116,8 @@ pub struct Settings {
     pub retention: Duration,
     /// Where metrics and health are served.
     pub metrics_address: Address,
+    /// Nothing is captured any more, and the node is left.
+    pub retire: bool,
     /// Name of the agent's own pod.
     pub pod_name: Option<String>,
     /// Namespace of the agent's own pod.
@@ -135,6 +138,7 @@ impl Settings {
             max_age,
             retention,
             metrics_address,
+            retire,
             pod_name,
             pod_namespace,
         } = arguments;
@@ -158,6 +162,7 @@ impl Settings {
             max_age,
             retention,
             metrics_address,
+            retire,
             pod_name,
             pod_namespace,
         })
@@ -188,6 +193,9 @@ pub async fn start(
 
 /// Runs with this client until `stop`.
 pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    if settings.retire {
+        return Box::pin(retire::run(settings, client, stop)).await;
+    }
     let resolve = |path: &PathBuf| settings.root.resolve(path).map_err(Error::Host);
     let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
     let store = Store::new(resolve(&settings.state_dir)?).with_keys(keys);

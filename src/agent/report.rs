@@ -467,7 +467,8 @@ pub async fn perform(client: Client, node: String, job: Job) -> Done {
     }
 }
 
-async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, Error> {
+/// All of this node.
+pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
     let mut parameters = ListParams::default().labels(&format!("{NODE_LABEL}={}", label(node))).limit(PAGE);

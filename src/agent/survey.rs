@@ -224,7 +224,8 @@ async fn supervise(
     Ok(None)
 }
 
-fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
+/// The kubelet's directory of static pod manifests, a host path.
+pub fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
     if let Some(given) = &settings.manifest_dir {
         return Ok(given.clone());
     }

@@ -17,7 +17,7 @@ use crate::report::Phase;
     plural = "podcheckpoints",
     singular = "podcheckpoint",
     shortname = "pckpt",
-    category = "podcheckpointer",
+    category = "pod-checkpointer",
     namespaced,
     status = "PodCheckpointStatus",
     derive = "PartialEq",

@@ -1,5 +1,5 @@
-//! `PodCheckpointer`: how the cluster wants its agents. One, named `default`; `pod-checkpointer manifests` makes all objects
-//! of it.
+//! `PodCheckpointer`: how the cluster wants its agents. One, named `default`; the operator makes all objects of it, or
+//! `pod-checkpointer manifests`.
 //!
 //! What cannot work is refused when it is written, by rules whose messages say what to write instead. Lengths and numbers are
 //! bounded, so that the API server can tell beforehand what a rule costs.
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
     plural = "podcheckpointers",
     singular = "podcheckpointer",
     shortname = "pckptr",
-    category = "podcheckpointer",
+    category = "pod-checkpointer",
     status = "PodCheckpointerStatus",
     derive = "PartialEq",
     doc = "Installs pod-checkpointer on the nodes of this cluster. There is one, named default.",
@@ -289,7 +289,7 @@ const RESOURCE_NAMES: &str = "self.all(name, name in ['cpu', 'memory', 'ephemera
 const QUANTITIES: &str =
     "self.all(name, isQuantity(string(self[name])) && !quantity(string(self[name])).isLessThan(quantity('0')))";
 
-/// What was last seen of it in the cluster; empty while nothing there acts on this resource.
+/// What the operator last saw of it in the cluster; empty without an operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCheckpointerStatus {

@@ -9,11 +9,12 @@ use serde_json::Value;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec};
 use crate::args::ManifestsArguments;
 use crate::cli::{Answer, print};
+use crate::operator::installation;
 use crate::operator::objects::{self, Object};
 
 /// Runs `manifests`.
 pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
-    let ManifestsArguments { filename, image, skip_crds } = arguments;
+    let ManifestsArguments { filename, image, skip_crds, operator } = arguments;
     let spec = match filename {
         None => PodCheckpointerSpec::default(),
         Some(path) => {
@@ -28,7 +29,7 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
         }
     };
     let mut all = if *skip_crds { Vec::new() } else { objects::definitions() };
-    all.extend(objects::objects(&spec, image)?);
+    all.extend(if *operator { installation::objects(image) } else { objects::objects(&spec, image)? });
     print(&yaml(&all)?)
 }
 

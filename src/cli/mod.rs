@@ -9,7 +9,7 @@ mod import;
 pub mod input;
 mod live;
 mod manifests;
-mod node;
+pub(crate) mod node;
 pub mod render;
 mod show;
 mod status;

@@ -77,6 +77,17 @@ impl Node {
         })
     }
 
+    /// With these directories, host paths.
+    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            store: Store::new(root.resolve(state_dir)?),
+            run: RunDir::new(root.resolve(run_dir)?, run_dir),
+            manifests: root.resolve(manifest_dir)?,
+            manifests_host_path: manifest_dir.to_owned(),
+            root,
+        })
+    }
+
     /// The host's files.
     pub fn root(&self) -> &HostRoot {
         &self.root

@@ -1,4 +1,5 @@
-//! What a `PodCheckpointer` becomes: a pure function from its spec to all objects, which `pod-checkpointer manifests` prints.
+//! What a `PodCheckpointer` becomes: a pure function from its spec to all objects, which `pod-checkpointer manifests` prints
+//! and the operator applies.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResourceExt as _;
@@ -33,7 +34,10 @@ pub fn definitions() -> Vec<Object> {
             PodCheckpoint::crd(),
             "Will this pod come back, and if not why: one for each marked pod, written by its node's agent.",
         ),
-        (PodCheckpointer::crd(), "How the cluster wants its agents: what `pod-checkpointer manifests -f` reads."),
+        (
+            PodCheckpointer::crd(),
+            "How the cluster wants its agents: what the operator, or `pod-checkpointer manifests -f`, reads.",
+        ),
     ];
     let object = |(definition, why)| Object { why, value: serde_json::to_value(definition).unwrap_or_default() };
     whys.into_iter().map(object).collect()
@@ -52,6 +56,44 @@ pub fn objects(spec: &PodCheckpointerSpec, image: &str) -> Result<Vec<Object>, I
         }
     }
     Ok(objects)
+}
+
+/// The same, with agents that leave their nodes: the DaemonSet is Ready on a node as soon as nothing of ours is left there
+/// but its agent. All of them at once: a node that is cut off holds none of the others up. What a setting that no agent would
+/// start with says is left out.
+pub fn retiring(spec: &PodCheckpointerSpec, image: &str) -> Vec<Object> {
+    let placed = || PodCheckpointerSpec {
+        image: spec.image.clone(),
+        node_selector: spec.node_selector.clone(),
+        tolerations: spec.tolerations.clone(),
+        ..PodCheckpointerSpec::default()
+    };
+    let mut spec = if check(spec).is_ok() { spec.clone() } else { placed() };
+    // what is left to do is asked for through the agent's health
+    let asked = spec.metrics.as_ref().and_then(|metrics| metrics.address.as_deref());
+    if asked == Some("off") {
+        let address = Some("127.0.0.1:9797".to_owned());
+        spec.metrics = Some(Metrics { address, pod_monitor: false });
+    }
+    spec.max_unavailable = Some(IntOrString::String("100%".into()));
+    let mut objects = objects(&spec, image).unwrap_or_default();
+    for object in &mut objects {
+        if let Some(arguments) = object.value.pointer_mut(ARGUMENTS).and_then(Value::as_array_mut) {
+            arguments.push(RETIRE.into());
+        }
+    }
+    objects
+}
+
+/// Where a DaemonSet of ours has the agent's arguments.
+const ARGUMENTS: &str = "/spec/template/spec/containers/0/args";
+/// The flag of an agent that leaves its node.
+const RETIRE: &str = "--retire";
+
+/// Is this a pod, or the template of pods, of agents that leave their nodes?
+pub fn is_retiring(pod: &Value) -> bool {
+    let arguments = pod.pointer("/spec/containers/0/args").and_then(Value::as_array);
+    arguments.into_iter().flatten().any(|argument| argument == RETIRE)
 }
 
 fn labels() -> Value {

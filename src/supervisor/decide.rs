@@ -62,6 +62,9 @@ pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
 pub const LOCKED_OUT: &str = "the API server answers this node, but the kubelet has had no pod of it for minutes";
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
+/// How old the agent's word may be that the node is to be left: longer than a quiet pass takes to come, and short enough that
+/// a word from before an outage does not count after it.
+pub const RETIRE_WORD: Duration = Duration::from_mins(2);
 
 /// How the owner wants it decided.
 #[derive(Clone, Copy, Debug)]
@@ -598,7 +601,9 @@ fn is_abandoned(state: &State, facts: &Facts) -> bool {
     let quiet = state.pods.values().all(|pod| pod.phase == Phase::Inactive);
     let answering = state.answering_since.map(|since| facts.now.saturating_sub(since)).unwrap_or_default();
     let silence = facts.agent_silence.map_or(answering, |silence| silence.min(answering));
-    quiet && facts.kubelet == Kubelet::Up && facts.kubelet_synced.is_yes() && silence >= RETIRE_AFTER
+    let answers = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
+    let told = answers && facts.agent_retires && facts.agent_silence.is_some_and(|silence| silence <= RETIRE_WORD);
+    quiet && facts.kubelet == Kubelet::Up && facts.kubelet_synced.is_yes() && (told || silence >= RETIRE_AFTER)
 }
 
 /// What is said of a pod that nobody runs because its kubelet is locked out.

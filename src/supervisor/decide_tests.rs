@@ -37,6 +37,7 @@ fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
         kubelet_connected: Seen::No,
         pods: BTreeMap::from([("shop_till".into(), pod)]),
         agent_silence: Some(Duration::ZERO),
+        agent_retires: false,
         kubelet_synced: Seen::No,
         kubelet_makes_containers: Seen::No,
     }
@@ -544,6 +545,30 @@ fn a_node_that_the_cluster_abandoned_is_cleaned_after_an_hour() {
     assert_eq!(decide(&quiet, &seen, &settings()).1, [Action::Retire]);
     seen.agent_silence = Some(SECOND);
     assert!(decide(&quiet, &seen, &settings()).1.is_empty());
+}
+
+#[test]
+fn a_node_is_left_on_the_agents_word_while_the_api_server_answers_and_nothing_is_active() {
+    let mut seen = facts(contact(Class::Answering, 0), PodFacts { parent_owned: Seen::Yes, ..gone() });
+    (seen.agent_retires, seen.kubelet_synced) = (true, Seen::Yes);
+    let leaves = |phase, seen: &Facts| decide(&state(phase), seen, &settings()).1.contains(&Action::Retire);
+    assert!(leaves(Phase::Inactive, &seen));
+    let serves = PodFacts { twin: Run::Running, twin_sandbox: Seen::Yes, twin_owned: Seen::Yes, ..gone() };
+    let needed = Facts { pods: BTreeMap::from([(key(), serves)]), ..seen.clone() };
+    assert!(!leaves(released(1), &needed) && !leaves(active(SECOND), &needed), "somebody needs it");
+    let others = [
+        Facts { agent_retires: false, ..seen.clone() },
+        Facts { agent_silence: Some(RETIRE_WORD + SECOND), ..seen.clone() },
+        Facts { agent_silence: None, ..seen.clone() },
+        Facts { contact: contact(Class::Silent, 900), ..seen.clone() },
+        Facts { contact: contact(Class::Failing, 900), ..seen.clone() },
+        Facts { contact: None, ..seen.clone() },
+        Facts { kubelet: Kubelet::Unknown, ..seen.clone() },
+        Facts { kubelet_synced: Seen::No, ..seen },
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert!(!leaves(Phase::Inactive, other), "{at}");
+    }
 }
 
 /// Calls `check` with every phase and every combination of facts.

@@ -159,6 +159,8 @@ pub struct Facts {
     pub pods: BTreeMap<Key, PodFacts>,
     /// How long ago the agent gave a sign of life; `None`: never in this boot.
     pub agent_silence: Option<Duration>,
+    /// The agent last said that the node is to be left.
+    pub agent_retires: bool,
     /// The kubelet owns a pod that came from the API server.
     pub kubelet_synced: Seen,
     /// It made a container for such a pod already, so it has read the services, without which it makes none.

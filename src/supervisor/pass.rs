@@ -410,6 +410,7 @@ impl Supervisor {
             kubelet_connected: self.waiting.connected(),
             pods,
             agent_silence: self.agent.as_ref().map(|agent| now.saturating_sub(Duration::from_millis(agent.heartbeat))),
+            agent_retires: self.agent.as_ref().is_some_and(|agent| agent.retire),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, &self.node_name).into()),
             kubelet_makes_containers,
         }
@@ -495,7 +496,11 @@ impl Supervisor {
                 }
             },
             Action::Retire => {
-                tracing::warn!("the API server answers and no agent was heard of for an hour: leaving the node");
+                if facts.agent_retires {
+                    tracing::info!("the installation is being removed: leaving the node");
+                } else {
+                    tracing::warn!("the API server answers and no agent was heard of for an hour: leaving the node");
+                }
                 if let Err(error) = hands.retire() {
                     tracing::error!(error = &error as &dyn std::error::Error, "cannot remove everything of ours");
                 }

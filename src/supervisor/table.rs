@@ -197,6 +197,7 @@ fn case(phase: Phase, twin: Run) -> Case {
         kubelet_connected: Seen::No,
         pods: BTreeMap::new(),
         agent_silence: Some(Duration::ZERO),
+        agent_retires: false,
         kubelet_synced: Seen::Yes,
         kubelet_makes_containers: Seen::Yes,
     };

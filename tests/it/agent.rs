@@ -75,6 +75,7 @@ impl World {
             select: Vec::new(),
             max_age: None,
             retention: Duration::from_millis(100),
+            retire: false,
             metrics_address: Address::Off,
             pod_name: None,
             pod_namespace: "pod-checkpointer".into(),

@@ -15,4 +15,5 @@ mod fuzz;
 mod life;
 mod metrics;
 mod node;
+mod operator;
 mod render;

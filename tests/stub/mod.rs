@@ -17,6 +17,7 @@
 pub mod api;
 pub mod api_server;
 pub mod authority;
+pub mod cluster;
 pub mod kubelet;
 pub mod node;
 pub mod pod_resources;

@@ -225,6 +225,7 @@ impl Supervised {
             kubelet_connected: self.connected,
             pods,
             agent_silence: Some(Duration::ZERO),
+            agent_retires: false,
             kubelet_pid: owned.as_ref().map(|owned| owned.pid),
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, NODE).into()),
             kubelet_makes_containers,

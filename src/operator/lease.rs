@@ -1,0 +1,335 @@
+//! Who acts, where several operators run: the one that holds the Lease. The rules are client-go's (tools/leaderelection).
+//!
+//! [`Election`] is pure: from the Lease as it is and the time of the own clock, it says what to write. No clock is compared
+//! with another's: whether a holder is gone is told by how long its Lease has not changed *here*, and whether we still hold it
+//! by when we *began* the last renewal that went well. [`Contender`] does the reading and writing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, PostParams};
+use kube::{Client, Error};
+use tokio::time::{sleep, timeout};
+
+use crate::agent::heard::explain;
+use crate::agent::retry::Retry;
+use crate::names::OPERATOR;
+use crate::node::clock;
+
+/// How long a Lease that does not change is left to its holder.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How long the holder goes on without a renewal that went well: less, so that it has stopped before another begins.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Between looks at the Lease, about.
+pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+
+/// What one contender knows. Times are of its own clock, which only ever goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Election {
+    me: String,
+    /// The Lease's spec as it was last seen, and when it was first seen like that.
+    seen: Option<(LeaseSpec, Duration)>,
+    /// When the last renewal of ours that went well was begun.
+    renewed: Option<Duration>,
+}
+
+/// What to do about the Lease.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Somebody else holds it.
+    Wait,
+    /// There is none: make this one.
+    Create(LeaseSpec),
+    /// Replace the one that was looked at by this; refused by the API server if somebody was faster.
+    Replace(LeaseSpec),
+}
+
+impl Election {
+    /// A contender; `me` is unique, and another one after a restart.
+    pub fn new(me: String) -> Self {
+        Self { me, ..Self::default() }
+    }
+
+    /// The Lease is like that now, at this time of the own clock; `wall` is written for people only.
+    pub fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
+        let Some(lease) = lease else {
+            self.seen = None;
+            return Step::Create(self.spec(None, wall));
+        };
+        if self.seen.as_ref().is_none_or(|(seen, _)| seen != lease) {
+            self.seen = Some((lease.clone(), now));
+        }
+        let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
+        let holder = lease.holder_identity.as_deref().unwrap_or_default();
+        let held_for = lease.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
+        let is_over = holder.is_empty() || now.saturating_sub(since) >= Duration::from_secs(held_for);
+        if holder == self.me || is_over { Step::Replace(self.spec(Some(lease), wall)) } else { Step::Wait }
+    }
+
+    /// What was to be written has been written; `began` is when the look before it began.
+    pub fn won(&mut self, began: Duration) {
+        self.renewed = Some(began);
+    }
+
+    /// Somebody else holds it, or was faster.
+    pub fn lost(&mut self) {
+        self.renewed = None;
+    }
+
+    /// Is it ours, for certain?
+    pub fn leads(&self, now: Duration) -> bool {
+        self.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
+    }
+
+    /// When it is no longer ours, unless it is renewed.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.renewed.map(|renewed| renewed.saturating_add(RENEW_DEADLINE))
+    }
+
+    /// Who holds it, as far as is known.
+    pub fn holder(&self) -> Option<&str> {
+        self.seen.as_ref().and_then(|(lease, _)| lease.holder_identity.as_deref()).filter(|holder| !holder.is_empty())
+    }
+
+    /// What gives it back, so that another need not wait.
+    fn given_back(lease: &LeaseSpec) -> LeaseSpec {
+        LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..lease.clone() }
+    }
+
+    fn spec(&self, before: Option<&LeaseSpec>, wall: Timestamp) -> LeaseSpec {
+        let stays = before.filter(|before| before.holder_identity.as_deref() == Some(self.me.as_str()));
+        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
+            acquire_time: stays.and_then(|before| before.acquire_time.clone()).or(Some(MicroTime(wall))),
+            renew_time: Some(MicroTime(wall)),
+            lease_transitions: Some(if stays.is_some() || before.is_none() { transitions } else { transitions + 1 }),
+            ..before.cloned().unwrap_or_default()
+        }
+    }
+}
+
+/// Contends for the Lease in the operator's own namespace.
+pub struct Contender {
+    api: Api<Lease>,
+    election: Election,
+    /// Ours, as it was last written: it is renewed without being read again.
+    ours: Option<Lease>,
+    retry: Retry,
+    /// What hinders it was told.
+    told: Option<String>,
+}
+
+impl Contender {
+    /// `me` is this pod's name; what makes it unique is added.
+    pub fn new(client: Client, namespace: &str, me: &str) -> Self {
+        let mut nonce = [0_u8; 8];
+        // without it the name alone tells apart; a pod's is unique while it lives
+        let _ = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty());
+        let nonce = u64::from_ne_bytes(nonce);
+        Self {
+            api: Api::namespaced(client, namespace),
+            election: Election::new(format!("{me}_{nonce:016x}")),
+            ours: None,
+            // not exactly regular: many that began at the same moment do not go on in step
+            retry: Retry::new(RETRY_PERIOD, RETRY_PERIOD),
+            told: None,
+        }
+    }
+
+    /// Returns when the Lease is ours. `heard` is called whenever the API server tells who holds it.
+    pub async fn acquire(&mut self, mut heard: impl FnMut()) {
+        let mut holder = None;
+        loop {
+            if self.look(LEASE).await {
+                heard();
+            }
+            if self.election.leads(clock::boot_time()) {
+                tracing::info!("leads: this operator acts");
+                return;
+            }
+            let now = self.election.holder().map(str::to_owned);
+            if now.is_some() && now != holder {
+                tracing::info!(holder = now, "another operator acts");
+                holder = now;
+            }
+            sleep(self.retry.pause()).await;
+        }
+    }
+
+    /// Renews the Lease; returns as soon as it is not ours for certain.
+    pub async fn keep(&mut self) {
+        loop {
+            sleep(self.retry.pause().min(self.rest())).await;
+            let rest = self.rest();
+            if rest.is_zero() {
+                tracing::warn!(
+                    "the Lease could not be renewed in time: nothing is done any more until it is ours again"
+                );
+                return;
+            }
+            self.look(rest).await;
+            if self.election.deadline().is_none() {
+                tracing::warn!(holder = self.election.holder(), "another operator took the Lease: this one stops");
+                return;
+            }
+        }
+    }
+
+    /// Gives the Lease back, if it is ours.
+    pub async fn give_back(&mut self) {
+        if !self.election.leads(clock::boot_time()) {
+            return;
+        }
+        let work = async {
+            let mut lease = self.api.get(OPERATOR).await?;
+            if let Some(spec) = lease.spec.as_mut() {
+                *spec = Election::given_back(spec);
+            }
+            self.api.replace(OPERATOR, &PostParams::default(), &lease).await
+        };
+        let _ = timeout(RETRY_PERIOD, work).await;
+        self.election.lost();
+    }
+
+    fn rest(&self) -> Duration {
+        self.election.deadline().unwrap_or_default().saturating_sub(clock::boot_time())
+    }
+
+    /// Looks, and writes what there is to write, within this time. Says whether the API server told.
+    async fn look(&mut self, limit: Duration) -> bool {
+        let began = clock::boot_time();
+        let result = timeout(limit, self.try_once()).await;
+        let problem = match result {
+            Ok(Ok(true)) => {
+                self.election.won(began);
+                None
+            }
+            Ok(Ok(false)) => {
+                self.election.lost();
+                None
+            }
+            Ok(Err(error)) => Some(explain(&error)),
+            Err(_) => Some("the API server does not answer".to_owned()),
+        };
+        let heard = problem.is_none();
+        if problem.is_some() && problem != self.told {
+            tracing::warn!("cannot read or write the Lease {OPERATOR}: {}", problem.as_deref().unwrap_or_default());
+        }
+        self.told = problem;
+        heard
+    }
+
+    /// Whether it is ours now.
+    async fn try_once(&mut self) -> Result<bool, Error> {
+        if let Some(ours) = self.ours.take()
+            && self.write(Some(ours)).await?
+        {
+            return Ok(true);
+        }
+        let lease = self.api.get_opt(OPERATOR).await?;
+        self.write(lease).await
+    }
+
+    /// Writes what there is to write after this look; false: it is somebody else's, or somebody was faster.
+    async fn write(&mut self, lease: Option<Lease>) -> Result<bool, Error> {
+        let spec = lease.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
+        let step = self.election.step(spec.as_ref(), clock::boot_time(), Timestamp::now());
+        // with the resource version that was looked at
+        let metadata = lease.map(|lease| lease.metadata);
+        let named = || ObjectMeta { name: Some(OPERATOR.into()), ..ObjectMeta::default() };
+        let lease = |spec| Lease { metadata: metadata.unwrap_or_else(named), spec: Some(spec) };
+        let parameters = PostParams::default();
+        let written = match step {
+            Step::Wait => return Ok(false),
+            Step::Create(spec) => self.api.create(&parameters, &lease(spec)).await,
+            Step::Replace(spec) => self.api.replace(OPERATOR, &parameters, &lease(spec)).await,
+        };
+        match written {
+            Ok(lease) => {
+                self.ours = Some(lease);
+                Ok(true)
+            }
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn wall() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn write(step: Step) -> LeaseSpec {
+        match step {
+            Step::Create(spec) | Step::Replace(spec) => spec,
+            Step::Wait => panic!("waits"),
+        }
+    }
+
+    #[test]
+    fn the_first_makes_it_and_the_second_waits_until_it_has_not_changed_for_its_time_here() {
+        let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
+        let lease = write(one.step(None, SECOND, wall()));
+        one.won(SECOND);
+        assert!(one.leads(SECOND * 10) && !one.leads(SECOND * 11));
+        assert_eq!(lease.holder_identity.as_deref(), Some("one"));
+        // its clock may stand anywhere
+        let start = SECOND * 5000;
+        assert_eq!(two.step(Some(&lease), start, wall()), Step::Wait);
+        assert_eq!(two.step(Some(&lease), start + SECOND * 14, wall()), Step::Wait);
+        let taken = write(two.step(Some(&lease), start + LEASE, wall()));
+        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("two"), Some(1)));
+        assert_eq!(two.holder(), Some("one"));
+    }
+
+    #[test]
+    fn the_holder_has_stopped_before_another_can_begin() {
+        // the other sees a renewal no earlier than it was begun
+        const { assert!(RENEW_DEADLINE.as_secs() + RETRY_PERIOD.as_secs() < LEASE.as_secs()) };
+        let mut one = Election::new("one".into());
+        one.step(None, SECOND, wall());
+        one.won(SECOND);
+        assert_eq!(one.deadline(), Some(SECOND * 11));
+        one.lost();
+        assert!(!one.leads(SECOND * 2) && one.deadline().is_none());
+    }
+
+    #[test]
+    fn each_renewal_begins_the_time_anew_for_those_who_wait() {
+        let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
+        let first = write(one.step(None, SECOND, wall()));
+        two.step(Some(&first), Duration::ZERO, wall());
+        let later = wall().checked_add(jiff::SignedDuration::from_secs(10)).unwrap();
+        let second = write(one.step(Some(&first), SECOND * 11, later));
+        assert_eq!(second.acquire_time, first.acquire_time);
+        assert_eq!(second.lease_transitions, Some(0));
+        assert_ne!(second.renew_time, first.renew_time);
+        assert_eq!(two.step(Some(&second), SECOND * 14, wall()), Step::Wait);
+        assert_eq!(
+            two.step(Some(&second), SECOND * 28, wall()),
+            Step::Wait,
+            "15 s after the first, 14 after the second"
+        );
+        assert!(matches!(two.step(Some(&second), SECOND * 29, wall()), Step::Replace(_)));
+    }
+
+    #[test]
+    fn one_that_was_given_back_is_taken_at_once_and_a_namesake_of_before_is_somebody_else() {
+        let mut two = Election::new("two".into());
+        let held = write(Election::new("one_1".into()).step(None, SECOND, wall()));
+        assert!(matches!(two.step(Some(&Election::given_back(&held)), SECOND, wall()), Step::Replace(_)));
+        let mut again = Election::new("one_2".into());
+        assert_eq!(again.step(Some(&held), SECOND, wall()), Step::Wait);
+        assert!(matches!(again.step(Some(&LeaseSpec::default()), SECOND, wall()), Step::Replace(_)), "of nobody");
+    }
+}

@@ -1,0 +1,143 @@
+#!/bin/bash
+# The operator installs everything, repairs it, shows what is wrong, upgrades, is taken over from, and removes everything.
+# last
+. "$(dirname "$0")/../lib.sh"
+
+shown() { # JSONPATH VALUE: what the PodCheckpointer shows
+  local value; value=$(kubectl get podcheckpointers default -o jsonpath="{.status.$1}")
+  [ "$value" = "$2" ] || { echo "$1 is $value: $(kubectl get podcheckpointers default -o jsonpath='{.status}')"; return 1; }
+}
+says() { shown "conditions[?(@.type==\"$1\")].$2" "$3"; }                      # CONDITION status|reason VALUE
+is_ready() { says Applied status True && says Ready reason Ready; }
+settled() { # GENERATION: of the spec that is in force everywhere
+  shown observedGeneration "$(kubectl get podcheckpointers default -o jsonpath='{.metadata.generation}')" && is_ready
+}
+set_spec() { kubectl patch podcheckpointers default --type merge -p "{\"spec\": $1}" >/dev/null; }
+absent() { local found; found=$(kubectl get "$@" --ignore-not-found -o name) && [ -z "$found" ] || { echo "found: $found"; return 1; }; }
+supervisor_pid() { pid_of supervisor | head -1; }
+operators() { # NUMBER of them are ready
+  [ "$(kubectl -n pod-checkpointer-operator get deployment pod-checkpointer-operator -o jsonpath='{.status.readyReplicas}')" = "$1" ]
+}
+holder() { kubectl -n pod-checkpointer-operator get lease pod-checkpointer-operator -o jsonpath='{.spec.holderIdentity}'; }
+
+healthy
+say "off with the plain installation"
+kubectl delete -k "$here/deploy" --ignore-not-found >/dev/null
+wait_for 60 "the agent to end" not pid_of agent
+checkpointer uninstall >/dev/null
+wait_for 60 "the supervisor to end" not pid_of supervisor
+as_before() { diff "$dir/before" <(traces); }
+wait_for 30 "the node's directories to be as before" as_before
+
+say "the operator alone changes nothing"
+pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
+kubectl apply -f "$work/operator.yaml" >/dev/null
+wait_for 90 "the operator" operators 1
+absent -n pod-checkpointer daemonset pod-checkpointer || fail "nobody asked for it"
+
+from=$(now)
+kubectl apply -f - >/dev/null <<YAML
+{apiVersion: podcheckpointer.io/v1alpha1, kind: PodCheckpointer, metadata: {name: default}, spec: {}}
+YAML
+wait_for 90 "every object to be applied" says Applied status True
+wait_for 90 "the agents to be ready" is_ready
+wait_for 60 "every pod to be recoverable" recoverable
+wait_for 60 "the supervisor" supervisor_runs
+counted() { # as many as there are, and none active
+  local total; total=$(kubectl get podcheckpoints -A --no-headers | wc -l)
+  shown checkpoints.total "$total" && shown checkpoints.active 0 && [ "$total" -ge 3 ]
+}
+wait_for 15 "the checkpoints to be counted" counted
+shown nodes.desired 1 && shown nodes.ready 1 && shown nodes.upgraded 1
+shown image localhost/pod-checkpointer:dev
+say "a PodCheckpointer became recoverable pods in $(since "$from") s"
+for n in web proxy radio; do declare "$n=$(app_pod $n)"; done
+all_kept() { # a generation of each, and the same supervisor looks after them
+  local n; for n in "$web" "$proxy" "$radio"; do checkpoint "$n" >/dev/null || { echo "no checkpoint of $n"; return 1; }; done
+  [ "$(supervisor_pid)" = "$supervisor" ] || { echo "the supervisor is another process"; return 1; }
+}
+supervisor=$(supervisor_pid)
+
+say "what is changed or deleted by hand is repaired"
+kubectl -n pod-checkpointer delete daemonset pod-checkpointer >/dev/null
+kubectl patch clusterrole pod-checkpointer --type json -p '[{"op": "add", "path": "/rules/0/resources/-", "value": "secrets"}]' >/dev/null
+kubectl -n pod-checkpointer delete service pod-checkpointer >/dev/null
+kubectl delete validatingadmissionpolicybinding pod-checkpointer >/dev/null
+repaired() {
+  kubectl -n pod-checkpointer get daemonset,service pod-checkpointer && kubectl get validatingadmissionpolicybinding pod-checkpointer &&
+    not grep secrets <(kubectl get clusterrole pod-checkpointer -o yaml)
+}
+wait_for 20 "everything to be repaired" repaired
+wait_for 90 "the agents to be ready again" is_ready
+all_kept || fail "not kept while the agents were away"
+
+say "a setting that does not work is shown, and what recovers goes on"
+set_spec '{"image": "localhost/absent:1"}'
+wait_for 60 "that to be shown" says Ready status False
+shown image localhost/absent:1
+stays 10 "the checkpoints and the supervisor" all_kept
+set_spec '{"image": null}'
+wait_for 90 "the agents to be ready again" settled
+
+say "so is what an admission policy refuses"
+kubectl apply -f - >/dev/null <<YAML
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: nothing-new}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [daemonsets]}]}
+  matchConditions: [{name: operator, expression: "request.userInfo.username.endsWith(':pod-checkpointer-operator')"}]
+  validations: [{expression: "false", message: "nothing new before Monday"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: nothing-new}
+spec: {policyName: nothing-new, validationActions: [Deny]}
+YAML
+refuses() { not kubectl -n pod-checkpointer patch daemonset pod-checkpointer --as system:serviceaccount:x:pod-checkpointer-operator \
+  --as-group system:masters --dry-run=server --type merge -p '{"metadata": {"annotations": {"a": "b"}}}'; }
+wait_for 30 "the policy to be in force" refuses
+set_spec '{"maxAge": "48h"}'
+wait_for 30 "the refusal to be shown" says Applied reason Refused
+kubectl get podcheckpointers default -o yaml | grep 'nothing new before Monday' >/dev/null || fail "not what the server said"
+all_kept || fail "something that ran was lost"
+kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy nothing-new >/dev/null
+wait_for 90 "the operator to try again" settled
+
+say "of two operators one acts, and the other takes over when that is killed"
+kubectl -n pod-checkpointer-operator scale deployment pod-checkpointer-operator --replicas 2 >/dev/null
+wait_for 60 "the second operator" operators 2
+leader=$(holder)
+[ -n "$leader" ] || fail "nobody holds the Lease"
+from=$(now)
+crash "pod-checkpointer-operator/${leader%_*}" operator
+taken_over() { local now; now=$(holder); [ -n "$now" ] && [ "$now" != "$leader" ]; }
+wait_for 40 "the Lease to be taken over" taken_over
+say "another operator leads after $(since "$from") s"
+
+say "an upgrade leaves the checkpoints and the supervisor where they are"
+set_spec '{"maxAge": "72h"}'
+lost=''
+upgraded() { all_kept || lost=1; settled; }
+wait_for 120 "the new settings to be in force" upgraded
+[ -z "$lost" ] || fail "a checkpoint or the supervisor was not kept during the upgrade"
+kubectl -n pod-checkpointer get daemonset pod-checkpointer -o yaml | grep -- --max-age=72h >/dev/null
+
+say "removed with its PodCheckpointer"
+from=$(now)
+kubectl delete podcheckpointers default --wait=false >/dev/null
+wait_for 240 "the PodCheckpointer to go" absent podcheckpointers default
+say "everything is removed after $(since "$from") s"
+for kind in clusterrole clusterrolebinding validatingadmissionpolicy validatingadmissionpolicybinding; do
+  absent $kind pod-checkpointer || fail "left: $kind"
+done
+absent podcheckpoints -A || fail "left in the API"
+wait_for 60 "the agent to end" not pid_of agent
+not pid_of supervisor || fail "the supervisor still runs"
+wait_for 30 "the node's directories to be as before" as_before
+wait_for 90 "the namespace to go" absent namespace pod-checkpointer
+for n in $web $proxy $radio; do running "$n" || fail "$n was disturbed"; done
+kubectl delete -f "$work/operator.yaml" >/dev/null
+wait_for 60 "the operator to go" absent namespace pod-checkpointer-operator
+rm "$dir/before"                                 # deploys again
+healthy
