@@ -34,14 +34,30 @@ impl HostRoot {
     /// A parent that is in another process namespace has no id here (getppid(2) says 0): then there is no way to the
     /// host, and `/` is what the container was given. A parent whose namespace may not be read is an error: guessing `/`
     /// would make the container's own empty directories look like a host without checkpoints.
+    ///
+    /// What `kubectl exec` starts has a parent that soon ends (runc, which leaves it to the shim), so a parent that is gone is
+    /// asked for anew, and where the host's first process has the parent's mounts, the way goes through that one.
     pub fn detect() -> io::Result<Self> {
-        let Some(parent) = rustix::process::getppid() else { return Ok(Self::new("/")) };
-        let parent = parent.as_raw_nonzero();
         let ours = std::fs::read_link("/proc/self/ns/mnt").map_err(|error| explain(&error, "/proc/self/ns/mnt"))?;
-        let link = format!("/proc/{parent}/ns/mnt");
-        let theirs = std::fs::read_link(&link)
-            .map_err(|error| explain(&error, &format!("{link} (needs the capability SYS_PTRACE)")))?;
-        Ok(Self::new(if ours == theirs { "/".to_owned() } else { format!("/proc/{parent}/root") }))
+        let mut before = None;
+        loop {
+            let Some(parent) = rustix::process::getppid() else { return Ok(Self::new("/")) };
+            let link = format!("/proc/{}/ns/mnt", parent.as_raw_nonzero());
+            let theirs = match std::fs::read_link(&link) {
+                Ok(theirs) => theirs,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && before != Some(parent) => {
+                    before = Some(parent);
+                    continue;
+                }
+                Err(error) => return Err(explain(&error, &format!("{link} (needs the capability SYS_PTRACE)"))),
+            };
+            if ours == theirs {
+                return Ok(Self::new("/"));
+            }
+            let is_of_first = std::fs::read_link("/proc/1/ns/mnt").is_ok_and(|first| first == theirs);
+            let process = if is_of_first { 1 } else { parent.as_raw_nonzero().get() };
+            return Ok(Self::new(format!("/proc/{process}/root")));
+        }
     }
 
     /// The real path of a host path, every link followed inside the root; parts that do not exist are kept as they are.
