@@ -47,6 +47,10 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(30);
 pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
 /// Rejected this often: said so.
 pub const REFUSED_AFTER: u32 = 2;
+/// How long a released twin of which nothing runs is still reckoned with: the kubelet may be making it, and a container that
+/// is made after its files are gone leaves empty directories in their place (seen: released a quarter of a second after its
+/// link, and running a second later).
+pub const SETTLED: Duration = Duration::from_secs(5);
 /// A twin on the host network that was told to stop this long ago, and is still there when its parent has a container, is
 /// ended without more grace: what it holds, the parent is about to bind, and failing at that costs ten seconds and more of
 /// the kubelet's back-off (seen: etcd, which waits five seconds for its clients).
@@ -467,7 +471,12 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
             }
             if seen.twin == Run::Stopped {
                 let is_awaited = seen.parent_rejected.is_yes() && !look.is_agent_gone();
-                if (back || seen.parent_owned.is_yes() || seen.parent_gone) && !is_awaited && !facts.is_blind() {
+                let is_over = stopping.is_some() || now.saturating_sub(*since) >= SETTLED;
+                if (back || seen.parent_owned.is_yes() || seen.parent_gone)
+                    && is_over
+                    && !is_awaited
+                    && !facts.is_blind()
+                {
                     pod.phase = Phase::Inactive;
                     pod.blocked = None;
                     actions.push(Action::Forget(key.clone()));

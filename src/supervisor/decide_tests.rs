@@ -391,6 +391,15 @@ fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
 }
 
 #[test]
+fn a_twin_that_the_kubelet_may_be_making_is_waited_for_before_its_files_go() {
+    let none = |ago| actions(released(ago), &facts(contact(Class::Answering, ago), gone()));
+    assert!(none(4).is_empty(), "released in the moment after its link");
+    assert_eq!(none(5), [Action::Forget(key())]);
+    let appeared = PodFacts { parent_owned: Seen::Yes, ..serving(Handover::Switch, false) };
+    assert_eq!(actions(released(1), &facts(contact(Class::Answering, 1), appeared)), [Action::StopTwin(key())]);
+}
+
+#[test]
 fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
     let mut waits = Vec::new();
     let mut now = state(released(1000));

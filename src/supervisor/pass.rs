@@ -483,6 +483,7 @@ impl Supervisor {
             Action::Forget(key) => match hands.forget(&key) {
                 Ok(()) => {
                     tracing::info!(pod = key, "handed over");
+                    self.next_sweep = self.next_sweep.min(Instant::now() + QUIET);
                     self.twins.remove(&key);
                     self.index.known.retain(|known, about| *known != key || about.in_store);
                 }
