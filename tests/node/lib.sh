@@ -145,6 +145,13 @@ pods = [{**pod, "from": outage["from"]} for pod in outage["pods"].values()]
 print("%.2f" % ((max(pod[sys.argv[3]] for pod in pods) - min(pod[sys.argv[2]] for pod in pods)) / 1000))' \
     "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$@"
 }
+# recording OUTAGE: what the supervisor wrote of it, below target/recordings; the model is held against copies of these in
+# tests/fixtures/recordings
+recording() {
+  local into=$here/../../target/recordings
+  mkdir -p "$into"
+  cp "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$into/$runtime-$1.yaml"
+}
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
 
 # settings NAME=VALUE…: flags of the program, as environment of the agent; it passes them on to the supervisor

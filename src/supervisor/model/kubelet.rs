@@ -333,8 +333,8 @@ impl Kubelet {
             if at <= now {
                 self.connected = true;
                 self.received += 1;
-                // seen: 1.4 to 5.7 s from the connection to the first list of pods
-                let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(1_000, 5_700) };
+                // seen: one to 5.7 s from the connection to the first list of pods
+                let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(500, 5_700) };
                 let wait = if node.reach == Reach::Slow { wait + node.random.between(10_000, 25_000) } else { wait };
                 self.list_at = Some(now + wait);
                 self.services_at.get_or_insert(now + wait + node.random.between(0, 1_000));
@@ -470,7 +470,9 @@ impl Kubelet {
                 let (pod, file) = (worker.pod, worker.file);
                 node.runtime.sandboxes.retain(|sandbox| sandbox.pod != pod || sandbox.file != file || sandbox.ready);
                 node.runtime.sandboxes.push(Sandbox { id, pod, uid, file, ready: true, container: None });
-                Stage::Make(now + node.random.between(20, 300))
+                // some have an init container to run first, or a second one to start (seen: two seconds)
+                let longest = if node.random.one_in(6) { 2_500 } else { 300 };
+                Stage::Make(now + node.random.between(20, longest))
             }
             Stage::Make(at) if at > now => Stage::Make(at),
             Stage::Make(_) if !worker.file && (!services || (pod.policy.slow_start && !self.connected)) => {

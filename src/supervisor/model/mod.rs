@@ -15,6 +15,7 @@
 mod kubelet;
 mod pods;
 mod random;
+mod recordings;
 mod supervised;
 mod world;
 

@@ -140,12 +140,45 @@ impl World {
         };
         self.say("left alone");
         self.path_until = self.path_until.min(self.now);
+        // in the end the owner comes
+        self.owner_at = self.owner_at.min(self.now + OWNER[0]);
         while self.now < end {
             self.step();
             steps += 1;
         }
         self.check_order();
         steps
+    }
+
+    /// A node in order reboots in this outage; when it is over, its pods are handed back. What was said since the reboot,
+    /// each with its time.
+    pub(super) fn one_outage(mut self, outage: Reach) -> Vec<(u64, String)> {
+        self.events = EVENTS;
+        self.go_on(self.next_event);
+        self.trace.clear();
+        self.set_path(outage);
+        self.reboot();
+        let lasts = self.random.between(10_000, 30_000);
+        self.go_on(lasts);
+        self.set_path(Reach::Starting);
+        let starting = self.random.between(200, 5_000);
+        self.go_on(starting);
+        self.set_path(Reach::Up);
+        self.go_on(60_000);
+        let said = |line: &String| {
+            let (at, text) = line.trim_start().split_once(' ')?;
+            Some((at.replace('.', "").parse().ok()?, text.to_owned()))
+        };
+        self.trace.iter().filter_map(said).collect()
+    }
+
+    /// For so long, in small steps.
+    fn go_on(&mut self, time: u64) {
+        let end = self.now + time;
+        self.moving_until = self.moving_until.max(end);
+        while self.now < end {
+            self.step();
+        }
     }
 
     fn step(&mut self) {
@@ -259,7 +292,9 @@ impl World {
         if !lives || reach != Reach::Up || self.now < self.word_at {
             return;
         }
-        self.word_at = self.now + self.random.between(100, 1_000);
+        // seen: four seconds from a parent running to its twin's end, most of them its readiness probe's
+        let longest = if self.random.one_in(4) { 6_000 } else { 1_000 };
+        self.word_at = self.now + self.random.between(100, longest);
         let mut word = AgentWord::default();
         for (pod, uid) in self.captured.iter().filter(|(pod, _)| !self.objects.contains_key(pod)) {
             word.gone.insert(self.pods[*pod].key.clone(), uid.clone());

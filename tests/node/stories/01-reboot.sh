@@ -15,6 +15,7 @@ for _ in $(seq "${REPEAT:-1}"); do
   rm "$manifests/floor.yaml"
   took=$(slowest "$booted")
   hand_back
+  recording refused
   cell "API server refuses, node rebooted" "silent: activated after 3 s, handed over" "all serve $took s after boot; unserved at the handover: $(unserved "$ended")"
 done
 figure "resident memory, supervisor" "$(memory supervisor)"

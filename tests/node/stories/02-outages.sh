@@ -21,6 +21,7 @@ for kind in $(for _ in $(seq "${REPEAT:-1}"); do echo blackhole dead-dns hang; d
   compare_twins
   took=$(slowest "$booted")
   hand_back quiet
+  recording "$kind"
   case $kind in blackhole) what="API server black-holed" ;; dead-dns) what="name server dead" ;; hang) what="load balancer hangs (takes connections, no TLS)" ;; esac
   cell "$what, node rebooted, volumes left on disk" "silent: activated after 3 s, the kubelet unstuck, handed over" \
     "all serve $took s after boot ($alone); unserved at the handover: $(unserved "$ended")"

@@ -32,6 +32,7 @@ for pods in ${PODS:-1 10 110}; do
     outage refused
     reboot
     wait_for 200 "$pods twins" twins_run "$pods"
+    wait_for 60 "the supervisor to record that they run" outage_times decided serving
     figure "$pods more pods, decision to the last link" "$(outage_times decided activated) s"
     figure "$pods more pods, decision to the last one running" "$(outage_times decided serving) s"
     figure "$pods more pods, resident memory, supervisor" "$(memory supervisor)"
