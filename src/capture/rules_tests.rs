@@ -446,6 +446,10 @@ proptest! {
             }
             set(&mut pod, &leaf.path, ["cpu", "memory", "example.org/x"][key], value.clone());
         }
+        // And no two containers have one name.
+        if let Some(init) = pod.pointer_mut("/spec/initContainers/0") {
+            init["name"] = json!("init");
+        }
         check(&pod, &mut Seen::new());
     }
 }
