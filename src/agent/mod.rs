@@ -46,7 +46,7 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{self, Store};
 use crate::metrics::{self, address::Address};
 use crate::names::SUPERVISOR_LOCK;
-use crate::node::api::kube_client;
+use crate::node::api::{kube_client, kube_config};
 use crate::node::host::HostRoot;
 use crate::report::chain;
 
@@ -175,17 +175,8 @@ pub async fn start(
     log_format: LogFormat,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let config = match &arguments.kubeconfig {
-        Some(path) => {
-            let kubeconfig =
-                kube::config::Kubeconfig::read_from(path).map_err(|error| Error::Credentials(error.into()))?;
-            let options = kube::config::KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(|error| Error::Credentials(error.into()))?
-        }
-        None => kube::Config::incluster().map_err(|error| Error::Credentials(error.into()))?,
-    };
+    let config = kube_config(arguments.kubeconfig.as_deref()).await;
+    let config = config.map_err(|error| Error::Credentials(error.into()))?;
     let settings = Settings::new(arguments, log_format)?;
     let client = kube_client(config, settings.root.clone()).map_err(|error| Error::Client(error.into()))?;
     run(settings, client, stop).await

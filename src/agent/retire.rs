@@ -23,7 +23,7 @@ use crate::agent::survey::{self, Surroundings};
 use crate::agent::{Error, Settings, collect, record, report};
 use crate::api::PodCheckpoint;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::{run, store, write};
+use crate::checkpoint::{self, run, store, write};
 use crate::cli::node::{Manifests, Node};
 use crate::metrics::figures::add_build;
 use crate::metrics::page::Page;
@@ -164,7 +164,7 @@ impl Leaving<'_> {
         let seen = Seen {
             manifest: manifests.supervisor,
             supervisor: self.supervisor_runs(&found).await,
-            active: active(&node, &manifests),
+            active: node.in_force(&manifests),
             drill: Node::is_locked(&node.run.path().join(DRILL_LOCK)).unwrap_or(true),
         };
         self.before = Some(found);
@@ -184,8 +184,7 @@ impl Leaving<'_> {
 
     fn node(&self, manifest_dir: &Path) -> Result<Node, String> {
         let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Node::at(root.clone(), state_dir, run_dir, manifest_dir)
-            .map_err(|error| format!("cannot find our directories on the host: {error}"))
+        Node::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.
@@ -253,12 +252,6 @@ impl Leaving<'_> {
     }
 }
 
-/// Pods whose manifest is in force.
-fn active(node: &Node, manifests: &Manifests) -> Vec<String> {
-    let in_force = manifests.links.iter().filter(|link| node.run.active(&link.key).is_file());
-    in_force.map(|link| link.key.replace('_', "/")).collect()
-}
-
 /// Nothing of ours is there. Directories that are mounts, or that hold what is not ours, stay.
 fn is_clean(node: &Node, manifests: &Manifests) -> bool {
     let holds = |directory: &Path, names: &[&str]| names.iter().any(|name| directory.join(name).exists());
@@ -274,12 +267,7 @@ fn clear(node: &Node, manifests: &Manifests) -> Result<(), write::Error> {
     for path in links.chain(&manifests.leftovers) {
         write::remove(path)?;
     }
-    for (directory, names) in [(node.store.directory(), store::NAMES), (node.run.path(), run::NAMES)] {
-        for path in write::remove_named(directory, names)? {
-            tracing::warn!(path = %path.display(), "left: it is not ours");
-        }
-    }
-    Ok(())
+    checkpoint::clear(node.store.directory(), node.run.path())
 }
 
 #[cfg(test)]

@@ -23,4 +23,16 @@ pub mod twin;
 pub mod write;
 pub mod yaml;
 
+use std::path::Path;
+
+/// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.
+pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
+    for (directory, names) in [(store, store::NAMES), (run, run::NAMES)] {
+        for path in write::remove_named(directory, names)? {
+            tracing::warn!(path = %path.display(), "left: it is not ours");
+        }
+    }
+    Ok(())
+}
+
 pub use format::{Captured, Entry, Handover, Image, NodeCheckpoint, Owner, Parent, Policy, Volume};

@@ -13,7 +13,7 @@ use crate::cli::Answer;
 use crate::cli::render::{Item, Report, tell};
 use crate::cli::show::redact_environment;
 use crate::cli::table::size;
-use crate::node::api::kube_client;
+use crate::node::api::{Unknown, kube_client, kube_config};
 use crate::node::host::HostRoot;
 use crate::node::runtime::Runtime;
 
@@ -90,14 +90,14 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
 }
 
 async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let read = kube::config::Kubeconfig::read_from(path).context("cannot read the kubeconfig")?;
-            let options = kube::config::KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(read, &options).await.context("cannot use the kubeconfig")?
-        }
-        None => kube::Config::incluster().context("cannot tell how to reach the API server: give --kubeconfig")?,
-    };
+    let config = kube_config(kubeconfig).await.map_err(|error| {
+        let what = match error {
+            Unknown::Read(_) => "cannot read the kubeconfig",
+            Unknown::Use(_) => "cannot use the kubeconfig",
+            Unknown::NotInCluster(_) => "cannot tell how to reach the API server: give --kubeconfig",
+        };
+        anyhow::Error::new(error).context(what)
+    })?;
     kube_client(config, root).context("cannot make a client of the API server")
 }
 

@@ -60,32 +60,33 @@ impl Node {
     pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
         let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
         let root = root.context("cannot reach the host's files")?;
-        let resolve =
-            |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
         let manifests_host_path = arguments
             .manifest_dir
             .clone()
             .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
             .unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR));
         let keys = KeyFiles::new(root.clone(), arguments.key_files.clone());
+        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifests_host_path)?;
+        Ok(Self { store: node.store.with_keys(keys), ..node })
+    }
+
+    /// With these directories, host paths.
+    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> anyhow::Result<Self> {
+        let resolve =
+            |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
         Ok(Self {
-            store: Store::new(resolve(&arguments.state_dir)?).with_keys(keys),
-            run: RunDir::new(resolve(&arguments.run_dir)?, &arguments.run_dir),
-            manifests: resolve(&manifests_host_path)?,
-            manifests_host_path,
+            store: Store::new(resolve(state_dir)?),
+            run: RunDir::new(resolve(run_dir)?, run_dir),
+            manifests: resolve(manifest_dir)?,
+            manifests_host_path: manifest_dir.to_owned(),
             root,
         })
     }
 
-    /// With these directories, host paths.
-    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> io::Result<Self> {
-        Ok(Self {
-            store: Store::new(root.resolve(state_dir)?),
-            run: RunDir::new(root.resolve(run_dir)?, run_dir),
-            manifests: root.resolve(manifest_dir)?,
-            manifests_host_path: manifest_dir.to_owned(),
-            root,
-        })
+    /// Pods with a link to a manifest in force: twins that run or are about to.
+    pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
+        let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
+        linked.map(|link| link.key.replace('_', "/")).collect()
     }
 
     /// The host's files.

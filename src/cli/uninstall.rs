@@ -69,8 +69,7 @@ fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
         .map(|pod| format!("{}/{}", pod.namespace, pod.name))
         .collect();
     // a link to something is a twin that runs or is about to, whatever was reported last
-    let linked = manifests.links.iter().filter(|link| node.run.active(&link.key).is_file());
-    serving.extend(linked.map(|link| link.key.replace('_', "/")));
+    serving.extend(node.in_force(manifests));
     serving.sort_unstable();
     serving.dedup();
     if !serving.is_empty() {

@@ -1,6 +1,7 @@
-//! The agent's client of the API server. What it does is kube's; this only puts it together in a way that suits a node:
+//! The program's client of the API server. What it does is kube's; this only puts it together in a way that suits a node:
 //! names looked up as the host does, no hidden retries, and no read that waits for ever.
 
+use std::path::Path;
 use std::time::Duration;
 
 use hyper_timeout::TimeoutConnector;
@@ -8,6 +9,7 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::node::host::HostRoot;
@@ -17,6 +19,27 @@ use crate::node::resolve::Resolver;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest silence on a connection. A watch asks the server to end it after 30 s, so a longer one is dead.
 const READ_LIMIT: Duration = Duration::from_secs(40);
+
+/// Why it is not known how to reach the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// The kubeconfig cannot be read.
+    #[error(transparent)]
+    Read(KubeconfigError),
+    /// What is in it cannot be used.
+    #[error(transparent)]
+    Use(KubeconfigError),
+    /// None is given, and this is no pod of a cluster.
+    #[error(transparent)]
+    NotInCluster(InClusterError),
+}
+
+/// How to reach the API server: as this kubeconfig says, else as a pod of the cluster does.
+pub async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, Unknown> {
+    let Some(path) = kubeconfig else { return kube::Config::incluster().map_err(Unknown::NotInCluster) };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(Unknown::Read)?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(Unknown::Use)
+}
 
 /// A client of the API server of this configuration, with names looked up below `root`.
 ///

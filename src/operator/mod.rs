@@ -28,7 +28,7 @@ use kube::Client;
 use crate::agent::heard;
 use crate::args::OperatorArguments;
 use crate::metrics::{self, address::Address};
-use crate::node::api::kube_client;
+use crate::node::api::{kube_client, kube_config};
 use crate::node::host::HostRoot;
 use crate::operator::board::Board;
 use crate::operator::lead::Leader;
@@ -64,17 +64,8 @@ pub struct Settings {
 /// Runs with these flags until `stop`.
 pub async fn start(arguments: OperatorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let OperatorArguments { kubeconfig, image, metrics_address, pod_name, pod_namespace } = arguments;
-    let mut config = match &kubeconfig {
-        Some(path) => {
-            let kubeconfig =
-                kube::config::Kubeconfig::read_from(path).map_err(|error| Error::Credentials(error.into()))?;
-            let options = kube::config::KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(|error| Error::Credentials(error.into()))?
-        }
-        None => kube::Config::incluster().map_err(|error| Error::Credentials(error.into()))?,
-    };
+    let config = kube_config(kubeconfig.as_deref()).await;
+    let mut config = config.map_err(|error| Error::Credentials(error.into()))?;
     config.read_timeout = Some(READ_LIMIT);
     let client = kube_client(config, HostRoot::new("/")).map_err(|error| Error::Client(error.into()))?;
     let image = image.filter(|image| !image.is_empty());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::checkpoint::run::{self, RunDir};
 use crate::checkpoint::store::{self, Generation, Store};
-use crate::checkpoint::{NodeCheckpoint, twin, write, yaml};
+use crate::checkpoint::{self, NodeCheckpoint, twin, write, yaml};
 use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
@@ -303,11 +303,7 @@ impl Hands {
         for key in self.links().unwrap_or_default() {
             self.release(&key)?;
         }
-        for (directory, names) in [(self.store.directory(), store::NAMES), (self.run.path(), run::NAMES)] {
-            for path in write::remove_named(directory, names)? {
-                tracing::warn!(path = %path.display(), "left: it is not ours");
-            }
-        }
+        checkpoint::clear(self.store.directory(), self.run.path())?;
         write::remove(&self.manifest_dir.join(format!("{SUPERVISOR}.yaml")))
     }
 }

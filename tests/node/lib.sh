@@ -137,20 +137,21 @@ is_well() { # PART: its health and readiness
   local address; address=$(served_by "$1")
   on_node curl -fsS --max-time 5 "$address/healthz" "$address/readyz"
 }
+outages() { echo "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml"; }
 outage_times() { # FROM TO: seconds of the last outage, from the first FROM of any pod to the last TO; `from`: contact was lost
   python3 -c '
 import sys, yaml
 outage = yaml.safe_load(open(sys.argv[1]))["outages"][-1]
 pods = [{**pod, "from": outage["from"]} for pod in outage["pods"].values()]
 print("%.2f" % ((max(pod[sys.argv[3]] for pod in pods) - min(pod[sys.argv[2]] for pod in pods)) / 1000))' \
-    "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$@"
+    "$(outages)" "$@"
 }
 # recording OUTAGE: what the supervisor wrote of it, below target/recordings; the model is held against copies of these in
 # tests/fixtures/recordings
 recording() {
   local into=$here/../../target/recordings
   mkdir -p "$into"
-  cp "/proc/$(<"$dir/node.pid")/root/run/pod-checkpointer/outages.yaml" "$into/$runtime-$1.yaml"
+  cp "$(outages)" "$into/$runtime-$1.yaml"
 }
 memory() { awk '/^VmRSS/{printf "%.1f MB", $2 / 1024}' "/proc/$(pgrep -f "^[^ ]*pod-checkpointer $1( |\$)" | head -1)/status"; }
 

@@ -140,6 +140,8 @@ YAML
 
 cgroups() { for h in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e "$h/cgroup.procs" ] || echo "$h/$cgroup"; done; }
 
+cgroups_end() { for c in $(cgroups); do [ ! -d "$c" ] || until_ok 60 find "$c" -depth -type d -exec rmdir {} + || die "$c is still in use"; done; }
+
 # init is the node's first process: it arranges the node's view of the disk, then only waits. Killing it is the
 # power cut: the kernel ends every process of the node, and its mounts and network go with them.
 init() {
@@ -200,7 +202,7 @@ power_off() {
   rm -f "$dir/node.pid"
   ip link delete site0 2>/dev/null || true     # the kernel takes its time to end the node's network
   # a machine that boots has no cgroups of before
-  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 60 find "$c" -depth -type d -exec rmdir {} + || die "$c is still in use"; done
+  cgroups_end
 }
 observe() {
   local socket=/run/containerd/containerd.sock
@@ -281,7 +283,7 @@ up() {
 down() {
   if alive site; then kill_wait "$(<"$dir/site.pid")"; fi
   rm -rf "$dir"
-  for c in $(cgroups); do [ ! -d "$c" ] || until_ok 60 find "$c" -depth -type d -exec rmdir {} + || die "$c is still in use"; done
+  cgroups_end
 }
 enter_site() {
   alive site || die "it is not up (node.sh up)"
