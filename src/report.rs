@@ -24,6 +24,9 @@ pub struct AgentWord {
     /// nobody but its owner replaces it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rejected: BTreeMap<String, String>,
+    /// The agent has not heard from the API server lately, so who is refused now is not known: `rejected` is from before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// What the pods of the API server take on this node; none: not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
@@ -54,10 +57,23 @@ pub struct Status {
     pub written_by: String,
     /// Contact with the API server; none: not asked yet.
     pub contact: Option<ContactReport>,
+    /// The kubelet gets nothing from an API server that answers; none: that is not so, or not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked_out: Option<LockedOut>,
     /// What the supervisor could not learn or do, each with what to do about it.
     pub problems: Vec<String>,
     /// Its checkpoints.
     pub pods: Vec<PodReport>,
+}
+
+/// A kubelet that gets nothing from an API server that answers, be it that it has only just started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockedOut {
+    /// Its process id.
+    pub kubelet_pid: Option<u32>,
+    /// Since when.
+    pub since: u64,
 }
 
 /// Contact with the API server.

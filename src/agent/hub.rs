@@ -630,8 +630,8 @@ impl Agent {
             return;
         }
         let rejected = self.rejected();
-        let word =
-            AgentWord { problems: self.problems.all(), rejected, ..self.index.word(self.heard.is_within(FRESH)) };
+        let fresh = self.heard.is_within(FRESH);
+        let word = AgentWord { problems: self.problems.all(), rejected, unheard: !fresh, ..self.index.word(fresh) };
         if self.word.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
             return;
         }

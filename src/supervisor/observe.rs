@@ -215,7 +215,9 @@ pub fn pod_facts(
     }
     if let Some(agent) = agent {
         facts.parent_ready = is_ready(agent.ready.get(key), lists, namespace, name).into();
-        facts.parent_rejected = agent.rejected.get(key).is_some_and(|uid| *uid == known.parent_uid).into();
+        let is_rejected = agent.rejected.get(key).is_some_and(|uid| *uid == known.parent_uid);
+        // its owner may have replaced it since
+        facts.parent_rejected = if agent.unheard { Seen::Unknown } else { is_rejected.into() };
         facts.parent_gone = agent.gone.get(key).is_some_and(|uid| *uid == known.parent_uid);
     }
     facts
@@ -419,6 +421,21 @@ mod tests {
         assert!(!ready("old"), "Ready by a word from before the outage");
         assert!(!is_ready(Some(&Vec::new()), Some(&lists), "shop", "till"));
         assert!(!is_ready(None, Some(&lists), "shop", "till"));
+    }
+
+    #[test]
+    fn who_is_refused_is_unknown_while_the_agent_hears_nothing() {
+        let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
+        let known = Known::of(&checkpoint, None);
+        let rejected = |uid: &str, unheard| {
+            let rejected = BTreeMap::from([("shop_till".to_owned(), uid.to_owned())]);
+            let word = AgentWord { rejected, unheard, ..AgentWord::default() };
+            pod_facts("shop_till", &known, "node-1", None, None, Some(&word), None, false).parent_rejected
+        };
+        assert_eq!(rejected(&known.parent_uid, false), Seen::Yes);
+        assert_eq!(rejected("its predecessor", false), Seen::No);
+        assert_eq!(rejected(&known.parent_uid, true), Seen::Unknown, "its owner may have replaced it since");
+        assert_eq!(rejected("its predecessor", true), Seen::Unknown, "or the kubelet refused it since");
     }
 
     #[test]

@@ -831,6 +831,7 @@ impl Supervisor {
         let linked = hands.links()?;
         // what was linked although the API server answered is not released by its answer
         let told = self.run_dir.read::<Status>(STATUS).unwrap_or_default().unwrap_or_default();
+        self.state.locked_out = told.locked_out.map(|it| (it.kubelet_pid, Duration::from_millis(it.since)));
         let held = |key: &str| {
             let is_it = |pod: &&PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
             let reason = told.pods.iter().find(is_it).and_then(|pod| pod.reason.as_deref());

@@ -8,7 +8,7 @@ use crate::metrics::figures::Figures;
 use crate::names::Blocked;
 use crate::node::clock;
 use crate::node::contact::{Class, Contact};
-use crate::report::{ContactReport, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
+use crate::report::{ContactReport, LockedOut, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
 use crate::supervisor::decide::{self, State};
 use crate::supervisor::facts::{Facts, Run};
 use crate::supervisor::health::Health;
@@ -195,6 +195,7 @@ fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
     Status {
         written_by: format!("pod-checkpointer {}", env!("CARGO_PKG_VERSION")),
         contact: contact.map(|contact| ContactReport { class: contact.class, since: milliseconds(contact.since) }),
+        locked_out: state.locked_out.map(|(kubelet_pid, since)| LockedOut { kubelet_pid, since: milliseconds(since) }),
         problems: problems.to_vec(),
         pods: pods.collect(),
     }

@@ -837,6 +837,31 @@ fn nothing_of_another_node_is_activated() {
 }
 
 #[test]
+fn how_long_a_kubelet_has_been_locked_out_outlives_a_supervisor() {
+    story(async {
+        let node = Node::rebooted_with(&[checkpoint("till")]).await;
+        node.server.set(Mode::Status(200)).await;
+        let supervisor = node.supervise();
+        eventually("the kubelet gets nothing", || node.status().locked_out.is_some()).await;
+        let told = node.status();
+        let again = async |supervisor: Part| {
+            let since = || node.status().contact.map(|contact| contact.since);
+            supervisor.kill().await;
+            let before = since();
+            let supervisor = node.supervise();
+            eventually("the next one tells of itself", || since() > before).await;
+            (supervisor, node.status().locked_out)
+        };
+        let (supervisor, locked_out) = again(supervisor).await;
+        assert_eq!(locked_out, told.locked_out, "the same kubelet, and not from now on");
+        node.kubelet.sync_api(&[parent("other")]);
+        let (supervisor, locked_out) = again(supervisor).await;
+        assert_eq!(locked_out, None, "it has a pod of the API server");
+        supervisor.end().await;
+    });
+}
+
+#[test]
 fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_owner_has_replaced_it() {
     story(async {
         let node = Node::rebooted_with(&[checkpoint("till")]).await;

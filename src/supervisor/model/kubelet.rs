@@ -34,11 +34,18 @@ pub(super) enum Reach {
     BlackHole,
     /// Somebody else answers, or its certificate is not valid yet.
     Foreign,
+    /// It answers, and knows the kubelet no more: an expired certificate, a deleted node.
+    LockedOut,
 }
 
 impl Reach {
     pub(super) fn serves(self) -> bool {
         matches!(self, Self::Up | Self::Starting | Self::Slow)
+    }
+
+    /// It answers whoever asks without a name.
+    pub(super) fn answers(self) -> bool {
+        matches!(self, Self::Up | Self::LockedOut)
     }
 }
 
@@ -280,8 +287,14 @@ impl Kubelet {
         self.workers.iter().any(|it| it.pod == pod && !it.file && !it.rejected && it.removed == Removed::No)
     }
 
+    /// It gets pods from the API server.
     pub(super) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// It has a connection on which bytes arrive, be they refusals.
+    pub(super) fn hears(&self, reach: Reach) -> bool {
+        self.connected || reach == Reach::LockedOut
     }
 
     /// Its waiting sockets were closed: what waits for a black hole goes on.
@@ -324,6 +337,7 @@ impl Kubelet {
         let now = node.now;
         if !node.reach.serves() {
             (self.connected, self.connect_at, self.list_at) = (false, None, None);
+            self.received += u64::from(node.reach == Reach::LockedOut && node.random.one_in(20));
             return;
         }
         if !self.connected {

@@ -79,6 +79,12 @@ fn the_model_notices_a_twin_beside_a_running_parent() {
 }
 
 #[test]
+#[should_panic(expected = "linked while the API server answers")]
+fn the_model_notices_a_twin_of_a_pod_whose_owner_wants_none_while_the_kubelet_is_locked_out() {
+    run("blind", 1, |seed| World::new(seed, pods::ordinary()).blind_to(Blind::Will));
+}
+
+#[test]
 #[should_panic(expected = "shop_api: nobody runs it")]
 fn the_model_loses_an_api_server_whose_twin_ends_before_the_services_are_read() {
     run("blind", 1, |seed| World::new(seed, pods::self_hosted()).blind_to(Blind::Services));

@@ -11,7 +11,7 @@ use super::random::Random;
 use crate::names::{Blocked, PARENT_UID};
 use crate::node::contact::{Class, Outcome, Tracker};
 use crate::report::AgentWord;
-use crate::supervisor::decide::{self, Action, Phase, Settings, State, decide};
+use crate::supervisor::decide::{self, Action, LOCKED_OUT_AFTER, Phase, Settings, State, decide};
 use crate::supervisor::facts::{self, Facts, Run, Seen};
 use crate::supervisor::observe::{self, Known, Lists, Made};
 
@@ -26,6 +26,8 @@ pub(super) struct Disk {
     pub(super) changed: BTreeSet<usize>,
     /// What the agent last said.
     pub(super) word: Option<AgentWord>,
+    /// What the supervisor last said of a kubelet that is locked out.
+    pub(super) locked_out: Option<(Option<u32>, Duration)>,
     /// How often a twin was linked, ever: the UIDs are made of it.
     pub(super) linked: u64,
 }
@@ -43,12 +45,18 @@ pub(super) enum Blind {
     Parent,
     /// To the kubelet having read no services yet.
     Services,
+    /// To the owner's will: as if pods of a kubelet that is locked out were to be activated.
+    Will,
 }
 
 /// The node, as a pass sees it.
 pub(super) struct View<'a> {
     pub(super) now: u64,
     pub(super) reach: Reach,
+    /// For how long the API server has been answering.
+    pub(super) answers_for: Duration,
+    /// See [`Settings::activate_locked_out`].
+    pub(super) activate_locked_out: Option<Duration>,
     pub(super) pods: &'a [Marked],
     pub(super) captured: &'a BTreeMap<usize, String>,
     pub(super) kubelet: Option<&'a mut Kubelet>,
@@ -76,15 +84,13 @@ pub(super) struct Supervised {
     next_pass: u64,
 }
 
-const SETTINGS: Settings =
-    Settings { activation_delay: Duration::from_secs(3), unstick: true, activate_locked_out: None };
-
 impl Supervised {
     /// Rebuilt from the node.
     pub(super) fn new(view: &mut View<'_>) -> Self {
         let now = Duration::from_millis(view.now);
         let (mut state, mut twins) = (State::default(), BTreeMap::new());
         let disk = &mut *view.disk;
+        state.locked_out = disk.locked_out;
         let dangling: Vec<usize> = disk.links.keys().filter(|pod| !disk.active.contains_key(pod)).copied().collect();
         for pod in dangling {
             disk.links.remove(&pod);
@@ -137,8 +143,10 @@ impl Supervised {
         let now = view.now;
         if now >= self.next_probe && self.probes.len() < 4 {
             let (wait, outcome) = match view.reach {
-                Reach::Up | Reach::Starting | Reach::Broken if view.blind == Blind::Answers => (1, Outcome::Refused),
-                Reach::Up => (10, Outcome::Status(401)),
+                Reach::Up | Reach::Starting | Reach::Broken | Reach::LockedOut if view.blind == Blind::Answers => {
+                    (1, Outcome::Refused)
+                }
+                Reach::Up | Reach::LockedOut => (10, Outcome::Status(401)),
                 Reach::Starting | Reach::Broken => (10, Outcome::Status(500)),
                 Reach::Refused => (1, Outcome::Refused),
                 Reach::BlackHole | Reach::Slow => (1_000, Outcome::TimedOut),
@@ -167,7 +175,7 @@ impl Supervised {
             (self.baseline, self.connected) = (Some(kubelet.received), Seen::No);
             return false;
         };
-        let hears = kubelet.is_connected() && kubelet.received > baseline && view.blind != Blind::Answers;
+        let hears = kubelet.hears(view.reach) && kubelet.received > baseline && view.blind != Blind::Answers;
         let is_news = hears && !self.connected.is_yes();
         self.connected = hears.into();
         is_news
@@ -214,7 +222,7 @@ impl Supervised {
                 Blind::Owner => seen.parent_owned = Seen::No,
                 Blind::Parent if twin.is_none() => seen.parent = Run::Stopped,
                 Blind::Services => seen.parent_container = seen.parent_sandbox,
-                Blind::No | Blind::Answers | Blind::Parent => {}
+                Blind::No | Blind::Answers | Blind::Parent | Blind::Will => {}
             }
             pods.insert(marked.key.clone(), seen);
         }
@@ -230,7 +238,11 @@ impl Supervised {
             kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(&owned, NODE).into()),
             kubelet_makes_containers,
         };
-        let (next, actions) = decide(&self.state, &facts, &SETTINGS);
+        let activation_delay = Duration::from_secs(3);
+        let activate_locked_out =
+            if view.blind == Blind::Will { Some(LOCKED_OUT_AFTER) } else { view.activate_locked_out };
+        let settings = Settings { activation_delay, unstick: true, activate_locked_out };
+        let (next, actions) = decide(&self.state, &facts, &settings);
         for action in &actions {
             if let Action::StopTwin(key) = action {
                 let seen = &facts.pods[key];
@@ -246,6 +258,7 @@ impl Supervised {
             }
         }
         self.follow(next, actions, view);
+        view.disk.locked_out = self.state.locked_out;
         if !self.is_alert() {
             (self.baseline, self.connected) = (None, Seen::Unknown);
         }
@@ -330,6 +343,13 @@ impl Supervised {
             view.said.push(format!("VIOLATED {key}: linked while the kubelet owns its parent"));
         } else if view.runtime.runs(pod, false) {
             view.said.push(format!("VIOLATED {key}: linked while its parent runs"));
+        }
+        let answers = self.tracker.current().is_some_and(|contact| contact.class == Class::Answering);
+        let is_rejected = view.disk.word.as_ref().is_some_and(|word| word.rejected.contains_key(key));
+        let has_nothing = view.kubelet.as_ref().is_some_and(|kubelet| !kubelet.synced);
+        let is_locked_out = has_nothing && view.activate_locked_out.is_some_and(|limit| view.answers_for >= limit);
+        if answers && !is_rejected && !is_locked_out {
+            view.said.push(format!("VIOLATED {key}: linked while the API server answers"));
         }
         self.twins.insert(key.clone(), uid.clone());
         view.disk.active.insert(pod, uid.clone());

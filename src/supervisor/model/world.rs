@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use super::kubelet::{Kubelet, Node, Object, Reach, Runtime};
 use super::pods::Marked;
 use super::random::Random;
 use super::supervised::{Blind, Disk, Supervised, View};
+use crate::node::contact::Class;
 use crate::report::AgentWord;
 use crate::supervisor::decide::Phase;
 
@@ -22,6 +24,8 @@ const BOUND: u64 = 900_000;
 const EVENTS: u64 = 60;
 /// How soon the owner of a rejected pod replaces it, if a controller does, and if a person does.
 const OWNER: [u64; 2] = [60_000, 3_600_000];
+/// The agent says for so long what it last heard: `FRESH` in agent/hub.rs.
+const FRESH: u64 = 75_000;
 
 /// What came to pass.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Told {
     pub(super) rejected: u64,
     /// Refused by the kubelet though nothing of ours was in the way.
     pub(super) refused: u64,
+    /// Activated because the kubelet was locked out, and the owner wanted that.
+    pub(super) locked_out: u64,
 }
 
 impl AddAssign for Told {
@@ -43,6 +49,7 @@ impl AddAssign for Told {
         self.taken += other.taken;
         self.rejected += other.rejected;
         self.refused += other.refused;
+        self.locked_out += other.locked_out;
     }
 }
 
@@ -69,6 +76,11 @@ pub(super) struct World {
     supervised_at: Option<u64>,
     supervised_since: u64,
     serves_since: u64,
+    answers_since: u64,
+    /// See [`crate::supervisor::decide::Settings`].
+    activate_locked_out: Option<Duration>,
+    /// When the agent, which lives on until the node reboots, last heard from the API server; `None`: it was not started.
+    heard_at: Option<u64>,
     word_at: u64,
     disk: Disk,
     events: u64,
@@ -91,6 +103,7 @@ impl World {
         Self {
             seed,
             exclusive: random.one_in(2),
+            activate_locked_out: random.one_in(2).then(|| Duration::from_millis(random.between(1_000, 400_000))),
             blind: Blind::No,
             random,
             captured: objects.iter().map(|(pod, object)| (*pod, object.uid.clone())).collect(),
@@ -109,6 +122,8 @@ impl World {
             supervised_at: Some(0),
             supervised_since: 0,
             serves_since: 0,
+            answers_since: 0,
+            heard_at: None,
             word_at: 0,
             disk: Disk::default(),
             events: 0,
@@ -125,7 +140,8 @@ impl World {
 
     /// The same, decided without sight of something.
     pub(super) fn blind_to(self, blind: Blind) -> Self {
-        Self { blind, ..self }
+        let activate_locked_out = self.activate_locked_out.filter(|_| blind != Blind::Will);
+        Self { blind, activate_locked_out, ..self }
     }
 
     /// Runs the whole schedule; says how many steps it took.
@@ -202,6 +218,9 @@ impl World {
         if !reach.serves() {
             self.serves_since = self.now;
         }
+        if !reach.answers() {
+            self.answers_since = self.now;
+        }
         self.tick_kubelet(reach, &mut said);
         self.tick_agent(reach);
         self.tick_supervisor(reach, &mut said);
@@ -210,12 +229,13 @@ impl World {
                 self.fail(&line);
             }
             if line.starts_with("REJECTED") {
-                if self.was_watched() {
+                if self.was_watched() && !self.holds_for_locked_out(&line) {
                     self.fail(&line);
                 }
                 self.told.rejected += 1;
             }
             self.told.refused += u64::from(line.starts_with("refused"));
+            self.told.locked_out += u64::from(line.starts_with("Activate") && reach == Reach::LockedOut);
             self.told.activations += u64::from(line.starts_with("Activate"));
             self.told.handovers += u64::from(line.starts_with("Forget"));
             self.told.taken += u64::from(line.contains("its port is taken"));
@@ -255,6 +275,7 @@ impl World {
         match self.runtime.served_for(pod, self.now) {
             None | Some(0..1_000) => Reach::Refused,
             Some(1_000..2_000) => Reach::Starting,
+            Some(_) if self.path == Reach::LockedOut => self.path,
             Some(_) => Reach::Up,
         }
     }
@@ -286,10 +307,21 @@ impl World {
         kubelet.tick(&mut node);
     }
 
-    /// The agent lives as long as the kubelet has its pods; it sees each object and captures what is Ready.
+    /// The agent is started by a kubelet that has its pods, and lives on without it; it sees each object and captures what
+    /// is Ready.
     fn tick_agent(&mut self, reach: Reach) {
-        let lives = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.synced && kubelet.is_connected());
-        if !lives || reach != Reach::Up || self.now < self.word_at {
+        if self.kubelet.as_ref().is_some_and(|kubelet| kubelet.synced && kubelet.is_connected()) {
+            self.heard_at.get_or_insert(self.now);
+        }
+        let Some(heard_at) = &mut self.heard_at else { return };
+        if !reach.answers() {
+            if let Some(word) = &mut self.disk.word {
+                word.unheard |= self.now > *heard_at + FRESH;
+            }
+            return;
+        }
+        *heard_at = self.now;
+        if self.now < self.word_at {
             return;
         }
         // seen: four seconds from a parent running to its twin's end, most of them its readiness probe's
@@ -320,6 +352,8 @@ impl World {
         let mut view = View {
             now: self.now,
             reach,
+            answers_for: Duration::from_millis(self.now - self.answers_since),
+            activate_locked_out: self.activate_locked_out,
             pods: &self.pods,
             captured: &self.captured,
             kubelet: self.kubelet.as_mut(),
@@ -345,6 +379,13 @@ impl World {
     /// Has the supervisor been there since the API server began to answer?
     fn was_watched(&self) -> bool {
         self.supervised.is_some() && self.supervised_since < self.serves_since
+    }
+
+    /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that it is let in again.
+    fn holds_for_locked_out(&self, line: &str) -> bool {
+        let pods = self.supervised.iter().flat_map(|it| &it.state.pods);
+        pods.into_iter()
+            .any(|(key, pod)| line.contains(key) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. }))
     }
 
     // --- what happens ---------------------------------------------------------------------------------------------
@@ -403,14 +444,26 @@ impl World {
     }
 
     fn outage(&mut self) {
-        let kinds = [Reach::Refused, Reach::BlackHole, Reach::Broken, Reach::Foreign, Reach::Starting, Reach::Slow];
-        let kind = kinds[usize::try_from(self.random.between(0, 6)).unwrap()];
+        let kinds = [
+            Reach::Refused,
+            Reach::BlackHole,
+            Reach::Broken,
+            Reach::Foreign,
+            Reach::Starting,
+            Reach::Slow,
+            Reach::LockedOut,
+        ];
+        let kind = kinds[usize::try_from(self.random.between(0, 7)).unwrap()];
         self.set_path(kind);
         let longest = if self.random.one_in(2) { 20_000 } else { 1_000_000 };
         self.path_until = self.now + self.random.between(200, longest);
         // a server that starts is soon up
         if kind == Reach::Starting {
             self.path_until = self.now + self.random.between(200, 5_000);
+        }
+        // and a new certificate takes somebody's time
+        if kind == Reach::LockedOut {
+            self.path_until = self.now + self.random.between(200, 3_000_000);
         }
     }
 
@@ -431,7 +484,7 @@ impl World {
             self.runtime.sandboxes.clear();
         }
         self.disk.active.clear();
-        self.disk.word = None;
+        (self.disk.word, self.disk.locked_out, self.heard_at) = (None, None, None);
         self.kubelet = None;
         self.supervised = None;
         (self.kubelet_hangs_until, self.runtime_hangs_until) = (0, 0);
@@ -479,13 +532,17 @@ impl World {
             // one that is deleted, and a successor that was refused before it ever ran, have no checkpoint
             let captured = |object: &Object| self.captured.get(&pod) == Some(&object.uid);
             let is_lost = self.objects.get(&pod).is_none_or(|object| object.rejected && !captured(object));
-            if waits || is_lost || self.runtime.served_for(pod, self.now).is_some() {
+            // of a kubelet that is locked out nobody can ask whether the pod still exists: the owner decides
+            let limit = if reach == Reach::LockedOut { self.activate_locked_out } else { Some(Duration::ZERO) };
+            let may_wait = limit.is_none() && !owned;
+            if waits || may_wait || is_lost || self.runtime.served_for(pod, self.now).is_some() {
                 self.unserved_since.remove(&pod);
                 continue;
             }
             let since = *self.unserved_since.entry(pod).or_insert(self.now);
             let waited = self.now.saturating_sub(since.max(self.fault_at));
-            if waited > BOUND {
+            let limit = u64::try_from(limit.unwrap_or_default().as_millis()).unwrap();
+            if waited > BOUND + limit {
                 self.fail(&format!("{}: nobody runs it for {waited} ms", self.pods[pod].key));
             }
         }
