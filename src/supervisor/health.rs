@@ -1,43 +1,136 @@
-//! Twins whose containers do not stay up: the kubelet took them, and starts them again and again. What is said of them, from
-//! the runtime's own evidence.
+//! Twins that the kubelet was given and that do not run: it makes no sandbox, or starts their containers again and again. What
+//! is said of them, from the runtime's and the node's own evidence.
 //!
 //! Nothing is decided by it. The kubelet tries again with growing pauses of its own, and a twin that serves now and then is
 //! better than none.
 
 use std::collections::BTreeMap;
+use std::fs::{self, FileType};
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::names::Blocked;
+use crate::node::host::HostRoot;
 use crate::node::runtime::{Detail, State};
 use crate::supervisor::facts::Key;
-use crate::supervisor::observe::Lists;
+use crate::supervisor::observe::{Known, Lists};
 
 /// A twin may take this long to come up, and one that fails must run this long to be well again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A container that should run and does not.
+/// What of a twin should be there and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fallen {
-    /// Its name in the pod.
-    pub name: String,
-    /// Its newest record in the runtime, if there is any, and how often it was started anew.
-    pub record: Option<(String, u32)>,
+pub enum Fallen {
+    /// No sandbox of it stands.
+    Sandbox {
+        /// How many the runtime has of it that do not.
+        tried: usize,
+    },
+    /// A container that should run has ended.
+    Ended(Record),
+    /// There is none of this name.
+    Missing {
+        /// Its name in the pod.
+        name: String,
+        /// The last init container before it of which there is a record, and whether that one has ended.
+        after: Option<(Record, bool)>,
+    },
 }
 
-/// The first container of the twin with this UID that should run and does not: one that has ended, or none at all. `None`:
-/// all run, or the sandbox is not there yet.
-pub fn fallen(lists: &Lists, twin_uid: &str, expected: &[String]) -> Option<Fallen> {
-    let sandbox = lists.sandboxes.iter().find(|sandbox| sandbox.ready && sandbox.uid == twin_uid)?;
-    expected.iter().find_map(|name| {
+/// The newest record of a container in the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its name in the pod.
+    pub name: String,
+    /// Its id in the runtime.
+    pub id: String,
+    /// How often it was started anew.
+    pub attempt: u32,
+}
+
+/// What the text on a twin is still to be made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// What the runtime says of this container: [`Health::told`].
+    Container(String),
+    /// What the node shows of a twin without a sandbox, [`without_sandbox`]: [`Health::shown`].
+    Node {
+        /// See [`Fallen::Sandbox`].
+        tried: usize,
+    },
+}
+
+/// The first thing of the twin with this UID that should be there and is not. `None`: all of it is.
+pub fn fallen(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fallen> {
+    let sandboxes = lists.sandboxes.iter().filter(|sandbox| sandbox.uid == twin_uid);
+    let Some(sandbox) = sandboxes.clone().find(|sandbox| sandbox.ready) else {
+        return Some(Fallen::Sandbox { tried: sandboxes.count() });
+    };
+    let newest = |name: &String| {
         let records = lists.containers.iter().filter(|one| one.sandbox == sandbox.id && one.name == *name);
-        let newest = records.max_by_key(|one| one.attempt);
-        match newest {
-            None => Some(Fallen { name: name.clone(), record: None }),
-            Some(one) if one.state == State::Exited => {
-                Some(Fallen { name: name.clone(), record: Some((one.id.clone(), one.attempt)) })
-            }
-            Some(_) => None,
+        let newest = records.max_by_key(|one| one.attempt)?;
+        let record = Record { name: name.clone(), id: newest.id.clone(), attempt: newest.attempt };
+        Some((record, newest.state == State::Exited))
+    };
+    known.containers.iter().find_map(|name| match newest(name) {
+        None => {
+            Some(Fallen::Missing { name: name.clone(), after: known.init_containers.iter().rev().find_map(newest) })
         }
+        Some((record, true)) => Some(Fallen::Ended(record)),
+        Some((_, false)) => None,
     })
+}
+
+/// What the node shows of a twin that has had no sandbox for a while, in words; `manifest` is its own.
+///
+/// The kubelet makes the pod's directory when it has admitted it, then waits for its volumes, then makes the sandbox
+/// (pkg/kubelet/kubelet.go, `SyncPod`).
+pub fn without_sandbox(root: &HostRoot, kubelet_dir: &Path, uid: &str, manifest: &Value, tried: usize) -> String {
+    let directory = kubelet_dir.join("pods").join(uid);
+    if tried > 0 {
+        return format!("the kubelet made {tried} sandboxes that do not stand: the node's network may be in the way");
+    }
+    match root.resolve(&directory).and_then(fs::symlink_metadata) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = directory.display();
+            return format!("the kubelet has made no {path}: it has not read the manifest, or refused the pod");
+        }
+        Err(error) => return format!("cannot tell whether the kubelet took it: {}: {error}", directory.display()),
+    }
+    let volumes = manifest.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let mut missing = volumes.filter_map(|volume| {
+        let text = |pointer| volume.pointer(pointer).and_then(Value::as_str);
+        let (name, path, wanted) = (text("/name")?, text("/hostPath/path")?, text("/hostPath/type")?);
+        let lacks = lacks(root, Path::new(path), wanted)?;
+        Some(format!("the kubelet took it and waits for volume {name}: {path} {lacks}"))
+    });
+    missing.next().unwrap_or_else(|| {
+        "the kubelet took it and has made no sandbox: a volume or the node's network may be in the way".to_owned()
+    })
+}
+
+/// What keeps a path from being of this type, as the kubelet checks it before a volume is mounted
+/// (pkg/volume/hostpath/host_path.go, `checkType`); `None`: nothing, or that cannot be told.
+fn lacks(root: &HostRoot, path: &Path, wanted: &str) -> Option<String> {
+    let is: fn(&FileType) -> bool = match wanted {
+        "Directory" => FileType::is_dir,
+        "File" => FileType::is_file,
+        "Socket" => FileType::is_socket,
+        "CharDevice" => FileType::is_char_device,
+        "BlockDevice" => FileType::is_block_device,
+        _ => return None,
+    };
+    match root.resolve(path).and_then(fs::symlink_metadata) {
+        Ok(found) if is(&found.file_type()) => None,
+        Ok(_) => Some(format!("is no {wanted}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("is not there ({wanted})")),
+        Err(_) => None,
+    }
 }
 
 #[derive(Debug)]
@@ -52,9 +145,9 @@ struct Ailing {
 pub struct Health(BTreeMap<Key, Ailing>);
 
 impl Health {
-    /// Takes in what a pass saw of an active twin that was linked at `linked`. Says which container the runtime should be
-    /// asked about, if what it says is not known yet; then [`Health::told`].
-    pub fn observe(&mut self, key: &str, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<String> {
+    /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be asked, if that is not
+    /// known yet.
+    pub fn observe(&mut self, key: &str, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
         let Some(fallen) = fallen else {
             if let Some(ailing) = self.0.get_mut(key) {
                 let since = *ailing.well_since.get_or_insert(now);
@@ -71,24 +164,51 @@ impl Health {
             ailing.well_since = None;
             return None;
         }
-        let text = match fallen.record {
-            None => format!(
-                "the kubelet has made no container {}: an init container, or an image, may be in the way",
-                fallen.name
+        let (text, ask) = match &fallen {
+            Fallen::Sandbox { tried } => ("it has no sandbox".to_owned(), Some(Ask::Node { tried: *tried })),
+            Fallen::Ended(Record { name, id, attempt }) => {
+                let text = format!("container {name} has ended; it was started anew {attempt} times");
+                (text, Some(Ask::Container(id.clone())))
+            }
+            Fallen::Missing { name, after: None } => (
+                format!(
+                    "the kubelet has made no container {name}: its image, or that of an init container, may be in the way"
+                ),
+                None,
             ),
-            Some((_, attempt)) => format!("container {} has ended; it was started anew {attempt} times", fallen.name),
+            Fallen::Missing { name, after: Some((Record { name: before, id, .. }, is_over)) } => {
+                let state = if *is_over { "has ended" } else { "runs still" };
+                let text = format!("the kubelet has made no container {name}: init container {before} {state}");
+                (text, is_over.then(|| Ask::Container(id.clone())))
+            }
         };
-        let id = fallen.record.as_ref().map(|(id, _)| id.clone());
         self.0.insert(key.to_owned(), Ailing { fallen, text, well_since: None });
-        id
+        ask
     }
 
     /// What the runtime said of the container that was asked for.
     pub fn told(&mut self, key: &str, detail: &Detail) {
-        if let Some(Ailing { fallen: Fallen { name, record: Some((_, attempt)) }, text, .. }) = self.0.get_mut(key) {
-            let (code, reason) = (detail.exit_code, &detail.reason);
-            *text =
-                format!("container {name} ended with exit code {code} ({reason}); it was started anew {attempt} times");
+        let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else { return };
+        let (code, reason) = (detail.exit_code, &detail.reason);
+        match fallen {
+            Fallen::Ended(Record { name, attempt, .. }) => {
+                *text = format!(
+                    "container {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
+                );
+            }
+            Fallen::Missing { after: Some((Record { name, attempt, .. }, true)), .. } if code != 0 => {
+                *text = format!(
+                    "init container {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
+                );
+            }
+            Fallen::Missing { .. } | Fallen::Sandbox { .. } => {}
+        }
+    }
+
+    /// What the node showed of a twin without a sandbox.
+    pub fn shown(&mut self, key: &str, shown: String) {
+        if let Some(Ailing { fallen: Fallen::Sandbox { .. }, text, .. }) = self.0.get_mut(key) {
+            *text = shown;
         }
     }
 
@@ -98,13 +218,21 @@ impl Health {
     }
 
     /// What is to be said of a twin; `None`: it is well, as far as is known.
-    pub fn of(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(|ailing| ailing.text.as_str())
+    pub fn of(&self, key: &str) -> Option<(Blocked, &str)> {
+        self.0.get(key).map(|ailing| {
+            let reason = match ailing.fallen {
+                Fallen::Sandbox { .. } => Blocked::KubeletRefuses,
+                Fallen::Ended(_) | Fallen::Missing { .. } => Blocked::NotRunning,
+            };
+            (reason, ailing.text.as_str())
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::node::runtime::{Container, Sandbox};
 
@@ -127,39 +255,122 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn known() -> Known {
+        let manifest = json!({"spec": {
+            "initContainers": [{"name": "fetch"}, {"name": "unpack"}],
+            "containers": [{"name": "app"}, {"name": "log"}],
+        }});
+        Known::of_manifest(&manifest)
+    }
+
+    fn record(name: &str, attempt: u32) -> Record {
+        Record { name: name.into(), id: format!("{name}-{attempt}"), attempt }
+    }
+
     #[test]
     fn the_newest_record_of_each_container_counts() {
-        let expected = ["app".to_owned(), "log".to_owned()];
-        let find = |containers: &[(&str, u32, State)]| fallen(&lists(containers), "twin", &expected);
+        let find = |containers: &[(&str, u32, State)]| fallen(&lists(containers), "twin", &known());
         assert_eq!(find(&[("app", 0, State::Running), ("log", 0, State::Running)]), None);
         assert_eq!(find(&[("app", 0, State::Exited), ("app", 1, State::Running), ("log", 0, State::Created)]), None);
-        let ended = find(&[("app", 0, State::Running), ("log", 0, State::Exited), ("log", 1, State::Exited)]).unwrap();
-        assert_eq!((ended.name.as_str(), ended.record), ("log", Some(("log-1".into(), 1))));
-        assert_eq!(find(&[("app", 0, State::Running)]).unwrap().record, None);
-        assert_eq!(fallen(&lists(&[]), "another", &expected), None, "no sandbox yet");
+        let ended = [("app", 0, State::Running), ("log", 0, State::Exited), ("log", 1, State::Exited)];
+        assert_eq!(find(&ended), Some(Fallen::Ended(record("log", 1))));
+        let missing = |name: &str, after| Some(Fallen::Missing { name: name.into(), after });
+        assert_eq!(find(&[("app", 0, State::Running)]), missing("log", None));
+        let inits = [("fetch", 0, State::Exited), ("unpack", 0, State::Exited), ("unpack", 1, State::Running)];
+        assert_eq!(find(&inits), missing("app", Some((record("unpack", 1), false))));
+        assert_eq!(find(&inits[..1]), missing("app", Some((record("fetch", 0), true))));
+    }
+
+    #[test]
+    fn a_sandbox_that_does_not_stand_is_none() {
+        let mut lists = lists(&[]);
+        assert_eq!(fallen(&lists, "another", &known()), Some(Fallen::Sandbox { tried: 0 }));
+        lists.sandboxes[0].ready = false;
+        assert_eq!(fallen(&lists, "twin", &known()), Some(Fallen::Sandbox { tried: 1 }));
     }
 
     #[test]
     fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_for_a_while() {
         let mut health = Health::default();
-        let ended =
-            |attempt: u32| Some(Fallen { name: "app".into(), record: Some((format!("app-{attempt}"), attempt)) });
+        let ended = |attempt: u32| Some(Fallen::Ended(record("app", attempt)));
         assert_eq!(health.observe("k", at(0), at(29), ended(0)), None, "it may be starting");
-        assert_eq!(health.observe("k", at(0), at(30), ended(1)).as_deref(), Some("app-1"));
+        assert_eq!(health.observe("k", at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
         health.told("k", &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
         let text = "container app ended with exit code 137 (OOMKilled); it was started anew 1 times";
-        assert_eq!(health.of("k"), Some(text));
+        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)));
         assert_eq!(health.observe("k", at(0), at(31), ended(1)), None, "known already");
         health.observe("k", at(0), at(40), None);
         health.observe("k", at(0), at(69), None);
-        assert_eq!(health.of("k"), Some(text), "it runs for the moment");
-        assert_eq!(health.observe("k", at(0), at(69), ended(2)).as_deref(), Some("app-2"));
+        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)), "it runs for the moment");
+        assert_eq!(health.observe("k", at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
         health.observe("k", at(0), at(70), None);
         health.observe("k", at(0), at(100), None);
         assert_eq!(health.of("k"), None);
-        health.observe("k", at(0), at(100), Some(Fallen { name: "app".into(), record: None }));
-        assert!(health.of("k").unwrap().starts_with("the kubelet has made no container app"));
+        health.observe("k", at(0), at(100), ended(3));
         health.retain(|_| false);
         assert_eq!(health.of("k"), None);
+    }
+
+    #[test]
+    fn an_init_container_in_the_way_is_named() {
+        let mut health = Health::default();
+        let mut tell = |after, code| {
+            let fallen = Fallen::Missing { name: "app".into(), after };
+            let asked = health.observe("k", at(0), at(60), Some(fallen)).is_some();
+            health.told("k", &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
+            (asked, health.of("k").unwrap().1.to_owned())
+        };
+        let begins =
+            |told: (bool, String), asked, with: &str| assert!(told.0 == asked && told.1.contains(with), "{told:?}");
+        begins(tell(None, 1), false, "no container app: its image");
+        begins(tell(Some((record("fetch", 0), false)), 0), false, "init container fetch runs still");
+        begins(
+            tell(Some((record("fetch", 4), true)), 3),
+            true,
+            "fetch ended with exit code 3 (Error); it was started anew 4",
+        );
+        begins(tell(Some((record("fetch", 5), true)), 0), true, "no container app: init container fetch has ended");
+    }
+
+    #[test]
+    fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
+        let mut health = Health::default();
+        let none = |tried| Some(Fallen::Sandbox { tried });
+        assert_eq!(health.observe("k", at(0), at(29), none(0)), None);
+        assert_eq!(health.observe("k", at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
+        health.shown("k", "shown".into());
+        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(health.observe("k", at(30), at(31), none(0)), None, "linked again: said still");
+        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
+    }
+
+    #[test]
+    fn what_the_kubelet_waits_for_is_read_from_the_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(directory.path());
+        let at = |path: &str| directory.path().join(path.trim_start_matches('/'));
+        let manifest = json!({"spec": {"volumes": [
+            {"name": "ours", "hostPath": {"path": "/run/ours", "type": "Directory"}},
+            {"name": "made", "hostPath": {"path": "/made", "type": "DirectoryOrCreate"}},
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "modem", "hostPath": {"path": "/dev/modem", "type": "CharDevice"}},
+        ]}});
+        let shown = |tried| without_sandbox(&root, Path::new("/var/lib/kubelet"), "u", &manifest, tried);
+        assert!(shown(0).contains("/var/lib/kubelet/pods/u: it has not read"), "{}", shown(0));
+        assert!(shown(2).contains("2 sandboxes that do not stand"), "{}", shown(2));
+        fs::create_dir_all(at("/var/lib/kubelet/pods/u")).unwrap();
+        fs::create_dir_all(at("/run/ours")).unwrap();
+        assert!(shown(0).contains("volume modem: /dev/modem is not there (CharDevice)"), "{}", shown(0));
+        fs::create_dir_all(at("/dev/modem")).unwrap();
+        assert!(shown(0).contains("volume modem: /dev/modem is no CharDevice"), "{}", shown(0));
+        fs::remove_dir(at("/dev/modem")).unwrap();
+        std::os::unix::fs::symlink("/made", at("/dev/modem")).unwrap();
+        fs::create_dir(at("/made")).unwrap();
+        assert!(shown(0).contains("is no CharDevice"), "a link is followed, within the node: {}", shown(0));
+        fs::remove_dir_all(at("/dev")).unwrap();
+        let without =
+            json!({"spec": {"volumes": [{"name": "ours", "hostPath": {"path": "/run/ours", "type": "Directory"}}]}});
+        let shown = without_sandbox(&root, Path::new("/var/lib/kubelet"), "u", &without, 0);
+        assert!(shown.contains("has made no sandbox"), "{shown}");
     }
 }

@@ -35,6 +35,8 @@ pub struct Known {
     pub priority: i32,
     /// Names of its containers that are not init containers.
     pub containers: Vec<String>,
+    /// Names of its init containers, in their order.
+    pub init_containers: Vec<String>,
     /// When its directory was last changed.
     changed: Option<SystemTime>,
     /// It is in the store, not only on the node.
@@ -48,7 +50,8 @@ impl Known {
             policy: checkpoint.policy.clone(),
             parent_uid: checkpoint.parent.uid.clone(),
             priority: priority(&checkpoint.manifest),
-            containers: container_names(&checkpoint.manifest),
+            containers: container_names(&checkpoint.manifest, "containers"),
+            init_containers: container_names(&checkpoint.manifest, "initContainers"),
             changed,
             in_store: true,
         }
@@ -63,7 +66,8 @@ impl Known {
             policy: Policy { host_network, ..unknown_policy() },
             parent_uid,
             priority: priority(manifest),
-            containers: container_names(manifest),
+            containers: container_names(manifest, "containers"),
+            init_containers: container_names(manifest, "initContainers"),
             changed: None,
             in_store: false,
         }
@@ -83,8 +87,8 @@ fn unknown_policy() -> Policy {
     }
 }
 
-fn container_names(manifest: &Value) -> Vec<String> {
-    let containers = manifest.pointer("/spec/containers").and_then(Value::as_array);
+fn container_names(manifest: &Value, list: &str) -> Vec<String> {
+    let containers = manifest.get("spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
     let name = |container: &Value| container.get("name").and_then(Value::as_str).map(str::to_owned);
     containers.into_iter().flatten().filter_map(name).collect()
 }
@@ -131,6 +135,7 @@ impl Index {
                     parent_uid: header.map(|header| header.parent.uid.clone()).unwrap_or_default(),
                     priority: 0,
                     containers: Vec::new(),
+                    init_containers: Vec::new(),
                     changed,
                     in_store: true,
                 },

@@ -29,7 +29,7 @@ use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::board::Board;
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
-use crate::supervisor::health::{self, Health};
+use crate::supervisor::health::{self, Ask, Health};
 use crate::supervisor::observe::{self, Index, Known, Lists, Made};
 use crate::supervisor::waiting::Waiting;
 use crate::supervisor::{Error, facts, record};
@@ -252,7 +252,7 @@ impl Supervisor {
             && !self.is_alert()
             && self.hands.is_some();
         self.recorder.observe(&self.state, &facts);
-        self.look_at_twins(facts.now).await;
+        self.look_at_twins(&facts).await;
         let problems: Vec<String> = self.problems.values().cloned().collect();
         let twins = &self.twins;
         let twin = |key: &str| twins.get(key).cloned();
@@ -266,9 +266,9 @@ impl Supervisor {
         if self.quiet { QUIET } else { self.pause(&facts) }
     }
 
-    /// Sees whether what the kubelet took stays up.
-    async fn look_at_twins(&mut self, now: Duration) {
-        let Some(lists) = &self.listed else { return };
+    /// Sees whether what the kubelet was given runs and stays up.
+    async fn look_at_twins(&mut self, facts: &Facts) {
+        let Some(lists) = self.listed.as_ref().filter(|_| facts.kubelet == facts::Kubelet::Up) else { return };
         let is_active = |pod: &decide::Pod| matches!(pod.phase, Phase::Active { .. });
         self.health.retain(|key| self.state.pods.get(key).is_some_and(is_active));
         let mut asked = Vec::new();
@@ -278,16 +278,28 @@ impl Supervisor {
             else {
                 continue;
             };
-            let fallen = health::fallen(lists, uid, &known.containers);
-            asked.extend(self.health.observe(key, *linked, now, fallen).map(|id| (key.clone(), id)));
+            let fallen = health::fallen(lists, uid, known);
+            let ask = self.health.observe(key, *linked, facts.now, fallen);
+            asked.extend(ask.map(|ask| (key.clone(), uid.clone(), ask)));
         }
         let Some(runtime) = self.runtime.clone() else { return };
-        for (key, id) in asked {
-            if let Ok(Some(detail)) = runtime.detail(&id).await {
-                self.health.told(&key, &detail);
+        for (key, uid, ask) in asked {
+            match ask {
+                Ask::Container(id) => {
+                    if let Ok(Some(detail)) = runtime.detail(&id).await {
+                        self.health.told(&key, &detail);
+                    }
+                }
+                Ask::Node { tried } => {
+                    let manifest = observe::read_manifest(&self.run_dir.active(&key)).ok().flatten();
+                    let kubelet_dir = &self.arguments.node.host.kubelet_dir;
+                    let shown =
+                        health::without_sandbox(&self.root, kubelet_dir, &uid, &manifest.unwrap_or_default(), tried);
+                    self.health.shown(&key, shown);
+                }
             }
-            if let Some(text) = self.health.of(&key) {
-                tracing::warn!(pod = key, "{text}");
+            if let Some((reason, text)) = self.health.of(&key) {
+                tracing::warn!(pod = key, reason = reason.as_str(), "{text}");
             }
         }
     }

@@ -175,7 +175,12 @@ fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
     let pods = state.pods.iter().map(|(key, pod)| {
         let (namespace, name) = key.split_once('_').unwrap_or_default();
         let blocked = pod.blocked.as_ref().map(|block| (block.reason, block.message.clone()));
-        let blocked = blocked.or_else(|| health.of(key).map(|text| (Blocked::NotRunning, text.to_owned())));
+        let ails = health.of(key).map(|(reason, text)| (reason, text.to_owned()));
+        let blocked = match (blocked, ails) {
+            // the same, and more of it
+            (Some((before, _)), Some((reason, text))) if before == reason => Some((reason, text)),
+            (blocked, ails) => blocked.or(ails),
+        };
         let phase = match pod.phase {
             _ if blocked.is_some() => Phase::Blocked,
             decide::Phase::Inactive => Phase::Inactive,
