@@ -332,6 +332,10 @@ impl<'a> Look<'a> {
         if !self.answers() || self.is_rejected(seen) {
             return false;
         }
+        if seen.parent_gone {
+            // its successor may come at any moment, and a kubelet that hangs says nothing of it
+            return true;
+        }
         match seen.parent_rejected {
             // of a twin that stands in for a refused parent; without an agent in this boot there was nobody to say so
             Seen::Unknown if !self.is_agent_gone() => seen.parent_owned.is_yes(),

@@ -459,6 +459,14 @@ fn the_twin_of_a_refused_parent_ends_when_its_owner_has_replaced_it() {
     assert_eq!(actions(held(SECOND), &seen), [Action::Release(key())]);
     seen.pods.insert(key(), PodFacts { parent_rejected: Seen::Unknown, ..serves });
     assert!(actions(held(SECOND), &seen).is_empty(), "the agent's word cannot be read");
+    seen.kubelet = Kubelet::Unknown;
+    seen.kubelet_synced = Seen::Unknown;
+    seen.pods.insert(key(), serves);
+    assert!(actions(held(SECOND), &seen).is_empty(), "the kubelet hangs");
+    seen.pods.insert(key(), PodFacts { parent_gone: true, ..serves });
+    assert_eq!(actions(held(SECOND), &seen), [Action::Release(key())], "its successor need not wait for that");
+    seen.kubelet = Kubelet::Up;
+    seen.kubelet_synced = Seen::Yes;
     seen.agent_silence = Some(RETIRE_AFTER);
     seen.pods.insert(key(), PodFacts { parent_rejected: Seen::Yes, ..serves });
     assert!(actions(held(SECOND), &seen).contains(&Action::Release(key())), "nobody wants us here any more");
