@@ -374,12 +374,14 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 return;
             }
             let is_rejected = look.is_rejected(seen) && facts.kubelet == Kubelet::Up && seen.parent == Run::Stopped;
+            // nobody runs it, and it is not deleted, as far as anybody can be asked
+            let is_orphan = nobody_runs(facts, seen) && !(look.answers() && seen.parent_gone);
             if look.answers() && !look.given_up && !is_rejected {
                 pod.rounds = 0;
-                pod.blocked = (look.locked_out && seen.in_store && nobody_runs(facts, seen)).then(|| locked_out(now));
+                pod.blocked = (look.locked_out && seen.in_store && is_orphan).then(|| locked_out(now));
                 return;
             }
-            let is_nobodys = look.is_lost(settings.activation_delay) && nobody_runs(facts, seen);
+            let is_nobodys = look.is_lost(settings.activation_delay) && is_orphan;
             if !(is_rejected || is_nobodys) || seen.twin == Run::Unknown {
                 return;
             }

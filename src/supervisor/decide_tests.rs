@@ -488,6 +488,8 @@ fn a_kubelet_that_is_locked_out_is_said_to_be_and_nothing_is_activated() {
     assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it may be starting");
     let (before, seen) = locked_out(LOCKED_OUT_AFTER, PodFacts { parent: Run::Running, ..gone() });
     assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it runs");
+    let (before, seen) = locked_out(LOCKED_OUT_AFTER, PodFacts { parent_gone: true, ..gone() });
+    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it is deleted");
 }
 
 #[test]
@@ -495,6 +497,8 @@ fn a_locked_out_kubelets_pods_are_activated_after_as_long_as_the_owner_says() {
     let wanted = Settings { activate_locked_out: Some(SECOND * 600), ..settings() };
     let (before, seen) = locked_out(SECOND * 599, gone());
     assert!(decide(&before, &seen, &wanted).1.is_empty());
+    let (before, seen) = locked_out(SECOND * 600, PodFacts { parent_gone: true, ..gone() });
+    assert!(decide(&before, &seen, &wanted).1.is_empty(), "what is deleted stays away");
     let (before, seen) = locked_out(SECOND * 600, gone());
     let (after, first) = decide(&before, &seen, &wanted);
     assert_eq!(first, [Action::Activate(key())]);

@@ -530,9 +530,11 @@ impl World {
             // a self-hosted API server likewise, when its twin dies by itself before the parent's volumes are mounted
             let is_ours = self.pods[pod].is_api_server && self.runtime.has_sandbox(pod);
             let waits = owned && !reach.serves() && !is_ours;
-            // one that is deleted, and a successor that was refused before it ever ran, have no checkpoint
+            // one that is deleted, and a successor that was refused before it ever ran, have no checkpoint; and while the
+            // API server answers, that of its predecessor does not count
             let captured = |object: &Object| self.captured.get(&pod) == Some(&object.uid);
-            let is_lost = self.objects.get(&pod).is_none_or(|object| object.rejected && !captured(object));
+            let is_without = |object: &Object| object.rejected || reach == Reach::LockedOut;
+            let is_lost = self.objects.get(&pod).is_none_or(|object| is_without(object) && !captured(object));
             // of a kubelet that is locked out nobody can ask whether the pod still exists: the owner decides
             let limit = if reach == Reach::LockedOut { self.activate_locked_out } else { Some(Duration::ZERO) };
             let may_wait = limit.is_none() && !owned;
