@@ -144,7 +144,10 @@ fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Po
         let reported = report.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
         let mut reasons: Vec<String> = word.refused.get(&key).cloned().unwrap_or_default();
         let refused = !reasons.is_empty();
-        reasons.extend(reported.and_then(|pod| pod.reason.clone()));
+        reasons.extend(reported.and_then(|pod| match (&pod.reason, &pod.message) {
+            (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+            (reason, _) => reason.clone(),
+        }));
         reasons.extend(bad.iter().map(|error| chain(error)));
         if aside > 0 {
             reasons.push(format!("Damaged: {aside} set aside"));

@@ -170,6 +170,7 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
         parent_uid: "u1".into(),
         phase: Phase::Blocked,
         reason: Some("ImageAbsent".into()),
+        message: Some("image till:1 of container app is not on the node".into()),
         ..PodReport::default()
     };
     let problems = vec!["the disk is slow".to_owned()];
@@ -191,7 +192,7 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
         })
         .collect();
     assert_eq!(pods, [("ledger", "No", "Inactive"), ("radio", "Yes", "Inactive"), ("till", "Yes", "Blocked")]);
-    assert_eq!(shown["pods"][2]["reasons"], json!(["ImageAbsent"]));
+    assert_eq!(shown["pods"][2]["reasons"], json!(["ImageAbsent: image till:1 of container app is not on the node"]));
     assert_eq!(shown["pods"][2]["markedBy"], "selector app=till");
     assert_eq!(shown["pods"][1].get("markedBy"), None, "the agent has not said what marks it");
     assert_eq!(shown["problems"], json!(["the disk is slow", "the shelf is full"]));

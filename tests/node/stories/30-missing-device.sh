@@ -1,0 +1,35 @@
+#!/bin/bash
+# What a pod needs of the node is gone after the reboot: it is said which, the others serve, and it comes back with it.
+# long
+. "$(dirname "$0")/../lib.sh"
+
+healthy
+mkdir -p "$disk/opt"; echo dial >"$disk/opt/modem"
+kubectl apply -f "$here/pods/modem.yaml" >/dev/null
+wait_for 60 "modem's checkpoint" checkpoint edge/modem
+remember
+
+outage refused
+power_off
+rm "$disk/opt/modem"
+booted=$(now); boot
+wait_for 60 "the others to serve" all_served "$booted"
+told() { checkpointer status | grep "modem .*KubeletRefuses: .* volume device: .opt.modem is not there (File)"; }
+wait_for 90 "the status to say what modem waits for" told
+took=$(since "$booted")
+served_now || fail "the others do not serve any more"
+
+echo dial >"$disk/opt/modem"; mended=$(now)
+wait_for 200 "modem's twin to run" running "$(twin_of edge/modem)"
+runs=$(since "$mended")
+well() { not told; }
+wait_for 60 "the status to say nothing of it any more" well
+cell "a file that a pod mounts from the node is gone, node rebooted" \
+  "Blocked with the volume and its path; the others serve; it comes back with the file" \
+  "said $took s after boot, runs $runs s after the file is back"
+hand_back quiet
+
+kubectl -n edge delete pod modem >/dev/null
+wait_for 150 "its checkpoint to go" not checkpoint edge/modem
+rm "$disk/opt/modem"
+never_failed
