@@ -4,22 +4,22 @@
 . "$(dirname "$0")/../lib.sh"
 
 healthy
-mkdir -p "$disk/opt"; echo dial >"$disk/opt/modem"
+echo dial >"$disk/var/lib/modem"
 kubectl apply -f "$here/pods/modem.yaml" >/dev/null
 wait_for 60 "modem's checkpoint" checkpoint edge/modem
 remember
 
 outage refused
 power_off
-rm "$disk/opt/modem"
+rm "$disk/var/lib/modem"
 booted=$(now); boot
 wait_for 60 "the others to serve" all_served "$booted"
-told() { checkpointer status | grep "modem .*KubeletRefuses: .* volume device: .opt.modem is not there (File)"; }
+told() { checkpointer status | grep "modem .*KubeletRefuses: .* volume device: .var.lib.modem is not there (File)"; }
 wait_for 90 "the status to say what modem waits for" told
 took=$(since "$booted")
 served_now || fail "the others do not serve any more"
 
-echo dial >"$disk/opt/modem"; mended=$(now)
+echo dial >"$disk/var/lib/modem"; mended=$(now)
 wait_for 200 "modem's twin to run" running "$(twin_of edge/modem)"
 runs=$(since "$mended")
 well() { not told; }
@@ -31,5 +31,5 @@ hand_back quiet
 
 kubectl -n edge delete pod modem >/dev/null
 wait_for 150 "its checkpoint to go" not checkpoint edge/modem
-rm "$disk/opt/modem"
+rm "$disk/var/lib/modem"
 never_failed
