@@ -137,6 +137,7 @@ fn lacks(root: &HostRoot, path: &Path, wanted: &str) -> Option<String> {
 struct Ailing {
     fallen: Fallen,
     text: String,
+    asked: Duration,
     well_since: Option<Duration>,
 }
 
@@ -162,7 +163,13 @@ impl Health {
         }
         if let Some(ailing) = self.0.get_mut(key).filter(|ailing| ailing.fallen == fallen) {
             ailing.well_since = None;
-            return None;
+            // what the node shows may be another thing by now
+            let Fallen::Sandbox { tried } = fallen else { return None };
+            let is_old = now.saturating_sub(ailing.asked) >= PATIENCE;
+            return is_old.then(|| {
+                ailing.asked = now;
+                Ask::Node { tried }
+            });
         }
         let (text, ask) = match &fallen {
             Fallen::Sandbox { tried } => ("it has no sandbox".to_owned(), Some(Ask::Node { tried: *tried })),
@@ -182,7 +189,7 @@ impl Health {
                 (text, is_over.then(|| Ask::Container(id.clone())))
             }
         };
-        self.0.insert(key.to_owned(), Ailing { fallen, text, well_since: None });
+        self.0.insert(key.to_owned(), Ailing { fallen, text, asked: now, well_since: None });
         ask
     }
 
@@ -342,6 +349,13 @@ mod tests {
         assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
         assert_eq!(health.observe("k", at(30), at(31), none(0)), None, "linked again: said still");
         assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(
+            health.observe("k", at(30), at(60), none(0)),
+            Some(Ask::Node { tried: 0 }),
+            "it may be otherwise now"
+        );
+        assert_eq!(health.observe("k", at(30), at(61), none(0)), None);
+        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
     }
 
     #[test]

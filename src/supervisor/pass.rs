@@ -279,11 +279,12 @@ impl Supervisor {
                 continue;
             };
             let fallen = health::fallen(lists, uid, known);
+            let before = self.health.of(key).map(|(_, text)| text.to_owned());
             let ask = self.health.observe(key, *linked, facts.now, fallen);
-            asked.extend(ask.map(|ask| (key.clone(), uid.clone(), ask)));
+            asked.extend(ask.map(|ask| (key.clone(), uid.clone(), ask, before)));
         }
         let Some(runtime) = self.runtime.clone() else { return };
-        for (key, uid, ask) in asked {
+        for (key, uid, ask, before) in asked {
             match ask {
                 Ask::Container(id) => {
                     if let Ok(Some(detail)) = runtime.detail(&id).await {
@@ -298,7 +299,7 @@ impl Supervisor {
                     self.health.shown(&key, shown);
                 }
             }
-            if let Some((reason, text)) = self.health.of(&key) {
+            if let Some((reason, text)) = self.health.of(&key).filter(|(_, text)| before.as_deref() != Some(text)) {
                 tracing::warn!(pod = key, reason = reason.as_str(), "{text}");
             }
         }
