@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, VolumeMount};
@@ -230,14 +230,9 @@ impl Node<'_> {
         if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
             return Ok(Err("its path is not an absolute one".into()));
         }
-        let found = self.sources.root.resolve(&path).and_then(std::fs::metadata);
-        let kind = match found.map(|metadata| metadata.file_type()) {
-            Ok(kind) if kind.is_dir() => "Directory",
-            Ok(kind) if kind.is_file() => "File",
-            Ok(kind) if kind.is_socket() => "Socket",
-            Ok(kind) if kind.is_char_device() => "CharDevice",
-            Ok(kind) if kind.is_block_device() => "BlockDevice",
-            Ok(_) => return Ok(Err(format!("{path} is neither a directory nor a file"))),
+        let kind = match self.sources.root.host_path_type(&path) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Ok(Err(format!("{path} is neither a directory nor a file"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Err(format!("{path} is not on the node")));
             }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -58,6 +59,20 @@ impl HostRoot {
             let process = if is_of_first { 1 } else { parent.as_raw_nonzero().get() };
             return Ok(Self::new(format!("/proc/{process}/root")));
         }
+    }
+
+    /// What is at a host path, as a type of `hostPath` (pkg/volume/hostpath/host_path.go, `checkTypeInternal`); `None`: what
+    /// none of them names, a FIFO for example.
+    pub fn host_path_type(&self, path: impl AsRef<Path>) -> io::Result<Option<&'static str>> {
+        let kind = std::fs::metadata(self.resolve(path)?)?.file_type();
+        let types = [
+            (kind.is_dir(), "Directory"),
+            (kind.is_file(), "File"),
+            (kind.is_socket(), "Socket"),
+            (kind.is_char_device(), "CharDevice"),
+            (kind.is_block_device(), "BlockDevice"),
+        ];
+        Ok(types.into_iter().find_map(|(is_it, name)| is_it.then_some(name)))
     }
 
     /// The real path of a host path, every link followed inside the root; parts that do not exist are kept as they are.

@@ -5,9 +5,8 @@
 //! better than none.
 
 use std::collections::BTreeMap;
-use std::fs::{self, FileType};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,17 +116,11 @@ pub fn without_sandbox(root: &HostRoot, kubelet_dir: &Path, uid: &str, manifest:
 /// What keeps a path from being of this type, as the kubelet checks it before a volume is mounted
 /// (pkg/volume/hostpath/host_path.go, `checkType`); `None`: nothing, or that cannot be told.
 fn lacks(root: &HostRoot, path: &Path, wanted: &str) -> Option<String> {
-    let is: fn(&FileType) -> bool = match wanted {
-        "Directory" => FileType::is_dir,
-        "File" => FileType::is_file,
-        "Socket" => FileType::is_socket,
-        "CharDevice" => FileType::is_char_device,
-        "BlockDevice" => FileType::is_block_device,
-        _ => return None,
-    };
-    match root.resolve(path).and_then(fs::symlink_metadata) {
-        Ok(found) if is(&found.file_type()) => None,
-        Ok(_) => Some(format!("is no {wanted}")),
+    if wanted.is_empty() || wanted.ends_with("OrCreate") {
+        return None;
+    }
+    match root.host_path_type(path) {
+        Ok(found) => (found != Some(wanted)).then(|| format!("is no {wanted}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("is not there ({wanted})")),
         Err(_) => None,
     }
@@ -197,19 +190,12 @@ impl Health {
     pub fn told(&mut self, key: &str, detail: &Detail) {
         let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else { return };
         let (code, reason) = (detail.exit_code, &detail.reason);
-        match fallen {
-            Fallen::Ended(Record { name, attempt, .. }) => {
-                *text = format!(
-                    "container {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
-                );
-            }
-            Fallen::Missing { after: Some((Record { name, attempt, .. }, true)), .. } if code != 0 => {
-                *text = format!(
-                    "init container {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
-                );
-            }
-            Fallen::Missing { .. } | Fallen::Sandbox { .. } => {}
-        }
+        let (what, Record { name, attempt, .. }) = match fallen {
+            Fallen::Ended(record) => ("container", record),
+            Fallen::Missing { after: Some((record, true)), .. } if code != 0 => ("init container", record),
+            Fallen::Missing { .. } | Fallen::Sandbox { .. } => return,
+        };
+        *text = format!("{what} {name} ended with exit code {code} ({reason}); it was started anew {attempt} times");
     }
 
     /// What the node showed of a twin without a sandbox.
