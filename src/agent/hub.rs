@@ -496,7 +496,7 @@ impl Agent {
     /// The store was put in order. A pod with a damaged checkpoint is captured anew.
     fn tidied(&mut self, tidied: Result<Tidied, store::Error>) {
         let tidied = tidied.unwrap_or_else(|error| Tidied { failed: vec![error], ..Tidied::default() });
-        let Tidied { removed, aside, resealed, failed } = tidied;
+        let Tidied { removed, aside, resealed, failed, damaged: _ } = tidied;
         for path in removed {
             tracing::info!(path = %path.display(), "removed: nobody needs it any more");
         }

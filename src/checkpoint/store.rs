@@ -242,6 +242,8 @@ pub struct Tidied {
     pub removed: Vec<PathBuf>,
     /// Pods with a damaged file that was set aside, with where it is now.
     pub aside: Vec<(String, PathBuf)>,
+    /// Pods whose newest file is damaged: no whole one has taken its place yet. `None`: nobody looked.
+    pub damaged: Option<Vec<String>>,
     /// Generations that are sealed with the first key now.
     pub resealed: usize,
     /// What did not work. The rest was done.
@@ -251,7 +253,7 @@ pub struct Tidied {
 impl Tidied {
     /// All was in order: nothing was done and nothing failed.
     pub fn is_nothing(&self) -> bool {
-        let Self { removed, aside, resealed, failed } = self;
+        let Self { removed, aside, damaged: _, resealed, failed } = self;
         removed.is_empty() && aside.is_empty() && *resealed == 0 && failed.is_empty()
     }
 }
@@ -474,6 +476,7 @@ impl Store {
         let mut tidied = Tidied::default();
         self.clean_into(&mut tidied)?;
         let keys = self.keys.load();
+        tidied.damaged = Some(Vec::new());
         for key in self.keys()? {
             if let Err(error) = self.tidy_pod(&key, &keys, &mut tidied) {
                 tidied.failed.push(error);
@@ -491,6 +494,11 @@ impl Store {
             }
         }
         let newest = found.good.first().map(|newest| newest.number);
+        let number = |path: &PathBuf| parse_name(path.file_name()?.to_str()?).map(|(number, _)| number);
+        let now_aside = found.bad.iter().filter_map(|error| number(error.damaged()?));
+        if found.aside.iter().map(|(number, _)| *number).chain(now_aside).max() > newest {
+            tidied.damaged.get_or_insert_default().push(key.to_owned());
+        }
         let replaced = found.aside.iter().filter(|(number, _)| Some(*number) < newest).map(|(_, path)| path.clone());
         let needless: Vec<PathBuf> = replaced.chain(superseded(&found, KEPT)).collect();
         match write::remove_each(&self.pod(key)?, &needless) {

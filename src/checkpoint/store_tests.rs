@@ -213,14 +213,21 @@ fn a_damaged_file_is_set_aside_under_a_name_that_says_so_and_goes_when_a_newer_o
     let tidied = store.tidy().unwrap();
     let aside = newest.with_file_name("0000000002.yaml.damaged");
     assert_eq!(tidied.aside, [("shop_till".to_owned(), aside.clone())]);
+    assert_eq!(tidied.damaged.unwrap(), ["shop_till"]);
     let found = store.find("shop_till").unwrap();
     assert_eq!((found.good.len(), found.bad.len(), found.aside.len()), (1, 0, 1));
-    assert_eq!(store.tidy().unwrap().removed, Vec::<PathBuf>::new(), "none newer is there yet");
+    let again = store.tidy().unwrap();
+    assert_eq!(
+        (again.removed, again.damaged.unwrap().as_slice()),
+        (vec![], &["shop_till".to_owned()][..]),
+        "none newer is there yet"
+    );
     // also when nothing is new, and never under its number
     assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
     assert!(!aside.exists());
     assert_eq!(store.put(&value("one")).unwrap(), Put::Unchanged(3));
-    assert!(store.tidy().unwrap().is_nothing());
+    let whole = store.tidy().unwrap();
+    assert!(whole.is_nothing() && whole.damaged.unwrap().is_empty());
 }
 
 #[test]
