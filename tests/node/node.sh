@@ -47,14 +47,14 @@ start() { # NAME COMMAND…: a process of the site
   alive "$what" && return
   setsid "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
   echo $! >"$dir/$what.pid"
-  disown
+  disown 2>/dev/null || true                  # it may have ended by now
 }
 stop() { if alive "$1"; then kill_wait "$(<"$dir/$1.pid")"; fi; rm -f "$dir/$1.pid"; }
 on_node() { nsenter --target "$(<"$dir/node.pid")" --all -- "$@"; }
 start_on_node() { # NAME COMMAND…: a child of the node's first process, which reaps it; nsenter would stop with a stopped child
   local what=$1; shift
   nsenter --target "$(<"$dir/node.pid")" --all -- setsid --fork "$@" >>"$dir/log/$what.log" 2>&1 </dev/null &
-  disown
+  disown 2>/dev/null || true
 }
 
 certificate() { # NAME SUBJECT
@@ -116,6 +116,7 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
     runtime_type = "io.containerd.runc.v2"
 TOML
+  # imageGCHighThresholdPercent: how full this machine's disk is must not matter, and Debian's containerd does not pin the pause image
   # failCgroupV1: refused by default since 1.35, and some machines have only v1
   cat >"$disk/var/lib/kubelet/config.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -134,6 +135,7 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 clusterDNS: [10.0.0.10]
 clusterDomain: cluster.local
 enforceNodeAllocatable: []
+imageGCHighThresholdPercent: 100
 evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available: "50Mi"}
 YAML
 }
@@ -225,8 +227,9 @@ api_flags() { # DIRECTORY-OF-CERTIFICATES
     --requestheader-client-ca-file "$1/ca.crt" --requestheader-allowed-names front-proxy \
     --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group
 }
+api_more=()                                  # a story's own flags of the API server
 # shellcheck disable=SC2046
-api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki"); }
+api_start() { start apiserver kube-apiserver $(api_flags "$dir/pki") "${api_more[@]}"; }
 controllers_start() {
   start controller-manager kube-controller-manager --kubeconfig "$dir/pki/controller-manager.conf" --leader-elect=false \
     --service-account-private-key-file "$dir/pki/sa.key" --root-ca-file "$dir/pki/ca.crt" --use-service-account-credentials
