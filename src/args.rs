@@ -175,6 +175,9 @@ pub struct AgentArguments {
     /// Age at which a checkpoint is not activated any more, where the pod's own annotation does not say [default: none]
     #[arg(long, env = "POD_CHECKPOINTER_MAX_AGE", value_name = "TIME", value_parser = whole_seconds)]
     pub max_age: Option<Duration>,
+    /// The longest outage that is planned for: a kubelet certificate that expires sooner is warned of
+    #[arg(long, env = "POD_CHECKPOINTER_PLANNED_OUTAGE", default_value = "168h", value_name = "TIME", value_parser = whole_seconds)]
+    pub planned_outage: Duration,
     /// How long a checkpoint outlives its deleted parent when no successor was captured
     #[arg(long, env = "POD_CHECKPOINTER_RETENTION", default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub retention: Duration,

@@ -205,6 +205,40 @@ reasons! {
     }
 }
 
+reasons! {
+    /// What of the node itself would keep its pods from coming back, or make that slow; worst first.
+    Risk {
+        /// The kubelet starts no static pods, so nothing can be started without the API server.
+        NoStaticPodDirectory => "set staticPodPath in the kubelet's configuration, or give --manifest-dir",
+        /// The run directory is on a disk, where no clear text may be written.
+        RunDirNotMemory => "mount a tmpfs at the run directory",
+        /// The file system of the checkpoints has no room for more of them.
+        StoreFull => "free space, or inodes, on the file system of the state directory",
+        /// A checkpoint was damaged on the disk, and no whole one has taken its place yet.
+        StoreDamaged => "run `pod-checkpointer verify` on the node, and look at the health of its disk",
+        /// The kubelet's client certificate expires within the longest outage that is planned for; a kubelet that starts with an expired one may end.
+        KubeletCertificateExpires => "renew the kubelet's client certificate, or say with --planned-outage how long an outage may last",
+        /// The kubelet is about to remove images that no container uses now, and a checkpoint needs one of them.
+        ImagesAtRisk => "free space on the file system of the images, or raise imageGCHighThresholdPercent in the kubelet's configuration",
+        /// Pods that run the node's network have no checkpoint, and pods that have one need it.
+        NetworkNotCheckpointed => "mark them as well, with a lower podcheckpointer.io/start-group: network plugin 10, kube-proxy 20, DNS 30",
+        /// The kernel does not let the supervisor close connections, so a pod with volumes may come back a minute later.
+        CannotUnstick => "use a kernel with CONFIG_INET_DIAG_DESTROY, and let the supervisor have CAP_NET_ADMIN",
+        /// The kubelet finds its API server by a name that only name servers know; without them it waits for 20 seconds at a time.
+        ServerNamedByDNS => "put the name into /etc/hosts of the node, or let the kubelet's kubeconfig name an address",
+    }
+}
+
+impl Risk {
+    /// Its pods come back all the same, only later.
+    pub fn is_mild(self) -> bool {
+        matches!(self, Self::CannotUnstick | Self::ServerNamedByDNS)
+    }
+}
+
+/// A node that has no [`Risk`] but mild ones, as a reason.
+pub const FIT: &str = "Fit";
+
 /// The store's disk is full.
 pub const STORE_FULL: &str = "StoreFull";
 /// The store cannot be read or written for another cause.
@@ -328,6 +362,9 @@ metrics! {
         "1 while the supervisor of this node runs, else 0.", "`== 0` for 5 minutes: nothing would bring a pod back";
     Problems: Gauge of Both by "part", "problems",
         "What a part cannot learn or do now; its log and `pod-checkpointer status` say what.", "`> 0` for 15 minutes";
+    NodeRisk: Gauge of Agent by "risk", "node_risk",
+        "1 while this is so of the node and would keep its pods from coming back, or make that slow; else 0.",
+        "`{risk!~\"CannotUnstick|ServerNamedByDNS\"} > 0` for 15 minutes";
     ApiContact: Gauge of Both, "api_contact",
         "1 while the API server answers the supervisor, else 0.", "";
     ApiSilence: Gauge of Both, "api_silence_seconds",
@@ -357,8 +394,9 @@ mod tests {
     fn every_reason_is_explained_in_a_sentence_and_says_what_to_do() {
         let all = Refusal::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice()));
         let all = all.chain(Blocked::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())));
+        let all = all.chain(Warning::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())));
         for (name, explanation, advice) in
-            all.chain(Warning::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())))
+            all.chain(Risk::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())))
         {
             assert!(explanation.ends_with('.') && explanation.len() > 20, "{name}: {explanation:?}");
             assert!(!explanation.contains("  ") && !advice.ends_with('.') && advice.len() > 10, "{name}: {advice:?}");

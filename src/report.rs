@@ -37,6 +37,10 @@ pub struct AgentWord {
     /// What the agent could not learn or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// What of the node itself would keep its pods from coming back, or make that slow, by [`crate::names::Risk`], each with
+    /// what to do about it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub risks: BTreeMap<String, String>,
     /// The installation is being removed: the supervisor leaves the node as soon as nobody needs it there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub retire: bool,
@@ -62,6 +66,9 @@ pub struct Status {
     pub locked_out: Option<LockedOut>,
     /// What the supervisor could not learn or do, each with what to do about it.
     pub problems: Vec<String>,
+    /// Why the supervisor cannot close connections of the kubelet; none: it can, may not, or that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cannot_unstick: Option<String>,
     /// Its checkpoints.
     pub pods: Vec<PodReport>,
 }
@@ -197,6 +204,11 @@ pub struct Outage {
     pub pods: BTreeMap<String, PodOutage>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What was done for one pod in one outage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -212,6 +224,9 @@ pub struct PodOutage {
     /// All its containers ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<u64>,
+    /// How often it was linked again because contact was lost before its parent took over.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub taken_back: u32,
     /// Its link was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<u64>,
@@ -221,6 +236,13 @@ pub struct PodOutage {
     /// Nothing of the twin ran any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
+}
+
+/// Names in a message: the first `most`, and how many more there are.
+pub fn first_of<T: AsRef<str>>(names: &[T], most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let first = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
 }
 
 /// An error with its causes, in one line; a text that repeats its cause's does not get it twice.

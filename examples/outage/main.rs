@@ -267,6 +267,7 @@ impl Story {
     fn settings(&self) -> Settings {
         let host = self.node.host();
         Settings {
+            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
             root: HostRoot::new("/"),
             node_name: NAME.into(),
             state_dir: host.state_dir,

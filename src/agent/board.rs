@@ -1,7 +1,7 @@
 //! What the agent tells in figures, and whether it is well: its own, and the supervisor's record.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use jiff::Timestamp;
 
 use crate::agent::index::{Captured, Index, Outcome};
 use crate::agent::report::{self, Supervisor};
+use crate::agent::risks::Risks;
 use crate::checkpoint::store;
 use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::{Page, count};
 use crate::metrics::{Pulse, Source};
-use crate::names::{CAPTURE_RESULTS, Metric, NOT_CAPTURED, RECOVERABLE, STORE_ERRORS};
+use crate::names::{CAPTURE_RESULTS, Metric, NOT_CAPTURED, RECOVERABLE, Risk, STORE_ERRORS};
 use crate::report::{Counts, Status, Times};
 use crate::supervisor::record;
 
@@ -34,6 +35,7 @@ struct State {
     store_errors: BTreeMap<&'static str, u64>,
     damaged: u64,
     problems: usize,
+    risks: BTreeSet<Risk>,
     verdicts: BTreeMap<&'static str, u64>,
     checkpoints: u64,
     /// When the oldest checkpoint was captured.
@@ -83,9 +85,10 @@ impl Board {
     }
 
     /// The loop turned: what it knows now.
-    pub fn turned(&self, index: &Index, problems: usize) {
+    pub fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
         let mut state = self.state.borrow_mut();
         state.problems = problems;
+        state.risks = risks.keys().copied().collect();
         state.settled |= index.is_settled();
         state.verdicts = BTreeMap::from([(RECOVERABLE, 0), (NOT_CAPTURED, 0)]);
         state.store = None;
@@ -129,6 +132,10 @@ impl Source for Board {
         page.each(Metric::StoreErrors, STORE_ERRORS.map(|kind| of(&state.store_errors, kind)));
         page.one(Metric::DamagedFiles, count(state.damaged));
         page.each(Metric::Problems, [("agent", u64::try_from(state.problems).unwrap_or(u64::MAX))]);
+        page.each(
+            Metric::NodeRisk,
+            Risk::ALL.iter().map(|risk| (risk.as_str(), u64::from(state.risks.contains(risk)))),
+        );
         let lives = store::is_locked(&self.supervisor_lock).unwrap_or_default();
         page.one(Metric::SupervisorUp, f64::from(u8::from(lives)));
         if let Some(supervisor) = &state.supervisor {
@@ -175,7 +182,7 @@ mod tests {
         };
         let stored =
             vec![captured("shop_new", "2026-11-21T10:00:00.000Z"), captured("shop_old", "2026-11-20T10:00:00.000Z")];
-        board.turned(&Index::new(Duration::ZERO, stored), 3);
+        board.turned(&Index::new(Duration::ZERO, stored), 3, &Risks::from([(Risk::StoreFull, "none".into())]));
         board.store_failed("StoreFull");
         board.store_failed("CaptureFailed");
         let contact = Some(ContactReport { class: Class::Silent, since: 0 });
@@ -186,7 +193,12 @@ mod tests {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
             assert_eq!(told, metric.of() != Of::Supervisor, "{}", metric.name());
         }
-        for line in ["problems{part=\"agent\"} 3", "store_errors_total{kind=\"StoreFull\"} 1"] {
+        for line in [
+            "problems{part=\"agent\"} 3",
+            "store_errors_total{kind=\"StoreFull\"} 1",
+            "node_risk{risk=\"StoreFull\"} 1",
+            "node_risk{risk=\"StoreDamaged\"} 0",
+        ] {
             assert!(text.contains(&format!("\npod_checkpointer_{line}\n")), "{line} is not in {text}");
         }
         assert_eq!(board.state.borrow().oldest.as_deref(), Some("2026-11-20T10:00:00.000Z"));
@@ -196,7 +208,7 @@ mod tests {
     fn without_a_supervisor_every_checkpoint_is_inactive_and_nothing_is_said_of_contact() {
         let board = Board::new("/nowhere".into());
         let stored = Stored { key: "shop_till".into(), generation: 1, ..Stored::default() };
-        board.turned(&Index::new(Duration::ZERO, vec![stored]), 0);
+        board.turned(&Index::new(Duration::ZERO, vec![stored]), 0, &Risks::new());
         let text = board.page().text().unwrap();
         assert!(text.contains("checkpoints{phase=\"Inactive\"} 1\n"), "{text}");
         assert!(text.contains("supervisor_up 0\n") && !text.contains("api_contact"), "{text}");

@@ -9,31 +9,33 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::{Client, ResourceExt as _};
-use kube_runtime::events::{Event, EventType, Recorder, Reporter as Author};
+use kube_runtime::events::{EventType, Recorder, Reporter as Author};
 use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::agent::board::Board;
+use crate::agent::echo::Echo;
 use crate::agent::heard::{Heard, explain, explain_watch};
 use crate::agent::index::{Action, Answer, Captured, Index, Marked, Observed};
 use crate::agent::marks::{Marks, Rules};
-use crate::agent::record::{self, Stranger};
+use crate::agent::record;
 use crate::agent::report::{self, Done, News, Reporter, Supervisor};
 use crate::agent::retry::Retry;
-use crate::agent::survey::{self, Kept, Surroundings};
+use crate::agent::risks::{self, Risks};
+use crate::agent::survey::{self, Kept, Memory, Surroundings};
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::work::{self, Finished};
 use crate::agent::{Error, Settings, collect, watch};
 use crate::capture;
-use crate::checkpoint::run::RunDir;
+use crate::checkpoint::run::{self, RunDir};
 use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, Refusal, STORE_FAILED};
-use crate::node::clock;
+use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, Refusal, Risk, STORE_FAILED};
+use crate::node::{api, clock};
 use crate::report::chain;
 use crate::report::{self as files, AgentWord};
 
@@ -76,10 +78,16 @@ pub struct Agent {
     /// When the node is looked at again; `None`: it is being looked at.
     survey: Option<Duration>,
     survey_retry: Retry,
-    stranger: Stranger,
+    memory: Memory,
     /// The node was asked for once, well or not: checkpoints name its UID.
     is_recorded: bool,
     problems: Problems,
+    /// What the last look at the node found, and what else is known of the node, as it was last told.
+    risks: Risks,
+    /// The run directory is on a disk.
+    run_on_disk: bool,
+    /// Pods whose newest checkpoint is damaged; `None`: the store was not put in order yet.
+    damaged: Option<BTreeSet<String>>,
     word: Option<(AgentWord, Duration)>,
     /// When the watch last failed; it does not say when it is well again.
     watch_failed: Duration,
@@ -159,9 +167,12 @@ impl Agent {
             tidy: Some(Duration::ZERO),
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
-            stranger: Stranger::default(),
+            memory: Memory::default(),
             is_recorded: false,
             problems: Problems::default(),
+            risks: Risks::new(),
+            run_on_disk: false,
+            damaged: None,
             word: None,
             watch_failed: Duration::ZERO,
             namespaces_failed: Duration::ZERO,
@@ -175,10 +186,11 @@ impl Agent {
     }
 
     /// Works until `stop`; then what is being written is written to its end.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub async fn run(mut self, echoes: impl Stream<Item = Echo>, stop: impl Future<Output = ()>) -> Result<(), Error> {
         self.open_run_dir();
         let mut stop = pin!(stop);
         let mut watch = pin!(watch::pods(self.client.clone(), &self.settings.node_name));
+        let mut echoes = pin!(echoes);
         let mut namespaces = match &self.settings.namespace_selector {
             Some(_) => watch::namespaces(self.client.clone()).boxed_local(),
             None => futures::stream::pending().boxed_local(),
@@ -186,11 +198,15 @@ impl Agent {
         loop {
             self.begin();
             let wake = self.start + self.wake();
-            self.board.turned(&self.index, self.problems.iter().count());
+            self.board.turned(&self.index, self.problems.iter().count(), &self.risks);
             self.board.pulse.expect(wake);
             tokio::select! {
                 () = &mut stop => break,
                 event = watch.next() => self.take(event.ok_or(Error::Ended)?),
+                Some(echo) = echoes.next() => {
+                    let now = self.now();
+                    self.reporter.hear(echo, now);
+                }
                 event = namespaces.next() => self.take_namespace(event.ok_or(Error::Ended)?),
                 Some(finished) = self.work.next() => self.finish(finished),
                 change = self.swaps.next() => self.change(&change.map_err(Error::Follow)?),
@@ -235,12 +251,20 @@ impl Agent {
                 self.perform(action, &surroundings);
             }
         }
-        if self.index.is_complete() {
+        if !self.heard.is_within(FRESH) || self.index.has_bootkubes() {
+            self.memory.is_needed();
+        }
+        // before that, what an earlier agent reported of the node is the better word
+        let is_known = self.is_recorded && self.damaged.is_some();
+        if is_known {
+            self.weigh();
+        }
+        if self.index.is_complete() && is_known {
             let keeps = |key: &str, uid: &str| {
                 self.index.stored(key).is_some_and(|stored| stored.uid == uid) || self.index.is_undecided(key, uid)
             };
             let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-            if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, now, wall) {
+            if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());
                 let write = async move { Finished::Reported(Box::new(report::perform(client, node, job).await)) };
                 self.work.push(write.boxed_local());
@@ -249,6 +273,37 @@ impl Agent {
         self.listen();
         self.problems.log();
         self.say(now);
+    }
+
+    /// Puts together what of the node would keep its pods from coming back, and tells what is new of that.
+    fn weigh(&mut self) {
+        let mut risks = self.memory.risks.clone();
+        let mut add = |risk, seen: Option<String>| {
+            if let Some(seen) = seen {
+                risks.insert(risk, seen);
+            }
+        };
+        let on_disk = || format!("{} is not on a tmpfs", self.settings.run_dir.display());
+        add(Risk::RunDirNotMemory, self.run_on_disk.then(on_disk));
+        add(Risk::StoreDamaged, self.damaged.as_ref().and_then(risks::of_damage));
+        let works_offline = self.surroundings.as_ref().is_some_and(|known| known.network_works_offline);
+        let network = self.surroundings.as_ref().and_then(|_| risks::of_network(&self.index.lacking(), works_offline));
+        add(Risk::NetworkNotCheckpointed, network);
+        let status = self.supervisor.status.as_ref();
+        add(Risk::CannotUnstick, status.and_then(|status| status.cannot_unstick.clone()));
+        if risks == self.risks {
+            return;
+        }
+        let before = std::mem::replace(&mut self.risks, risks);
+        for (risk, seen) in &self.risks.clone() {
+            if !before.contains_key(risk) {
+                tracing::warn!(risk = risk.as_str(), "{}", risks::told(*risk, seen));
+                self.publish_of_node(*risk, seen);
+            }
+        }
+        for risk in before.keys().filter(|risk| !self.risks.contains_key(risk)) {
+            tracing::info!(risk = risk.as_str(), "no longer so");
+        }
     }
 
     /// When something is due at the latest.
@@ -421,6 +476,9 @@ impl Agent {
             Finished::Captured { key, captured, took } => {
                 let new = self.is_new(&key, &captured);
                 self.board.captured(&captured, new, took);
+                if matches!(captured, Captured::Stored(_)) {
+                    self.mend(&key);
+                }
                 self.tell(&key, &captured, new);
                 self.index.captured(&key, captured, now);
             }
@@ -441,6 +499,9 @@ impl Agent {
                         self.board.store_failed(kind);
                         tracing::warn!(pod, error, "cannot remove the checkpoint");
                     }
+                }
+                if result.is_ok() {
+                    self.mend(&key);
                 }
                 self.index.removed(&key, &uid, result.is_ok(), now);
             }
@@ -463,18 +524,21 @@ impl Agent {
                 let found = Rc::new(found);
                 self.surroundings = Some(found.clone());
                 let (settings, client, store) = (self.settings.clone(), self.client.clone(), self.store.clone());
-                let stranger = std::mem::take(&mut self.stranger);
-                let keep =
-                    async move { Finished::Kept(survey::keep(&settings, &found, &client, &store, stranger).await) };
+                let memory = self.memory.clone();
+                let mut neighbours = self.index.neighbours();
+                neighbours.is_heard &= self.heard.is_within(FRESH);
+                let keep = async move {
+                    Finished::Kept(survey::keep(&settings, &found, &client, &store, neighbours, memory).await)
+                };
                 self.work.push(keep.boxed_local());
             }
-            Finished::Kept(Kept { absent, problems, stranger, is_another }) => {
+            Finished::Kept(Kept { absent, problems, memory, is_another }) => {
                 if is_another && self.is_recorded {
                     self.index.swapped_all();
                 }
                 self.is_recorded = true;
                 self.open_run_dir();
-                self.stranger = stranger;
+                self.memory = memory;
                 self.problems.keep = problems;
                 self.supervisor.absent = absent;
                 let well = self.problems.look.is_empty() && self.problems.keep.is_empty();
@@ -493,10 +557,23 @@ impl Agent {
         }
     }
 
+    /// No checkpoint of this pod is damaged any more.
+    fn mend(&mut self, key: &str) {
+        if let Some(damaged) = &mut self.damaged {
+            damaged.remove(key);
+        }
+    }
+
     /// The store was put in order. A pod with a damaged checkpoint is captured anew.
     fn tidied(&mut self, tidied: Result<Tidied, store::Error>) {
         let tidied = tidied.unwrap_or_else(|error| Tidied { failed: vec![error], ..Tidied::default() });
-        let Tidied { removed, aside, resealed, failed, damaged: _ } = tidied;
+        let Tidied { removed, aside, damaged, resealed, failed } = tidied;
+        let known = self.damaged.get_or_insert_default();
+        // one that did not see all of the store says nothing of the rest
+        if failed.is_empty() && damaged.is_some() {
+            known.clear();
+        }
+        known.extend(damaged.into_iter().flatten());
         for path in removed {
             tracing::info!(path = %path.display(), "removed: nobody needs it any more");
         }
@@ -548,7 +625,19 @@ impl Agent {
         }
     }
 
-    /// Tells it beside the pod. The recorder makes a series of what is told again.
+    /// Tells it beside the node, where `kubectl describe node` shows it.
+    fn publish_of_node(&mut self, risk: Risk, seen: &str) {
+        let regarding = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.settings.node_name.clone()),
+            uid: record::current_uid(&self.store),
+            ..ObjectReference::default()
+        };
+        self.tell_of(regarding, EventType::Warning, risk.as_str(), &risks::told(risk, seen));
+    }
+
+    /// Tells it beside the pod.
     fn publish(&mut self, key: &str, uid: &str, type_: EventType, reason: &str, note: &str) {
         let Some((namespace, name)) = key.split_once('_') else { return };
         let regarding = ObjectReference {
@@ -559,14 +648,12 @@ impl Agent {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            // the API server refuses a note of more than a kibibyte
-            note: Some(note.chars().take(1000).collect()),
-            action: "Checkpoint".into(),
-            secondary: None,
-        };
+        self.tell_of(regarding, type_, reason, note);
+    }
+
+    /// Writes an Event. The recorder makes a series of what is told again.
+    fn tell_of(&mut self, regarding: ObjectReference, type_: EventType, reason: &str, note: &str) {
+        let event = api::event(type_, reason, note, "Checkpoint");
         let recorder = self.recorder.clone();
         let publish = async move { Finished::Told(recorder.publish(&event, &regarding).await) };
         self.work.push(publish.boxed_local());
@@ -600,7 +687,13 @@ impl Agent {
     fn open_run_dir(&mut self) {
         let opened =
             clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
-        let opened = opened.and_then(|boot| self.run.open(&boot).map_err(|error| chain(&error)));
+        self.run_on_disk = false;
+        let opened = opened.and_then(|boot| {
+            self.run.open(&boot).map_err(|error| {
+                self.run_on_disk = matches!(error, run::Error::NotMemory(_));
+                chain(&error)
+            })
+        });
         if opened.is_ok()
             && let Err(error) = self.swaps.follow_reports(self.run.path())
         {
@@ -631,7 +724,9 @@ impl Agent {
         }
         let rejected = self.rejected();
         let fresh = self.heard.is_within(FRESH);
-        let word = AgentWord { problems: self.problems.all(), rejected, unheard: !fresh, ..self.index.word(fresh) };
+        let risks = self.risks.iter().map(|(risk, seen)| (risk.to_string(), risks::told(*risk, seen))).collect();
+        let problems = self.problems.all();
+        let word = AgentWord { problems, risks, rejected, unheard: !fresh, ..self.index.word(fresh) };
         if self.word.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
             return;
         }

@@ -4,10 +4,12 @@
 //! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that follows either from the
 //! watch's own word that this very pod is no longer marked, or from an [`Answer::Gone`] for its UID.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::leftovers::Neighbours;
+use crate::agent::network::{Needs, Support};
 use crate::agent::retry::Retry;
 use crate::capture::Reason;
 use crate::names::Warning;
@@ -48,6 +50,12 @@ pub struct Observed {
     pub rejected: bool,
     /// What it takes of the node; `None`: nothing, or it is counted elsewhere.
     pub demand: Option<Demand>,
+    /// What it does for the other pods of the node, and its owner's name.
+    pub support: Option<(Support, String)>,
+    /// What it needs of them.
+    pub needs: Needs,
+    /// It is bootkube's checkpointer.
+    pub is_bootkubes: bool,
     /// Ids of its running containers, as the runtime knows them.
     pub containers: Vec<String>,
     /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
@@ -240,6 +248,8 @@ struct Taken {
     uid: String,
     listed: bool,
     demand: Demand,
+    support: Option<(Support, String)>,
+    is_bootkubes: bool,
 }
 
 impl Index {
@@ -283,7 +293,8 @@ impl Index {
         self.set_fate(&key, &observed.uid, fate, now);
         match observed.demand.clone() {
             Some(demand) => {
-                let taken = Taken { uid: observed.uid.clone(), listed: true, demand };
+                let (uid, support) = (observed.uid.clone(), observed.support.clone());
+                let taken = Taken { uid, listed: true, demand, support, is_bootkubes: observed.is_bootkubes };
                 self.taken.insert(key.clone(), taken);
             }
             None => {
@@ -538,6 +549,41 @@ impl Index {
                 stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
             })
         })
+    }
+
+    /// Owners of pods that get no checkpoint and do something for pods that have one. A static pod is none of them: it comes
+    /// back; nor is one of which it is not known yet whether it is marked, or whether it can be captured.
+    pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
+        let is_stored = |key: &str, uid: &str| self.stored(key).is_some_and(|stored| stored.uid == uid);
+        let kept = self.pods.iter().filter(|(key, pod)| is_stored(key, &pod.observed.uid));
+        let needs: Vec<Needs> = kept.map(|(_, pod)| pod.observed.needs).collect();
+        let gets_none = |key: &str| {
+            let pod = self.pods.get(key);
+            pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
+        };
+        let supports = self.taken.iter().filter(|(key, taken)| !is_stored(key, &taken.uid) && gets_none(key));
+        supports
+            .filter_map(|(_, taken)| taken.support.as_ref().map(|(support, name)| (*support, name.as_str())))
+            .filter(|(support, _)| self.complete && needs.iter().any(|needs| needs.includes(*support)))
+            .collect()
+    }
+
+    /// The pods of this node, as one sees them who asks what an older checkpointer is still good for.
+    pub fn neighbours(&self) -> Neighbours {
+        let is_stored = |key: &str, uid: &str| self.stored(key).is_some_and(|stored| stored.uid == uid);
+        let mut checkpointers = self.taken.iter().filter(|(_, taken)| taken.is_bootkubes);
+        let unprotected = self.taken.iter().filter(|(key, taken)| !is_stored(key, &taken.uid));
+        Neighbours {
+            is_heard: self.complete,
+            checkpointer: checkpointers.next().map(|(key, _)| key.clone()),
+            unprotected: unprotected.map(|(key, _)| key.clone()).collect(),
+            ..Neighbours::default()
+        }
+    }
+
+    /// Is bootkube's checkpointer on this node?
+    pub fn has_bootkubes(&self) -> bool {
+        self.taken.values().any(|taken| taken.is_bootkubes)
     }
 
     /// Can it not be told yet whether this very pod is marked?

@@ -19,6 +19,9 @@ fn pod(key: &str, uid: &str) -> Observed {
         marked: marked(),
         ready: true,
         ending: false,
+        support: None,
+        needs: Needs::default(),
+        is_bootkubes: false,
         containers: vec![format!("container-of-{uid}")],
         fingerprint: 1,
         object: Arc::from([]),
@@ -469,4 +472,32 @@ fn a_rejected_pod_is_told_of_while_the_store_has_it_and_its_owner_has_not_delete
     assert_eq!(rejected(&index), ["shop_till u1"]);
     index.see(Observed { rejected: true, ready: false, ending: true, ..pod("shop_till", "u1") }, at(1));
     assert!(rejected(&index).is_empty());
+}
+
+#[test]
+fn pods_that_run_the_network_lack_a_checkpoint_only_while_others_that_have_one_need_it() {
+    let named = |support, name: &str| Some((support, format!("kube-system/{name}")));
+    let plugin =
+        Observed { marked: Marked::No, support: named(Support::Plugin, "cni"), ..pod("kube-system_cni", "u-cni") };
+    let dns = Observed { marked: Marked::No, support: named(Support::Names, "dns"), ..pod("kube-system_dns", "u-dns") };
+    let till = Observed { needs: Needs { plugin: true, names: false }, ..pod("shop_till", "u-till") };
+    let mut index = listed(vec![stored("shop_till", "u-till", None)]);
+    index.see(plugin.clone(), at(1));
+    index.see(dns.clone(), at(1));
+    assert!(index.lacking().is_empty(), "the pod that has a checkpoint is not there yet");
+    index.see(till.clone(), at(2));
+    assert_eq!(index.lacking(), [(Support::Plugin, "kube-system/cni")].into(), "nobody needs names");
+    index.see(Observed { needs: Needs { plugin: false, names: true }, ..till.clone() }, at(3));
+    assert_eq!(index.lacking(), [(Support::Names, "kube-system/dns")].into());
+    index.see(Observed { marked: marked(), ..dns.clone() }, at(4));
+    assert!(index.lacking().is_empty(), "it may be captured in a moment");
+    index.see(Observed { demand: None, ..dns }, at(4));
+    assert!(index.lacking().is_empty(), "a static pod, or one that has ended");
+    index.see(till, at(5));
+    index.delete("kube-system_cni", "u-cni", at(6));
+    assert!(index.lacking().is_empty());
+    let mut captured = listed(vec![stored("kube-system_cni", "u-cni", None), stored("shop_till", "u-till", None)]);
+    captured.see(Observed { marked: marked(), ..plugin }, at(1));
+    captured.see(Observed { needs: Needs { plugin: true, names: true }, ..pod("shop_till", "u-till") }, at(1));
+    assert!(captured.lacking().is_empty(), "it has one");
 }

@@ -1,77 +1,315 @@
-//! What bootkube's checkpointer left on the node. It is named and not touched: an old checkpointer that still runs would put
-//! it back, and an active copy may be all that serves. `docs/migration.md` says what to do.
+//! What bootkube's checkpointer left on the node, and what it looks like itself.
+//!
+//! Its three directories hold Secrets in clear, and are removed once nobody can need them any more: it does not run here by the
+//! API server's word, none of its copies is there or runs, each pod of this node that it protected has a checkpoint of ours,
+//! and all of that has been so for a while. Its copies in the kubelet's directory are named and never touched: one may be all
+//! that serves. `docs/migration.md` says what to do.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::checkpoint::write;
 use crate::node::host::HostRoot;
+use crate::report::chain;
 
-/// Where it kept what it needed, in clear (its `pkg/checkpoint`).
+/// Where it kept what it needed, in clear (its `pkg/checkpoint`); the first holds a manifest for each pod.
 const DIRECTORIES: [&str; 3] = [
     "/etc/kubernetes/inactive-manifests",
     "/etc/kubernetes/checkpoint-secrets",
     "/etc/kubernetes/checkpoint-configmaps",
 ];
-/// Its annotation on the copy of a pod.
-const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
+/// Its annotation on the copy of a pod: the pod's name.
+pub const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
 /// A longer file is no manifest of its.
 const LONGEST: u64 = 1 << 20;
+/// How long nobody must need it: longer than a DaemonSet takes to replace a pod.
+const QUIET: Duration = Duration::from_mins(10);
 
-/// What there is to say; `manifest_dir` is the host path of the kubelet's directory, if it is known.
-pub fn problem(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<String> {
+/// Is this bootkube's checkpointer itself? It is marked like the pods that it looks after, and must not come back beside us.
+pub fn is_checkpointer(pod: &Value) -> bool {
+    let list = |path: &str| pod.pointer(path).and_then(Value::as_array).into_iter().flatten();
+    let mut paths = list("/spec/volumes").filter_map(|volume| volume.pointer("/hostPath/path")?.as_str());
+    let mut commands = list("/spec/containers").filter_map(|container| container.pointer("/command/0")?.as_str());
+    paths.any(|path| path.trim_end_matches('/') == "/etc/kubernetes")
+        && commands.any(|command| Path::new(command).file_name().is_some_and(|name| name == "checkpoint"))
+}
+
+/// What was found. Host paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its directories that have something in them.
+    directories: Vec<PathBuf>,
+    /// Active copies in the kubelet's directory; `None`: that cannot be told.
+    copies: Option<Vec<PathBuf>>,
+    /// Pods that it protected, `<namespace>_<name>`; `None`: not all of its manifests can be read.
+    protected: Option<BTreeSet<String>>,
+}
+
+/// What is known of those who could need it.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours {
+    /// What the API server said of the pods of this node is of now.
+    pub is_heard: bool,
+    /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
+    pub checkpointer: Option<String>,
+    /// Pods of this node without a checkpoint of ours.
+    pub unprotected: BTreeSet<String>,
+    /// A copy runs, by the runtime's word; `None`: not known.
+    pub copy_runs: Option<bool>,
+}
+
+/// Since when nobody needs it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Idle(Option<Instant>);
+
+/// Looks for it; `manifest_dir` is the host path of the kubelet's directory, if it is known. `None`: there is nothing.
+pub fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
     let is_filled = |path: &Path| {
         let entries = root.resolve(path).and_then(std::fs::read_dir);
         entries.is_ok_and(|mut entries| entries.next().is_some())
     };
-    let mut found: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).filter(|path| is_filled(path)).collect();
-    found.extend(manifest_dir.map(|directory| copies(root, directory)).unwrap_or_default());
-    if found.is_empty() {
-        return None;
-    }
-    let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    Some(format!(
-        "bootkube's checkpointer left {}: remove it when none of its copies serves any more; nothing of it is used or touched",
-        names.join(", ")
-    ))
+    let directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).filter(|path| is_filled(path)).collect();
+    let copies = manifest_dir.and_then(|directory| copies(root, directory));
+    let found = Found { directories, copies, protected: protected(root) };
+    (!found.directories.is_empty() || found.copies.as_ref().is_some_and(|copies| !copies.is_empty())).then_some(found)
 }
 
-/// Its active manifests.
-fn copies(root: &HostRoot, directory: &Path) -> Vec<PathBuf> {
-    let entries = root.resolve(directory).and_then(std::fs::read_dir);
-    let is_copy = |path: &Path| {
-        std::fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() <= LONGEST)
-            && std::fs::read_to_string(path).is_ok_and(|text| text.contains(COPY))
+impl Found {
+    /// Why it stays; `None`: nobody needs it.
+    fn needed(&self, neighbours: &Neighbours) -> Option<String> {
+        let Neighbours { is_heard, checkpointer, unprotected, copy_runs } = neighbours;
+        match &self.copies {
+            Some(copies) if copies.is_empty() => {}
+            Some(_) => {
+                return Some("its copies in the kubelet's directory may serve; remove them when they do not".into());
+            }
+            None => return Some("the kubelet's directory, where its copies would be, cannot be read".into()),
+        }
+        match copy_runs {
+            Some(false) => {}
+            Some(true) => return Some("one of its copies runs".into()),
+            None => return Some("the runtime does not tell whether one of its copies runs".into()),
+        }
+        if !is_heard {
+            return Some("the API server does not tell whether it still runs here".into());
+        }
+        if let Some(key) = checkpointer {
+            return Some(format!("it still runs here as {}; delete its DaemonSet", key.replace('_', "/")));
+        }
+        let Some(protected) = &self.protected else {
+            return Some("not all of its manifests can be read; remove the directories by hand".into());
+        };
+        let first = protected.intersection(unprotected).next()?;
+        Some(format!("nothing else protects {} yet", first.replace('_', "/")))
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self
+            .directories
+            .iter()
+            .chain(self.copies.iter().flatten())
+            .map(|path| path.display().to_string())
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// Removes what nobody has needed for a while; says what is left, and why.
+pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut Idle, now: Instant) -> Option<String> {
+    let stays = |why: &str| Some(format!("bootkube's checkpointer left {}: {why}", found.names()));
+    if let Some(why) = found.needed(neighbours) {
+        idle.0 = None;
+        return stays(&format!("{why}. Nothing of it is used"));
+    }
+    let since = *idle.0.get_or_insert(now);
+    if now.duration_since(since) < QUIET {
+        return stays("nobody needs it; it is removed when that has been so for ten minutes");
+    }
+    let mut failed = Vec::new();
+    for directory in &found.directories {
+        // a link in the place of the directory is not followed
+        let parent = directory.parent().map(|parent| root.resolve(parent));
+        let (Some(Ok(parent)), Some(name)) = (parent, directory.file_name()) else { continue };
+        match write::remove_tree(&parent.join(name)) {
+            Ok(()) => tracing::info!(directory = %directory.display(), "removed what bootkube's checkpointer left"),
+            Err(error) => failed.push(chain(&error)),
+        }
+    }
+    if failed.is_empty() { None } else { stays(&failed.join("; ")) }
+}
+
+/// The pods of its manifests; `None`: not all of them are understood.
+fn protected(root: &HostRoot) -> Option<BTreeSet<String>> {
+    let entries = match root.resolve(DIRECTORIES[0]).and_then(std::fs::read_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(BTreeSet::new()),
+        Err(_) => return None,
     };
-    let entries = entries.into_iter().flatten().flatten().filter(|entry| is_copy(&entry.path()));
-    let mut copies: Vec<PathBuf> = entries.map(|entry| directory.join(entry.file_name())).collect();
+    let mut keys = BTreeSet::new();
+    for entry in entries {
+        let path = entry.ok()?.path();
+        std::fs::symlink_metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST)?;
+        let pod: Value = serde_yaml::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        let name = pod.pointer("/metadata/annotations")?.get(COPY)?.as_str()?;
+        keys.insert(format!("{}_{name}", pod.pointer("/metadata/namespace")?.as_str()?));
+    }
+    Some(keys)
+}
+
+/// Its active manifests; `None`: the directory, or a file in it, cannot be read.
+fn copies(root: &HostRoot, directory: &Path) -> Option<Vec<PathBuf>> {
+    let mut copies = Vec::new();
+    for entry in root.resolve(directory).and_then(std::fs::read_dir).ok()? {
+        let entry = entry.ok()?;
+        let file = match std::fs::symlink_metadata(entry.path()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return None,
+        };
+        if file.is_file() && file.len() <= LONGEST {
+            let bytes = std::fs::read(entry.path()).ok()?;
+            if String::from_utf8_lossy(&bytes).contains(COPY) {
+                copies.push(directory.join(entry.file_name()));
+            }
+        }
+    }
     copies.sort_unstable();
-    copies
+    Some(copies)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use serde_json::json;
+
     use super::*;
+
+    const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+    struct Node(tempfile::TempDir);
+
+    impl Node {
+        fn new() -> Self {
+            let node = Self(tempfile::tempdir().unwrap());
+            fs::create_dir_all(node.path("manifests")).unwrap();
+            node
+        }
+
+        fn path(&self, below: &str) -> PathBuf {
+            self.0.path().join("etc/kubernetes").join(below)
+        }
+
+        fn find(&self) -> Option<Found> {
+            find(&self.root(), Some(Path::new(MANIFESTS)))
+        }
+
+        fn root(&self) -> HostRoot {
+            HostRoot::new(self.0.path())
+        }
+
+        /// What it left of a pod.
+        fn leave(&self, name: &str) {
+            fs::create_dir_all(self.path("inactive-manifests")).unwrap();
+            fs::create_dir_all(self.path(&format!("checkpoint-secrets/shop/{name}/tls"))).unwrap();
+            fs::write(self.path(&format!("checkpoint-secrets/shop/{name}/tls/key")), "secret").unwrap();
+            let pod = json!({"metadata": {"namespace": "shop", "name": name, "annotations": {COPY: name}}});
+            fs::write(self.path(&format!("inactive-manifests/shop-{name}.json")), pod.to_string()).unwrap();
+        }
+    }
+
+    fn nobody() -> Neighbours {
+        Neighbours { is_heard: true, copy_runs: Some(false), ..Neighbours::default() }
+    }
 
     #[test]
     fn what_it_left_is_named_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |path: &str| directory.path().join(path);
-        let root = HostRoot::new(directory.path());
-        let manifests = Path::new("/etc/kubernetes/manifests");
-        assert_eq!(problem(&root, Some(manifests)), None, "nothing is there");
-        for made in ["manifests", "inactive-manifests", "checkpoint-secrets/kube-system/api"] {
-            fs::create_dir_all(path("etc/kubernetes").join(made)).unwrap();
+        let node = Node::new();
+        fs::create_dir(node.path("inactive-manifests")).unwrap();
+        fs::write(node.path("manifests/etcd.yaml"), "kind: Pod").unwrap();
+        fs::write(node.0.path().join("elsewhere"), COPY).unwrap();
+        std::os::unix::fs::symlink(node.0.path().join("elsewhere"), node.path("manifests/link.yaml")).unwrap();
+        assert_eq!(node.find(), None, "an empty directory, a manifest of somebody else and a link");
+        fs::create_dir_all(node.path("checkpoint-secrets/kube-system/api")).unwrap();
+        fs::write(node.path("manifests/kube-system-api.json"), format!("{{\"{COPY}\": \"api\"}}")).unwrap();
+        let found = node.find().unwrap();
+        assert_eq!(found.names(), format!("/etc/kubernetes/checkpoint-secrets, {MANIFESTS}/kube-system-api.json"));
+    }
+
+    #[test]
+    fn it_stays_while_anybody_could_need_it() {
+        let node = Node::new();
+        node.leave("till");
+        let found = node.find().unwrap();
+        assert_eq!(found.needed(&nobody()), None);
+        let unprotected = |key: &str| BTreeSet::from([key.to_owned()]);
+        assert_eq!(found.needed(&Neighbours { unprotected: unprotected("shop_other"), ..nobody() }), None);
+        for neighbours in [
+            Neighbours { is_heard: false, ..nobody() },
+            Neighbours { copy_runs: None, ..nobody() },
+            Neighbours { copy_runs: Some(true), ..nobody() },
+            Neighbours { checkpointer: Some("kube-system_pod-checkpointer-x".into()), ..nobody() },
+            Neighbours { unprotected: unprotected("shop_till"), ..nobody() },
+        ] {
+            assert!(found.needed(&neighbours).is_some(), "{neighbours:?}");
         }
-        fs::write(path("etc/kubernetes/manifests/etcd.yaml"), "kind: Pod").unwrap();
-        fs::write(path("etc/kubernetes/manifests/kube-system-api.json"), format!("{{\"{COPY}\": \"api\"}}")).unwrap();
-        fs::write(path("elsewhere"), COPY).unwrap();
-        std::os::unix::fs::symlink(path("elsewhere"), path("etc/kubernetes/manifests/link.yaml")).unwrap();
-        let named = problem(&root, Some(manifests)).unwrap();
+        fs::write(node.path("inactive-manifests/notes"), "by hand").unwrap();
+        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("by hand"), "a file of somebody else");
+        fs::remove_file(node.path("inactive-manifests/notes")).unwrap();
+        fs::write(node.path("manifests/x.json"), COPY).unwrap();
+        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("may serve"));
+        let unknown = find(&node.root(), None).unwrap();
         assert!(
-            named.contains("left /etc/kubernetes/checkpoint-secrets, /etc/kubernetes/manifests/kube-system-api.json: "),
-            "an empty directory, a manifest of somebody else and a link are nothing to say: {named}"
+            unknown.needed(&nobody()).unwrap().contains("cannot be read"),
+            "where the copies would be is not known"
         );
-        assert!(!problem(&root, None).unwrap().contains("manifests/"));
+    }
+
+    #[test]
+    fn it_is_removed_when_nobody_has_needed_it_for_a_while_and_not_before() {
+        let node = Node::new();
+        node.leave("till");
+        fs::write(node.path("kubelet.conf"), "theirs").unwrap();
+        let (found, root, mut idle, start) = (node.find().unwrap(), node.root(), Idle::default(), Instant::now());
+        assert!(tidy(&root, &found, &nobody(), &mut idle, start).unwrap().contains("nobody needs it"));
+        let away = Neighbours { is_heard: false, ..nobody() };
+        assert!(tidy(&root, &found, &away, &mut idle, start + QUIET).is_some());
+        assert!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET).is_some(), "it begins anew");
+        assert!(node.path("checkpoint-secrets/shop/till/tls/key").exists());
+        assert_eq!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET * 2), None);
+        assert_eq!(node.find(), None);
+        assert!(!node.path("checkpoint-secrets").exists() && node.path("kubelet.conf").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_is_removed_and_what_it_leads_to_is_not() {
+        let node = Node::new();
+        let elsewhere = node.0.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "theirs").unwrap();
+        std::os::unix::fs::symlink("/elsewhere", node.path("checkpoint-secrets")).unwrap();
+        let found = node.find().unwrap();
+        let mut idle = Idle(Some(Instant::now()));
+        tidy(&node.root(), &found, &nobody(), &mut idle, Instant::now() + QUIET);
+        assert!(elsewhere.join("file").exists());
+        assert!(!node.path("checkpoint-secrets").is_symlink());
+    }
+
+    #[test]
+    fn its_own_pod_is_told_by_its_command_and_its_directory() {
+        let pod = |command: &str, path: &str| {
+            json!({"spec": {"containers": [{"name": "pod-checkpointer", "command": [command, "--lock-file=/x"]}],
+                "volumes": [{"name": "etc", "hostPath": {"path": path}}]}})
+        };
+        assert!(is_checkpointer(&pod("/checkpoint", "/etc/kubernetes")));
+        assert!(is_checkpointer(&pod("checkpoint", "/etc/kubernetes/")));
+        assert!(!is_checkpointer(&pod("/checkpoint", "/data")));
+        assert!(!is_checkpointer(&pod("/etcd", "/etc/kubernetes")));
+        assert!(!is_checkpointer(&json!({})));
     }
 }

@@ -11,8 +11,10 @@ use kube::core::{Selector, SelectorExt as _};
 use serde_json::Value;
 
 use crate::agent::index::{Marked, Observed};
+use crate::agent::leftovers;
 use crate::agent::watch;
 use crate::capture;
+use crate::names::CHECKPOINT;
 
 /// Which marks count.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +141,12 @@ impl Marks {
         if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || capture::is_opted_out(pod) {
             return Some(Marked::No);
         }
-        if let Some(annotation) = capture::mark(pod) {
+        let mark = capture::mark(pod);
+        // it marks itself for itself, and must not come back beside us
+        if leftovers::is_checkpointer(pod) && mark != Some(CHECKPOINT) {
+            return Some(Marked::No);
+        }
+        if let Some(annotation) = mark {
             return Some(Marked::By(format!("annotation {annotation}")));
         }
         let name = pod.pointer("/metadata/name").and_then(Value::as_str);

@@ -139,3 +139,16 @@ fn a_namespace_that_a_list_does_not_name_unmarks_nothing() {
     marks.forget_namespace("shop");
     assert_eq!(marks.observe(pod("shop", &json!({}), &json!({}))).unwrap().marked, Marked::Unknown);
 }
+
+#[test]
+fn bootkubes_checkpointer_is_not_marked_by_its_own_mark() {
+    let seen = |annotation: &str, command: &str| {
+        let pod = json!({"metadata": {"namespace": "kube-system", "name": "pod-checkpointer-x", "uid": "u",
+            "annotations": {annotation: "true"}}, "spec": {"containers": [{"name": "pod-checkpointer", "command": [command]}],
+            "volumes": [{"name": "etc-kubernetes", "hostPath": {"path": "/etc/kubernetes"}}]}});
+        Marks::default().observe(serde_json::from_value(pod).unwrap()).unwrap().marked
+    };
+    assert_eq!(seen("checkpointer.alpha.coreos.com/checkpoint", "/checkpoint"), Marked::No);
+    assert_ne!(seen("checkpointer.alpha.coreos.com/checkpoint", "/etcd"), Marked::No);
+    assert_ne!(seen("podcheckpointer.io/checkpoint", "/checkpoint"), Marked::No, "its owner says so");
+}

@@ -13,16 +13,19 @@
 
 mod board;
 pub mod collect;
+mod echo;
 pub mod heard;
 mod hub;
 pub mod index;
 pub mod install;
 pub mod leftovers;
 pub mod marks;
+pub mod network;
 pub mod record;
 pub mod report;
 mod retire;
 pub mod retry;
+pub mod risks;
 pub mod survey;
 pub mod swap;
 pub mod watch;
@@ -112,6 +115,8 @@ pub struct Settings {
     pub select: Vec<Selector>,
     /// Age at which a checkpoint is not activated any more, where the pod does not say.
     pub max_age: Option<Duration>,
+    /// The longest outage that is planned for.
+    pub planned_outage: Duration,
     /// How long a checkpoint outlives its deleted parent when no successor was captured.
     pub retention: Duration,
     /// Where metrics and health are served.
@@ -136,6 +141,7 @@ impl Settings {
             namespace_selector,
             select,
             max_age,
+            planned_outage,
             retention,
             metrics_address,
             retire,
@@ -160,6 +166,7 @@ impl Settings {
             namespace_selector,
             select,
             max_age,
+            planned_outage,
             retention,
             metrics_address,
             retire,
@@ -178,12 +185,23 @@ pub async fn start(
     let config = kube_config(arguments.kubeconfig.as_deref()).await;
     let config = config.map_err(|error| Error::Credentials(error.into()))?;
     let settings = Settings::new(arguments, log_format)?;
-    let client = kube_client(config, settings.root.clone()).map_err(|error| Error::Client(error.into()))?;
-    run(settings, client, stop).await
+    let client = |read_timeout| {
+        let mut config = config.clone();
+        config.read_timeout = read_timeout;
+        kube_client(config, settings.root.clone()).map_err(|error| Error::Client(error.into()))
+    };
+    let (client, patient) = (client(None)?, client(Some(echo::SILENCE))?);
+    run(settings, client, patient, stop).await
 }
 
-/// Runs with this client until `stop`.
-pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+/// Runs with this client until `stop`. The `patient` one lets the server be silent for minutes, for the one watch that needs
+/// no quick word.
+pub async fn run(
+    settings: Settings,
+    client: Client,
+    patient: Client,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     if settings.retire {
         return Box::pin(retire::run(settings, client, stop)).await;
     }
@@ -200,8 +218,9 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     tracing::info!(node = settings.node_name, root = %settings.root.path().display(), "watching");
     let board = Rc::new(Board::new(run.path().join(SUPERVISOR_LOCK)));
     let metrics = metrics::serve(settings.metrics_address, &*board);
+    let echoes = echo::checkpoints(patient, &settings.node_name);
     let agent = Agent::new(settings, client, heard, store, run, board.clone())?;
-    metrics::beside(Box::pin(agent.run(stop)), metrics).await
+    metrics::beside(Box::pin(agent.run(echoes, stop)), metrics).await
 }
 
 /// Takes the agent's lock. `status` holds it for a moment when it looks whether somebody does, so a lock that is held is

@@ -15,7 +15,7 @@ use crate::room::Amounts;
 const PATIENCE: Duration = Duration::from_hours(1);
 
 /// The node object with another UID than the recorded one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Stranger(Option<(String, Instant)>);
 
 impl Stranger {

@@ -12,12 +12,14 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions
 use kube::{Client, Error, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::agent::echo::Echo;
 use crate::agent::heard::explain;
 use crate::agent::index::{Outcome, View};
 use crate::agent::retry::Retry;
+use crate::agent::risks::{self, Risks};
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
 use crate::checkpoint::format::sha256;
-use crate::names::{Blocked, FIELD_MANAGER, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
+use crate::names::{Blocked, FIELD_MANAGER, FIT, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::report::{Outage, Outages, Phase, PodReport, Status};
 
 /// Objects in a page of the one list.
@@ -36,15 +38,17 @@ pub struct Supervisor {
     pub absent: Option<String>,
 }
 
-/// What a `PodCheckpoint` should show; `before` is what it shows, so that a condition keeps the time of its last change.
+/// What a `PodCheckpoint` should show; `risks` are those of its node, `before` is what it shows, so that a condition keeps the
+/// time of its last change.
 pub fn status(
     view: &View<'_>,
     supervisor: &Supervisor,
+    risks: &Risks,
     before: Option<&PodCheckpointStatus>,
     now: Timestamp,
 ) -> PodCheckpointStatus {
     let report = find(view, supervisor);
-    let conditions = [captured(view), recoverable(view), active(report, supervisor)];
+    let conditions = [captured(view), recoverable(view), active(report, supervisor), node_fit(risks)];
     let stored = view.stored;
     PodCheckpointStatus {
         phase: supervisor.status.as_ref().map(|_| report.map(|report| report.phase).unwrap_or_default()),
@@ -169,6 +173,16 @@ fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
     }
 }
 
+fn node_fit(risks: &Risks) -> Claim {
+    let each: Vec<String> = risks.iter().map(|(risk, seen)| format!("{risk}: {}", risks::told(*risk, seen))).collect();
+    match risks.keys().next() {
+        None => Claim::new("NodeFit", "True", FIT, "nothing of the node is in the way".into()),
+        // those that are in the way come first
+        Some(first) if first.is_mild() => Claim::new("NodeFit", "True", FIT, format!("note {}", each.join("; "))),
+        Some(first) => Claim::new("NodeFit", "False", first.as_str(), each.join("; ")),
+    }
+}
+
 fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport> {
     let (namespace, name) = view.key.split_once('_')?;
     supervisor
@@ -189,6 +203,7 @@ fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
         to: outage.to_wall.clone().or_else(|| wall(outage.to)),
         activated: wall(pod.activated),
         serving: wall(pod.serving),
+        taken_back: i32::try_from(pod.taken_back).ok().filter(|times| *times > 0),
         released: wall(pod.released),
         taken_over: wall(pod.taken_over),
     })
@@ -253,6 +268,14 @@ fn news(before: Option<&PodCheckpointStatus>, status: &PodCheckpointStatus) -> V
         let note = format!("Brought back at {at}, while the API server was away since {}", outage.from);
         news.push(News { reason: "Activated", note });
     }
+    if let Some(times) = outage.taken_back.filter(|times| known.and_then(|known| known.taken_back) < Some(*times)) {
+        let note = format!(
+            "The API server was lost again before the pod had taken over, {times} times since {}: brought back anew, and each \
+             time later than before, up to 5 minutes",
+            outage.from
+        );
+        news.push(News { reason: "RateLimited", note });
+    }
     if let Some(at) = outage.released.as_ref().filter(|_| known.is_none_or(|known| known.released.is_none())) {
         let note = format!("Its stand-in was released at {at}, when the API server answered again");
         news.push(News { reason: "Released", note });
@@ -289,6 +312,14 @@ pub struct Known {
     pub pod: String,
     /// What it shows; `None`: perhaps something else than we know.
     pub status: Option<PodCheckpointStatus>,
+    /// The API server does not have it any more; what it showed is remembered here only.
+    pub is_gone: bool,
+}
+
+impl Known {
+    fn lose(&mut self) {
+        (self.object, self.is_gone) = (None, true);
+    }
 }
 
 /// What was written, and what is to be written next.
@@ -300,7 +331,21 @@ pub struct Reporter {
     waiting: BTreeMap<String, (Retry, Duration)>,
     seed: (Retry, Duration),
     trouble: Option<String>,
+    /// Those that a look at all of them has not found yet, and when it is over.
+    missing: Option<(BTreeSet<String>, Duration)>,
+    /// Deleted while something was being asked of the API server: its answer may be older.
+    unheard: Vec<(String, Option<String>)>,
+    /// How often each was deleted lately, and when it was last.
+    deletions: BTreeMap<String, (Retry, Duration)>,
 }
+
+/// How long a look at all of them takes at most.
+const LOOK: Duration = Duration::from_secs(30);
+/// How soon one that was deleted is written again, and how late where that happens again and again. Not at once: its pod may
+/// be gone, too, as is told in a moment.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+/// Deletions that far apart have nothing to do with each other.
+const CALM: Duration = Duration::from_mins(10);
 
 impl Default for Reporter {
     fn default() -> Self {
@@ -312,11 +357,65 @@ impl Default for Reporter {
             waiting: BTreeMap::new(),
             seed: (retry, Duration::ZERO),
             trouble: None,
+            missing: None,
+            unheard: Vec::new(),
+            deletions: BTreeMap::new(),
         }
     }
 }
 
 impl Reporter {
+    /// What the API server has was told of. One that is not there any more is written again, whole and with what it showed;
+    /// that one which was only not told of is written once more does no harm.
+    pub fn hear(&mut self, echo: Echo, now: Duration) {
+        match echo {
+            Echo::Begins => {
+                // there is such a kind
+                self.seed.1 = self.seed.1.min(now);
+                self.missing = Some((self.known.keys().cloned().collect(), now.saturating_add(LOOK)));
+            }
+            Echo::There(key) => {
+                if let Some((missing, _)) = &mut self.missing {
+                    missing.remove(&key);
+                }
+            }
+            Echo::Gone(key, uid) => {
+                if self.busy {
+                    self.unheard.push((key.clone(), uid.clone()));
+                }
+                self.forget(&key, uid.as_ref(), now);
+            }
+        }
+    }
+
+    /// This object was deleted.
+    fn forget(&mut self, key: &str, object: Option<&String>, now: Duration) {
+        let is_this =
+            |known: &&mut Known| !known.is_gone && (known.object.is_none() || known.object.as_ref() == object);
+        let Some(known) = self.known.get_mut(key).filter(is_this) else { return };
+        known.lose();
+        let again = self.deletions.get_mut(key).filter(|(_, last)| now.saturating_sub(*last) <= CALM);
+        let pause = if let Some((retry, last)) = again {
+            *last = now;
+            retry.pause().max(PATIENCE.0)
+        } else {
+            self.deletions.insert(key.to_owned(), (Retry::new(PATIENCE.0, PATIENCE.1), now));
+            PATIENCE.0
+        };
+        self.waiting.insert(key.to_owned(), (Retry::default(), now.saturating_add(pause)));
+    }
+
+    /// Those that a look at all of them did not find are not there.
+    fn look(&mut self, now: Duration) {
+        if let Some((missing, _)) = self.missing.take_if(|(_, end)| *end <= now) {
+            for key in missing {
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.lose();
+                }
+            }
+        }
+    }
+
     /// The next thing to do, if nothing is being done. `views` are the marked pods once a list of them was complete;
     /// `keeps` tells of a pod
     /// that is none of them whether the store still has a checkpoint of it, or it may be marked yet.
@@ -325,6 +424,7 @@ impl Reporter {
         views: impl Iterator<Item = View<'a>>,
         keeps: impl Fn(&str, &str) -> bool,
         supervisor: &Supervisor,
+        risks: &Risks,
         now: Duration,
         wall: Timestamp,
     ) -> Option<Job> {
@@ -335,6 +435,7 @@ impl Reporter {
             self.busy = self.seed.1 <= now;
             return self.busy.then_some(Job::Seed);
         }
+        self.look(now);
         let is_waiting = |key: &str| self.waiting.get(key).is_some_and(|(_, until)| *until > now);
         let mut wanted = BTreeSet::new();
         let mut job = None;
@@ -346,16 +447,18 @@ impl Reporter {
             let known = self.known.get(view.key);
             job = match known {
                 // its owner is gone, and the API server's garbage collector may take it at any moment
-                Some(known) if known.pod != view.uid => {
+                Some(known) if known.pod != view.uid && !known.is_gone => {
                     Some(Job::Delete { key: view.key.to_owned(), uid: known.object.clone() })
                 }
                 known => {
+                    let known = known.filter(|known| known.pod == view.uid);
+                    let is_new = known.is_none_or(|known| known.is_gone);
                     let before = known.and_then(|known| known.status.as_ref());
-                    let status = status(&view, supervisor, before, wall);
-                    (before != Some(&status)).then(|| Job::Write {
+                    let status = status(&view, supervisor, risks, before, wall);
+                    (is_new || before != Some(&status)).then(|| Job::Write {
                         key: view.key.to_owned(),
                         uid: view.uid.to_owned(),
-                        spec: known.is_none(),
+                        spec: is_new,
                         news: news(before, &status),
                         status: Box::new(status),
                     })
@@ -363,13 +466,15 @@ impl Reporter {
             };
         }
         let unwanted = || {
-            let (key, known) = self
-                .known
-                .iter()
-                .find(|(key, known)| !wanted.contains(key.as_str()) && !keeps(key, &known.pod) && !is_waiting(key))?;
+            let (key, known) = self.known.iter().find(|(key, known)| {
+                !known.is_gone && !wanted.contains(key.as_str()) && !keeps(key, &known.pod) && !is_waiting(key)
+            })?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);
+        let is_wanted = |key: &String, known: &Known| wanted.contains(key.as_str()) || keeps(key, &known.pod);
+        self.known.retain(|key, known| !known.is_gone || is_wanted(key, known));
+        self.deletions.retain(|key, _| self.known.contains_key(key));
         self.waiting.retain(|key, _| wanted.contains(key.as_str()) || self.known.contains_key(key));
         self.busy = job.is_some();
         job
@@ -385,7 +490,8 @@ impl Reporter {
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let seed = (!self.seeded).then_some(self.seed.1);
         let waiting = self.waiting.values().map(|(_, until)| *until);
-        seed.into_iter().chain(waiting).filter(|time| *time > now).min()
+        let look = self.missing.as_ref().map(|(_, end)| *end);
+        seed.into_iter().chain(waiting).chain(look).filter(|time| *time > now).min()
     }
 
     /// Something was done, well or not. Says what there is to tell about it, once and not at every attempt.
@@ -394,7 +500,12 @@ impl Reporter {
         let trouble = match done {
             Done::Seeded(Ok(known)) => {
                 self.seeded = true;
-                self.known = known.into_iter().collect();
+                let before = std::mem::replace(&mut self.known, known.into_iter().collect());
+                for (key, mut known) in before {
+                    // not there any more, and nobody else remembers what it showed
+                    known.lose();
+                    self.known.entry(key).or_insert(known);
+                }
                 None
             }
             Done::Seeded(Err(error)) => {
@@ -415,9 +526,15 @@ impl Reporter {
                 None
             }
             Done::Written { key, result: Err(error), .. } => {
-                // somebody removed it, or it was never there: it is written whole the next time
+                // somebody removed it, or its namespace, or the kind: it is written whole the next time, and if it was new,
+                // what there is must be learned anew
                 if matches!(&error, Error::Api(status) if status.code == 404) {
-                    self.known.remove(&key);
+                    if let Some(known) = self.known.get_mut(&key).filter(|known| !known.is_gone) {
+                        known.lose();
+                    } else {
+                        self.seeded = false;
+                        self.seed.1 = now.saturating_add(self.seed.0.pause());
+                    }
                 }
                 self.wait(&key, now);
                 Some(format!("cannot write PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
@@ -432,6 +549,9 @@ impl Reporter {
                 Some(format!("cannot delete PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
             }
         };
+        for (key, object) in std::mem::take(&mut self.unheard) {
+            self.forget(&key, object.as_ref(), now);
+        }
         let news = trouble.clone().filter(|_| self.trouble != trouble);
         self.trouble = trouble;
         news
@@ -449,7 +569,7 @@ pub async fn perform(client: Client, node: String, job: Job) -> Done {
         Job::Seed => Done::Seeded(list(&client, &node).await),
         Job::Write { key, uid, spec, status, news } => {
             let result = write(&client, &node, &key, &uid, spec, &status).await;
-            let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
+            let known = Box::new(Known { object: None, pod: uid, status: Some(*status), is_gone: false });
             Done::Written { key, known, result, news }
         }
         Job::Delete { key, uid } => {
@@ -471,7 +591,7 @@ pub async fn perform(client: Client, node: String, job: Job) -> Done {
 pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
-    let mut parameters = ListParams::default().labels(&format!("{NODE_LABEL}={}", label(node))).limit(PAGE);
+    let mut parameters = ListParams::default().labels(&node_selector(node)).limit(PAGE);
     loop {
         let page = api.list(&parameters).await?;
         for object in page.items {
@@ -479,7 +599,8 @@ pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, E
                 continue;
             }
             let key = format!("{}_{}", object.namespace().unwrap_or_default(), object.name_any());
-            all.push((key, Known { object: object.uid(), pod: object.spec.pod_uid, status: object.status }));
+            let (object, pod, status) = (object.uid(), object.spec.pod_uid, object.status);
+            all.push((key, Known { object, pod, status, is_gone: false }));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters.continue_token = Some(token),
@@ -526,6 +647,11 @@ fn apply_spec(node: &str, namespace: &str, name: &str, uid: &str) -> Value {
         },
         "spec": {"nodeName": node, "podUID": uid},
     })
+}
+
+/// The label of those of this node.
+pub fn node_selector(node: &str) -> String {
+    format!("{NODE_LABEL}={}", label(node))
 }
 
 /// The node's name as a label's value: a long one is cut, with a digest that keeps it apart from its like.

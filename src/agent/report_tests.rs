@@ -1,7 +1,7 @@
 use super::*;
 use crate::agent::index::Stored;
 use crate::capture::Reason;
-use crate::names::{Refusal, Warning};
+use crate::names::{Refusal, Risk, Warning};
 use crate::report::PodOutage;
 
 const KEY: &str = "shop_till";
@@ -67,7 +67,7 @@ fn each_outcome_has_its_reasons() {
         (&Outcome::Captured, None, ("False", "WaitingForReady"), ("Unknown", "NotCaptured")),
     ];
     for (outcome, stored, captured, recoverable) in table {
-        let status = status(&view(outcome, stored), &Supervisor::default(), None, time(0));
+        let status = status(&view(outcome, stored), &Supervisor::default(), &Risks::new(), None, time(0));
         let (is, reason, message) = condition(&status, "Captured");
         assert_eq!((is, reason), captured, "{outcome:?}");
         let kept = stored.is_some() && (is == "False");
@@ -93,12 +93,12 @@ fn the_supervisors_word_counts_for_this_very_pod() {
         (Phase::Released, ("True", "Released")),
         (Phase::Blocked, ("False", "ImageAbsent")),
     ] {
-        let status = status(&view(&Outcome::Captured, Some(&good)), &reporting(phase), None, time(0));
+        let status = status(&view(&Outcome::Captured, Some(&good)), &reporting(phase), &Risks::new(), None, time(0));
         let (is, reason, _) = condition(&status, "Active");
         assert_eq!((is, reason, status.phase), (active.0, active.1, Some(phase)));
     }
     let absent = Supervisor { absent: Some("no staticPodPath".into()), ..Supervisor::default() };
-    let status = status(&view(&Outcome::Captured, Some(&good)), &absent, None, time(0));
+    let status = status(&view(&Outcome::Captured, Some(&good)), &absent, &Risks::new(), None, time(0));
     assert_eq!(condition(&status, "Active"), ("Unknown", "NoSupervisor", "no staticPodPath"));
     assert_eq!(status.phase, None);
 }
@@ -106,15 +106,28 @@ fn the_supervisors_word_counts_for_this_very_pod() {
 #[test]
 fn a_condition_keeps_the_time_of_its_last_change_of_status() {
     let good = stored();
-    let first = status(&view(&Outcome::Waiting, None), &Supervisor::default(), None, time(0));
-    let second = status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), Some(&first), time(10));
-    let third = status(&view(&Outcome::Captured, Some(&good)), &reporting(Phase::Inactive), Some(&second), time(20));
+    let first = status(&view(&Outcome::Waiting, None), &Supervisor::default(), &Risks::new(), None, time(0));
+    let second =
+        status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &Risks::new(), Some(&first), time(10));
+    let third = status(
+        &view(&Outcome::Captured, Some(&good)),
+        &reporting(Phase::Inactive),
+        &Risks::new(),
+        Some(&second),
+        time(20),
+    );
     let since = |status: &PodCheckpointStatus, kind: &str| {
         let found = status.conditions.iter().find(|condition| condition.type_ == kind);
         found.unwrap().last_transition_time.0
     };
     assert_eq!(["Captured", "Recoverable", "Active"].map(|kind| since(&third, kind)), [time(10), time(10), time(20)]);
-    let again = status(&view(&Outcome::Captured, Some(&good)), &reporting(Phase::Inactive), Some(&third), time(30));
+    let again = status(
+        &view(&Outcome::Captured, Some(&good)),
+        &reporting(Phase::Inactive),
+        &Risks::new(),
+        Some(&third),
+        time(30),
+    );
     assert_eq!(again, third, "nothing changed: nothing to write");
 }
 
@@ -131,12 +144,13 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
     };
     let outages = vec![outage("u1", "2026-11-21T10:00:00Z"), outage("another", "2026-11-21T12:00:00Z")];
     let supervisor = Supervisor { outages: Outages { outages, ..Outages::default() }, ..Supervisor::default() };
-    let first = status(&view(&Outcome::Captured, Some(&good)), &supervisor, None, time(0));
+    let first = status(&view(&Outcome::Captured, Some(&good)), &supervisor, &Risks::new(), None, time(0));
     let last = first.last_outage.clone().unwrap();
     assert_eq!((last.from.as_str(), last.to.as_deref()), ("2026-11-21T10:00:00Z", Some("2026-11-21T11:00:00Z")));
     assert_eq!(last.serving.as_deref(), Some("2026-11-21T10:00:05.25Z"));
     assert_eq!(last.activated, None);
-    let rebooted = status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), Some(&first), time(9));
+    let rebooted =
+        status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &Risks::new(), Some(&first), time(9));
     assert_eq!(rebooted.last_outage, first.last_outage);
 }
 
@@ -155,6 +169,7 @@ fn next(reporter: &mut Reporter, outcome: Option<&Outcome>, has_stored: bool, se
         views.into_iter(),
         |_, _| has_stored,
         &Supervisor::default(),
+        &Risks::new(),
         Duration::from_secs(seconds),
         time(seconds.try_into().unwrap()),
     )
@@ -173,7 +188,7 @@ fn it_is_written_when_it_changed_and_at_no_other_time() {
         panic!("the whole is written first")
     };
     assert_eq!(next(&mut reporter, Some(&Outcome::Captured), false, 1), None, "one at a time");
-    let known = Box::new(Known { object: None, pod: uid, status: Some(*status) });
+    let known = Box::new(Known { object: None, pod: uid, status: Some(*status), is_gone: false });
     reporter.done(Done::Written { key, known, result: Ok(Some("o1".into())), news: Vec::new() }, Duration::ZERO);
     assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, 2), None);
     assert!(matches!(next(&mut reporter, Some(&Outcome::Captured), false, 3), Some(Job::Write { spec: false, .. })));
@@ -181,8 +196,9 @@ fn it_is_written_when_it_changed_and_at_no_other_time() {
 
 #[test]
 fn one_of_an_earlier_agent_is_taken_over_and_one_of_an_earlier_pod_is_replaced() {
-    let shown = status(&view(&Outcome::Waiting, None), &Supervisor::default(), None, time(0));
-    let known = |pod: &str| Known { object: Some("o1".into()), pod: pod.into(), status: Some(shown.clone()) };
+    let shown = status(&view(&Outcome::Waiting, None), &Supervisor::default(), &Risks::new(), None, time(0));
+    let known =
+        |pod: &str| Known { object: Some("o1".into()), pod: pod.into(), status: Some(shown.clone()), is_gone: false };
     let mut reporter = seeded(vec![(KEY.into(), known("u1"))]);
     assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, 1), None);
     let mut reporter = seeded(vec![(KEY.into(), known("u0"))]);
@@ -194,7 +210,7 @@ fn one_of_an_earlier_agent_is_taken_over_and_one_of_an_earlier_pod_is_replaced()
 
 #[test]
 fn it_is_deleted_only_when_the_store_has_nothing_of_the_pod_any_more() {
-    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None };
+    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None, is_gone: false };
     let mut reporter = seeded(vec![(KEY.into(), known)]);
     assert_eq!(next(&mut reporter, None, true, 1), None);
     assert!(matches!(next(&mut reporter, None, false, 1), Some(Job::Delete { .. })));
@@ -220,7 +236,7 @@ fn a_failed_write_is_told_once_waits_and_does_not_hold_others_up() {
 
 #[test]
 fn one_that_somebody_deleted_is_written_whole_again() {
-    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None };
+    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None, is_gone: false };
     let mut reporter = seeded(vec![(KEY.into(), known)]);
     let Some(Job::Write { key, spec: false, .. }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1) else {
         panic!("its status is written")
@@ -265,6 +281,10 @@ fn what_is_new_is_told_once_and_again_for_each_outage() {
     let active = shown(Some(2), Some(outage("t0", Some("t1"), None)));
     let released = shown(Some(2), Some(outage("t0", Some("t1"), Some("t2"))));
     let again = shown(Some(2), Some(outage("t3", Some("t4"), Some("t5"))));
+    let lost = |times| {
+        let taken_back = Some(times);
+        shown(Some(2), Some(LastOutage { taken_back, ..outage("t0", Some("t1"), Some("t2")) }))
+    };
     for (before, after, reasons) in [
         (None, &bare, &[][..]),
         (None, &first, &["Captured"]),
@@ -276,9 +296,81 @@ fn what_is_new_is_told_once_and_again_for_each_outage() {
         (Some(&second), &released, &["Activated", "Released"]),
         (Some(&released), &released, &[]),
         (Some(&released), &again, &["Activated", "Released"]),
+        (Some(&released), &lost(1), &["RateLimited"]),
+        (Some(&lost(1)), &lost(1), &[]),
+        (Some(&lost(1)), &lost(2), &["RateLimited"]),
     ] {
         let told: Vec<&str> = news(before, after).iter().map(|news| news.reason).collect();
         assert_eq!(told, reasons, "{before:?} {after:?}");
     }
     assert!(news(Some(&second), &active)[0].note.contains("at t1, while the API server was away since t0"));
+}
+
+#[test]
+fn what_one_showed_is_not_lost_with_it() {
+    let outage = LastOutage { from: "t0".into(), activated: Some("t1".into()), ..LastOutage::default() };
+    let shown =
+        status(&view(&Outcome::Captured, Some(&stored())), &Supervisor::default(), &Risks::new(), None, time(0));
+    let shown = PodCheckpointStatus { last_outage: Some(outage.clone()), ..shown };
+    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: Some(shown), is_gone: false };
+    let mut reporter = seeded(vec![(KEY.into(), known)]);
+    reporter.hear(Echo::Gone(KEY.into(), Some("o1".into())), Duration::ZERO);
+    assert!(reporter.had_outage(KEY, "u1"), "the supervisor is told of it");
+    let Some(Job::Write { spec: true, status, news, key, uid }) =
+        next(&mut reporter, Some(&Outcome::Captured), true, 9)
+    else {
+        panic!("it is written whole")
+    };
+    assert_eq!((status.last_outage.as_ref(), news.as_slice()), (Some(&outage), &[][..]));
+    // deleted once more, before the answer came
+    reporter.hear(Echo::Gone(KEY.into(), Some("o2".into())), Duration::from_secs(9));
+    let known = Box::new(Known { object: None, pod: uid, status: Some(*status), is_gone: false });
+    reporter.done(Done::Written { key, known, result: Ok(Some("o2".into())), news }, Duration::from_secs(9));
+    assert!(matches!(next(&mut reporter, Some(&Outcome::Captured), true, 60), Some(Job::Write { spec: true, .. })));
+    let mut gone = seeded(Vec::new());
+    gone.hear(Echo::Gone(KEY.into(), None), Duration::ZERO);
+    assert_eq!(next(&mut gone, None, false, 9), None, "nothing is deleted that is not there");
+}
+
+#[test]
+fn one_that_is_not_there_any_more_is_written_again_after_a_moment() {
+    let shown = status(&view(&Outcome::Waiting, None), &Supervisor::default(), &Risks::new(), None, time(0));
+    let known = Known { object: Some("o1".into()), pod: "u1".into(), status: Some(shown), is_gone: false };
+    let whole = |reporter: &mut Reporter, seconds| {
+        matches!(next(reporter, Some(&Outcome::Waiting), false, seconds), Some(Job::Write { spec: true, .. }))
+    };
+    let at = Duration::from_secs;
+    let mut reporter = seeded(vec![(KEY.into(), known.clone())]);
+    reporter.hear(Echo::Gone(KEY.into(), Some("o0".into())), at(1));
+    assert!(!whole(&mut reporter, 9), "another object of that name");
+    reporter.hear(Echo::Gone(KEY.into(), Some("o1".into())), at(10));
+    assert!(!whole(&mut reporter, 11), "its pod may be gone, too");
+    assert_eq!(reporter.wake(at(11)), Some(at(12)));
+    assert!(whole(&mut reporter, 12));
+
+    let mut reporter = seeded(vec![(KEY.into(), known.clone())]);
+    reporter.hear(Echo::Begins, at(1));
+    reporter.hear(Echo::There(KEY.into()), at(2));
+    assert!(!whole(&mut reporter, 60), "it was found");
+    reporter.hear(Echo::Begins, at(60));
+    assert!(!whole(&mut reporter, 89), "it may be told of yet");
+    assert!(whole(&mut reporter, 90));
+}
+
+#[test]
+fn what_is_in_the_way_at_the_node_is_a_condition_of_each_of_its_pods() {
+    let shown = |risks: &[(Risk, &str)]| {
+        let risks: Risks = risks.iter().map(|(risk, seen)| (*risk, (*seen).to_owned())).collect();
+        let good = stored();
+        let status = status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &risks, None, time(0));
+        let (status, reason, message) = condition(&status, "NodeFit");
+        (status.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    assert_eq!(shown(&[]), ("True".into(), "Fit".into(), "nothing of the node is in the way".into()));
+    let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "the API server is api")]);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Fit"), "it comes back all the same");
+    assert!(message.starts_with("note ServerNamedByDNS: the API server is api ("), "{message}");
+    let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "api"), (Risk::StoreFull, "none")]);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "StoreFull"), "the worst first");
+    assert!(message.contains("ServerNamedByDNS"), "{message}");
 }

@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use crate::agent::Settings;
 use crate::agent::heard::explain;
 use crate::agent::install::{self, Plan};
-use crate::agent::leftovers;
+use crate::agent::leftovers::{self, Idle, Neighbours};
 use crate::agent::record::{self, Learned, Stranger};
+use crate::agent::risks::{self, Risks};
 use crate::checkpoint::store::{NodeRecord, Store};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
-use crate::node::runtime::{self, Runtime};
+use crate::node::network;
+use crate::node::runtime::{self, Runtime, Sandbox};
 use crate::report::chain;
 use crate::room;
 
@@ -37,6 +39,8 @@ pub struct Surroundings {
     pub kubelet: kubelet::Settings,
     /// The kubelet told how it was started, in this look or an earlier one.
     pub is_known: bool,
+    /// The network plugin needs neither the API server nor a pod to set up the network of others.
+    pub network_works_offline: bool,
     /// What could not be learned, with what to do about it.
     pub problems: Vec<String>,
 }
@@ -57,7 +61,8 @@ pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroun
             Runtime::new(socket, RUNTIME_LIMIT)
         }
     };
-    Surroundings { runtime, kubelet, is_known, problems }
+    let network_works_offline = network::works_offline(&settings.root);
+    Surroundings { runtime, kubelet, is_known, network_works_offline, problems }
 }
 
 /// How the kubelet that runs was started.
@@ -100,22 +105,46 @@ pub struct Kept {
     /// What could not be done, with what to do about it.
     pub problems: Vec<String>,
     /// For the next time.
-    pub stranger: Stranger,
+    pub memory: Memory,
     /// The node's UID is another than before, or known for the first time: checkpoints name it.
     pub is_another: bool,
 }
 
-/// Records what the supervisor must know, and installs it.
+/// What one look at the node leaves for the next.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    stranger: Stranger,
+    idle: Idle,
+    /// What would keep the node's pods from coming back.
+    pub risks: Risks,
+}
+
+impl Memory {
+    /// Somebody may need what bootkube's checkpointer left.
+    pub fn is_needed(&mut self) {
+        self.idle = Idle::default();
+    }
+}
+
+/// Records what the supervisor must know, installs it, and clears away what an older checkpointer left.
 pub async fn keep(
     settings: &Settings,
     surroundings: &Surroundings,
     client: &Client,
     store: &Store,
-    stranger: Stranger,
+    neighbours: Neighbours,
+    memory: Memory,
 ) -> Kept {
-    let mut kept = Kept { stranger, ..Kept::default() };
+    let mut kept = Kept { memory, ..Kept::default() };
     record_node(settings, surroundings, client, store, &mut kept).await;
-    kept.problems.extend(leftovers::problem(&settings.root, manifest_dir(settings, surroundings).ok().as_deref()));
+    if let Some(found) = leftovers::find(&settings.root, manifest_dir(settings, surroundings).ok().as_deref()) {
+        let sandboxes = surroundings.runtime.sandboxes().await.ok();
+        let runs = |sandbox: &Sandbox| sandbox.ready && sandbox.annotations.contains_key(leftovers::COPY);
+        let copy_runs = sandboxes.map(|all| all.iter().any(runs));
+        let neighbours = Neighbours { copy_runs, ..neighbours };
+        let idle = &mut kept.memory.idle;
+        kept.problems.extend(leftovers::tidy(&settings.root, &found, &neighbours, idle, Instant::now()));
+    }
     match supervise(settings, surroundings, client).await {
         Ok(absent) => kept.absent = absent,
         Err(problem) => {
@@ -124,6 +153,7 @@ pub async fn keep(
             kept.problems.push(problem);
         }
     }
+    kept.memory.risks = risks::of_node(settings, surroundings, store, &kept.memory.risks).await;
     kept
 }
 
@@ -144,7 +174,7 @@ async fn record_node(
     match Api::<Node>::all(client.clone()).get(name).await {
         Ok(node) => {
             learned.uid = node.metadata.uid.map(|seen| {
-                let chosen = kept.stranger.choose(known, &seen, Instant::now());
+                let chosen = kept.memory.stranger.choose(known, &seen, Instant::now());
                 if chosen != seen {
                     kept.problems.push(format!(
                         "node {name} is another object than the one that was recorded (made anew, or a new cluster behind \

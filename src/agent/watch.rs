@@ -7,14 +7,18 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::agent::index::{Marked, Observed};
+use crate::agent::leftovers;
+use crate::agent::network::{Needs, Support};
 use crate::capture;
 use crate::checkpoint::store::check_key;
 use crate::names::CONFIG_MIRROR;
@@ -27,6 +31,9 @@ const WATCH_SECONDS: u32 = 30;
 const PAGE: u32 = 4;
 /// Namespaces in a page; each is small.
 const NAMESPACE_PAGE: u32 = 100;
+
+/// How soon the server may forget where we were once more before that is a fault like any other.
+const FORGOTTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// The type of pods, without a type.
 pub fn resource() -> ApiResource {
@@ -41,7 +48,7 @@ pub fn pods(
     let api: Api<DynamicObject> = Api::all_with(client, &resource());
     let config =
         watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE).timeout(WATCH_SECONDS);
-    watcher(api, config).default_backoff()
+    listed_at_once(watcher(api, config)).default_backoff()
 }
 
 /// Everything that happens to namespaces, of which only names and labels are sent.
@@ -49,7 +56,26 @@ pub fn namespaces(
     client: kube::Client,
 ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
     let config = watcher::Config::default().page_size(NAMESPACE_PAGE).timeout(WATCH_SECONDS);
-    watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config).default_backoff()
+    listed_at_once(watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config)).default_backoff()
+}
+
+/// Without the word that the server has forgotten where we were: the watcher lists at once then.
+///
+/// That is what an API server says that was away, after it let the watch begin, and the pause that is made after a fault is
+/// by then the long one of the outage: up to a minute in which we would know nothing and seem to have been heard. A server
+/// that forgets again and again is met with pauses.
+fn listed_at_once<T>(
+    events: impl Stream<Item = Result<watcher::Event<T>, watcher::Error>>,
+) -> impl Stream<Item = Result<watcher::Event<T>, watcher::Error>> {
+    let mut forgotten: Option<Instant> = None;
+    events.filter(move |event| {
+        let is_forgotten = matches!(event, Err(watcher::Error::WatchError(status)) if status.code == 410);
+        let is_again = is_forgotten && forgotten.is_some_and(|last| last.elapsed() < FORGOTTEN_AGAIN);
+        if is_forgotten {
+            forgotten = Some(Instant::now());
+        }
+        future::ready(!is_forgotten || is_again)
+    })
 }
 
 /// What the index needs of a pod, trimmed; `kept` are its bytes.
@@ -61,6 +87,9 @@ pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: 
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
         rejected: is_rejected(object),
         demand: demand(object),
+        support: Support::named(object),
+        needs: Needs::of(object),
+        is_bootkubes: leftovers::is_checkpointer(object),
         containers: if marked == Marked::No { Vec::new() } else { containers(object) },
         fingerprint: fingerprint(object),
         marked,
@@ -258,6 +287,25 @@ mod tests {
         assert_eq!(cpu(|pod| pod["metadata"]["annotations"] = json!({})), Some(1000), "marked or not");
         assert_eq!(cpu(|pod| pod["status"]["phase"] = json!("Failed")), None);
         assert_eq!(cpu(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_forgot_where_we_were_is_asked_for_a_list_without_a_pause_once_in_a_minute() {
+        let faults = async |code: u16, seconds: &[u64]| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            let events = futures::stream::iter(seconds.to_vec()).then(move |seconds| {
+                let error = watcher::Error::WatchError(Box::new(status.clone()));
+                async move {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    Err::<watcher::Event<()>, _>(error)
+                }
+            });
+            listed_at_once(events).count().await
+        };
+        assert_eq!(faults(410, &[0]).await, 0);
+        assert_eq!(faults(410, &[0, 60, 60]).await, 0);
+        assert_eq!(faults(410, &[0, 59, 59]).await, 2, "counted from the last");
+        assert_eq!(faults(500, &[0, 60]).await, 2);
     }
 
     #[test]

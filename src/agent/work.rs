@@ -101,6 +101,7 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
         node_uid: node_uid.as_deref(),
         runtime: &surroundings.runtime,
         settings: &surroundings.kubelet,
+        planned_outage: settings.planned_outage,
     };
     let failed = |reason: &'static str, message: String| Captured::Failed { reason, message };
     let checkpoint = match timeout(CAPTURE_LIMIT, capture::capture(pod, &sources)).await {

@@ -2,14 +2,14 @@
 //! agent of its node alone.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Phase;
 
 /// Which pod of which node. Written by the agent of that node alone; deleting a PodCheckpoint changes nothing on the node.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "podcheckpointer.io",
     version = "v1alpha1",
@@ -32,9 +32,13 @@ use crate::report::Phase;
 #[serde(rename_all = "camelCase")]
 pub struct PodCheckpointSpec {
     /// Name of the node that the pod runs on and that keeps its checkpoint.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("a PodCheckpoint is of one node for good: delete it, and the agent of the node that has the pod writes another"))]
     pub node_name: String,
     /// UID of the pod: a later pod of the same name has another checkpoint.
     #[serde(rename = "podUID")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("a PodCheckpoint is of one pod for good: delete it, and the agent writes another"))]
     pub pod_uid: String,
 }
 
@@ -48,7 +52,8 @@ pub struct PodCheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// Captured: the store of the node holds the pod as it runs. Recoverable: it would come back; False names the first
-    /// reason why not, Unknown means that it was never captured. Active: its twin runs in its place.
+    /// reason why not, Unknown means that it was never captured. Active: its twin runs in its place. NodeFit: nothing of the
+    /// node itself would keep its pods from coming back; False names the worst that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -99,6 +104,11 @@ pub struct LastOutage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub serving: Option<String>,
+    /// How often the twin was given to the kubelet again, because contact was lost once more before the pod had taken over;
+    /// each time the supervisor waits twice as long, up to 5 minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub taken_back: Option<i32>,
     /// When the twin was taken from the kubelet, to serve on until the pod has taken over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
@@ -107,4 +117,30 @@ pub struct LastOutage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub taken_over: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt as _;
+    use kube_cel::Validator;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn one_is_of_one_node_and_of_one_pod_for_good() {
+        let definition = serde_json::to_value(PodCheckpoint::crd()).unwrap();
+        let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+        let object =
+            |node: &str, uid: &str| json!({"metadata": {"name": "till"}, "spec": {"nodeName": node, "podUID": uid}});
+        let judge = |new: &Value, old: Option<&Value>| match Validator::new().validate(schema, new, old) {
+            Ok(()) => String::new(),
+            Err(errors) => errors.into_iter().map(|error| error.message + "\n").collect(),
+        };
+        let before = object("node-1", "u1");
+        assert_eq!(judge(&before, None), "");
+        assert_eq!(judge(&before, Some(&before)), "");
+        assert!(judge(&object("node-2", "u1"), Some(&before)).contains("of one node for good"));
+        assert!(judge(&object("node-1", "u2"), Some(&before)).contains("of one pod for good"));
+    }
 }

@@ -86,6 +86,12 @@ pub struct PodCheckpointerSpec {
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 30m or 72h"))]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(ms|s|m|h)){1,4}$') || duration(self) >= duration('1s')").message("must be at least 1s; leave it out for no limit"))]
     pub max_age: Option<String>,
+    /// The longest outage that is planned for; by default 168h. A node whose kubelet's certificate expires sooner says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 72h or 2160h"))]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(ms|s|m|h)){1,4}$') || duration(self) >= duration('1s')").message("must be at least 1s"))]
+    pub planned_outage: Option<String>,
     /// Seals checkpoints on the disk of each node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
@@ -300,7 +306,7 @@ pub struct PodCheckpointerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Ready: every node that should have an agent has one of these settings that is ready. Applied: the objects in the
-    /// cluster are what the spec asks for.
+    /// cluster are what the spec asks for. NodesFit: nothing of the nodes is in the way of their pods' return.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -24,6 +24,7 @@ pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, io};
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
@@ -38,10 +39,6 @@ use manifest::{Live, Told};
 
 /// A manifest must stay below the kubelet's own limit of 10 MiB (pkg/kubelet/config/common.go).
 const LONGEST_MANIFEST: usize = 9 << 20;
-
-/// A kubelet renews its certificate when a tenth to a third of its time is left (client-go, util/certificate): one with less
-/// than this is not renewed, or lives so shortly that a longer outage ends it.
-const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 /// One reason why a pod is refused, with the thing it is about: a field's path, a volume, a container. Never a value of a
 /// Secret or of the environment.
@@ -131,7 +128,13 @@ pub struct Sources<'a> {
     pub runtime: &'a Runtime,
     /// How the kubelet was started.
     pub settings: &'a kubelet::Settings,
+    /// The longest outage that is planned for.
+    pub planned_outage: Duration,
 }
+
+/// The longest outage that is planned for, where nobody says. A kubelet renews its certificate when a tenth to a third of its
+/// time is left (client-go, util/certificate): one with less than this is not renewed, or lives very shortly.
+pub const PLANNED_OUTAGE: Duration = Duration::from_hours(7 * 24);
 
 /// Why there is no checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +249,8 @@ fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
         warnings.push(Warning::NetworkNeedsAPI);
     }
     let expiry = sources.settings.kubeconfig.as_ref().and_then(|file| certificate::expiry(sources.root, file));
-    if expiry.is_some_and(|expiry| expiry.duration_since(jiff::Timestamp::now()) < SOON) {
+    let planned = jiff::SignedDuration::try_from(sources.planned_outage).unwrap_or(jiff::SignedDuration::MAX);
+    if expiry.is_some_and(|expiry| expiry.duration_since(jiff::Timestamp::now()) < planned) {
         warnings.push(Warning::KubeletCertificateExpires);
     }
     warnings

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::capture::rules::{RULES, Rule, Verdict};
 use crate::names::{
-    Blocked, CAPTURE_RESULTS, Kind, Metric, NOT_CAPTURED, Of, RECOVERABLE, Refusal, STORE_ERRORS, Warning,
+    Blocked, CAPTURE_RESULTS, Kind, Metric, NOT_CAPTURED, Of, RECOVERABLE, Refusal, Risk, STORE_ERRORS, Warning,
     activation_results,
 };
 use crate::supervisor::table;
@@ -118,6 +118,13 @@ fn reasons() -> String {
         "Said where refusals are.",
         Warning::ALL.iter().map(|it| [it.as_str(), it.explanation(), it.advice()]).collect(),
     );
+    table(
+        "Risks: what of the node itself is in the way",
+        "Said while all is well, worst first: in the condition `NodeFit` of each PodCheckpoint of the node, in an Event beside \
+         the node when it begins, by `pod-checkpointer status`, and as `pod_checkpointer_node_risk`. With `CannotUnstick` and \
+         `ServerNamedByDNS` alone, pods come back all the same, and `NodeFit` stays true.",
+        Risk::ALL.iter().map(|it| [it.as_str(), it.explanation(), it.advice()]).collect(),
+    );
     text.trim_end().to_owned() + "\n"
 }
 
@@ -170,10 +177,12 @@ fn metrics() -> String {
          - `result` of `captures_total`: {}\n\
          - `kind`: {}\n\
          - `part`: `agent`, `supervisor`\n\
+         - `risk`, see [reasons](reasons.md): {}\n\
          - `result` of `activations_total`: {}\n",
         list(&mut { refusals }),
         list(&mut CAPTURE_RESULTS.into_iter()),
         list(&mut STORE_ERRORS.into_iter()),
+        list(&mut Risk::ALL.iter().map(|it| it.as_str())),
         list(&mut activation_results()),
     );
     text

@@ -63,6 +63,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         node_name,
         runtime: &Runtime::new(socket, RUNTIME_LIMIT),
         settings: &settings,
+        planned_outage: capture::PLANNED_OUTAGE,
     };
     let captured = tokio::time::timeout(CAPTURE_LIMIT, capture::capture(&object, &sources)).await;
     let item = match captured.context("the capture took longer than a minute")? {

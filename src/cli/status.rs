@@ -1,5 +1,6 @@
 //! `status`: what is captured on this node, what is active, and why not.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ struct Shown {
     agent: Agent,
     contact: Option<Contact>,
     problems: Vec<String>,
+    /// What of the node itself would keep its pods from coming back, or make that slow, as far as the agent has said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    risks: BTreeMap<String, String>,
     pods: Vec<Pod>,
 }
 
@@ -116,6 +120,7 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
             .map(|contact| Contact { class: format!("{:?}", contact.class), for_seconds: since(contact.since) }),
         problems,
         pods: pods(node, &report, &word)?,
+        risks: word.risks,
     })
 }
 
@@ -187,7 +192,7 @@ fn captured_age(wall: &str) -> Option<u64> {
 }
 
 fn text(shown: &Shown) -> String {
-    let Shown { supervisor, agent, contact, problems, pods } = shown;
+    let Shown { supervisor, agent, contact, problems, risks, pods } = shown;
     let seconds = |seconds: u64| age(Duration::from_secs(seconds));
     let contact = contact.as_ref().map_or("not known".to_owned(), |contact| {
         format!("{} for {}", contact.class.to_lowercase(), seconds(contact.for_seconds))
@@ -206,6 +211,9 @@ fn text(shown: &Shown) -> String {
     );
     for problem in problems {
         let _ = writeln!(text, "Problem:     {problem}");
+    }
+    for (risk, seen) in risks {
+        let _ = writeln!(text, "Risk:        {risk}: {seen}");
     }
     if pods.is_empty() {
         text.push_str("\nNothing is captured on this node.\n");

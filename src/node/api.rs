@@ -10,6 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube_runtime::events::{Event, EventType};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::node::host::HostRoot;
@@ -32,6 +33,12 @@ pub enum Unknown {
     /// None is given, and this is no pod of a cluster.
     #[error(transparent)]
     NotInCluster(InClusterError),
+}
+
+/// An Event. The API server refuses a note of more than a kibibyte, so a longer one is cut.
+pub fn event(type_: EventType, reason: &str, note: &str, action: &str) -> Event {
+    let note = Some(note.chars().take(1000).collect());
+    Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
 }
 
 /// How to reach the API server: as this kubeconfig says, else as a pod of the cluster does.

@@ -101,12 +101,22 @@ pub struct Settings {
     pub max_pods: Option<u32>,
     /// `podsPerCore`, if it is a limit at all.
     pub pods_per_core: Option<u32>,
+    /// `imageGCHighThresholdPercent`.
+    pub image_gc_high: Option<u8>,
 }
 
 /// The kubelet's default (pkg/kubelet/apis/config/v1beta1/defaults.go).
 const MAX_PODS: u32 = 110;
+/// The same.
+const IMAGE_GC_HIGH: u8 = 85;
 
 impl Settings {
+    /// How full the file system of the images may be, in percent, before the kubelet removes those that no container uses
+    /// (pkg/kubelet/images/image_gc_manager.go); `None`: it never does.
+    pub fn images_may_fill(&self) -> Option<u8> {
+        Some(self.image_gc_high.unwrap_or(IMAGE_GC_HIGH)).filter(|percent| *percent < 100)
+    }
+
     /// How many pods the kubelet takes on a node of this many cores (pkg/kubelet/nodestatus/setters.go).
     pub fn most_pods(&self, cores: u32) -> u32 {
         let most = self.max_pods.unwrap_or(MAX_PODS);
@@ -151,6 +161,7 @@ struct Flags {
     feature_gates: BTreeMap<String, bool>,
     max_pods: Option<u32>,
     pods_per_core: Option<u32>,
+    image_gc_high: Option<u8>,
 }
 
 /// Reads the flags in the ways that pflag takes them: `--flag=value`, `--flag value`, `_` for `-`, the last one counts,
@@ -175,6 +186,7 @@ fn flags(arguments: &[String]) -> Flags {
             "container-runtime-endpoint" => flags.runtime_endpoint = value(),
             "max-pods" => flags.max_pods = value().and_then(|number| number.parse().ok()),
             "pods-per-core" => flags.pods_per_core = value().and_then(|number| number.parse().ok()),
+            "image-gc-high-threshold" => flags.image_gc_high = value().and_then(|number| number.parse().ok()),
             "feature-gates" => {
                 flags.feature_gates.extend(value().iter().flat_map(|gates| gates.split(',')).filter_map(|gate| {
                     let (name, value) = gate.split_once('=')?;
@@ -214,6 +226,7 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         feature_gates,
         max_pods,
         pods_per_core,
+        image_gc_high_threshold_percent,
     } = if merged.is_null() {
         Configuration::default()
     } else {
@@ -236,6 +249,7 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         pull_allowlist: preloaded_images_verification_allowlist.unwrap_or_default(),
         max_pods: flags.max_pods.or(max_pods).filter(|number| *number > 0),
         pods_per_core: flags.pods_per_core.or(pods_per_core).filter(|number| *number > 0),
+        image_gc_high: flags.image_gc_high.or(image_gc_high_threshold_percent),
     })
 }
 
@@ -253,6 +267,8 @@ struct Configuration {
     feature_gates: Option<BTreeMap<String, bool>>,
     max_pods: Option<u32>,
     pods_per_core: Option<u32>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high_threshold_percent: Option<u8>,
 }
 
 fn filled(text: Option<String>) -> Option<String> {

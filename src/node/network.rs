@@ -8,7 +8,7 @@ use crate::node::host::HostRoot;
 
 /// Where runtimes look for CNI configuration: the default, then those of distributions that set another (k3s, OpenShift,
 /// MicroK8s).
-const DIRECTORIES: [&str; 4] = [
+pub const DIRECTORIES: [&str; 4] = [
     "/etc/cni/net.d",
     "/var/lib/rancher/k3s/agent/etc/cni/net.d",
     "/etc/kubernetes/cni/net.d",

@@ -168,6 +168,12 @@ impl RuntimeProvider for Sockets {
 }
 
 /// The addresses that a hosts file (hosts(5)) gives to a name.
+/// Is the name in the host's `/etc/hosts`, so that no name server is needed for it?
+pub fn is_in_hosts(root: &HostRoot, name: &str) -> bool {
+    let hosts = root.resolve("/etc/hosts").and_then(std::fs::read);
+    hosts.is_ok_and(|hosts| !addresses_in_hosts(&String::from_utf8_lossy(&hosts), name).is_empty())
+}
+
 fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let name = name.trim_end_matches('.');
     text.lines()

@@ -239,6 +239,16 @@ impl Runtime {
         Ok(image.map(known).filter(|image| !image.id.is_empty()))
     }
 
+    /// The directory of the file system that images are on, a host path; `None`: the runtime does not say.
+    pub async fn image_directory(&self) -> Result<Option<PathBuf>, Error> {
+        let answer = self.call("ImageFsInfo", self.limit, async |link| {
+            let mut client = ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            Ok(client.image_fs_info(cri::ImageFsInfoRequest {}).await?.into_inner())
+        });
+        let first = answer.await?.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
+        Ok(first.map(|id| PathBuf::from(id.mountpoint)).filter(|path| path.is_absolute()))
+    }
+
     /// Stops a container, which gets this long to end by itself; gone already is success. The call may take that long.
     pub async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), Error> {
         let timeout = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::net::netlink;
 
@@ -95,6 +96,19 @@ pub fn destroy(socket: &Socket) -> io::Result<()> {
         }
         result => result,
     }
+}
+
+/// Can connections be closed here, and may we? Tries it on one of its own. `Unsupported`: not; another error says nothing.
+pub fn try_destroy(root: &HostRoot) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let remote = listener.local_addr()?;
+    let _client = TcpStream::connect_timeout(&remote, Duration::from_secs(1))?;
+    let sockets = of_process(root, std::process::id(), &[remote], None).map_err(|error| match error.kind() {
+        // a kernel without sock_diag, or without that of TCP
+        io::ErrorKind::NotFound | io::ErrorKind::Unsupported => io::Error::new(io::ErrorKind::Unsupported, error),
+        _ => error,
+    })?;
+    sockets.iter().try_for_each(destroy)
 }
 
 // linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h, net/tcp_states.h
@@ -293,6 +307,14 @@ mod tests {
     fn a_dead_process_is_an_error_and_not_one_without_sockets() {
         let (remote, _client, _server) = connected("127.0.0.1:0", b"");
         assert!(of_process(&HostRoot::new("/"), u32::MAX, &[remote], None).is_err());
+    }
+
+    #[test]
+    fn trying_says_what_closing_a_connection_says() {
+        let (remote, _client, _server) = connected("127.0.0.1:0", b"");
+        let closed = destroy(&ours(remote, None).remove(0));
+        let tried = try_destroy(&HostRoot::new("/"));
+        assert_eq!(tried.map_err(|error| error.kind()), closed.map_err(|error| error.kind()));
     }
 
     #[test]

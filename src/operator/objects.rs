@@ -154,7 +154,10 @@ pub fn agent_rules(spec: &PodCheckpointerSpec) -> Vec<(&'static str, Value)> {
             rule("podcheckpointer.io", "podcheckpoints", &["get", "list", "watch", "create", "patch", "delete"]),
         ),
         ("the same", rule("podcheckpointer.io", "podcheckpoints/status", &["patch"])),
-        ("what was done is told beside its pod", rule("events.k8s.io", "events", &["create", "patch"])),
+        (
+            "what was done is told beside its pod, and what is wrong with the node beside the node",
+            rule("events.k8s.io", "events", &["create", "patch"]),
+        ),
     ];
     if spec.namespace_selector.is_some() {
         rules.push(("labels of namespaces mark pods", rule("", "namespaces", &["get", "list", "watch"])));
@@ -262,6 +265,7 @@ fn arguments(spec: &PodCheckpointerSpec) -> Vec<String> {
         activation_delay,
         retention,
         max_age,
+        planned_outage,
         encryption,
         metrics,
         resources: _,
@@ -286,6 +290,7 @@ fn arguments(spec: &PodCheckpointerSpec) -> Vec<String> {
         ("activation-delay", activation_delay.as_ref()),
         ("retention", retention.as_ref()),
         ("max-age", max_age.as_ref()),
+        ("planned-outage", planned_outage.as_ref()),
         ("key-file", key_file),
         ("metrics-address", address),
     ];

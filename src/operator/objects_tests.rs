@@ -51,6 +51,7 @@ fn every_setting_reaches_the_agents() {
         activation_delay: Some("5s".into()),
         retention: Some("2m".into()),
         max_age: Some("72h".into()),
+        planned_outage: Some("720h".into()),
         encryption: Some(Encryption { key_file: "/etc/$(HOME)/key".into() }),
         metrics: Some(Metrics { address: Some(":1234".into()), pod_monitor: true }),
         resources: Some(Resources { requests: quantities("33Mi"), limits: quantities("66Mi") }),
@@ -70,6 +71,7 @@ fn every_setting_reaches_the_agents() {
             "--activation-delay=5s",
             "--retention=2m",
             "--max-age=72h",
+            "--planned-outage=720h",
             "--key-file=/etc/$$(HOME)/key",
             "--metrics-address=:1234",
         ])

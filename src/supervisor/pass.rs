@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -16,12 +17,13 @@ use crate::checkpoint::run::RunDir;
 use crate::checkpoint::store::{NodeRecord, Store};
 use crate::checkpoint::{Handover, write};
 use crate::drill::place::Place;
-use crate::names::{ACTIVATED, Blocked, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK};
+use crate::names::{ACTIVATED, Blocked, REJECTED_AT_RETURN, RENEWED, Risk, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Server};
 use crate::node::runtime::{self, Runtime};
+use crate::node::sockets;
 use crate::report::{AGENT, AgentWord, PodReport, STATUS, Status, chain};
 use crate::room::{Demand, Room};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
@@ -29,7 +31,7 @@ use crate::supervisor::asking::{Asking, Pace};
 use crate::supervisor::board::Board;
 use crate::supervisor::decide::{self, Action, Phase, State, decide};
 use crate::supervisor::facts::{Facts, Key, Run, Seen};
-use crate::supervisor::health::{self, Ask, Health};
+use crate::supervisor::health::{self, Ask, Fallen, Health};
 use crate::supervisor::observe::{self, Index, Known, Lists, Made};
 use crate::supervisor::waiting::Waiting;
 use crate::supervisor::{Error, facts, record};
@@ -107,6 +109,8 @@ pub(super) struct Supervisor {
     recorder: record::Recorder,
     /// What cannot be learned or done, by what it is about: said once when it begins and once when it ends.
     problems: BTreeMap<&'static str, String>,
+    /// Why connections cannot be closed, though they should be.
+    cannot_unstick: Option<String>,
     memory: bool,
     next_sweep: Instant,
     /// What the last sweep saw and left, because somebody may have been writing it.
@@ -142,6 +146,7 @@ impl Supervisor {
         let pace =
             Pace { interval: decision.probe_interval, limit: decision.probe_timeout, delay: decision.activation_delay };
         let asking = Asking::new(root.clone(), pace);
+        let cannot_unstick = decision.unstick_kubelet.then(|| cannot_unstick(&root)).flatten();
         let kubelet = Kubelet::new(kubelet_socket(&root, &arguments.node.host.kubelet_dir), CALL_LIMIT);
         let mut this = Self {
             settings,
@@ -174,6 +179,7 @@ impl Supervisor {
             busy: BTreeSet::new(),
             recorder: record::Recorder::default(),
             problems: BTreeMap::new(),
+            cannot_unstick,
             memory: false,
             next_sweep: Instant::now(),
             swept: None,
@@ -257,7 +263,8 @@ impl Supervisor {
         let twins = &self.twins;
         let twin = |key: &str| twins.get(key).cloned();
         let (state, index, health) = (&self.state, &self.index, &self.health);
-        let told = record::Told { state, index, contact, problems: &problems, health };
+        let cannot_unstick = self.cannot_unstick.as_deref();
+        let told = record::Told { state, index, contact, problems: &problems, health, cannot_unstick };
         let figures = self.recorder.write(&self.run_dir, &told, twin);
         self.board.passed(figures);
         if !self.is_alert() {
@@ -268,7 +275,7 @@ impl Supervisor {
 
     /// Sees whether what the kubelet was given runs and stays up.
     async fn look_at_twins(&mut self, facts: &Facts) {
-        let Some(lists) = self.listed.as_ref().filter(|_| facts.kubelet == facts::Kubelet::Up) else { return };
+        let Some(lists) = &self.listed else { return };
         let is_active = |pod: &decide::Pod| matches!(pod.phase, Phase::Active { .. });
         self.health.retain(|key| self.state.pods.get(key).is_some_and(is_active));
         let mut asked = Vec::new();
@@ -279,6 +286,10 @@ impl Supervisor {
                 continue;
             };
             let fallen = health::fallen(lists, uid, known);
+            if matches!(fallen, Some(Fallen::Sandbox { .. })) && facts.kubelet != facts::Kubelet::Up {
+                // nobody is there to make one
+                continue;
+            }
             let before = self.health.of(key).map(|(_, text)| text.to_owned());
             let ask = self.health.observe(key, *linked, facts.now, fallen);
             asked.extend(ask.map(|ask| (key.clone(), uid.clone(), ask, before)));
@@ -743,10 +754,12 @@ impl Supervisor {
             self.recorder.unstuck();
         }
         if let Err(error) = closed {
-            let text = "cannot close the kubelet's waiting sockets (needs CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN)";
-            self.problem("unsticking", Some(format!("{text}: {error}")));
-            if error.kind() == std::io::ErrorKind::Unsupported {
+            let advice = Risk::CannotUnstick.advice();
+            let text = format!("cannot close the kubelet's waiting connections: {error} ({advice})");
+            self.problem("unsticking", Some(text));
+            if error.kind() == io::ErrorKind::Unsupported {
                 self.settings.unstick = false;
+                self.cannot_unstick = Some(error.to_string());
             }
         }
     }
@@ -897,6 +910,13 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Why connections of the kubelet cannot be closed; `None`: they can, or it cannot be told.
+fn cannot_unstick(root: &HostRoot) -> Option<String> {
+    let error = sockets::try_destroy(root).err().filter(|error| error.kind() == io::ErrorKind::Unsupported)?;
+    tracing::warn!(%error, "cannot close connections: a kubelet that waits for the API server is left waiting");
+    Some(error.to_string())
 }
 
 /// The pod-resources socket of a kubelet with this root directory (pkg/kubelet/apis/podresources/constants.go).

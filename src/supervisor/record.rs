@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::checkpoint::run::{self, RunDir};
 use crate::metrics::figures::Figures;
-use crate::names::Blocked;
+use crate::names::{Blocked, TAKEN_BACK};
 use crate::node::clock;
 use crate::node::contact::{Class, Contact};
 use crate::report::{ContactReport, LockedOut, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
@@ -30,6 +30,8 @@ pub struct Told<'a> {
     pub problems: &'a [String],
     /// Twins that do not stay up.
     pub health: &'a Health,
+    /// Why connections cannot be closed.
+    pub cannot_unstick: Option<&'a str>,
 }
 
 /// Writes the two files, each only when it changed.
@@ -69,7 +71,8 @@ impl Recorder {
         self.change(key, |pod| {
             let decided = pod.decided.or(Some(milliseconds(facts.now)));
             let activated = Some(milliseconds(now));
-            *pod = PodOutage { parent_uid: parent_uid.to_owned(), decided, activated, ..pod.clone() };
+            let taken_back = pod.taken_back.saturating_add(u32::from(result == TAKEN_BACK));
+            *pod = PodOutage { parent_uid: parent_uid.to_owned(), decided, activated, taken_back, ..pod.clone() };
         });
     }
 
@@ -171,7 +174,7 @@ impl Recorder {
 }
 
 fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
-    let Told { state, index, contact, problems, health } = told;
+    let Told { state, index, contact, problems, health, cannot_unstick } = told;
     let pods = state.pods.iter().map(|(key, pod)| {
         let (namespace, name) = key.split_once('_').unwrap_or_default();
         let blocked = pod.blocked.as_ref().map(|block| (block.reason, block.message.clone()));
@@ -202,6 +205,7 @@ fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
         contact: contact.map(|contact| ContactReport { class: contact.class, since: milliseconds(contact.since) }),
         locked_out: state.locked_out.map(|(kubelet_pid, since)| LockedOut { kubelet_pid, since: milliseconds(since) }),
         problems: problems.to_vec(),
+        cannot_unstick: cannot_unstick.map(str::to_owned),
         pods: pods.collect(),
     }
 }
@@ -249,7 +253,14 @@ mod tests {
         facts.pods = BTreeMap::from([("shop_till".into(), twin)]);
         recorder.observe(&state, &facts);
         let (index, health) = (Index::default(), Health::default());
-        let told = Told { state: &state, index: &index, contact: facts.contact, problems: &[], health: &health };
+        let told = Told {
+            state: &state,
+            index: &index,
+            contact: facts.contact,
+            problems: &[],
+            health: &health,
+            cannot_unstick: None,
+        };
         recorder.write(&run, &told, |_| None);
 
         let mut recorder = Recorder::open(&run);
@@ -269,7 +280,14 @@ mod tests {
         recorder.observe(&state, &facts);
         recorder.observe(&state, &facts);
         let problems = ["a problem".to_owned()];
-        let told = Told { state: &state, index: &index, contact: facts.contact, problems: &problems, health: &health };
+        let told = Told {
+            state: &state,
+            index: &index,
+            contact: facts.contact,
+            problems: &problems,
+            health: &health,
+            cannot_unstick: None,
+        };
         recorder.write(&run, &told, |_| Some("twin".into()));
 
         let outages: Outages = run.read(OUTAGES).unwrap().unwrap();
@@ -297,7 +315,14 @@ mod tests {
         recorder.unstuck();
         let write = |recorder: &mut Recorder| {
             let (state, index, health) = (State::default(), Index::default(), Health::default());
-            let told = Told { state: &state, index: &index, contact: None, problems: &[], health: &health };
+            let told = Told {
+                state: &state,
+                index: &index,
+                contact: None,
+                problems: &[],
+                health: &health,
+                cannot_unstick: None,
+            };
             recorder.write(&run, &told, |_| None);
         };
         write(&mut recorder);

@@ -51,6 +51,7 @@ impl World {
 
     pub fn settings(&self) -> Settings {
         Settings {
+            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
             root: HostRoot::new(self.root.path()),
             node_name: NODE.into(),
             state_dir: "/var/lib/pod-checkpointer".into(),
@@ -143,7 +144,7 @@ impl World {
     /// Lets an agent run for as long as the story takes; then it must end well.
     pub async fn with_agent(&self, settings: Settings, story: impl Future<Output = ()>) {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let agent = agent::run(settings, self.api.client(), async {
+        let agent = agent::run(settings, self.api.client(), self.api.client(), async {
             let _ = stopped.await;
         });
         let mut agent = std::pin::pin!(agent);
@@ -268,6 +269,44 @@ async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_no
 }
 
 #[tokio::test]
+async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_pod_that_is_gone_is_not() {
+    let world = World::new();
+    for (name, uid) in [("till", "uid-1"), ("other", "uid-2")] {
+        world.api.put_pod(world.start(name, uid));
+    }
+    let path = |name: &str| checkpoint_path("shop", name);
+    let uid = |name: &str| world.api.checkpoint("shop", name).map(|object| object["metadata"]["uid"].clone());
+    world
+        .with_agent(world.settings(), async {
+            world.captured("till", 1).await;
+            world.captured("other", 1).await;
+            let before = uid("till");
+            world.api.change(|state| state.delete(&path("till")));
+            world.api.until_condition("shop", "till", "Recoverable", "True", "Recoverable").await;
+            assert_ne!(uid("till"), before, "another object");
+            // the definition is gone with all of them, and made again
+            world.api.change(|state| {
+                state.lacks_crd = true;
+                state.delete(&path("till"));
+                state.delete(&path("other"));
+                state.ended += 1;
+            });
+            until(&world.api.state, |state| state.counts.get("WATCH podcheckpoints").is_some_and(|count| *count >= 3))
+                .await;
+            world.api.change(|state| state.lacks_crd = false);
+            for name in ["till", "other"] {
+                world.api.until_condition("shop", name, "Recoverable", "True", "Recoverable").await;
+            }
+            world.api.delete_pod("shop", "other");
+            world.api.change(|state| state.delete(&path("other")));
+            eventually(|| world.store().keys().unwrap() == ["shop_till"]).await;
+        })
+        .await;
+    assert_eq!(world.api.checkpoint("shop", "other"), None);
+    assert_eq!(world.newest("shop_till"), Some(1), "nothing was captured anew");
+}
+
+#[tokio::test]
 async fn a_restarted_container_is_captured_anew() {
     let world = World::new();
     let mut pod = world.start("till", "uid-1");
@@ -286,6 +325,50 @@ async fn a_restarted_container_is_captured_anew() {
             world.captured("till", 2).await;
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_at_the_node_is_told_beside_its_pods_and_beside_itself_until_it_is_not() {
+    let world = World::new();
+    world.api.put_pod(world.start("till", "uid-1"));
+    let mut plugin = world.start("cni", "uid-2");
+    plugin["metadata"]["annotations"] = json!({});
+    plugin["metadata"]["ownerReferences"][0]["name"] = json!("cni");
+    plugin["spec"]["hostNetwork"] = json!(true);
+    plugin["spec"]["volumes"] = json!([{"name": "cni", "hostPath": {"path": "/etc/cni/net.d"}}]);
+    world.api.put_pod(plugin.clone());
+    let manifests = world.root.path().join("etc/kubernetes/manifests");
+    std::fs::remove_dir(&manifests).unwrap();
+    world
+        .with_agent(world.settings(), async {
+            world.api.until_condition("shop", "till", "NodeFit", "False", "NoStaticPodDirectory").await;
+            let told = |state: &State| {
+                let of_node = |event: &&Value| event["regarding"]["kind"] == "Node";
+                let reasons = state.told.iter().filter(of_node).filter_map(|event| event["reason"].as_str());
+                ["NoStaticPodDirectory", "NetworkNotCheckpointed"]
+                    .iter()
+                    .all(|it| reasons.clone().any(|one| one == *it))
+            };
+            until(&world.api.state, told).await;
+            let known = world.word().risks;
+            assert!(known["NetworkNotCheckpointed"].contains("shop/cni (network plugin)"), "{known:?}");
+            std::fs::create_dir(&manifests).unwrap();
+            world.api.until_condition("shop", "till", "NodeFit", "False", "NetworkNotCheckpointed").await;
+            plugin["spec"]["volumes"] = json!([]);
+            world.api.put_pod(plugin);
+            world.api.until_condition("shop", "till", "NodeFit", "True", "Fit").await;
+        })
+        .await;
+    let before = world.api.count("PATCH podcheckpoints/status");
+    let other = world.start("other", "uid-3");
+    world
+        .with_agent(world.settings(), async {
+            world.api.put_pod(other);
+            world.captured("other", 1).await;
+        })
+        .await;
+    let patches = world.api.count("PATCH podcheckpoints/status") - before;
+    assert_eq!(patches, 2, "an agent that starts again sees the same: only the other pod is new");
 }
 
 #[tokio::test]
@@ -756,7 +839,9 @@ async fn a_second_agent_on_the_node_is_told_so() {
     world
         .with_agent(world.settings(), async {
             eventually(|| world.root.path().join("var/lib/pod-checkpointer/agent.lock").exists()).await;
-            let second = Box::pin(agent::run(world.settings(), world.api.client(), std::future::pending())).await;
+            let second =
+                Box::pin(agent::run(world.settings(), world.api.client(), world.api.client(), std::future::pending()))
+                    .await;
             let text = second.unwrap_err().to_string();
             assert!(text.contains("agent.lock") && text.contains("another process"), "{text}");
         })

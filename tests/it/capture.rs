@@ -140,6 +140,7 @@ impl Node {
             node_name: "edge-1",
             runtime,
             settings: &self.settings,
+            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
         };
         capture::capture(pod, &sources).await
     }

@@ -40,7 +40,7 @@ pub struct State {
     pub lacks_crd: bool,
     /// By path.
     pub objects: BTreeMap<String, Value>,
-    /// What happened to pods and namespaces: resource version, type, object.
+    /// What happened to pods, namespaces and PodCheckpoints: resource version, type, object.
     pub events: Vec<(u64, String, Value)>,
     pub version: u64,
     /// How often what was asked: `LIST pods`, `WATCH pods`, `GET pod`, `PATCH podcheckpoints/status` …
@@ -168,7 +168,7 @@ impl Api {
             let seconds = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
             return Ok(Response::new(Answer::Watch(Box::pin(StreamBody::new(Watch::new(
                 &self,
-                is_namespaces(&path),
+                watched(&path),
                 from,
                 seconds,
             ))))));
@@ -224,7 +224,7 @@ impl State {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let kind = if self.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
-        if path.contains("/pods/") || is_namespace(path) {
+        if path.contains("/pods/") || path.contains("/podcheckpoints/") || is_namespace(path) {
             self.events.push((self.version, kind.into(), object.clone()));
         }
         self.objects.insert(path.to_owned(), object);
@@ -246,13 +246,22 @@ impl State {
         answer(StatusCode::OK, &sent)
     }
 
-    fn delete(&mut self, path: &str) {
+    pub fn delete(&mut self, path: &str) {
         self.version += 1;
         let Some(mut object) = self.objects.remove(path) else { return };
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        if path.contains("/pods/") {
+        if path.contains("/pods/") || path.contains("/podcheckpoints/") {
             self.events.push((self.version, "DELETED".into(), object));
         }
+    }
+}
+
+/// The kind that is watched at this path.
+fn watched(path: &str) -> &'static str {
+    match path {
+        path if is_namespaces(path) => "Namespace",
+        path if path.ends_with("/podcheckpoints") => "PodCheckpoint",
+        _ => "Pod",
     }
 }
 
@@ -304,19 +313,19 @@ impl hyper::body::Body for Answer {
     }
 }
 
-/// The events of pods or of namespaces from a resource version on, until the watch's time is over.
+/// The events of one kind from a resource version on, until the watch's time is over.
 pub struct Watch {
     changes: Pin<Box<dyn Stream<Item = ()> + Send>>,
     end: Pin<Box<Sleep>>,
     state: Arc<watch::Sender<State>>,
-    namespaces: bool,
+    kind: &'static str,
     from: u64,
     ended: u32,
     pending: VecDeque<Bytes>,
 }
 
 impl Watch {
-    fn new(api: &Api, namespaces: bool, from: u64, seconds: u64) -> Self {
+    fn new(api: &Api, kind: &'static str, from: u64, seconds: u64) -> Self {
         let mut receiver = api.state.subscribe();
         receiver.mark_changed();
         let changes = futures::stream::unfold(receiver, |mut receiver| async {
@@ -326,7 +335,7 @@ impl Watch {
             changes: Box::pin(changes),
             end: Box::pin(sleep_until(Instant::now() + Duration::from_secs(seconds))),
             state: api.state.clone(),
-            namespaces,
+            kind,
             from,
             ended: api.state.borrow().ended,
             pending: VecDeque::new(),
@@ -355,7 +364,7 @@ impl Stream for Watch {
             }
             let from = self.from;
             for (version, kind, object) in state.events.iter().filter(|(version, _, _)| *version > from) {
-                if (object["kind"] == "Namespace") == self.namespaces {
+                if object["kind"].as_str().unwrap_or("Pod") == self.kind {
                     self.pending.push_back(format!("{}\n", json!({"type": kind, "object": object})).into());
                 }
                 self.from = *version;

@@ -167,7 +167,7 @@ impl Part {
     }
 
     pub fn agent(settings: agent::Settings, client: kube::Client) -> Self {
-        Self::spawn(|stop| agent::run(settings, client, stop))
+        Self::spawn(|stop| agent::run(settings, client.clone(), client, stop))
     }
 
     fn spawn<F, E>(part: impl FnOnce(Stop) -> F) -> Self

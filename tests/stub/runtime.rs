@@ -108,6 +108,8 @@ pub struct State {
     pub containers: BTreeMap<String, Container>,
     /// Reference to id.
     pub images: BTreeMap<String, String>,
+    /// Where images are; `None`: not told.
+    pub image_directory: Option<String>,
     /// Id to `<repository>@<digest>`.
     pub digests: BTreeMap<String, String>,
     pub calls: Vec<Call>,
@@ -419,6 +421,16 @@ impl cri::image_service_server::ImageService for Service {
             cri::Image { id, repo_tags: vec![reference], repo_digests }
         });
         Ok(Response::new(cri::ImageStatusResponse { image }))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
+        self.enter().await?;
+        let mountpoint = self.0.borrow().image_directory.clone();
+        let usage = |mountpoint| cri::FilesystemUsage { fs_id: Some(cri::FilesystemIdentifier { mountpoint }) };
+        Ok(Response::new(cri::ImageFsInfoResponse { image_filesystems: mountpoint.map(usage).into_iter().collect() }))
     }
 }
 

@@ -6,7 +6,7 @@
 watch=${WATCH:-20}
 usage() { # processor time in ns, and how often it was woken
   local pid; pid=$(pgrep -f '^[^ ]*pod-checkpointer supervisor' | head -1)
-  echo "$(cat "/proc/$pid"/task/*/schedstat | awk '{n += $1} END {print n}') $(awk '/^voluntary_ctxt/ {n += $2} END {print n}' "/proc/$pid"/task/*/status)"
+  echo "$(cat "/proc/$pid"/task/*/schedstat | awk '{n += $1} END {printf "%.0f", n}') $(awk '/^voluntary_ctxt/ {n += $2} END {print n}' "/proc/$pid"/task/*/status)"
 }
 cost() { # MOMENT CLIENT-CALL: what it takes for this long
   local before; before=$(usage)

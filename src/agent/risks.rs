@@ -1,0 +1,260 @@
+//! What of the node itself would keep its pods from coming back, or make that slow: looked for while all is well, because
+//! in the outage it is too late. What cannot be learned is no risk; that it cannot be learned is told as a problem.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::agent::Settings;
+use crate::agent::network::Support;
+use crate::agent::survey::{self, Surroundings};
+use crate::checkpoint::store::Store;
+use crate::names::Risk;
+use crate::node::host::HostRoot;
+use crate::node::runtime::{Runtime, State};
+use crate::node::{certificate, kubelet, resolve};
+use crate::report::first_of;
+
+/// What was found, worst first, each with what was seen of it.
+pub type Risks = BTreeMap<Risk, String>;
+
+/// Less free space than this is none: the largest checkpoint there may be, twice.
+const LEAST_SPACE: u64 = 16 << 20;
+/// Fewer free inodes than this are none.
+const LEAST_INODES: u64 = 16;
+/// So many percent before the kubelet begins to remove images, somebody should know.
+const MARGIN: u64 = 3;
+/// Names in a message.
+const NAMED: usize = 5;
+
+/// What a look came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    /// It is so.
+    Found(String),
+    /// It is not.
+    Nothing,
+    /// It cannot be told, or is neither clearly so nor clearly not: what was said before stays.
+    Open,
+}
+
+impl From<Option<String>> for Look {
+    fn from(seen: Option<String>) -> Self {
+        seen.map_or(Self::Nothing, Self::Found)
+    }
+}
+
+/// What can be seen by looking at the node: files, file systems, the runtime. `before` is what the last look came to.
+pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
+    let root = &settings.root;
+    let mut risks = Risks::new();
+    let mut add = |risk, look: Look| {
+        let known = before.get(&risk).cloned();
+        let seen = match look {
+            Look::Found(seen) => Some(seen),
+            Look::Nothing => None,
+            Look::Open => known,
+        };
+        risks.extend(seen.map(|seen| (risk, seen)));
+    };
+    add(Risk::NoStaticPodDirectory, no_static_pods(settings, surroundings).into());
+    add(Risk::StoreFull, full(store.directory()));
+    let kubeconfig = surroundings.kubelet.kubeconfig.as_deref();
+    let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
+    add(
+        Risk::KubeletCertificateExpires,
+        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.planned_outage)).into(),
+    );
+    let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Look::Open);
+    // which of them are idle changes from one moment to the next
+    let is_known = before.contains_key(&Risk::ImagesAtRisk) && matches!(images, Look::Found(_));
+    add(Risk::ImagesAtRisk, if is_known { Look::Open } else { images });
+    let servers = store.node().ok().flatten().map(|record| record.servers).unwrap_or_default();
+    add(Risk::ServerNamedByDNS, by_name(root, servers.iter().map(|server| server.url.as_str())).into());
+    risks
+}
+
+/// Which pods run the network without a checkpoint, though others need it. `works_offline`: the network plugin needs nobody.
+pub fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
+    let named: Vec<String> = lacking
+        .iter()
+        .filter(|(support, _)| *support != Support::Plugin || !works_offline)
+        .map(|(support, name)| format!("{name} ({})", support.as_str()))
+        .collect();
+    let text = || format!("not checkpointed, and needed by pods that are: {}", first_of(&named, NAMED));
+    (!named.is_empty()).then(text)
+}
+
+/// Checkpoints that are damaged, by `<namespace>_<name>`.
+pub fn of_damage(keys: &BTreeSet<String>) -> Option<String> {
+    let named: Vec<String> = keys.iter().take(NAMED).map(|key| key.replace('_', "/")).collect();
+    (!named.is_empty()).then(|| format!("checkpoints of {} pods are damaged, such as {}", keys.len(), named.join(", ")))
+}
+
+/// What to say of a risk: what was seen, and what to do.
+pub fn told(risk: Risk, seen: &str) -> String {
+    format!("{seen} ({})", risk.advice())
+}
+
+fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<String> {
+    if !surroundings.is_known && settings.manifest_dir.is_none() {
+        return None;
+    }
+    match survey::manifest_dir(settings, surroundings) {
+        Err(_) => Some("the kubelet's configuration has no staticPodPath".into()),
+        Ok(directory) => match settings.root.resolve(&directory).and_then(std::fs::metadata) {
+            Ok(found) if found.is_dir() => None,
+            Ok(_) => Some(format!("{} is not a directory", directory.display())),
+            Err(error) => Some(format!("{}: {error}", directory.display())),
+        },
+    }
+}
+
+fn full(directory: &Path) -> Look {
+    let Ok(found) = rustix::fs::statvfs(directory) else { return Look::Open };
+    let space = found.f_bavail.saturating_mul(found.f_frsize);
+    // some file systems count none
+    let inodes = if found.f_files > 0 { found.f_favail } else { u64::MAX };
+    room(space, inodes)
+}
+
+/// No figures that change: what is told is written to every PodCheckpoint of the node.
+fn room(space: u64, inodes: u64) -> Look {
+    if space < LEAST_SPACE {
+        return Look::Found(format!("less than {} MiB are free for checkpoints", LEAST_SPACE >> 20));
+    }
+    if inodes < LEAST_INODES {
+        return Look::Found(format!("fewer than {LEAST_INODES} inodes are free for checkpoints"));
+    }
+    if space < LEAST_SPACE * 2 || inodes < LEAST_INODES * 2 { Look::Open } else { Look::Nothing }
+}
+
+fn expires(expiry: Timestamp, now: Timestamp, outage: Duration) -> Option<String> {
+    let left = expiry.duration_since(now);
+    if left <= SignedDuration::ZERO {
+        return Some(format!("the kubelet's client certificate has expired at {expiry}"));
+    }
+    let outage = SignedDuration::try_from(outage).unwrap_or(SignedDuration::MAX);
+    (left < outage).then(|| {
+        let days = outage.as_hours() / 24;
+        let planned = if days > 0 { format!("{days} days") } else { format!("{} minutes", outage.as_mins()) };
+        format!("the kubelet's client certificate expires at {expiry}, within {planned}, the longest outage that is planned for")
+    })
+}
+
+fn by_name<'a>(root: &HostRoot, servers: impl Iterator<Item = &'a str>) -> Option<String> {
+    let uris: Vec<http::Uri> = servers.filter_map(|url| url.parse().ok()).collect();
+    let hosts: Vec<&str> = uris.iter().filter_map(http::Uri::host).collect();
+    let is_known = |host: &&str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare.parse::<std::net::IpAddr>().is_ok() || resolve::is_in_hosts(root, bare)
+    };
+    // one that needs no name server is enough
+    let first = hosts.first()?;
+    (!hosts.iter().any(is_known)).then(|| format!("the API server is {first}"))
+}
+
+/// The images that checkpoints need and no running container uses, where the kubelet is about to clean up. `None`: the runtime
+/// or the file system does not tell.
+async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings, store: &Store) -> Option<Look> {
+    let Some(high) = kubelet.images_may_fill().map(u64::from) else { return Some(Look::Nothing) };
+    let directory = runtime.image_directory().await.ok()??;
+    let used = used_percent(&root.resolve(&directory).ok()?)?;
+    if used.saturating_add(MARGIN) < high {
+        return Some(if used.saturating_add(MARGIN * 2) < high { Look::Nothing } else { Look::Open });
+    }
+    // those of containers that have ended go when the disk is under pressure (pkg/kubelet/eviction)
+    let containers = runtime.containers().await.ok()?;
+    let running = containers.iter().filter(|container| container.state == State::Running);
+    let in_use: BTreeSet<String> = running.map(|container| container.image_id.clone()).collect();
+    let store = store.clone();
+    // every checkpoint is read
+    let idle = tokio::task::spawn_blocking(move || idle(&store, &in_use)).await.ok()??;
+    let named: Vec<&str> = idle.iter().take(NAMED).map(String::as_str).collect();
+    let text = (!named.is_empty()).then(|| {
+        format!(
+            "the file system of the images is nearly {high}% full or more, from where on the kubelet removes unused ones, and \
+             no running container uses {}",
+            named.join(", ")
+        )
+    });
+    Some(text.into())
+}
+
+/// Images of the newest checkpoints that are none of these.
+fn idle(store: &Store, in_use: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+    let mut idle = BTreeSet::new();
+    for key in store.keys().ok()? {
+        let Ok((Some(newest), _)) = store.newest(&key) else { continue };
+        let needed = newest.checkpoint.images.values();
+        idle.extend(needed.filter(|image| !in_use.contains(&image.id)).map(|image| image.name.clone()));
+    }
+    Some(idle)
+}
+
+/// How full a file system is, as the kubelet counts it.
+fn used_percent(directory: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    let free = found.f_bavail.saturating_mul(100).checked_div(found.f_blocks)?;
+    Some(100_u64.saturating_sub(free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_a_risk_when_it_ends_within_the_outage_that_is_planned_for() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let after = |hours: i64| now.checked_add(SignedDuration::from_hours(hours)).unwrap();
+        let week = Duration::from_hours(7 * 24);
+        assert_eq!(expires(after(7 * 24 + 1), now, week), None);
+        assert!(expires(after(7 * 24 - 1), now, week).unwrap().contains("within 7 days"));
+        assert!(expires(after(1), now, Duration::from_hours(2)).unwrap().contains("within 120 minutes"));
+        assert!(expires(after(-1), now, Duration::ZERO).unwrap().contains("has expired"));
+    }
+
+    #[test]
+    fn a_server_that_only_a_name_server_knows_is_a_risk() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("etc")).unwrap();
+        std::fs::write(directory.path().join("etc/hosts"), "10.0.0.1 api.here\n").unwrap();
+        let root = HostRoot::new(directory.path());
+        let seen = |urls: &[&str]| by_name(&root, urls.iter().copied());
+        assert_eq!(seen(&["https://api.there:6443"]).unwrap(), "the API server is api.there");
+        assert_eq!(seen(&["https://api.here:6443"]), None, "in /etc/hosts");
+        assert_eq!(seen(&["https://10.0.0.1:6443"]), None);
+        assert_eq!(seen(&["https://[fd00::1]:6443"]), None);
+        assert_eq!(
+            seen(&["https://api.there:6443", "https://10.0.0.1:6443"]),
+            None,
+            "one that needs no name is enough"
+        );
+        assert_eq!(seen(&[]), None, "not known");
+    }
+
+    #[test]
+    fn pods_of_the_network_are_named_and_a_plugin_that_needs_nobody_is_not() {
+        let lacking = BTreeSet::from([(Support::Plugin, "kube-system/flannel"), (Support::Names, "kube-system/dns")]);
+        let text = of_network(&lacking, false).unwrap();
+        assert!(text.contains("kube-system/flannel (network plugin), kube-system/dns (DNS)"), "{text}");
+        assert!(!of_network(&lacking, true).unwrap().contains("flannel"));
+        assert_eq!(of_network(&BTreeSet::from([(Support::Plugin, "x_y")]), true), None);
+        let names: Vec<String> = (0..9).map(|at| format!("dns_{at}")).collect();
+        let many = names.iter().map(|name| (Support::Names, name.as_str())).collect();
+        assert!(of_network(&many, false).unwrap().ends_with(" and 4 more"));
+    }
+
+    #[test]
+    fn a_file_system_with_room_is_no_risk() {
+        assert_eq!(full(Path::new("/dev/shm")), Look::Nothing);
+        assert_eq!(full(Path::new("/not/there")), Look::Open, "not known");
+        assert!(matches!(room(LEAST_SPACE - 1, 1000), Look::Found(_)));
+        assert!(matches!(room(LEAST_SPACE * 9, LEAST_INODES - 1), Look::Found(_)));
+        assert_eq!(room(LEAST_SPACE, 1000), Look::Open, "what was said stays, so that it does not come and go");
+        assert_eq!(room(LEAST_SPACE * 2, LEAST_INODES * 2), Look::Nothing);
+        assert!(used_percent(Path::new("/dev/shm")).unwrap() <= 100);
+    }
+}
