@@ -98,7 +98,8 @@ fn to_give(why: &'static str, rule: &Value) -> &'static str {
         "nodes" => "given to the agents; and which nodes are cut off when all is removed",
         "podcheckpoints" => "given to the agents; and how many there are, and their removal with all else",
         "namespaces" => "given to the agents, where namespaces can mark pods",
-        "podcheckpoints/status" | "events" => "given to the agents",
+        "podcheckpoints/status" => "given to the agents",
+        "events" => "given to the agents; and what became of the settings is told",
         _ => why,
     }
 }

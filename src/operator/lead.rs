@@ -10,17 +10,19 @@ use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, LocalBoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
+use kube::{Client, Resource as _};
+use kube_runtime::events::{EventType, Recorder, Reporter};
 use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent::heard::explain_watch;
+use crate::agent::heard::{explain, explain_watch};
 use crate::agent::retry::Retry;
 use crate::api::PodCheckpoint;
-use crate::api::podcheckpointer::{Checkpoints, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::names::{FINALIZER, INSTALLATION};
+use crate::api::podcheckpointer::{Checkpoints, PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
+use crate::names::{FINALIZER, INSTALLATION, OPERATOR_MANAGER};
+use crate::node::api;
 use crate::operator::Settings;
 use crate::operator::apply::{self, Failure, Fingerprints, Round};
 use crate::operator::board::Board;
@@ -60,12 +62,14 @@ enum Done {
     Finalized(Result<(), Failure>),
     Removed { swept: bool, result: Result<Round, Failure> },
     Reported(Result<(), Failure>),
+    Told(Result<(), kube::Error>),
 }
 
 /// The leader.
 pub struct Leader {
     settings: Rc<Settings>,
     client: Client,
+    recorder: Recorder,
     board: Rc<Board>,
     /// The `PodCheckpointer`; `None`: there is none, or it is not known yet.
     wanted: Option<DynamicObject>,
@@ -101,8 +105,10 @@ impl Leader {
     /// Knows nothing yet.
     pub fn new(settings: Rc<Settings>, client: Client, board: Rc<Board>) -> Self {
         let now = Instant::now();
+        let author = Reporter { controller: OPERATOR_MANAGER.into(), instance: settings.pod_name.clone() };
         Self {
             settings,
+            recorder: Recorder::new(client.clone(), author),
             client,
             board,
             wanted: None,
@@ -235,11 +241,13 @@ impl Leader {
         let before = wanted.data.get("status").cloned().unwrap_or_default();
         let before: PodCheckpointerStatus = serde_json::from_value(before).unwrap_or_default();
         let wall = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        let unfit = self.checkpoints.unfit();
         let seen = status::Seen {
             generation: *generation,
             applied,
             daemon_set: self.daemon_set.as_ref(),
             checkpoints: self.checkpoints.known(),
+            unfit: unfit.as_ref(),
         };
         let status = status::status(&seen, &before, wall);
         if status == before {
@@ -257,9 +265,25 @@ impl Leader {
                 Applied::No { reason, message } => tracing::warn!(reason, "{message}"),
                 Applied::Removing(message) => tracing::info!("removing: {message}"),
             }
+            self.tell(&applied);
         }
         self.applied = Some((generation, applied));
         self.report_due = Some(Instant::now());
+    }
+
+    /// Writes an Event beside the PodCheckpointer.
+    fn tell(&mut self, applied: &Applied) {
+        let Some(wanted) = &self.wanted else { return };
+        let (type_, reason, message) = match applied {
+            Applied::Yes(_) => (EventType::Normal, "Applied", "every object is as the spec asks for"),
+            Applied::No { reason, message } => (EventType::Warning, *reason, message.as_str()),
+            Applied::Removing(message) => (EventType::Normal, "Removing", message.as_str()),
+        };
+        let event = api::event(type_, reason, message, "Apply");
+        let resource = ApiResource::erase::<PodCheckpointer>(&());
+        let (recorder, regarding) = (self.recorder.clone(), wanted.object_ref(&resource));
+        let publish = async move { Done::Told(recorder.publish(&event, &regarding).await) };
+        self.work.push(publish.boxed_local());
     }
 
     fn finish(&mut self, done: Done) {
@@ -286,7 +310,7 @@ impl Leader {
                 self.show(applied, generation);
             }
             // the watch tells of it, and everything else follows
-            Done::Finalized(Ok(())) => {}
+            Done::Finalized(Ok(())) | Done::Told(Ok(())) => {}
             Done::Finalized(Err(Failure { reason, message })) => {
                 self.apply_due = Some(now + self.failures.pause());
                 let generation = self.wanted.as_ref().and_then(|wanted| wanted.metadata.generation);
@@ -314,6 +338,7 @@ impl Leader {
                 self.show(Applied::Removing(message), generation);
             }
             Done::Reported(Ok(())) => self.reports.reset(),
+            Done::Told(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
             Done::Reported(Err(Failure { message, .. })) => {
                 tracing::warn!("{message}");
                 self.report_due = Some(now + self.reports.pause());
@@ -457,13 +482,24 @@ fn watches(client: &Client) -> SelectAll<LocalBoxStream<'static, Event>> {
     all.into_iter().collect()
 }
 
+/// What is counted of a PodCheckpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    /// It would come back.
+    is_recoverable: bool,
+    /// Its twin runs.
+    is_active: bool,
+    /// Its node is not fit: the node, and why.
+    unfit: Option<(String, String)>,
+}
+
 /// The PodCheckpoints, of which no more is kept than is counted.
 #[derive(Debug, Default)]
 struct Counts {
-    /// By namespace and name: would it come back, and does its twin run?
-    all: BTreeMap<(String, String), (bool, bool)>,
+    /// By namespace and name.
+    all: BTreeMap<(String, String), Verdict>,
     /// The list that is being read.
-    listing: BTreeMap<(String, String), (bool, bool)>,
+    listing: BTreeMap<(String, String), Verdict>,
     is_complete: bool,
 }
 
@@ -486,7 +522,7 @@ impl Counts {
             }
             watcher::Event::Apply(object) => {
                 let verdict = verdict(&object.data);
-                self.all.insert(name(object), verdict) != Some(verdict)
+                self.all.insert(name(object), verdict.clone()) != Some(verdict)
             }
             watcher::Event::Delete(object) => self.all.remove(&name(object)).is_some(),
         }
@@ -497,12 +533,20 @@ impl Counts {
     }
 
     fn known(&self) -> Option<Checkpoints> {
-        let count = |is_so: fn(&(bool, bool)) -> bool| {
+        let count = |is_so: fn(&Verdict) -> bool| {
             i64::try_from(self.all.values().filter(|one| is_so(one)).count()).unwrap_or(i64::MAX)
         };
-        let counted =
-            || Checkpoints { total: count(|_| true), recoverable: count(|one| one.0), active: count(|one| one.1) };
+        let counted = || Checkpoints {
+            total: count(|_| true),
+            recoverable: count(|one| one.is_recoverable),
+            active: count(|one| one.is_active),
+        };
         self.is_complete.then(counted)
+    }
+
+    /// Nodes that are not fit, as their agents say, with the reason; `None`: not all is known yet.
+    fn unfit(&self) -> Option<BTreeMap<String, String>> {
+        self.is_complete.then(|| self.all.values().filter_map(|one| one.unfit.clone()).collect())
     }
 }
 
@@ -511,14 +555,19 @@ fn name(object: &DynamicObject) -> (String, String) {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-fn verdict(object: &Value) -> (bool, bool) {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let is_recoverable = |one: &Value| {
-        one.get("type").is_some_and(|kind| kind == "Recoverable")
-            && one.get("status").is_some_and(|status| status == "True")
+fn verdict(object: &Value) -> Verdict {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |kind: &str, status: &str| {
+        let mut found = conditions.into_iter().flatten().filter(|one| one.get("type").is_some_and(|it| it == kind));
+        found.find(|one| one.get("status").is_some_and(|it| it == status))
     };
-    let phase = object.pointer("/status/phase").and_then(Value::as_str);
-    (conditions.into_iter().any(is_recoverable), matches!(phase, Some("Active" | "Released")))
+    let reason = |condition: &Value| condition.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Verdict {
+        is_recoverable: is("Recoverable", "True").is_some(),
+        is_active: matches!(text("/status/phase"), "Active" | "Released"),
+        unfit: is("NodeFit", "False").map(|condition| (text("/spec/nodeName").to_owned(), reason(condition))),
+    }
 }
 
 #[cfg(test)]

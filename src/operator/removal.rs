@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::report::first_of;
+
 /// The agents' DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
@@ -86,9 +88,7 @@ pub fn next(seen: &Seen) -> Next {
 }
 
 fn named(nodes: &[&str]) -> String {
-    let more = nodes.len().saturating_sub(NAMED);
-    let first = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    if more == 0 { first } else { format!("{first} and {more} more") }
+    first_of(nodes, NAMED)
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! What a `PodCheckpointer` shows. Pure: from what was seen in the cluster, and never from what is wanted.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use crate::api::podcheckpointer::{Checkpoints, Nodes, PodCheckpointerStatus};
+use crate::names::FIT;
+use crate::report::first_of;
 
 /// What became of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +37,13 @@ pub struct Seen<'a> {
     pub daemon_set: Option<&'a Value>,
     /// Marked pods; `None`: not all of them were told of yet.
     pub checkpoints: Option<Checkpoints>,
+    /// Nodes where something is in the way of their pods' return, with what; `None`: not all of them told yet.
+    pub unfit: Option<&'a BTreeMap<String, String>>,
 }
 
 /// The status; `before` is the one that is shown, so that a condition keeps the time of its last change.
 pub fn status(seen: &Seen<'_>, before: &PodCheckpointerStatus, now: Timestamp) -> PodCheckpointerStatus {
-    let Seen { generation, applied, daemon_set, checkpoints } = *seen;
+    let Seen { generation, applied, daemon_set, checkpoints, unfit } = *seen;
     let nodes = daemon_set.and_then(nodes);
     let image = daemon_set.and_then(|set| set.pointer("/spec/template/spec/containers/0/image"));
     let condition = |(kind, status, reason, message): (&str, &str, &str, String)| {
@@ -54,7 +60,9 @@ pub fn status(seen: &Seen<'_>, before: &PodCheckpointerStatus, now: Timestamp) -
     PodCheckpointerStatus {
         observed_generation: generation,
         image: image.and_then(Value::as_str).map(str::to_owned),
-        conditions: [applied_condition(applied), ready_condition(applied, nodes)].map(condition).into(),
+        conditions: [applied_condition(applied), ready_condition(applied, nodes), fit_condition(unfit)]
+            .map(condition)
+            .into(),
         nodes,
         checkpoints: checkpoints.or(before.checkpoints),
     }
@@ -106,6 +114,28 @@ fn ready_condition(applied: &Applied, nodes: Option<Nodes>) -> Claim {
     claim("True", "Ready", format!("{ready} of {desired} nodes have an agent that is ready"))
 }
 
+/// Nodes that are named in a message.
+const NAMED: usize = 10;
+
+fn fit_condition(unfit: Option<&BTreeMap<String, String>>) -> Claim {
+    let claim = |status, reason, message: String| ("NodesFit", status, reason, message);
+    match unfit {
+        None => claim("Unknown", "NotObserved", "not all PodCheckpoints were told of yet".into()),
+        Some(nodes) if nodes.is_empty() => {
+            claim("True", FIT, "nothing of the nodes with PodCheckpoints is in their pods' way".into())
+        }
+        Some(nodes) => {
+            let named: Vec<String> = nodes.iter().map(|(node, why)| format!("{node} ({why})")).collect();
+            let message = format!(
+                "pods may not come back on {} nodes: {}; condition NodeFit of their PodCheckpoints says what to do",
+                nodes.len(),
+                first_of(&named, NAMED)
+            );
+            claim("False", "NodesUnfit", message)
+        }
+    }
+}
+
 /// Counted by the controller of DaemonSets; `None`: not yet of the template of now.
 pub fn nodes(daemon_set: &Value) -> Option<Nodes> {
     let number = |path: &str| daemon_set.pointer(path).and_then(Value::as_i64);
@@ -138,12 +168,12 @@ mod tests {
     }
 
     fn shown(applied: &Applied, set: Option<&Value>, before: &PodCheckpointerStatus) -> PodCheckpointerStatus {
-        let seen = Seen { generation: Some(7), applied, daemon_set: set, checkpoints: None };
+        let seen = Seen { generation: Some(7), applied, daemon_set: set, checkpoints: None, unfit: None };
         status(&seen, before, at(60))
     }
 
     fn reasons(status: &PodCheckpointerStatus) -> Vec<(&str, &str)> {
-        status.conditions.iter().map(|it| (it.status.as_str(), it.reason.as_str())).collect()
+        status.conditions.iter().take(2).map(|it| (it.status.as_str(), it.reason.as_str())).collect()
     }
 
     #[test]
@@ -168,6 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_are_in_their_pods_way_are_named() {
+        let applied = Applied::Yes(None);
+        let shown = |unfit: Option<&BTreeMap<String, String>>| {
+            let seen = Seen { generation: None, applied: &applied, daemon_set: None, checkpoints: None, unfit };
+            let condition = status(&seen, &PodCheckpointerStatus::default(), at(0)).conditions.remove(2);
+            (condition.status, condition.reason, condition.message)
+        };
+        assert_eq!(shown(None).0, "Unknown");
+        assert_eq!(shown(Some(&BTreeMap::new())).1, "Fit");
+        let nodes = (0..12).map(|at| (format!("edge-{at:02}"), "StoreFull".to_owned())).collect();
+        let (status, reason, message) = shown(Some(&nodes));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "NodesUnfit"));
+        assert!(message.contains("on 12 nodes: edge-00 (StoreFull), edge-01 (StoreFull), "), "{message}");
+        assert!(message.contains("edge-09 (StoreFull) and 2 more;"), "{message}");
+    }
+
+    #[test]
     fn settings_that_cannot_be_applied_are_shown_with_what_still_runs() {
         let applied = Applied::No { reason: "Refused", message: "a webhook said no".into() };
         let status = shown(&applied, Some(&set(3, 5, 5, 5)), &PodCheckpointerStatus::default());
@@ -182,7 +229,8 @@ mod tests {
     #[test]
     fn a_condition_keeps_the_time_of_its_last_change_and_nothing_new_is_no_change() {
         let (applied, ready) = (Applied::Yes(None), set(3, 5, 5, 5));
-        let seen = Seen { generation: Some(7), applied: &applied, daemon_set: Some(&ready), checkpoints: None };
+        let seen =
+            Seen { generation: Some(7), applied: &applied, daemon_set: Some(&ready), checkpoints: None, unfit: None };
         let first = status(&seen, &PodCheckpointerStatus::default(), at(0));
         assert_eq!(status(&seen, &first, at(60)), first);
         let fewer = set(3, 5, 5, 4);

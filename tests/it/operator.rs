@@ -137,6 +137,12 @@ async fn what_cannot_be_applied_is_shown_and_nothing_that_runs_is_touched() {
         let (_, _, message) = condition(&cluster.state.borrow(), "Applied");
         assert!(message.contains("nothing new before Monday") && message.contains("DaemonSet"), "{message}");
         assert_eq!(cluster.get(DAEMON_SET).unwrap(), before);
+        let told = |state: &State| {
+            let events = state.objects.iter().filter(|(path, _)| path.contains("/events.k8s.io/"));
+            let reasons: Vec<&str> = events.filter_map(|(_, event)| event["reason"].as_str()).collect();
+            ["InvalidSettings", "Refused"].iter().all(|reason| reasons.contains(reason))
+        };
+        until(&cluster.state, told).await;
         cluster.change(|state| state.refuses = None);
         until(&cluster.state, |state| is(state, "Applied", "True", "Applied")).await;
     })
