@@ -182,6 +182,17 @@ deploy() {
   kubectl apply -k "$here/deploy" >/dev/null
   wait_for 60 "the agent" kubectl -n pod-checkpointer rollout status --timeout=1s daemonset/pod-checkpointer
 }
+absent() { # of kubectl get: there is none
+  local found; found=$(kubectl get "$@" --ignore-not-found -o name) && [ -z "$found" ] || { echo "found: $found"; return 1; }
+}
+as_before() { diff "$dir/before" <(traces); }    # the node's directories, before anything of ours was there
+uninstall() { # what was deployed by plain YAML; the next deployment is from nothing
+  kubectl delete -k "$here/deploy" --ignore-not-found >/dev/null
+  wait_for 60 "the agent to end" not pid_of agent
+  checkpointer uninstall >/dev/null
+  wait_for 60 "the supervisor to end" not pid_of supervisor
+  wait_for 30 "the node's directories to be as before" as_before
+}
 traces() { # what the program could leave behind on the node's disk and in its memory
   on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true
 }

@@ -13,7 +13,6 @@ settled() { # GENERATION: of the spec that is in force everywhere
   shown observedGeneration "$(kubectl get podcheckpointers default -o jsonpath='{.metadata.generation}')" && is_ready
 }
 set_spec() { kubectl patch podcheckpointers default --type merge -p "{\"spec\": $1}" >/dev/null; }
-absent() { local found; found=$(kubectl get "$@" --ignore-not-found -o name) && [ -z "$found" ] || { echo "found: $found"; return 1; }; }
 supervisor_pid() { pid_of supervisor | head -1; }
 operators() { # NUMBER of them are ready
   [ "$(kubectl -n pod-checkpointer-operator get deployment pod-checkpointer-operator -o jsonpath='{.status.readyReplicas}')" = "$1" ]
@@ -22,12 +21,7 @@ holder() { kubectl -n pod-checkpointer-operator get lease pod-checkpointer-opera
 
 healthy
 say "off with the plain installation"
-kubectl delete -k "$here/deploy" --ignore-not-found >/dev/null
-wait_for 60 "the agent to end" not pid_of agent
-checkpointer uninstall >/dev/null
-wait_for 60 "the supervisor to end" not pid_of supervisor
-as_before() { diff "$dir/before" <(traces); }
-wait_for 30 "the node's directories to be as before" as_before
+uninstall
 
 say "the operator alone changes nothing"
 pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
