@@ -271,6 +271,21 @@ pub fn activation_results() -> impl Iterator<Item = &'static str> {
 /// What a capture can come to: a new generation, the same as before, a refusal, a fault that passes.
 pub const CAPTURE_RESULTS: [&str; 4] = ["Stored", "Unchanged", "Refused", "Failed"];
 
+/// Everything that a `PodCheckpointer` asks for is there, as a reason.
+pub const APPLIED: &str = "Applied";
+/// No agent would start with these settings.
+pub const INVALID_SETTINGS: &str = "InvalidSettings";
+/// The API server refused an object: a webhook, a policy, a quota, or a right.
+pub const REFUSED: &str = "Refused";
+/// An object of somebody else has the name.
+pub const FOREIGN_OBJECT: &str = "ForeignObject";
+/// An object could not be applied for another cause.
+pub const APPLY_FAILED: &str = "ApplyFailed";
+/// The settings name no image, and the operator's own is not known.
+pub const IMAGE_UNKNOWN: &str = "ImageUnknown";
+/// What applying the objects of a `PodCheckpointer` can come to.
+pub const APPLY_RESULTS: [&str; 6] = [APPLIED, INVALID_SETTINGS, REFUSED, FOREIGN_OBJECT, APPLY_FAILED, IMAGE_UNKNOWN];
+
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -291,6 +306,8 @@ pub enum Of {
     Supervisor,
     /// The supervisor, and the agent from the supervisor's record.
     Both,
+    /// The operator.
+    Operator,
     /// Each its own.
     Each,
 }
@@ -384,6 +401,20 @@ metrics! {
         "Times since boot that a kubelet waited for the API server and its waiting connections were closed.", "";
     PassAge: Gauge of Supervisor, "pass_age_seconds",
         "Time since the supervisor last looked at its node; up to a minute while all is well.", "`> 120`: it hangs";
+    OperatorLeads: Gauge of Operator, "operator_leads",
+        "1 while this operator holds the Lease and acts, else 0.", "`sum(…) != 1` for 5 minutes: nobody acts";
+    OperatorCondition: Gauge of Operator by "type", "operator_condition",
+        "1 while this condition of the PodCheckpointer is True, else 0.",
+        "`{type=\"Applied\"} == 0` for 15 minutes: the condition's message says why";
+    OperatorNodes: Gauge of Operator by "state", "operator_nodes",
+        "Nodes that should have an agent, whose agent is ready, and whose agent has the settings of now.", "";
+    OperatorCheckpoints: Gauge of Operator by "state", "operator_checkpoints",
+        "PodCheckpoints of all nodes: all of them, those that would come back, and those whose pod is stood in for.", "";
+    OperatorApplies: Counter of Operator by "result", "operator_applies_total",
+        "Times that all objects of the PodCheckpointer were applied, by what that came to.", "";
+    OperatorRepairs: Counter of Operator by "kind", "operator_repairs_total",
+        "Times that an object of this kind was not as it was applied, and was applied again.",
+        "`increase(…[1h]) > 10`: somebody else wants it otherwise";
 }
 
 #[cfg(test)]

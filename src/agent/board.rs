@@ -191,7 +191,7 @@ mod tests {
         let text = board.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
-            assert_eq!(told, metric.of() != Of::Supervisor, "{}", metric.name());
+            assert_eq!(told, !matches!(metric.of(), Of::Supervisor | Of::Operator), "{}", metric.name());
         }
         for line in [
             "problems{part=\"agent\"} 3",

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use crate::capture::rules::{RULES, Rule, Verdict};
 use crate::names::{
-    Blocked, CAPTURE_RESULTS, Kind, Metric, NOT_CAPTURED, Of, RECOVERABLE, Refusal, Risk, STORE_ERRORS, Warning,
-    activation_results,
+    APPLY_RESULTS, Blocked, CAPTURE_RESULTS, Kind, Metric, NOT_CAPTURED, Of, RECOVERABLE, Refusal, Risk, STORE_ERRORS,
+    Warning, activation_results,
 };
+use crate::operator::kinds::KINDS;
 use crate::supervisor::table;
 
 /// Name and content of each file in `docs/`.
@@ -131,17 +132,19 @@ fn reasons() -> String {
 fn metrics() -> String {
     let mut text = format!("# Metrics and health\n\n{NOTE}");
     text.push_str(
-        "Both parts serve `/metrics` in Prometheus' text format, `/healthz` and `/readyz`; `GET` and `HEAD`, without \
+        "All parts serve `/metrics` in Prometheus' text format, `/healthz` and `/readyz`; `GET` and `HEAD`, without \
          credentials, and nothing in them names a pod, a path or a secret.\n\n\
          | part | `--metrics-address` | `/healthz` fails when | `/readyz` fails, too, when |\n| --- | --- | --- | --- |\n\
          | agent | `:9797`: all addresses of the node | its loop is 30 s late | the pods of its first list were not all \
          captured or refused yet; a checkpoint cannot be written |\n\
-         | supervisor | `127.0.0.1:9798`: the node alone | its loop is 30 s late | it has not looked at its node yet |\n\n\
+         | supervisor | `127.0.0.1:9798`: the node alone | its loop is 30 s late | it has not looked at its node yet |\n\
+         | operator | `:9797`: its pod | its loop is 30 s late | the API server has not told yet who leads; it leads and has \
+         not read the PodCheckpointer yet |\n\n\
          A check that fails answers 503 with a line for each cause. Scrape the agent: it tells the supervisor's record as \
          well. The supervisor's own endpoint is for those on the node, also while there is no agent; whoever scrapes both \
          tells them apart by `instance`.\n\n\
          The address is `IP:PORT`, `:PORT`, or `off` (or empty). The agent gives its supervisor the port after its own, on \
-         127.0.0.1, and `off` if it is off itself. Both are on the node's network, where a NetworkPolicy does not reach: \
+         127.0.0.1, and `off` if it is off itself. These two are on the node's network, where a NetworkPolicy does not reach: \
          `127.0.0.1:9797` keeps the agent's to the node. A port that is taken is logged and tried again, and hinders \
          nothing else.\n\n\
          | metric | type | labels | part | what it tells | look when |\n| --- | --- | --- | --- | --- | --- |\n",
@@ -155,7 +158,8 @@ fn metrics() -> String {
         let part = match metric.of() {
             Of::Agent => "agent",
             Of::Supervisor => "supervisor",
-            Of::Both => "both",
+            Of::Both => "agent, supervisor",
+            Of::Operator => "operator",
             Of::Each => "each its own",
         };
         let labels: Vec<String> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
@@ -170,20 +174,27 @@ fn metrics() -> String {
         text,
         "\nCounters begin at 0 with their part, those of outages with the boot of the node. `api_contact` and \
          `api_silence_seconds` are not there before the API server was first asked, and at an agent whose supervisor does \
-         not run.\n\n\
+         not run; what the operator tells of a PodCheckpointer is not there at one that does not lead.\n\n\
          ## Values of labels\n\n\
          - `phase`: `Inactive`, `Active`, `Released`, `Blocked`\n\
          - `reason`, see [reasons](reasons.md); those of no pod are not there: {}\n\
          - `result` of `captures_total`: {}\n\
-         - `kind`: {}\n\
-         - `part`: `agent`, `supervisor`\n\
+         - `kind` of `store_errors_total`: {}\n\
+         - `part`: `agent`, `supervisor`, `operator`\n\
          - `risk`, see [reasons](reasons.md): {}\n\
-         - `result` of `activations_total`: {}\n",
+         - `result` of `activations_total`: {}\n\
+         - `type`: `Applied`, `Ready`, `NodesFit`\n\
+         - `state` of `operator_nodes`: `desired`, `ready`, `upgraded`; of `operator_checkpoints`: `total`, `recoverable`, \
+         `active`\n\
+         - `result` of `operator_applies_total`, see [the operator](operator.md#what-it-shows): {}\n\
+         - `kind` of `operator_repairs_total`: {}\n",
         list(&mut { refusals }),
         list(&mut CAPTURE_RESULTS.into_iter()),
         list(&mut STORE_ERRORS.into_iter()),
         list(&mut Risk::ALL.iter().map(|it| it.as_str())),
         list(&mut activation_results()),
+        list(&mut APPLY_RESULTS.into_iter()),
+        list(&mut KINDS.iter().map(|kind| kind.kind)),
     );
     text
 }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use crate::agent::heard::explain;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::names::{COMPONENT_LABEL, FINALIZER, INSTALLATION, MADE_BY, NAME_LABEL, OPERATOR_MANAGER};
+use crate::names::{
+    APPLY_FAILED, COMPONENT_LABEL, FINALIZER, FOREIGN_OBJECT, IMAGE_UNKNOWN, INSTALLATION, INVALID_SETTINGS, MADE_BY,
+    NAME_LABEL, OPERATOR_MANAGER, REFUSED,
+};
 use crate::operator::kinds::{DAEMON_SET, KINDS, Kind, NAMESPACE, POD_MONITOR, fingerprint, is_ours};
 use crate::operator::objects::{self, Object, is_retiring};
 use crate::operator::removal::{self, Agent, Next, Seen, Set};
@@ -31,8 +34,8 @@ impl Failure {
     fn new(what: &str, error: &Error) -> Self {
         let reason = match error {
             // by a webhook, a policy, a quota, or for want of a right: each says so itself
-            Error::Api(status) if matches!(status.code, 400 | 403 | 422) => "Refused",
-            _ => "ApplyFailed",
+            Error::Api(status) if matches!(status.code, 400 | 403 | 422) => REFUSED,
+            _ => APPLY_FAILED,
         };
         Self { reason, message: format!("cannot {what}: {}", explain(error)) }
     }
@@ -48,7 +51,7 @@ pub async fn apply(client: &Client, spec: &PodCheckpointerSpec, image: &str) -> 
         Ok(wanted) => wanted,
         Err(error) => {
             let message = format!("{error}; what runs stays as it is");
-            return (done, Applied::No { reason: "InvalidSettings", message });
+            return (done, Applied::No { reason: INVALID_SETTINGS, message });
         }
     };
     let result = match apply_each(client, &wanted, &mut done).await {
@@ -90,7 +93,7 @@ async fn apply_one(client: &Client, kind: Kind, mut object: Value) -> Result<Opt
         }
     } else if before.as_ref().is_some_and(|before| !is_ours(before)) {
         return Err(Failure {
-            reason: "ForeignObject",
+            reason: FOREIGN_OBJECT,
             message: format!(
                 "{} is not of this installation: it lacks the label {NAME_LABEL}: {INSTALLATION}. Delete it, or give it the \
                  label to have it taken over",
@@ -301,7 +304,7 @@ pub async fn report(client: &Client, name: &str, status: &PodCheckpointerStatus)
 
 /// The image of the operator's own pod.
 pub async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
-    let failed = |message: String| Failure { reason: "ImageUnknown", message };
+    let failed = |message: String| Failure { reason: IMAGE_UNKNOWN, message };
     let Some(name) = pod.filter(|name| !name.is_empty()) else {
         return Err(failed("which image? Give the operator --image, or POD_NAME and POD_NAMESPACE".into()));
     };

@@ -21,7 +21,7 @@ use crate::agent::heard::{explain, explain_watch};
 use crate::agent::retry::Retry;
 use crate::api::PodCheckpoint;
 use crate::api::podcheckpointer::{Checkpoints, PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::names::{FINALIZER, INSTALLATION, OPERATOR_MANAGER};
+use crate::names::{APPLIED, FINALIZER, INSTALLATION, INVALID_SETTINGS, OPERATOR_MANAGER};
 use crate::node::api;
 use crate::operator::Settings;
 use crate::operator::apply::{self, Failure, Fingerprints, Round};
@@ -204,7 +204,7 @@ impl Leader {
         let work = async move {
             let no = |reason, message| (Fingerprints::new(), Applied::No { reason, message });
             let (fingerprints, applied) = match spec(&wanted) {
-                Err(message) => no("InvalidSettings", message),
+                Err(message) => no(INVALID_SETTINGS, message),
                 Ok(spec) => match image(&client, &settings, &spec).await {
                     Err(Failure { reason, message }) => no(reason, message),
                     Ok(image) => apply::apply(&client, &spec, &image).await,
@@ -250,6 +250,7 @@ impl Leader {
             unfit: unfit.as_ref(),
         };
         let status = status::status(&seen, &before, wall);
+        self.board.shows(Some(status.clone()));
         if status == before {
             return;
         }
@@ -275,7 +276,7 @@ impl Leader {
     fn tell(&mut self, applied: &Applied) {
         let Some(wanted) = &self.wanted else { return };
         let (type_, reason, message) = match applied {
-            Applied::Yes(_) => (EventType::Normal, "Applied", "every object is as the spec asks for"),
+            Applied::Yes(_) => (EventType::Normal, APPLIED, "every object is as the spec asks for"),
             Applied::No { reason, message } => (EventType::Warning, *reason, message.as_str()),
             Applied::Removing(message) => (EventType::Normal, "Removing", message.as_str()),
         };
@@ -299,8 +300,12 @@ impl Leader {
                     self.compare(kind);
                 }
                 let pause = match &applied {
-                    Applied::No { .. } => self.failures.pause(),
+                    Applied::No { reason, .. } => {
+                        self.board.applied(reason);
+                        self.failures.pause()
+                    }
                     Applied::Yes(_) | Applied::Removing(_) => {
+                        self.board.applied(APPLIED);
                         self.failures.reset();
                         Retry::new(RESYNC, RESYNC).pause()
                     }
@@ -415,6 +420,7 @@ impl Leader {
         if self.wanted.take().is_some() {
             tracing::info!("there is no PodCheckpointer any more: nothing is done");
         }
+        self.board.shows(None);
         (self.applied, self.apply_due, self.report_due) = (None, None, None);
         (self.swept, self.applying) = (false, false);
         self.made.clear();
@@ -449,6 +455,7 @@ impl Leader {
         self.repaired = Some(now);
         let due = now + self.repairs.pause();
         self.apply_due = Some(self.apply_due.map_or(due, |earlier| earlier.min(due)));
+        self.board.repairs(kind);
         tracing::info!("{} is not as it was applied: it is looked at", kind.named());
     }
 }

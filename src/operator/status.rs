@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use crate::api::podcheckpointer::{Checkpoints, Nodes, PodCheckpointerStatus};
-use crate::names::FIT;
+use crate::names::{APPLIED, FIT};
 use crate::report::first_of;
 
 /// What became of the settings.
@@ -77,7 +77,7 @@ fn applied_condition(applied: &Applied) -> Claim {
     match applied {
         Applied::Yes(note) => {
             let note = note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
-            ("Applied", "True", "Applied", format!("every object is as the spec asks for{note}"))
+            ("Applied", "True", APPLIED, format!("every object is as the spec asks for{note}"))
         }
         Applied::No { reason, message } => ("Applied", "False", reason, message.clone()),
         Applied::Removing(message) => ("Applied", "False", "Removing", message.clone()),

@@ -66,7 +66,7 @@ mod tests {
         let text = board.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
-            assert_eq!(told, metric.of() != Of::Agent, "{}", metric.name());
+            assert_eq!(told, !matches!(metric.of(), Of::Agent | Of::Operator), "{}", metric.name());
         }
         assert!(board.ailments().is_empty() && board.hindrances().is_empty());
     }

@@ -1,4 +1,4 @@
-//! What both parts tell over HTTP, and that nobody can hold them up with it.
+//! What the parts tell over HTTP, and that nobody can hold them up with it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::id;
@@ -11,6 +11,7 @@ use pod_checkpointer::args::SupervisorArguments;
 use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::names::SUPERVISOR_LOCK;
 use pod_checkpointer::node::contact::Class;
+use pod_checkpointer::operator;
 use pod_checkpointer::report::{ContactReport, Counts, OUTAGES, Outages, Phase, PodReport, STATUS, Status};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::agent::World;
 use crate::life::{TILL, checkpoint, parent};
+use crate::operator::{DAEMON_SET, SETTINGS, count, settings, wanted, with_settings};
+use crate::stub::cluster::Cluster;
 use crate::stub::node::story;
 use crate::stub::{Mode, Node, PATIENCE, Part, until};
 
@@ -324,4 +327,32 @@ fn a_taken_port_hinders_nothing_and_is_taken_when_it_is_free() {
         becomes(address, "outages_total", 1.0).await;
         supervisor.end().await;
     });
+}
+
+#[tokio::test]
+async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
+    let (cluster, address) = (Cluster::default(), free());
+    cluster.put(SETTINGS, wanted(&json!({})));
+    let settings = operator::Settings { metrics_address: Address::At(address), ..settings("one") };
+    with_settings(&cluster, settings, async {
+        becomes(address, "operator_condition{type=\"Applied\"}", 1.0).await;
+        let of_now = [
+            ("operator_leads", 1.0),
+            ("operator_applies_total{result=\"Applied\"}", 1.0),
+            ("operator_applies_total{result=\"Refused\"}", 0.0),
+            ("operator_repairs_total{kind=\"DaemonSet\"}", 0.0),
+        ];
+        all_are(address, &of_now).await;
+        assert_eq!(value(address, "operator_nodes{state=\"ready\"}").await, None, "nobody has counted yet");
+        count(&cluster, 3, 2);
+        becomes(address, "operator_nodes{state=\"ready\"}", 2.0).await;
+        cluster.delete(DAEMON_SET);
+        becomes(address, "operator_repairs_total{kind=\"DaemonSet\"}", 1.0).await;
+        becomes(address, "operator_applies_total{result=\"Applied\"}", 2.0).await;
+        cluster.delete(SETTINGS);
+        // its finalizer is removed at the end of all
+        becomes(address, "operator_condition{type=\"Applied\"}", 0.0).await;
+        assert_eq!(get(address, "/readyz").await.0, 200);
+    })
+    .await;
 }

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use crate::stub::cluster::{Cluster, State};
 use crate::stub::until;
 
-const SETTINGS: &str = "/apis/podcheckpointer.io/v1alpha1/podcheckpointers/default";
-const DAEMON_SET: &str = "/apis/apps/v1/namespaces/pod-checkpointer/daemonsets/pod-checkpointer";
+pub const SETTINGS: &str = "/apis/podcheckpointer.io/v1alpha1/podcheckpointers/default";
+pub const DAEMON_SET: &str = "/apis/apps/v1/namespaces/pod-checkpointer/daemonsets/pod-checkpointer";
 const SERVICE: &str = "/api/v1/namespaces/pod-checkpointer/services/pod-checkpointer";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/pod-checkpointer";
 const NAMESPACE: &str = "/api/v1/namespaces/pod-checkpointer";
 const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/pod-checkpointer-operator/leases/pod-checkpointer-operator";
 
-fn settings(name: &str) -> Settings {
+pub fn settings(name: &str) -> Settings {
     Settings {
         image: Some("shop/pod-checkpointer:1".into()),
         metrics_address: Address::Off,
@@ -29,13 +29,18 @@ fn settings(name: &str) -> Settings {
 
 /// An operator works on this cluster while the test goes on.
 async fn with_operator(cluster: &Cluster, test: impl Future<Output = ()>) {
+    with_settings(cluster, settings("one"), test).await;
+}
+
+/// The same with settings of its own.
+pub async fn with_settings(cluster: &Cluster, settings: Settings, test: impl Future<Output = ()>) {
     tokio::select! {
-        () = operator::run(settings("one"), cluster.client(), pending()) => panic!("the operator ended"),
+        () = operator::run(settings, cluster.client(), pending()) => panic!("the operator ended"),
         () = test => {}
     }
 }
 
-fn wanted(spec: &Value) -> Value {
+pub fn wanted(spec: &Value) -> Value {
     json!({"apiVersion": "podcheckpointer.io/v1alpha1", "kind": "PodCheckpointer", "metadata": {"name": "default"}, "spec": spec})
 }
 
@@ -54,7 +59,7 @@ fn is(state: &State, kind: &str, status: &str, reason: &str) -> bool {
 }
 
 /// What the controller of DaemonSets counts.
-fn count(cluster: &Cluster, desired: i64, ready: i64) {
+pub fn count(cluster: &Cluster, desired: i64, ready: i64) {
     cluster.edit(DAEMON_SET, |set| {
         set["status"] = json!({"observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": desired,
             "updatedNumberScheduled": desired, "numberReady": ready});
