@@ -435,6 +435,17 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_alerts_ask_for_metrics_that_there_are() {
+        let rules = include_str!("../examples/metrics/rules.yaml");
+        let words = rules.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let asked: Vec<&str> = words.filter(|word| word.starts_with("pod_checkpointer_")).collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        for name in asked {
+            assert!(Metric::ALL.iter().any(|metric| metric.name() == name), "{name}");
+        }
+    }
+
+    #[test]
     fn every_metric_has_a_name_by_the_conventions_and_says_what_it_is() {
         for metric in Metric::ALL {
             let (name, help) = (metric.name(), metric.help());

@@ -122,7 +122,13 @@ checkpointer() { on_node pod-checkpointer "$@"; }
 contact_is() { on_node grep -A2 '^contact:' /run/pod-checkpointer/status.yaml | grep "class: $1"; } # as the supervisor sees it
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
 kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
-served_by() { if [ "$1" = agent ]; then echo "http://$node_ip:9797"; else echo http://127.0.0.1:9798; fi; } # PART
+served_by() { # PART: the operator is one
+  case $1 in
+  agent) echo "http://$node_ip:9797" ;;
+  supervisor) echo http://127.0.0.1:9798 ;;
+  operator) echo "http://$(kubectl -n pod-checkpointer-operator get pods -o jsonpath='{.items[0].status.podIP}'):9797" ;;
+  esac
+}
 # metrics PART: what it serves, judged by Prometheus' own tool
 metrics() {
   local page; page=$(on_node curl -fsS --max-time 5 "$(served_by "$1")/metrics") || return 1

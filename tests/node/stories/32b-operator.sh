@@ -45,6 +45,11 @@ wait_for 15 "the checkpoints to be counted" counted
 shown nodes.desired 1 && shown nodes.ready 1 && shown nodes.upgraded 1
 shown image localhost/pod-checkpointer:dev
 say "a PodCheckpointer became recoverable pods in $(since "$from") s"
+promtool check rules "$here/../../examples/metrics/rules.yaml" >&2
+wait_for 15 "the operator to be well" is_well operator
+for series in leads 'condition{type="Applied"}' 'condition{type="Ready"}' 'nodes{state="ready"}' 'checkpoints{state="recoverable"}'; do
+  is_counted operator "operator_$series" 1
+done
 for n in web proxy radio; do declare "$n=$(app_pod $n)"; done
 all_kept() { # a generation of each, and the same supervisor looks after them
   local n; for n in "$web" "$proxy" "$radio"; do checkpoint "$n" >/dev/null || { echo "no checkpoint of $n"; return 1; }; done
@@ -62,6 +67,7 @@ repaired() {
     not grep secrets <(kubectl get clusterrole pod-checkpointer -o yaml)
 }
 wait_for 20 "everything to be repaired" repaired
+is_counted operator 'operator_repairs_total{kind="DaemonSet"}' 1
 wait_for 90 "the agents to be ready again" is_ready
 all_kept || fail "not kept while the agents were away"
 
