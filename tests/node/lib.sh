@@ -207,9 +207,9 @@ traces() { # what the program could leave behind on the node's disk and in its m
 healthy() {
   mkdir -p "$work"; probe_start "$@"
   outage_end                                    # whatever a story left
+  wait_for 60 "an API server" api_wait 1
   [ -e "$dir/before" ] || deploy
   kubectl apply -f "$here/pods/marked.yaml" -f "$here/pods/unmarked.yaml" >/dev/null
-  wait_for 60 "an API server" api_wait 1
   wait_for 120 "every pod to be ready" pods_ready
   wait_for 60 "the supervisor" supervisor_runs
   wait_for 60 "the supervisor's mirror pod" supervisor_shown

@@ -33,7 +33,7 @@ removed() { serves || fail "the node that is cut off does not serve: $(serves)";
 wait_for 240 "the removal, which does not wait for the node" removed
 absent -n pod-checkpointer daemonset pod-checkpointer || fail "the DaemonSet is left"
 stays 20 "the node serves on" serves
-# once more without the cluster
+# again, without the cluster
 reboot; back_up
 wait_for 10 "its pods" serves
 
