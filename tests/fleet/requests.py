@@ -2,7 +2,8 @@
 """Requests of the fleet's agents, from the API server's audit log: requests.py LOG SINCE UNTIL, in milliseconds.
 
 Prints when it was received, the agent's node, the verb, the resource, the code and how long it took of each, in order. The
-pages of a list after its first have the verb "page". A watch is told when it begins, and takes "on" while it goes on.
+pages of a list after its first have the verb "page". A watch is told when it begins, and takes "on" while it goes on. Probes
+without a credential are of the node "supervisor".
 """
 import datetime
 import json
@@ -24,7 +25,11 @@ with open(log) as lines:
             continue
         node = event["user"].get("extra", {}).get("authentication.kubernetes.io/node-name", ["-"])[0]
         at = milliseconds(event["requestReceivedTimestamp"])
-        if not node.startswith("fleet-") or not since <= at < until:
+        if event["user"].get("username") == "system:anonymous" and event["requestURI"].startswith("/livez"):
+            node = "supervisor"
+        elif not node.startswith("fleet-"):
+            continue
+        if not since <= at < until:
             continue
         asked = event.get("objectRef", {})
         resource = "/".join(filter(None, (asked.get("resource", event["requestURI"]), asked.get("subresource"))))

@@ -51,7 +51,12 @@ all_recoverable() {
 }
 
 ## what the agents ask
-requests() { "$here/../fleet/requests.py" "$audit" "$@" >"$work/requests"; }       # SINCE UNTIL
+requests() { # SINCE UNTIL: of the agents, and the probes of the real node's supervisor
+  "$here/../fleet/requests.py" "$audit" "$@" >"$work/asked"
+  grep -v ' supervisor ' "$work/asked" >"$work/requests" || true
+  grep ' supervisor ' "$work/asked" >"$work/probes" || true
+}
+server_used() { awk '{print ($14 + $15) * 10}' "/proc/$(<"$dir/apiserver.pid")/stat"; } # processor time of the API server, in ms
 count() { awk -v v="^($1)\$" '$3 ~ v' "$work/requests" | wc -l; }                 # VERBS
 writes='create|update|patch|delete|deletecollection'
 by_kind() { awk '{n[$3 " " $4]++} END {for (k in n) print n[k], k}' "$work/requests" | sort -rn | paste -sd, | sed 's/,/, /g'; }
@@ -73,7 +78,9 @@ cat >"$work/audit.yaml" <<YAML
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
-rules: [{level: Metadata, users: ["system:serviceaccount:pod-checkpointer:pod-checkpointer"]}]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:pod-checkpointer:pod-checkpointer"]}
+- {level: Metadata, users: ["system:anonymous"], nonResourceURLs: ["/livez"]}
 YAML
 api_more=(--audit-policy-file "$work/audit.yaml" --audit-log-path "$audit")
 stop apiserver; outage_end
@@ -107,7 +114,7 @@ grep -q 'may write only the PodCheckpoints of its own node: the token is of node
 
 # nothing changes, nothing is asked
 wait_for 120 "the agents to have said all" no_requests_but 20 'watch|get'
-used=$(processor) quiet=$(now)
+used=$(processor) server=$(server_used) quiet=$(now)
 stays "${QUIET:-300}" "the agents run" agents_stay
 requests "$quiet" "$(now)"
 hours=$(awk -v from="$quiet" -v to="$(now)" 'BEGIN {print (to - from) / 3600000}')
@@ -117,6 +124,15 @@ figure "requests of an agent in an hour while all is quiet" "$(per_hour "$(count
 figure "processor time of an agent of $per_node pods while all is quiet" \
   "$(awk -v ns=$(($(processor) - used)) -v n="$nodes" -v hours="$hours" 'BEGIN {printf "%.4f %% of a core", ns / n / hours / 3.6e10}')"
 figure "resident memory of an agent of $per_node pods" "$(resident | spread '%.1f MB')"
+idle=$(awk -v ms=$(($(server_used) - server)) -v hours="$hours" 'BEGIN {print ms / hours / 3.6e6}')    # of a core
+probes=$(awk -v n="$(wc -l <"$work/probes")" -v hours="$hours" 'BEGIN {printf "%.0f", n / hours}')
+[ "$probes" -gt 3000 ] || fail "the audit log has $probes probes of a supervisor in an hour"
+server=$(server_used) from=$(now)
+# as supervisors do: on one connection, which the server keeps with HTTP/1.1 alone
+curl -sS --fail --http1.1 -o "$work/livez" --cacert "$dir/pki/ca.crt" "https://$site_ip:6443/livez?[1-5000]"
+figure "probes of a supervisor in an hour while all is quiet, without a credential" \
+  "$probes, each $(awk -v ms=$(($(server_used) - server)) -v took="$(($(now) - from))" -v idle="$idle" \
+    'BEGIN {printf "%.2f", (ms - idle * took) / 5000}') ms of the API server's processor time"
 [ "$(count watch)" -ge "$nodes" ] || fail "the audit log has $(count watch) watches of $nodes agents"
 [ "$(count 'list|page')" = 0 ] || fail "agents list although nothing changes: $(by_kind)"
 [ "$(count "$writes")" = 0 ] || fail "agents write although nothing changes: $(by_kind)"
