@@ -251,7 +251,7 @@ impl Agent {
                 self.perform(action, &surroundings);
             }
         }
-        if !self.heard.is_within(FRESH) || self.index.has_bootkubes() {
+        if !self.heard.is_within(FRESH) || self.index.bootkubes().is_some() {
             self.memory.is_needed();
         }
         // before that, what an earlier agent reported of the node is the better word
@@ -260,9 +260,7 @@ impl Agent {
             self.weigh();
         }
         if self.index.is_complete() && is_known {
-            let keeps = |key: &str, uid: &str| {
-                self.index.stored(key).is_some_and(|stored| stored.uid == uid) || self.index.is_undecided(key, uid)
-            };
+            let keeps = |key: &str, uid: &str| self.index.has_stored(key, uid) || self.index.is_undecided(key, uid);
             let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
             if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());

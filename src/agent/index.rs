@@ -501,9 +501,7 @@ impl Index {
     /// them.
     pub fn rejected(&self) -> impl Iterator<Item = (&str, &str)> {
         let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
-        known
-            .map(|(key, pod)| (key.as_str(), pod.observed.uid.as_str()))
-            .filter(|(key, uid)| self.stored(key).is_some_and(|stored| stored.uid == *uid))
+        known.map(|(key, pod)| (key.as_str(), pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
     }
 
     /// What all pods of the API server take of the node; `None` before a list was complete.
@@ -554,14 +552,13 @@ impl Index {
     /// Owners of pods that get no checkpoint and do something for pods that have one. A static pod is none of them: it comes
     /// back; nor is one of which it is not known yet whether it is marked, or whether it can be captured.
     pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
-        let is_stored = |key: &str, uid: &str| self.stored(key).is_some_and(|stored| stored.uid == uid);
-        let kept = self.pods.iter().filter(|(key, pod)| is_stored(key, &pod.observed.uid));
+        let kept = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
         let needs: Vec<Needs> = kept.map(|(_, pod)| pod.observed.needs).collect();
         let gets_none = |key: &str| {
             let pod = self.pods.get(key);
             pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
         };
-        let supports = self.taken.iter().filter(|(key, taken)| !is_stored(key, &taken.uid) && gets_none(key));
+        let supports = self.taken.iter().filter(|(key, taken)| !self.has_stored(key, &taken.uid) && gets_none(key));
         supports
             .filter_map(|(_, taken)| taken.support.as_ref().map(|(support, name)| (*support, name.as_str())))
             .filter(|(support, _)| self.complete && needs.iter().any(|needs| needs.includes(*support)))
@@ -570,20 +567,23 @@ impl Index {
 
     /// The pods of this node, as one sees them who asks what an older checkpointer is still good for.
     pub fn neighbours(&self) -> Neighbours {
-        let is_stored = |key: &str, uid: &str| self.stored(key).is_some_and(|stored| stored.uid == uid);
-        let mut checkpointers = self.taken.iter().filter(|(_, taken)| taken.is_bootkubes);
-        let unprotected = self.taken.iter().filter(|(key, taken)| !is_stored(key, &taken.uid));
+        let unprotected = self.taken.iter().filter(|(key, taken)| !self.has_stored(key, &taken.uid));
         Neighbours {
             is_heard: self.complete,
-            checkpointer: checkpointers.next().map(|(key, _)| key.clone()),
+            checkpointer: self.bootkubes().cloned(),
             unprotected: unprotected.map(|(key, _)| key.clone()).collect(),
             ..Neighbours::default()
         }
     }
 
-    /// Is bootkube's checkpointer on this node?
-    pub fn has_bootkubes(&self) -> bool {
-        self.taken.values().any(|taken| taken.is_bootkubes)
+    /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
+    pub fn bootkubes(&self) -> Option<&String> {
+        self.taken.iter().find_map(|(key, taken)| taken.is_bootkubes.then_some(key))
+    }
+
+    /// The newest checkpoint of this name is of this very pod.
+    pub fn has_stored(&self, key: &str, uid: &str) -> bool {
+        self.stored(key).is_some_and(|stored| stored.uid == uid)
     }
 
     /// Can it not be told yet whether this very pod is marked?
