@@ -199,6 +199,32 @@ uninstall() { # what was deployed by plain YAML; the next deployment is from not
   wait_for 60 "the supervisor to end" not pid_of supervisor
   wait_for 30 "the node's directories to be as before" as_before
 }
+
+## with the operator
+operator_up() { # it runs soon; nothing asks it for agents
+  pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
+  kubectl apply -f "$work/operator.yaml" >/dev/null
+}
+ask_for_agents() { # by a PodCheckpointer that sets nothing
+  kubectl apply -f - >/dev/null <<YAML
+{apiVersion: podcheckpointer.io/v1alpha1, kind: PodCheckpointer, metadata: {name: default}, spec: {}}
+YAML
+}
+set_spec() { kubectl patch podcheckpointers default --type merge -p "{\"spec\": $1}" >/dev/null; }
+shown() { # JSONPATH VALUE: what the PodCheckpointer shows
+  local value; value=$(kubectl get podcheckpointers default -o jsonpath="{.status.$1}")
+  [ "$value" = "$2" ] || { echo "$1 is $value: $(kubectl get podcheckpointers default -o jsonpath='{.status}')"; return 1; }
+}
+says() { shown "conditions[?(@.type==\"$1\")].$2" "$3"; }                      # CONDITION status|reason VALUE
+is_ready() { says Applied status True && says Ready reason Ready; }
+settled() { # the spec of now is in force everywhere
+  shown observedGeneration "$(kubectl get podcheckpointers default -o jsonpath='{.metadata.generation}')" && is_ready
+}
+protected() { # with agents that are there
+  wait_for 60 "every pod to be recoverable" recoverable
+  wait_for 60 "the supervisor" supervisor_runs
+}
+
 traces() { # what the program could leave behind on the node's disk and in its memory
   on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true
 }

@@ -3,16 +3,6 @@
 # last
 . "$(dirname "$0")/../lib.sh"
 
-shown() { # JSONPATH VALUE: what the PodCheckpointer shows
-  local value; value=$(kubectl get podcheckpointers default -o jsonpath="{.status.$1}")
-  [ "$value" = "$2" ] || { echo "$1 is $value: $(kubectl get podcheckpointers default -o jsonpath='{.status}')"; return 1; }
-}
-says() { shown "conditions[?(@.type==\"$1\")].$2" "$3"; }                      # CONDITION status|reason VALUE
-is_ready() { says Applied status True && says Ready reason Ready; }
-settled() { # GENERATION: of the spec that is in force everywhere
-  shown observedGeneration "$(kubectl get podcheckpointers default -o jsonpath='{.metadata.generation}')" && is_ready
-}
-set_spec() { kubectl patch podcheckpointers default --type merge -p "{\"spec\": $1}" >/dev/null; }
 supervisor_pid() { pid_of supervisor | head -1; }
 operators() { # NUMBER of them are ready
   [ "$(kubectl -n pod-checkpointer-operator get deployment pod-checkpointer-operator -o jsonpath='{.status.readyReplicas}')" = "$1" ]
@@ -24,19 +14,15 @@ say "off with the plain installation"
 uninstall
 
 say "the operator alone changes nothing"
-pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
-kubectl apply -f "$work/operator.yaml" >/dev/null
+operator_up
 wait_for 90 "the operator" operators 1
 absent -n pod-checkpointer daemonset pod-checkpointer || fail "nobody asked for it"
 
 from=$(now)
-kubectl apply -f - >/dev/null <<YAML
-{apiVersion: podcheckpointer.io/v1alpha1, kind: PodCheckpointer, metadata: {name: default}, spec: {}}
-YAML
+ask_for_agents
 wait_for 90 "every object to be applied" says Applied status True
 wait_for 90 "the agents to be ready" is_ready
-wait_for 60 "every pod to be recoverable" recoverable
-wait_for 60 "the supervisor" supervisor_runs
+protected
 counted() { # as many as there are, and none active
   local total; total=$(kubectl get podcheckpoints -A --no-headers | wc -l)
   shown checkpoints.total "$total" && shown checkpoints.active 0 && [ "$total" -ge 3 ]

@@ -4,13 +4,6 @@
 # last
 . "$(dirname "$0")/../lib.sh"
 
-says() { # CONDITION FIELD VALUE of the PodCheckpointer
-  local value; value=$(kubectl get podcheckpointers default -o jsonpath="{.status.conditions[?(@.type==\"$1\")].$2}")
-  [ "$value" = "$3" ] || { echo "$1 has $2 $value: $(kubectl get podcheckpointers default -o jsonpath='{.status}')"; return 1; }
-}
-generation() { kubectl get podcheckpointers default -o jsonpath="{.$1}"; }
-settled() { [ "$(generation status.observedGeneration)" = "$(generation metadata.generation)" ] && says Applied status True && says Ready reason Ready; }
-set_spec() { kubectl patch podcheckpointers default --type merge -p "{\"spec\": $1}" >/dev/null; }
 kept() { # every checkpoint, and the supervisor's process
   local n; for n in "$web" "$proxy" "$radio"; do checkpoint "$n" >/dev/null || { echo "no checkpoint of $n"; return 1; }; done
   [ "$(pid_of supervisor | head -1)" = "$supervisor" ] || { echo "the supervisor is another process"; return 1; }
@@ -18,15 +11,11 @@ kept() { # every checkpoint, and the supervisor's process
 
 healthy
 uninstall
-pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
-kubectl apply -f "$work/operator.yaml" >/dev/null
+operator_up
 install() {
-  kubectl apply -f - >/dev/null <<YAML
-{apiVersion: podcheckpointer.io/v1alpha1, kind: PodCheckpointer, metadata: {name: default}, spec: {}}
-YAML
+  ask_for_agents
   wait_for 120 "the agents to be ready" settled
-  wait_for 60 "every pod to be recoverable" recoverable
-  wait_for 60 "the supervisor" supervisor_runs
+  protected
 }
 install
 for n in web proxy radio; do declare "$n=$(app_pod $n)"; done

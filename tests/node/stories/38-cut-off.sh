@@ -4,23 +4,17 @@
 # last
 . "$(dirname "$0")/../lib.sh"
 
-ready() { kubectl wait podcheckpointer default --for=condition=Ready --timeout=1s; }
-
 healthy
 uninstall
 
 # the operator is on another node, which is not cut off
-pod-checkpointer manifests --operator --image localhost/pod-checkpointer:dev >"$work/operator.yaml"
-kubectl apply -f "$work/operator.yaml" >/dev/null
+operator_up
 kubectl -n pod-checkpointer-operator scale deployment pod-checkpointer-operator --replicas 0 >/dev/null
 wait_for 60 "no operator on the node" not pid_of operator
 start operator pod-checkpointer operator --kubeconfig "$KUBECONFIG" --image localhost/pod-checkpointer:dev --metrics-address off
-kubectl apply -f - >/dev/null <<YAML
-{apiVersion: podcheckpointer.io/v1alpha1, kind: PodCheckpointer, metadata: {name: default}, spec: {}}
-YAML
-wait_for 120 "the agents to be ready" ready
-wait_for 60 "every pod to be recoverable" recoverable
-wait_for 60 "the supervisor" supervisor_runs
+ask_for_agents
+wait_for 120 "the agents to be ready" settled
+protected
 remember
 
 outage blackhole
