@@ -11,11 +11,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, WRITTEN_BY, encode};
+use pod_checkpointer::checkpoint::encoding::encode;
+use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, WRITTEN_BY};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::store::{Put, Store};
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::host::HostRoot;
+use pod_checkpointer::places::store::{Put, Store};
 use serde_json::json;
 
 /// The kubelet renews a token of an hour after four fifths of it (pkg/kubelet/token/token_manager.go).

@@ -4,12 +4,14 @@
 use std::path::Path;
 
 use pod_checkpointer::args::Output;
+use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::format::{self, Error};
 use pod_checkpointer::checkpoint::keys::Keys;
 use pod_checkpointer::checkpoint::seal::Key;
-use pod_checkpointer::checkpoint::{NodeCheckpoint, twin, yaml};
+use pod_checkpointer::checkpoint::{NodeCheckpoint, twin};
 use pod_checkpointer::cli::input;
 use pod_checkpointer::cli::render::Report;
+use pod_checkpointer::files::yaml;
 use serde_json::{Value, json};
 
 /// The key that opens sealed seeds.
@@ -34,7 +36,7 @@ pub fn checkpoint(bytes: &[u8]) {
 }
 
 fn with_checksum(body: &[u8]) -> Vec<u8> {
-    let sum = format::sha256(body);
+    let sum = encoding::sha256(body);
     [body, format!("# sha256 of the lines above: {}\n", sum.trim_start_matches("sha256:")).as_bytes()].concat()
 }
 

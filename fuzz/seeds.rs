@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::seal::Key;
 use pod_checkpointer::checkpoint::{
     Captured, Entry, Handover, Image, NodeCheckpoint, Owner, Parent, Policy, Volume, format,
 };
-use pod_checkpointer::names::Warning;
+use pod_checkpointer::reasons::Warning;
 use serde_json::{Value, json};
 
 /// The checkout, as the fuzz targets see it.
@@ -81,7 +82,7 @@ fn checkpoint(manifest: Value) -> NodeCheckpoint {
         mode: "0750".into(),
         uid: 1,
         gid: 2,
-        data: data.map(format::encode),
+        data: data.map(encoding::encode),
         link: link.map(str::to_owned),
     };
     let entries = vec![entry("", None, None), entry("key", Some(b"s3cret"), None), entry("link", None, Some("key"))];

@@ -8,7 +8,7 @@ use kube::core::Selector;
 
 use crate::metrics::address::Address;
 use crate::names::{OPERATOR, RUN_DIR, STATE_DIR};
-use crate::selector;
+use crate::pod::selector;
 use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
 /// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.

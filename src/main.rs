@@ -58,7 +58,7 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
             block_on(async { Box::pin(drill::drill(&arguments, node, stop()?)).await })
         }
         Command::Hold(arguments) => block_on(async { Ok(drill::hold(&arguments, stop()?).await) }),
-        Command::DrillSwitch(arguments) => block_on(drill::switch::run(&arguments)),
+        Command::DrillSwitch(arguments) => block_on(drill::switch(&arguments)),
         Command::Uninstall(arguments) => cli::uninstall(&arguments),
         Command::Crd(arguments) => cli::crd(&arguments),
         Command::Manifests(arguments) => cli::manifests(&arguments),

@@ -20,7 +20,7 @@ use pod_checkpointer::args::{Arguments, Command, DecisionArguments, LogFormat};
 use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::host::HostRoot;
-use pod_checkpointer::report::{OUTAGES, Outages, Phase};
+use pod_checkpointer::places::reports::{OUTAGES, Outages, Phase};
 use serde_json::Value;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};

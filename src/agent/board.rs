@@ -10,12 +10,14 @@ use jiff::Timestamp;
 use crate::agent::index::{Captured, Index, Outcome};
 use crate::agent::report::{self, Supervisor};
 use crate::agent::risks::Risks;
-use crate::checkpoint::store;
+use crate::files::lock;
+use crate::metrics::catalog::Metric;
 use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::{Page, count};
 use crate::metrics::{Pulse, Source};
-use crate::names::{CAPTURE_RESULTS, Metric, NOT_CAPTURED, RECOVERABLE, Risk, STORE_ERRORS};
-use crate::report::{Counts, Status, Times};
+use crate::names::{CAPTURE_RESULTS, NOT_CAPTURED, RECOVERABLE, STORE_ERRORS};
+use crate::places::reports::{Counts, Status, Times};
+use crate::reasons::Risk;
 use crate::supervisor::record;
 
 /// What the loop wrote down last.
@@ -136,7 +138,7 @@ impl Source for Board {
             Metric::NodeRisk,
             Risk::ALL.iter().map(|risk| (risk.as_str(), u64::from(state.risks.contains(risk)))),
         );
-        let lives = store::is_locked(&self.supervisor_lock).unwrap_or_default();
+        let lives = lock::is_locked(&self.supervisor_lock).unwrap_or_default();
         page.one(Metric::SupervisorUp, f64::from(u8::from(lives)));
         if let Some(supervisor) = &state.supervisor {
             supervisor.add_to(&mut page, record::now(), lives);
@@ -164,15 +166,15 @@ impl Source for Board {
 mod tests {
     use super::*;
     use crate::agent::index::Stored;
-    use crate::names::Of;
+    use crate::metrics::catalog::Of;
     use crate::node::contact::Class;
-    use crate::report::{ContactReport, Outages};
+    use crate::places::reports::{ContactReport, Outages};
 
     #[test]
     fn an_agent_tells_every_metric_of_its_own_and_of_its_supervisor() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("supervisor.lock");
-        let _lock = store::lock(&path).unwrap();
+        let _lock = lock::lock(&path).unwrap();
         let board = Board::new(path);
         let captured = |key: &str, captured: &str| Stored {
             key: key.into(),

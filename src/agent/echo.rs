@@ -10,8 +10,8 @@ use kube::{Client, Error, ResourceExt as _};
 use tokio::time::{Instant, sleep};
 
 use crate::agent::report::node_selector;
-use crate::agent::retry::Retry;
 use crate::api::podcheckpoint::PodCheckpoint;
+use crate::client::retry::Retry;
 
 /// Seconds after which the server ends a watch, and it goes on from where it was.
 const WATCH_SECONDS: u32 = 240;

@@ -20,24 +20,26 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::agent::board::Board;
 use crate::agent::echo::Echo;
-use crate::agent::heard::{Heard, explain, explain_watch};
-use crate::agent::index::{Action, Answer, Captured, Index, Marked, Observed};
+use crate::agent::index::{Action, Captured, Index, Marked, Observed};
 use crate::agent::marks::{Marks, Rules};
-use crate::agent::record;
 use crate::agent::report::{self, Done, News, Reporter, Supervisor};
-use crate::agent::retry::Retry;
 use crate::agent::risks::{self, Risks};
 use crate::agent::survey::{self, Kept, Memory, Surroundings};
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::work::{self, Finished};
-use crate::agent::{Error, Settings, collect, watch};
-use crate::capture;
-use crate::checkpoint::run::{self, RunDir};
-use crate::checkpoint::store::{self, Store, Tidied};
-use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, Refusal, Risk, STORE_FAILED};
-use crate::node::{api, clock};
-use crate::report::chain;
-use crate::report::{self as files, AgentWord};
+use crate::agent::{Error, Settings, record, watch};
+use crate::client::gone::{self, Answer};
+use crate::client::heard::{Heard, explain, explain_watch};
+use crate::client::retry::Retry;
+use crate::names::{FIELD_MANAGER, REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE, STORE_FAILED};
+use crate::node::clock;
+use crate::places::reports as files;
+use crate::places::reports::AgentWord;
+use crate::places::run::{self, RunDir};
+use crate::places::store::{self, Store, Tidied};
+use crate::reasons::{Refusal, Risk};
+use crate::text::chain;
+use crate::{capture, client};
 
 /// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.
 const FRESH: Duration = Duration::from_secs(75);
@@ -431,7 +433,7 @@ impl Agent {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());
                 let recorded = record::node_uid(&self.store);
                 let ask = async move {
-                    let (answer, why) = collect::ask(&client, &node, recorded.as_deref(), &key, &uid).await;
+                    let (answer, why) = gone::ask(&client, &node, recorded.as_deref(), &key, &uid).await;
                     Finished::Answered { key, uid, answer, why }
                 };
                 self.work.push(ask.boxed_local());
@@ -651,7 +653,7 @@ impl Agent {
 
     /// Writes an Event. The recorder makes a series of what is told again.
     fn tell_of(&mut self, regarding: ObjectReference, type_: EventType, reason: &str, note: &str) {
-        let event = api::event(type_, reason, note, "Checkpoint");
+        let event = client::event(type_, reason, note, "Checkpoint");
         let recorder = self.recorder.clone();
         let publish = async move { Finished::Told(recorder.publish(&event, &regarding).await) };
         self.work.push(publish.boxed_local());

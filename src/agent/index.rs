@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use crate::agent::leftovers::Neighbours;
 use crate::agent::network::{Needs, Support};
-use crate::agent::retry::Retry;
 use crate::capture::Reason;
-use crate::names::Warning;
-use crate::report::AgentWord;
-use crate::room::Demand;
+use crate::client::gone::Answer;
+use crate::client::retry::Retry;
+use crate::places::reports::AgentWord;
+use crate::pod::room::Demand;
+use crate::reasons::Warning;
 
 /// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
 const CONCURRENT: usize = 4;
@@ -118,17 +119,6 @@ pub enum Captured {
         /// What went wrong.
         message: String,
     },
-}
-
-/// What the API server said when asked for a pod by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It has no pod of this UID, and the node is the one that we know.
-    Gone,
-    /// It has it.
-    There,
-    /// It did not answer, or the answer proves nothing.
-    Unknown,
 }
 
 /// Something to begin. Each ends with the method of the same name.

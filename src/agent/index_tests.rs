@@ -1,8 +1,8 @@
-use crate::room::Demand;
+use crate::pod::room::Demand;
 use proptest::prelude::*;
 
 use super::*;
-use crate::names::Refusal;
+use crate::reasons::Refusal;
 
 const RETENTION: Duration = Duration::from_mins(1);
 
@@ -439,7 +439,7 @@ proptest! {
 #[test]
 fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
     let takes = |key: &str, cpu: u64| {
-        let requests = crate::room::Amounts { cpu, pods: 1, ..crate::room::Amounts::default() };
+        let requests = crate::pod::room::Amounts { cpu, pods: 1, ..crate::pod::room::Amounts::default() };
         Observed { marked: Marked::No, demand: Some(Demand { requests, ports: Vec::new() }), ..pod(key, key) }
     };
     let mut index = Index::new(Duration::ZERO, Vec::new());

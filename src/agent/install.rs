@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::args::{DecisionArguments, LogFormat};
-use crate::checkpoint::write;
+use crate::files::write;
 use crate::metrics::address::Address;
 use crate::names::SUPERVISOR;
 

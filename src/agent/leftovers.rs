@@ -13,9 +13,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::checkpoint::write;
+use crate::files::write;
 use crate::node::host::HostRoot;
-use crate::report::chain;
+use crate::text::chain;
 
 /// Where it kept what it needed, in clear (its `pkg/checkpoint`); the first holds a manifest for each pod.
 const DIRECTORIES: [&str; 3] = [

@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::agent::index::{Marked, Observed};
 use crate::agent::leftovers;
 use crate::agent::watch;
-use crate::capture;
 use crate::names::CHECKPOINT;
+use crate::pod::mark;
 
 /// Which marks count.
 #[derive(Clone, Debug, Default)]
@@ -138,10 +138,10 @@ impl Marks {
     /// What is known without its namespace's labels; `None`: they decide.
     fn by_itself(&self, pod: &Value, namespace: &str) -> Option<Marked> {
         let Rules { limit, select, namespaces, own } = &self.rules;
-        if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || capture::is_opted_out(pod) {
+        if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || mark::is_opted_out(pod) {
             return Some(Marked::No);
         }
-        let mark = capture::mark(pod);
+        let mark = mark::mark(pod);
         // it marks itself for itself, and must not come back beside us
         if leftovers::is_checkpointer(pod) && mark != Some(CHECKPOINT) {
             return Some(Marked::No);
@@ -151,7 +151,7 @@ impl Marks {
         }
         let name = pod.pointer("/metadata/name").and_then(Value::as_str);
         let is_own = own.as_ref().is_some_and(|(space, pod)| space == namespace && Some(pod.as_str()) == name);
-        if is_own || !capture::could_be_meant(pod) {
+        if is_own || !mark::could_be_meant(pod) {
             return Some(Marked::No);
         }
         let labels = labels(pod);

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::selector;
+use crate::pod::selector;
 
 fn rules() -> Rules {
     Rules {

@@ -12,9 +12,7 @@
 //! for. The API server's silence stops captures of what it does not tell, and removes nothing.
 
 mod board;
-pub mod collect;
 mod echo;
-pub mod heard;
 mod hub;
 pub mod index;
 pub mod install;
@@ -24,7 +22,6 @@ pub mod network;
 pub mod record;
 pub mod report;
 mod retire;
-pub mod retry;
 pub mod risks;
 pub mod survey;
 pub mod swap;
@@ -45,13 +42,16 @@ use crate::agent::board::Board;
 use crate::agent::hub::Agent;
 use crate::args::{AgentArguments, DecisionArguments, Invalid, LogFormat};
 use crate::checkpoint::keys::KeyFiles;
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::{self, Store};
-use crate::metrics::{self, address::Address};
-use crate::names::SUPERVISOR_LOCK;
-use crate::node::api::{kube_client, kube_config};
+use crate::client::heard;
+use crate::client::{kube_client, kube_config};
+use crate::files::lock;
+use crate::metrics;
+use crate::metrics::address::Address;
+use crate::names::{AGENT_LOCK, SUPERVISOR_LOCK};
 use crate::node::host::HostRoot;
-use crate::report::chain;
+use crate::places::run::RunDir;
+use crate::places::store::{self, Store};
+use crate::text::chain;
 
 /// How long a lock that is held is left alone before it is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -209,7 +209,7 @@ pub async fn run(
     let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
     let store = Store::new(resolve(&settings.state_dir)?).with_keys(keys);
     store.create()?;
-    let _lock = lock(&store).await?;
+    let _lock = take_lock(&store).await?;
     if let Err(error) = store.clean() {
         tracing::warn!("leftovers of a crash stay: {}", chain(&error));
     }
@@ -225,12 +225,12 @@ pub async fn run(
 
 /// Takes the agent's lock. `status` holds it for a moment when it looks whether somebody does, so a lock that is held is
 /// tried for a moment more.
-async fn lock(store: &Store) -> Result<File, store::Error> {
+async fn take_lock(store: &Store) -> Result<File, store::Error> {
     for _ in 0..10 {
-        match store.lock("agent.lock") {
-            Err(store::Error::Locked(_)) => tokio::time::sleep(LOCK_PAUSE).await,
+        match store.lock(AGENT_LOCK) {
+            Err(store::Error::Lock(lock::Error::Held(_))) => tokio::time::sleep(LOCK_PAUSE).await,
             result => return result,
         }
     }
-    store.lock("agent.lock")
+    store.lock(AGENT_LOCK)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::checkpoint::format::API_VERSION;
-use crate::checkpoint::store::{NodeRecord, ServerRecord, Store};
 use crate::node::kubelet::Server;
-use crate::room::Amounts;
+use crate::places::node_record::{NodeRecord, ServerRecord};
+use crate::places::store::Store;
+use crate::pod::room::Amounts;
 
 /// How long a node object with another UID must be seen before it is taken for this node. Until then nothing is removed:
 /// a cluster that was put up anew behind the same address would otherwise have every checkpoint thrown away, within the

@@ -13,14 +13,15 @@ use kube::{Client, Error, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::agent::echo::Echo;
-use crate::agent::heard::explain;
 use crate::agent::index::{Outcome, View};
-use crate::agent::retry::Retry;
 use crate::agent::risks::{self, Risks};
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
-use crate::checkpoint::format::sha256;
-use crate::names::{Blocked, FIELD_MANAGER, FIT, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
-use crate::report::{Outage, Outages, Phase, PodReport, Status};
+use crate::checkpoint::encoding::sha256;
+use crate::client::heard::explain;
+use crate::client::retry::Retry;
+use crate::names::{FIELD_MANAGER, FIT, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
+use crate::places::reports::{Outage, Outages, Phase, PodReport, Status};
+use crate::reasons::Blocked;
 
 /// Objects in a page of the one list.
 const PAGE: u32 = 50;

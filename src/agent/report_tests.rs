@@ -1,8 +1,8 @@
 use super::*;
 use crate::agent::index::Stored;
 use crate::capture::Reason;
-use crate::names::{Refusal, Risk, Warning};
-use crate::report::PodOutage;
+use crate::places::reports::PodOutage;
+use crate::reasons::{Refusal, Risk, Warning};
 
 const KEY: &str = "shop_till";
 

@@ -15,22 +15,24 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, Error as ApiError};
 use tokio::time::{Instant, sleep};
 
-use crate::agent::heard::{self, explain};
-use crate::agent::index::Answer;
-use crate::agent::report::Known;
-use crate::agent::retry::Retry;
+use crate::agent::report::{self, Known};
 use crate::agent::survey::{self, Surroundings};
-use crate::agent::{Error, Settings, collect, record, report};
+use crate::agent::{Error, Settings, record};
 use crate::api::PodCheckpoint;
-use crate::checkpoint::store::Store;
-use crate::checkpoint::{self, run, store, write};
-use crate::cli::node::{Manifests, Node};
+use crate::client::gone::{self, Answer};
+use crate::client::heard::{self, explain};
+use crate::client::retry::Retry;
+use crate::files::write;
 use crate::metrics::figures::add_build;
 use crate::metrics::page::Page;
 use crate::metrics::{self, Pulse, Source};
 use crate::names::{DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
-use crate::report::{AGENT, AgentWord, Phase, STATUS, Status, chain};
+use crate::places;
+use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::store::{self, Store};
+use crate::places::{Manifests, Places, run};
+use crate::text::chain;
 
 /// Between rounds: the first pause, and the longest. The supervisor goes by a word that is two minutes old at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -165,7 +167,7 @@ impl Leaving<'_> {
             manifest: manifests.supervisor,
             supervisor: self.supervisor_runs(&found).await,
             active: node.in_force(&manifests),
-            drill: Node::is_locked(&node.run.path().join(DRILL_LOCK)).unwrap_or(true),
+            drill: Places::is_locked(&node.run.path().join(DRILL_LOCK)).unwrap_or(true),
         };
         self.before = Some(found);
         match next(&seen) {
@@ -182,9 +184,9 @@ impl Leaving<'_> {
         if objects.is_empty() { Ok(()) } else { Err("the node's PodCheckpoints are being removed".into()) }
     }
 
-    fn node(&self, manifest_dir: &Path) -> Result<Node, String> {
+    fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
         let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Node::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
+        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.
@@ -228,7 +230,7 @@ impl Leaving<'_> {
     }
 
     /// Writes the word. Says what the supervisor waits for, as far as it is known.
-    async fn tell(&self, node: &Node) -> Result<String, String> {
+    async fn tell(&self, node: &Places) -> Result<String, String> {
         let boot = clock::boot_id(&self.settings.root).map_err(|error| error.to_string())?;
         node.run.open(&boot).map_err(|error| chain(&error))?;
         let status: Status = node.run.read(STATUS).ok().flatten().unwrap_or_default();
@@ -240,7 +242,7 @@ impl Leaving<'_> {
             names.push(format!("{}/{}", pod.namespace, pod.name));
             // a parent that is no more cannot take over
             let (client, name, uid) = (&self.client, &self.settings.node_name, &pod.parent_uid);
-            if collect::ask(client, name, recorded.as_deref(), &key, uid).await.0 == Answer::Gone {
+            if gone::ask(client, name, recorded.as_deref(), &key, uid).await.0 == Answer::Gone {
                 gone.insert(key, uid.clone());
             }
         }
@@ -253,7 +255,7 @@ impl Leaving<'_> {
 }
 
 /// Nothing of ours is there. Directories that are mounts, or that hold what is not ours, stay.
-fn is_clean(node: &Node, manifests: &Manifests) -> bool {
+fn is_clean(node: &Places, manifests: &Manifests) -> bool {
     let holds = |directory: &Path, names: &[&str]| names.iter().any(|name| directory.join(name).exists());
     !manifests.supervisor
         && manifests.links.is_empty()
@@ -262,12 +264,12 @@ fn is_clean(node: &Node, manifests: &Manifests) -> bool {
 }
 
 /// Removes what is left: links first, so that nothing is started any more.
-fn clear(node: &Node, manifests: &Manifests) -> Result<(), write::Error> {
+fn clear(node: &Places, manifests: &Manifests) -> Result<(), write::Error> {
     let links = manifests.links.iter().map(|link| &link.path);
     for path in links.chain(&manifests.leftovers) {
         write::remove(path)?;
     }
-    checkpoint::clear(node.store.directory(), node.run.path())
+    places::clear(node.store.directory(), node.run.path())
 }
 
 #[cfg(test)]

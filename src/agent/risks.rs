@@ -10,12 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use crate::agent::Settings;
 use crate::agent::network::Support;
 use crate::agent::survey::{self, Surroundings};
-use crate::checkpoint::store::Store;
-use crate::names::Risk;
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
 use crate::node::{certificate, kubelet, resolve};
-use crate::report::first_of;
+use crate::places::store::Store;
+use crate::reasons::Risk;
+use crate::text::first_of;
 
 /// What was found, worst first, each with what was seen of it.
 pub type Risks = BTreeMap<Risk, String>;

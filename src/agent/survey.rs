@@ -12,18 +12,19 @@ use kube::api::Api;
 use tokio::time::Instant;
 
 use crate::agent::Settings;
-use crate::agent::heard::explain;
 use crate::agent::install::{self, Plan};
 use crate::agent::leftovers::{self, Idle, Neighbours};
 use crate::agent::record::{self, Learned, Stranger};
 use crate::agent::risks::{self, Risks};
-use crate::checkpoint::store::{NodeRecord, Store};
+use crate::client::heard::explain;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
 use crate::node::network;
 use crate::node::runtime::{self, Runtime, Sandbox};
-use crate::report::chain;
-use crate::room;
+use crate::places::node_record::NodeRecord;
+use crate::places::store::Store;
+use crate::pod::room;
+use crate::text::chain;
 
 /// How long the kubelet may take to say what it owns.
 const KUBELET_LIMIT: Duration = Duration::from_secs(5);

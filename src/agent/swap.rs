@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use futures::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 
-use crate::report;
+use crate::places::reports;
 
 /// Room for a few dozen events at a time; an overflow of the kernel's own queue is told as [`Change::All`].
 const BUFFER: usize = 4096;
@@ -106,7 +106,7 @@ impl Swaps {
             let name = event.name.as_deref().and_then(|name| name.to_str()).unwrap_or_default();
             match self.subjects.get(&event.wd) {
                 Some(Subject::Volume { key, .. }) if name == "..data" => return Ok(Change::Volume(key.clone())),
-                Some(Subject::Reports) if name == report::STATUS || name == report::OUTAGES => {
+                Some(Subject::Reports) if name == reports::STATUS || name == reports::OUTAGES => {
                     return Ok(Change::Reports);
                 }
                 _ => {}
@@ -130,7 +130,7 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::write;
+    use crate::files::write;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -159,9 +159,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut swaps = Swaps::new();
         swaps.follow_reports(directory.path()).unwrap();
-        write::file(&directory.path().join(report::AGENT), b"{}", 0o600).unwrap();
-        write::file(&directory.path().join(report::STATUS), b"{}", 0o600).unwrap();
-        write::file(&directory.path().join(report::OUTAGES), b"{}", 0o600).unwrap();
+        write::file(&directory.path().join(reports::AGENT), b"{}", 0o600).unwrap();
+        write::file(&directory.path().join(reports::STATUS), b"{}", 0o600).unwrap();
+        write::file(&directory.path().join(reports::OUTAGES), b"{}", 0o600).unwrap();
         assert_eq!(swaps.next().await.unwrap(), Change::Reports);
         assert_eq!(swaps.next().await.unwrap(), Change::Reports);
     }

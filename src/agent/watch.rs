@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use crate::agent::index::{Marked, Observed};
 use crate::agent::leftovers;
 use crate::agent::network::{Needs, Support};
-use crate::capture;
-use crate::checkpoint::store::check_key;
 use crate::names::CONFIG_MIRROR;
-use crate::room::Demand;
+use crate::places::store::check_key;
+use crate::pod::mark;
+use crate::pod::room::Demand;
 
 /// Seconds after which the server ends a watch; the watcher gives up on a silent one 5 s later.
 const WATCH_SECONDS: u32 = 30;
@@ -83,7 +83,7 @@ pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: 
     Observed {
         key,
         uid,
-        ready: capture::is_ready(object),
+        ready: mark::is_ready(object),
         ending: object.pointer("/metadata/deletionTimestamp").is_some(),
         rejected: is_rejected(object),
         demand: demand(object),

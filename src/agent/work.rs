@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::agent::index::{Answer, Captured, Stored};
-use crate::agent::record;
+use crate::agent::index::{Captured, Stored};
 use crate::agent::report::Done;
 use crate::agent::survey::{Kept, Surroundings};
-use crate::agent::{Error, Settings};
+use crate::agent::{Error, Settings, record};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
-use crate::checkpoint::store::{self, Generation, Put, Store, Tidied};
+use crate::client::gone::Answer;
 use crate::names::STORE_FAILED;
-use crate::report::chain;
+use crate::places::store::{self, Generation, Put, Store, Tidied};
+use crate::text::chain;
 
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::report::Phase;
+use crate::places::reports::Phase;
 
 /// Which pod of which node. Written by the agent of that node alone; deleting a PodCheckpoint changes nothing on the node.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@ use kube_cel::Validator;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::selector;
+use crate::pod::selector;
 
 fn fixtures() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/podcheckpointers.yaml");

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::{Error, Sources};
 use crate::node::mounts::{self, Mount};
+use crate::pod::names::is_name;
 
 /// Where a claim's volume is on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ impl Node<'_> {
             return Ok(Err("no container that ran mounts it, so its path is not known".into()));
         };
         // The part's name says which volume it is of.
-        if super::eligibility::is_name(&volume) {
+        if is_name(&volume) {
             let is_there = |plugin: &Path| exists(self.sources, &plugin.join(&volume));
             if is_there(&self.volumes.join(LOCAL))? {
                 return self.local(&volume);

@@ -9,7 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::Reason;
 use crate::checkpoint::{Handover, Owner, Policy};
-use crate::names::{self, Refusal, Warning};
+use crate::names;
+use crate::pod::names::is_name;
+use crate::reasons::{Refusal, Warning};
 
 /// The kubelet's default (pkg/apis/core/v1/defaults.go).
 const DEFAULT_GRACE: i64 = 30;
@@ -75,15 +77,6 @@ fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
         refuse("metadata.name: namespace, name and the node's name do not fit into the name of a log directory".into());
     }
     reasons
-}
-
-/// Is this a DNS subdomain (RFC 1123)?
-pub fn is_name(text: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.len() <= LONGEST_NAME
-        && text.split('.').all(|label| {
-            label.starts_with(is_plain) && label.ends_with(is_plain) && label.chars().all(|c| is_plain(c) || c == '-')
-        })
 }
 
 fn annotations(pod: &Pod) -> &BTreeMap<String, String> {

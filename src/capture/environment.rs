@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use crate::names::Refusal;
+use crate::reasons::Refusal;
 
 /// What a container's process was given by the kubelet, by name. Values of Secrets are among it: nothing prints it.
 pub type Environment = BTreeMap<String, String>;

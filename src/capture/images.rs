@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::claims::{self, Bound};
 use super::{Error, Reason, Sources};
 use crate::checkpoint::Image;
-use crate::names::Refusal;
 use crate::node::images::{is_usable_without_secret, repository};
 use crate::node::runtime;
+use crate::reasons::Refusal;
 
 /// What is known of a pod's images.
 #[derive(Debug, Default)]

@@ -14,8 +14,10 @@ use serde_json::{Map, Value, json};
 
 use super::changes::{self, Change};
 use super::environment::{self, Addresses, Environment};
-use super::{LONGEST_MANIFEST, Reason, eligibility, is_marked, manifest, schema};
-use crate::names::{self, Refusal, Warning};
+use super::{LONGEST_MANIFEST, Reason, eligibility, manifest, schema};
+use crate::names;
+use crate::pod::mark::is_marked;
+use crate::reasons::{Refusal, Warning};
 
 /// Where every container finds its token (plugin/pkg/admission/serviceaccount).
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

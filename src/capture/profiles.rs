@@ -10,8 +10,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile};
 
 use super::{Reason, Sources};
-use crate::names::Refusal;
 use crate::node::host::HostRoot;
+use crate::reasons::Refusal;
 
 /// The profiles that the kernel holds, one a line: name and mode.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";

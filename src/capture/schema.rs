@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Reason;
-use crate::names::Refusal;
+use crate::reasons::Refusal;
 
 /// The typed pod, and the fields that the types do not know. `status` is not looked at: nothing of it is carried over.
 pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {

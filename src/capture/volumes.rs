@@ -16,7 +16,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::checkpoint::{Entry, Volume, format};
+use crate::checkpoint::encoding;
+use crate::checkpoint::{Entry, Volume};
 
 /// What all volumes of a pod may hold together: sixteen objects of the API server's own limit.
 pub const MOST_BYTES: u64 = 16 << 20;
@@ -192,7 +193,7 @@ impl Copy<'_> {
             .ok()
             .and_then(|long| self.budget.bytes.checked_sub(long))
             .ok_or(Error::TooLarge)?;
-        self.push(path, &stat, Some(format::encode(&bytes)), None)
+        self.push(path, &stat, Some(encoding::encode(&bytes)), None)
     }
 
     fn push(

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+use crate::checkpoint::encoding;
+
 const NOW: &str = "..2026_11_20_08_00_00.123456789";
 
 fn is_root() -> bool {
@@ -60,7 +62,7 @@ fn a_volume_is_copied_whole_with_its_links_modes_and_owners() {
     assert_eq!(paths(&entries), wanted);
     let modes: Vec<&str> = entries.iter().map(|entry| entry.mode.as_str()).collect();
     assert_eq!(modes, ["3777", "0755", "1644", "2755", "0440", "0777", "0777", "0777"]);
-    assert_eq!(entries[4].data.as_deref().map(|data| format::decode(data).unwrap()), Some(b"key\0\xff\n".to_vec()));
+    assert_eq!(entries[4].data.as_deref().map(|data| encoding::decode(data).unwrap()), Some(b"key\0\xff\n".to_vec()));
     assert_eq!(entries[2].data.as_deref(), Some(""), "an empty file is a file");
     assert_eq!(entries[5].link.as_deref(), Some(NOW));
     assert_eq!(entries[7].link.as_deref(), Some("..data/web"));
@@ -233,7 +235,7 @@ fn names_of_every_legal_character_and_of_the_longest_length_are_copied() {
     }
     let entries = copied(volume.path()).unwrap();
     for entry in &entries[1..] {
-        assert_eq!(format::decode(entry.data.as_deref().unwrap()).unwrap(), entry.path.as_bytes());
+        assert_eq!(encoding::decode(entry.data.as_deref().unwrap()).unwrap(), entry.path.as_bytes());
     }
     assert_eq!(entries.len(), 9);
 }
@@ -257,7 +259,7 @@ fn a_file_that_grows_while_it_is_copied_is_read_no_further_than_may_be() {
         for _ in 0..3 {
             match copied(volume.path()) {
                 Ok(entries) => {
-                    let long = format::decode(entries[1].data.as_deref().unwrap()).unwrap().len() as u64;
+                    let long = encoding::decode(entries[1].data.as_deref().unwrap()).unwrap().len() as u64;
                     assert!(long <= MOST_BYTES, "{long}");
                 }
                 Err(error) => assert!(matches!(error, Error::TooLarge), "{error}"),

@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
-use base64::Engine as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::checkpoint::encoding::hex;
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key, Sealed};
-use crate::checkpoint::yaml;
-use crate::names::Warning;
+use crate::files::yaml;
+use crate::reasons::Warning;
 
 /// Version of the format that this program writes.
 pub const API_VERSION: &str = "podcheckpointer.io/v1alpha1";
@@ -201,16 +201,6 @@ pub struct Entry {
     /// A symbolic link's target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-}
-
-/// Bytes as they stand in a checkpoint.
-pub fn encode(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-/// Bytes from what stands in a checkpoint.
-pub fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    base64::engine::general_purpose::STANDARD.decode(text)
 }
 
 /// What a sealed file says without its key. Nobody has vouched for it.
@@ -555,20 +545,6 @@ pub fn wipe(value: &mut Value) {
 pub fn schema() -> String {
     let schema = schemars::schema_for!(File);
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
-}
-
-/// `sha256:<hex>` of bytes.
-pub fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
-}
-
-/// Bytes in lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The format: what is noticed, what is told, what another program must do to verify a file.
 
 use super::*;
+use crate::checkpoint::encoding::encode;
 use crate::checkpoint::testing::checkpoint;
 use serde_json::json;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
-use crate::checkpoint::read;
 use crate::checkpoint::seal::Key;
+use crate::files::read;
 use crate::node::host::HostRoot;
 
 /// More than a key in any form is long.
@@ -130,7 +130,7 @@ fn parse(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::format::{encode, hex};
+    use crate::checkpoint::encoding::{encode, hex};
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -169,7 +169,7 @@ mod tests {
             let path = file(directory.path(), "bad-key", form);
             let files = KeyFiles::new(HostRoot::new(directory.path()), vec![path]);
             let keys = files.load();
-            let text = crate::report::chain(keys.sealing().unwrap_err());
+            let text = crate::text::chain(keys.sealing().unwrap_err());
             assert!(text.contains("bad-key") && !text.contains("horse"), "{text}");
         }
     }
@@ -182,7 +182,7 @@ mod tests {
         let good = file(directory.path(), "good", &secret());
         let files = KeyFiles::new(HostRoot::new(directory.path()), vec![open, good, "/none".into()]);
         let keys = files.load();
-        assert!(crate::report::chain(keys.sealing().unwrap_err()).contains("0644"));
+        assert!(crate::text::chain(keys.sealing().unwrap_err()).contains("0644"));
         assert!(keys.find(Key::new(&secret()).id()).is_some());
         assert_eq!(keys.errors().count(), 2);
         assert!(KeyFiles::default().load().sealing().unwrap().is_none());

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::checkpoint::format::{decode, encode, hex};
+use crate::checkpoint::encoding::{decode, encode, hex};
 
 /// The only algorithm that is written and read.
 pub const ALGORITHM: &str = "XChaCha20-Poly1305";

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint::format::{
-    API_VERSION, Captured, Entry, Image, KIND, NodeCheckpoint, Parent, Policy, Volume, encode,
-};
+use crate::checkpoint::encoding::encode;
+use crate::checkpoint::format::{API_VERSION, Captured, Entry, Image, KIND, NodeCheckpoint, Parent, Policy, Volume};
 
 /// A checkpoint of a pod with one container and one Secret volume as the kubelet lays it out.
 pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {

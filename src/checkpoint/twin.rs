@@ -11,8 +11,9 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::checkpoint::format::{self, Entry, NodeCheckpoint, Volume};
-use crate::checkpoint::write;
+use crate::checkpoint::encoding;
+use crate::checkpoint::format::{Entry, NodeCheckpoint, Volume};
+use crate::files::write;
 
 /// Namespace of the UIDs that we derive.
 const UID_SPACE: Uuid = Uuid::from_u128(0x8a1d_9a4e_6d7f_5f0e_9a51_c7a1_43b0_2d11);
@@ -91,7 +92,7 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
         let failed = |error: io::Error| Error::Io(path.clone(), error);
         match (&entry.data, &entry.link) {
             (Some(data), None) => {
-                let bytes = format::decode(data).map_err(|_| Error::Content(entry.path.clone()))?;
+                let bytes = encoding::decode(data).map_err(|_| Error::Content(entry.path.clone()))?;
                 let mut file = File::create_new(&path).map_err(failed)?;
                 file.write_all(&bytes).map_err(failed)?;
             }
@@ -188,7 +189,7 @@ mod tests {
             volume.entries[3].link = Some(directory.path().to_str().unwrap().to_owned());
             volume.entries[4].path = path.into();
             volume.entries[4].link = None;
-            volume.entries[4].data = Some(format::encode(b"out"));
+            volume.entries[4].data = Some(encoding::encode(b"out"));
             let error = unpack(&made, &directory.path().join("twin"), false).unwrap_err();
             assert!(matches!(error, Error::Path(_)), "{path}: {error}");
             assert!(!directory.path().join("x").exists());

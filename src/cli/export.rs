@@ -5,17 +5,17 @@ use std::io::Write as _;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::args::ExportArguments;
-use crate::checkpoint::store::KEPT;
-use crate::checkpoint::transfer::{self, Generations};
-use crate::checkpoint::write;
 use crate::cli::Answer;
-use crate::cli::node::Node;
-use crate::report::chain;
+use crate::files::write;
+use crate::places::Places;
+use crate::places::store::KEPT;
+use crate::places::transfer::{self, Generations};
+use crate::text::chain;
 
 /// Runs `export`. The answer is no when a pod had to be left out.
 pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
     let ExportArguments { host, file, plain } = arguments;
-    let node = Node::find(host)?;
+    let node = Places::find(host)?;
     let keys = node.store.keys_given().load();
     let key = keys.sealing().map_err(|error| anyhow!(chain(error)))?;
     if key.is_none() && !plain {

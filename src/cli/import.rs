@@ -11,16 +11,16 @@ use zeroize::Zeroizing;
 use crate::args::ImportArguments;
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::keys::KeyFiles;
-use crate::checkpoint::store::{Found, Store};
-use crate::checkpoint::transfer::{self, Generations};
 use crate::cli::Answer;
-use crate::cli::node::Node;
-use crate::report::chain;
+use crate::places::Places;
+use crate::places::store::{Found, Store};
+use crate::places::transfer::{self, Generations};
+use crate::text::chain;
 
 /// Runs `import`.
 pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
     let ImportArguments { host, file, plain } = arguments;
-    let node = Node::find(host)?;
+    let node = Places::find(host)?;
     let keys = node.store.keys_given().load();
     keys.sealing().map_err(|error| anyhow!(chain(error)))?;
     let all = transfer::read(&contents(file)?, &keys).with_context(|| format!("cannot import {}", file.display()))?;

@@ -13,9 +13,10 @@ use crate::cli::Answer;
 use crate::cli::render::{Item, Report, tell};
 use crate::cli::show::redact_environment;
 use crate::cli::table::size;
-use crate::node::api::{Unknown, kube_client, kube_config};
+use crate::client::{Unknown, kube_client, kube_config};
 use crate::node::host::HostRoot;
 use crate::node::runtime::Runtime;
+use crate::pod::names::is_name;
 
 /// How long the API server has to tell of the pod.
 const API_LIMIT: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         bail!("--reveal is for root only");
     }
     for part in [namespace, name] {
-        if !capture::eligibility::is_name(part) {
+        if !is_name(part) {
             bail!("{part:?} in {pod:?} is not a name");
         }
     }
@@ -49,7 +50,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     let settings = match survey::ask_kubelet(&root, &host.kubelet_dir).await {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("pod-checkpointer: {}; its defaults are assumed", crate::report::chain(&error));
+            eprintln!("pod-checkpointer: {}; its defaults are assumed", crate::text::chain(&error));
             crate::node::kubelet::Settings::default()
         }
     };

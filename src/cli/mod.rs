@@ -2,14 +2,12 @@
 //! answer when nothing else does, and only `uninstall`, `import` and `verify --repair` change any; `render` and `crd` need no
 //! node at all, unless `render` is told so; `drill` needs one that is well.
 
-pub mod docs;
 pub mod drill;
 mod export;
 mod import;
 pub mod input;
 mod live;
 mod manifests;
-pub(crate) mod node;
 pub mod render;
 mod show;
 mod status;
@@ -25,7 +23,7 @@ use serde::Serialize;
 
 use crate::api;
 use crate::args::{CrdArguments, Output};
-use crate::checkpoint::write;
+use crate::files::write;
 
 pub use export::export;
 pub use import::import;

@@ -14,8 +14,8 @@ use crate::capture::offline::{self, Rendered, Subject};
 use crate::cli::input::{self, Document};
 use crate::cli::table::columns;
 use crate::cli::{Answer, print, yaml};
-use crate::names::{Refusal, Warning};
-use crate::report::chain;
+use crate::reasons::{Refusal, Warning};
+use crate::text::chain;
 
 /// Stands for the node's name where none is given.
 const NODE: &str = "node";
@@ -204,7 +204,7 @@ impl Item {
             name: field("name"),
             pod: field("name"),
             recoverable: reasons.is_empty(),
-            marked: crate::capture::is_marked(pod),
+            marked: crate::pod::mark::is_marked(pod),
             reasons: reasons.into_iter().map(Told::refusal).collect(),
             warnings: warnings.into_iter().map(Told::warning).collect(),
             notes: Vec::new(),

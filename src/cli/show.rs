@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use crate::args::{Output, ShowArguments};
 use crate::checkpoint::NodeCheckpoint;
-use crate::checkpoint::format::decode;
-use crate::cli::node::Node;
+use crate::checkpoint::encoding::decode;
 use crate::cli::{Answer, answer};
-use crate::report::{AGENT, AgentWord, chain};
+use crate::places::Places;
+use crate::places::reports::{AGENT, AgentWord};
+use crate::text::chain;
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
@@ -18,7 +19,7 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
     if arguments.reveal && !rustix::process::geteuid().is_root() {
         bail!("--reveal is for root only");
     }
-    let node = Node::find(&arguments.host)?;
+    let node = Places::find(&arguments.host)?;
     let key = format!("{namespace}_{name}");
     let (newest, bad) = node.store.newest(&key)?;
     let problems = bad.iter().map(|error| chain(error)).chain(node.key_problems());
@@ -37,7 +38,7 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
 }
 
 /// What marks the pod, which is in the agent's word and not in the checkpoint: the pod's mark may change without its content.
-fn with_mark(mut shown: Value, node: &Node, key: &str) -> Value {
+fn with_mark(mut shown: Value, node: &Places, key: &str) -> Value {
     let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
     if let (Some(object), Some(mark)) = (shown.as_object_mut(), word.and_then(|word| word.marked.get(key).cloned())) {
         object.insert("markedBy".into(), mark.into());
@@ -86,7 +87,7 @@ mod tests {
         let mut made = checkpoint("shop", "till");
         made.manifest["spec"]["containers"][0]["env"] = json!([{"name": "PASSWORD", "value": "hunter2"}]);
         let text = serde_yaml::to_string(&redact(&made).unwrap()).unwrap();
-        let secret = crate::checkpoint::format::encode(b"s3cret\n\0\xff");
+        let secret = crate::checkpoint::encoding::encode(b"s3cret\n\0\xff");
         assert!(!text.contains("hunter2") && !text.contains(&secret), "{text}");
         assert!(text.contains("<7 bytes>") && text.contains("<9 bytes>"), "{text}");
         let revealed = serde_yaml::to_string(&reveal(&made).unwrap()).unwrap();

@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::args::LookArguments;
-use crate::checkpoint::run::RunDir;
-use crate::cli::node::Node;
 use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
 use crate::node::clock;
-use crate::report::chain;
-use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::Places;
+use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::run::RunDir;
+use crate::text::chain;
 
 /// What `status` shows.
 #[derive(Debug, Serialize)]
@@ -84,12 +84,12 @@ struct Pod {
 
 /// Runs `status`.
 pub fn status(arguments: &LookArguments) -> anyhow::Result<Answer> {
-    let node = Node::find(&arguments.host)?;
+    let node = Places::find(&arguments.host)?;
     let shown = look(&node)?;
     answer(arguments.output, &shown, || text(&shown))
 }
 
-fn look(node: &Node) -> anyhow::Result<Shown> {
+fn look(node: &Places) -> anyhow::Result<Shown> {
     let mut problems = Vec::new();
     let report: Status = read(&node.run, STATUS, &mut problems);
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
@@ -107,11 +107,11 @@ fn look(node: &Node) -> anyhow::Result<Shown> {
     Ok(Shown {
         supervisor: Supervisor {
             installed: manifests.supervisor,
-            running: Node::is_locked(&node.supervisor_lock())?,
+            running: Places::is_locked(&node.supervisor_lock())?,
             manifest_dir: node.manifests_host_path.display().to_string(),
         },
         agent: Agent {
-            running: Node::is_locked(&node.agent_lock())?,
+            running: Places::is_locked(&node.agent_lock())?,
             heartbeat_age_seconds: (word.heartbeat > 0).then(|| since(word.heartbeat)),
         },
         contact: report
@@ -135,7 +135,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(run: &RunDir, name: &str, prob
     }
 }
 
-fn pods(node: &Node, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Pod>> {
+fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Pod>> {
     let mut keys = node.store.keys().context("cannot list the checkpoints")?;
     keys.extend(word.refused.keys().cloned());
     keys.sort_unstable();

@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::args::UninstallArguments;
-use crate::checkpoint::run::{self, RunDir};
-use crate::checkpoint::{store, write};
 use crate::cli::Answer;
-use crate::cli::node::{Manifests, Node};
-use crate::drill::place::Place;
+use crate::files::write;
 use crate::names::{DRILL_LOCK, SUPERVISOR};
-use crate::report::{Phase, STATUS, Status};
+use crate::places::drill::Place;
+use crate::places::reports::{Phase, STATUS, Status};
+use crate::places::run::{self, RunDir};
+use crate::places::{Manifests, Places, store};
 
 /// How long the kubelet may take to end the supervisor: it gets 5 s to stop.
 const END: Duration = Duration::from_secs(30);
 
 /// Runs `uninstall`.
 pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
-    let node = Node::find(&arguments.host)?;
+    let node = Places::find(&arguments.host)?;
     let manifests = node.manifests()?;
     if !arguments.force {
         refuse(&node, &manifests)?;
@@ -54,11 +54,11 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
 }
 
 /// Nothing is taken from a node where it is needed, or where it would be put back.
-fn refuse(node: &Node, manifests: &Manifests) -> anyhow::Result<()> {
-    if Node::is_locked(&node.agent_lock())? {
+fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
+    if Places::is_locked(&node.agent_lock())? {
         bail!("the agent runs on this node and would put everything back: delete the DaemonSet first (or --force)");
     }
-    if Node::is_locked(&node.run.path().join(DRILL_LOCK))? {
+    if Places::is_locked(&node.run.path().join(DRILL_LOCK))? {
         bail!("a drill runs on this node: wait for its end (or --force)");
     }
     let status: Option<Status> = node.run.read(STATUS)?;
@@ -91,7 +91,7 @@ fn clear(run: &RunDir, manifests: &Path) -> anyhow::Result<()> {
 }
 
 /// Removes what is ours in a directory, then the directory.
-fn remove_ours(node: &Node, directory: &Path, names: &[&str]) -> anyhow::Result<()> {
+fn remove_ours(node: &Places, directory: &Path, names: &[&str]) -> anyhow::Result<()> {
     if !directory.exists() {
         return Ok(());
     }
@@ -107,10 +107,10 @@ fn remove_ours(node: &Node, directory: &Path, names: &[&str]) -> anyhow::Result<
     Ok(())
 }
 
-fn wait_for_supervisor(node: &Node) -> anyhow::Result<()> {
+fn wait_for_supervisor(node: &Places) -> anyhow::Result<()> {
     let lock = node.supervisor_lock();
     let begin = Instant::now();
-    while Node::is_locked(&lock)? {
+    while Places::is_locked(&lock)? {
         if begin.elapsed() >= END {
             bail!(
                 "the supervisor still runs {} s after its manifest was removed (a kubelet that has not reached its API \

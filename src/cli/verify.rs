@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::args::VerifyArguments;
-use crate::checkpoint::store::{self, Error, check_key};
-use crate::checkpoint::write::{self, TEMPORARY};
-use crate::checkpoint::{format, read};
-use crate::cli::node::Node;
+use crate::checkpoint::format;
 use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
-use crate::names::Blocked;
-use crate::report::chain;
+use crate::files::read;
+use crate::files::write::{self, TEMPORARY};
+use crate::places::Places;
+use crate::places::store::{self, Error, check_key};
+use crate::reasons::Blocked;
+use crate::text::chain;
 
 /// What `verify` found.
 #[derive(Debug, Default, Serialize)]
@@ -66,7 +67,7 @@ struct Repair {
 /// Runs `verify`.
 pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
     let VerifyArguments { look, repair } = arguments;
-    let node = Node::find(&look.host)?;
+    let node = Places::find(&look.host)?;
     let mut found = Found::default();
     let repair =
         (*repair && node.store.directory().exists()).then(|| Repair { lock: node.store.lock("agent.lock").ok() });
@@ -86,7 +87,7 @@ pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
     Ok(if found.bad.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) {
+fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
     let directory = node.store.directory();
     if !directory.exists() {
         return;
@@ -122,7 +123,7 @@ fn verify_store(node: &Node, repair: Option<&Repair>, found: &mut Found) {
     }
 }
 
-fn verify_pod(node: &Node, repair: Option<&Repair>, key: &str, mut generations: store::Found, found: &mut Found) {
+fn verify_pod(node: &Places, repair: Option<&Repair>, key: &str, mut generations: store::Found, found: &mut Found) {
     for good in &generations.good {
         found.good.push(Good {
             pod: key.replace('_', "/"),
@@ -176,7 +177,7 @@ fn kind_of<'a>(error: &'a Error, directory: &'a Path) -> (&'static str, &'a Path
     }
 }
 
-fn verify_links(node: &Node, repair: Option<&Repair>, found: &mut Found) -> anyhow::Result<()> {
+fn verify_links(node: &Places, repair: Option<&Repair>, found: &mut Found) -> anyhow::Result<()> {
     let manifests = node.manifests()?;
     for link in &manifests.links {
         if !node.run.active(&link.key).is_file() {
@@ -211,7 +212,7 @@ fn verify_directory(path: &Path, found: &mut Found) {
     }
 }
 
-fn stranger(node: &Node, repair: Option<&Repair>, path: &Path, name: &str, found: &mut Found) {
+fn stranger(node: &Places, repair: Option<&Repair>, path: &Path, name: &str, found: &mut Found) {
     if name.starts_with(TEMPORARY) {
         leftover(node, repair, path, "an unfinished file; the agent removes it", found);
     } else {
@@ -220,7 +221,7 @@ fn stranger(node: &Node, repair: Option<&Repair>, path: &Path, name: &str, found
 }
 
 /// Something of ours that nobody needs. It goes only where no agent can be at work on it.
-fn leftover(node: &Node, repair: Option<&Repair>, path: &Path, what: &str, found: &mut Found) {
+fn leftover(node: &Places, repair: Option<&Repair>, path: &Path, what: &str, found: &mut Found) {
     match repair {
         Some(Repair { lock: Some(_) }) => remove(node, path, "a leftover", found),
         Some(Repair { lock: None }) => {
@@ -230,7 +231,7 @@ fn leftover(node: &Node, repair: Option<&Repair>, path: &Path, what: &str, found
     }
 }
 
-fn remove(node: &Node, path: &Path, what: &str, found: &mut Found) {
+fn remove(node: &Places, path: &Path, what: &str, found: &mut Found) {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
     let removed = if is_directory { write::remove_tree(path) } else { write::remove(path) };
     match removed {

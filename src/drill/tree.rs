@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::checkpoint::Volume;
+use crate::checkpoint::encoding;
 use crate::checkpoint::format::{self, MAX_SIZE};
 
 /// A captured volume holds no more: each is a few objects of 1 MiB.
@@ -68,7 +69,7 @@ pub fn read(place: &Path) -> io::Result<Tree> {
 pub fn of_volume(volume: &Volume) -> Tree {
     let item = |entry: &format::Entry| {
         let kind = match (&entry.data, &entry.link) {
-            (Some(data), _) => Kind::File(Sha256::digest(format::decode(data).unwrap_or_default()).into()),
+            (Some(data), _) => Kind::File(Sha256::digest(encoding::decode(data).unwrap_or_default()).into()),
             (None, Some(link)) => Kind::Link(link.into()),
             (None, None) => Kind::Directory,
         };

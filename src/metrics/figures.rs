@@ -1,9 +1,10 @@
 //! The supervisor's record in figures: served by the supervisor, and by the agent, which reads it.
 
+use crate::metrics::catalog::Metric;
 use crate::metrics::page::{Page, count, seconds};
-use crate::names::{Metric, activation_results};
+use crate::names::activation_results;
 use crate::node::contact::Class;
-use crate::report::{ContactReport, Counts, Phase, Status};
+use crate::places::reports::{ContactReport, Counts, Phase, Status};
 
 /// Of which part a problem is.
 const SUPERVISOR: &str = "supervisor";

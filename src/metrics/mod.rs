@@ -6,6 +6,7 @@
 //! and a client can cost no more than one of few connections, for few seconds.
 
 pub mod address;
+pub mod catalog;
 pub mod figures;
 pub mod page;
 pub mod server;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
-use crate::names::{Kind, Metric};
-use crate::report::Times;
+use crate::metrics::catalog::{Kind, Metric};
+use crate::places::reports::Times;
 
 /// Families of metrics, in the order of [`Metric`].
 #[derive(Debug, Default)]

@@ -10,11 +10,11 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::store::ServerRecord;
 use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use crate::places::node_record::ServerRecord;
 
 /// Where static pod manifests are when a kubelet does not say (kubeadm's choice).
 pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";

@@ -1,13 +1,12 @@
 //! The node as seen: its files ([`host`]), clocks ([`clock`]), the kubelet ([`kubelet`]), the container runtime
 //! ([`runtime`]), what the kubelet thinks of images ([`images`]), contact with the API server ([`contact`], with names
-//! looked up by [`resolve`]), the agent's client of it ([`api`]), the kubelet's own sockets ([`sockets`]), its mounts
+//! looked up by [`resolve`]), the kubelet's own sockets ([`sockets`]), its mounts
 //! ([`mounts`]), the pod network's configuration ([`network`]) and the end of the kubelet's certificate ([`certificate`]);
 //! and [`routes`], with which a drill cuts it off.
 //!
 //! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides. Every wait has a time
 //! limit, and what could not be learned is an error, never an empty answer.
 
-pub mod api;
 pub mod certificate;
 pub mod clock;
 pub mod contact;

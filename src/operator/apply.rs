@@ -7,8 +7,8 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
-use crate::agent::heard::explain;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
+use crate::client::heard::explain;
 use crate::names::{
     APPLY_FAILED, COMPONENT_LABEL, FINALIZER, FOREIGN_OBJECT, IMAGE_UNKNOWN, INSTALLATION, INVALID_SETTINGS, MADE_BY,
     NAME_LABEL, OPERATOR_MANAGER, REFUSED,

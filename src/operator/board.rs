@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::api::podcheckpointer::{Checkpoints, Nodes, PodCheckpointerStatus};
+use crate::metrics::catalog::Metric;
 use crate::metrics::figures::add_build;
 use crate::metrics::page::Page;
 use crate::metrics::{Pulse, Source};
-use crate::names::{APPLY_RESULTS, Metric};
+use crate::names::APPLY_RESULTS;
 use crate::operator::kinds::{KINDS, Kind};
 
 /// What is written down by who contends and who leads.
@@ -109,7 +110,7 @@ fn whole(number: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Of;
+    use crate::metrics::catalog::Of;
 
     #[test]
     fn the_leader_tells_every_metric_of_its_own_and_another_one_nothing_of_the_cluster() {

@@ -17,12 +17,12 @@ use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent::heard::{explain, explain_watch};
-use crate::agent::retry::Retry;
 use crate::api::PodCheckpoint;
 use crate::api::podcheckpointer::{Checkpoints, PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
+use crate::client;
+use crate::client::heard::{explain, explain_watch};
+use crate::client::retry::Retry;
 use crate::names::{APPLIED, FINALIZER, INSTALLATION, INVALID_SETTINGS, OPERATOR_MANAGER};
-use crate::node::api;
 use crate::operator::Settings;
 use crate::operator::apply::{self, Failure, Fingerprints, Round};
 use crate::operator::board::Board;
@@ -280,7 +280,7 @@ impl Leader {
             Applied::No { reason, message } => (EventType::Warning, *reason, message.as_str()),
             Applied::Removing(message) => (EventType::Normal, "Removing", message.as_str()),
         };
-        let event = api::event(type_, reason, message, "Apply");
+        let event = client::event(type_, reason, message, "Apply");
         let resource = ApiResource::erase::<PodCheckpointer>(&());
         let (recorder, regarding) = (self.recorder.clone(), wanted.object_ref(&resource));
         let publish = async move { Done::Told(recorder.publish(&event, &regarding).await) };

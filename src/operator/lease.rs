@@ -13,8 +13,8 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use tokio::time::{sleep, timeout};
 
-use crate::agent::heard::explain;
-use crate::agent::retry::Retry;
+use crate::client::heard::explain;
+use crate::client::retry::Retry;
 use crate::names::OPERATOR;
 use crate::node::clock;
 

@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use kube::Client;
 
-use crate::agent::heard;
 use crate::args::OperatorArguments;
-use crate::metrics::{self, address::Address};
-use crate::node::api::{kube_client, kube_config};
+use crate::client::{heard, kube_client, kube_config};
+use crate::metrics;
+use crate::metrics::address::Address;
 use crate::node::host::HostRoot;
 use crate::operator::board::Board;
 use crate::operator::lead::Leader;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::first_of;
+use crate::text::first_of;
 
 /// The agents' DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::podcheckpointer::{Checkpoints, Nodes, PodCheckpointerStatus};
 use crate::names::{APPLIED, FIT};
-use crate::report::first_of;
+use crate::text::first_of;
 
 /// What became of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,16 +6,19 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::checkpoint::run::{self, RunDir};
-use crate::checkpoint::store::{self, Generation, Store};
-use crate::checkpoint::{self, NodeCheckpoint, twin, write, yaml};
-use crate::names::{Blocked, LINK_PREFIX, SUPERVISOR};
+use crate::checkpoint::{NodeCheckpoint, twin};
+use crate::files::{write, yaml};
+use crate::names::{LINK_PREFIX, SUPERVISOR};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
 use crate::node::{images, kubelet};
-use crate::report::chain;
-use crate::room::Demand;
+use crate::places;
+use crate::places::run::{self, RunDir};
+use crate::places::store::{self, Generation, Store};
+use crate::pod::room::Demand;
+use crate::reasons::Blocked;
 use crate::supervisor::observe::{Lists, is_twin_of};
+use crate::text::chain;
 
 /// Why an activation could not be prepared, with the thing it is about.
 #[derive(Debug)]
@@ -224,7 +227,7 @@ impl Hands {
     /// Removes what a crash left in the kubelet's directory and in the run directory: links of ours to nothing, and what
     /// [`RunDir::sweep`] finds. An unfinished file may be one that the agent is writing, so it goes only if it was `seen`
     /// by the sweep before. Says what it saw and did not remove.
-    pub fn sweep(&self, seen: &[PathBuf]) -> Result<Vec<PathBuf>, crate::checkpoint::run::Error> {
+    pub fn sweep(&self, seen: &[PathBuf]) -> Result<Vec<PathBuf>, crate::places::run::Error> {
         let failed = |source| run::Error::Read(self.manifest_dir.clone(), source);
         let mut fresh = Vec::new();
         for entry in fs::read_dir(&self.manifest_dir).map_err(failed)? {
@@ -282,7 +285,7 @@ impl Hands {
     }
 
     /// Deletes what was unpacked.
-    pub fn forget(&self, key: &str) -> Result<(), crate::checkpoint::run::Error> {
+    pub fn forget(&self, key: &str) -> Result<(), crate::places::run::Error> {
         self.run.remove(key)
     }
 
@@ -303,7 +306,7 @@ impl Hands {
         for key in self.links().unwrap_or_default() {
             self.release(&key)?;
         }
-        checkpoint::clear(self.store.directory(), self.run.path())?;
+        places::clear(self.store.directory(), self.run.path())?;
         write::remove(&self.manifest_dir.join(format!("{SUPERVISOR}.yaml")))
     }
 }

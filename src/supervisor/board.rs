@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use tokio::time::Instant;
 
+use crate::metrics::catalog::Metric;
 use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::Page;
 use crate::metrics::{Pulse, Source};
-use crate::names::Metric;
 use crate::supervisor::record;
 
 /// What the loop wrote down last.
@@ -52,9 +52,9 @@ impl Source for Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Of;
+    use crate::metrics::catalog::Of;
     use crate::node::contact::Class;
-    use crate::report::{ContactReport, Counts, Status};
+    use crate::places::reports::{ContactReport, Counts, Status};
 
     #[test]
     fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {

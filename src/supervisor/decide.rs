@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
-use crate::names::{Blocked, HOLD_SECONDS, REJECTED_AT_RETURN};
+use crate::names::{HOLD_SECONDS, REJECTED_AT_RETURN};
 use crate::node::contact::{Class, Contact};
+use crate::reasons::Blocked;
 use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
 /// Failed probes before silence is believed.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::names::Blocked;
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Detail, State};
+use crate::reasons::Blocked;
 use crate::supervisor::facts::Key;
 use crate::supervisor::observe::{Known, Lists};
 

@@ -38,13 +38,14 @@ use std::time::Duration;
 
 use crate::args::{Invalid, SupervisorArguments};
 use crate::checkpoint::keys::KeyFiles;
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::{self, Store};
-use crate::checkpoint::write;
+use crate::files::lock;
+use crate::files::write;
 use crate::metrics;
 use crate::names::SUPERVISOR_LOCK;
 use crate::node::clock;
 use crate::node::host::HostRoot;
+use crate::places::run::RunDir;
+use crate::places::store::Store;
 
 /// Why a supervisor cannot start. Everything else is shown and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,7 @@ pub enum Error {
     Write(#[from] write::Error),
     /// The lock cannot be taken.
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Lock(#[from] lock::Error),
     /// The CA that `--apiserver-ca` names cannot be read.
     #[error("cannot read {}", .0.display())]
     Ca(PathBuf, #[source] io::Error),
@@ -104,8 +105,8 @@ const SUCCESSION: Duration = Duration::from_secs(10);
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
     let begun = tokio::time::Instant::now();
     loop {
-        match store::lock(path) {
-            Err(store::Error::Locked(_)) if begun.elapsed() < SUCCESSION => {
+        match lock::lock(path) {
+            Err(lock::Error::Held(_)) if begun.elapsed() < SUCCESSION => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             lock => return Ok(lock?),

@@ -7,12 +7,12 @@ use std::{fs, io};
 
 use serde_json::Value;
 
-use crate::checkpoint::store::{self, Store};
 use crate::checkpoint::{NodeCheckpoint, Policy};
 use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::{Container, Sandbox, State};
-use crate::report::AgentWord;
+use crate::places::reports::AgentWord;
+use crate::places::store::{self, Store};
 use crate::supervisor::facts::{Key, PodFacts, Run, Seen};
 
 /// What the runtime listed in one pass.

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::checkpoint::run::{self, RunDir};
 use crate::metrics::figures::Figures;
-use crate::names::{Blocked, TAKEN_BACK};
+use crate::names::TAKEN_BACK;
 use crate::node::clock;
 use crate::node::contact::{Class, Contact};
-use crate::report::{ContactReport, LockedOut, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status};
+use crate::places::reports::{
+    ContactReport, LockedOut, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
+};
+use crate::places::run::{self, RunDir};
+use crate::reasons::Blocked;
 use crate::supervisor::decide::{self, State};
 use crate::supervisor::facts::{Facts, Run};
 use crate::supervisor::health::Health;
@@ -230,7 +233,7 @@ pub fn now() -> u64 {
 mod tests {
     use super::*;
     use crate::names::ACTIVATED;
-    use crate::report::Counts;
+    use crate::places::reports::Counts;
     use crate::supervisor::decide::Pod;
     use crate::supervisor::facts::PodFacts;
     use std::collections::BTreeMap;

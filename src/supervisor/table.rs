@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
-use crate::names::Blocked;
 use crate::node::contact::{Class, Contact};
+use crate::reasons::Blocked;
 use crate::supervisor::decide::{Action, Block, Phase, Pod, Settings, State, decide};
 use crate::supervisor::facts::{Facts, Kubelet, PodFacts, Run, Seen};
 

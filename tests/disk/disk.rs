@@ -1,4 +1,4 @@
-//! Power cuts on real file systems: the histories of `src/checkpoint/crash_tests` run on a loop device whose disk
+//! Power cuts on real file systems: the histories of `src/places/crash_tests` run on a loop device whose disk
 //! ([`image`]) knows what was flushed. For many moments it makes what a cut would have left, mounts that as a machine does
 //! that starts again, and looks whether each thing is there that the store had called kept, and no other.
 //!
@@ -7,7 +7,7 @@
 // anything that is not as expected ends a proof
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../../src/checkpoint/crash_tests/history.rs"]
+#[path = "../../src/places/crash_tests/history.rs"]
 #[allow(dead_code)]
 mod history;
 mod image;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use pod_checkpointer::{checkpoint, node};
+use pod_checkpointer::{checkpoint, files, node, places};
 
 use self::history::{Expected, PODS, Random, Task, check};
 use self::image::{Cache, Event, Log, Replay};

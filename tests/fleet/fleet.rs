@@ -21,7 +21,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use kube_runtime::watcher;
-use pod_checkpointer::node::api::{kube_client, kube_config};
+use pod_checkpointer::client::{kube_client, kube_config};
 use pod_checkpointer::node::host::HostRoot;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::sleep;

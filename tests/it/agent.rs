@@ -8,14 +8,14 @@ use std::time::Duration;
 use pod_checkpointer::agent::{self, Settings};
 use pod_checkpointer::args::{DecisionArguments, LogFormat};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::run::RunDir;
-use pod_checkpointer::checkpoint::store::Store;
 use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::node::host::HostRoot;
-use pod_checkpointer::report::{
+use pod_checkpointer::places::reports::{
     AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
 };
-use pod_checkpointer::selector;
+use pod_checkpointer::places::run::RunDir;
+use pod_checkpointer::places::store::Store;
+use pod_checkpointer::pod::selector;
 use serde_json::{Value, json};
 
 use crate::stub::api::{Api, Mood, State, checkpoint_path};
@@ -206,7 +206,7 @@ fn content(world: &World, name: &str) -> Vec<u8> {
     let newest = world.store().newest(&format!("shop_{name}")).unwrap().0.unwrap();
     let volume = &newest.checkpoint.volumes["prices"];
     let data = volume.entries.iter().find_map(|entry| entry.data.as_ref()).unwrap();
-    pod_checkpointer::checkpoint::format::decode(data).unwrap()
+    pod_checkpointer::checkpoint::encoding::decode(data).unwrap()
 }
 
 #[tokio::test]
@@ -996,7 +996,7 @@ async fn no_secret_leaves_the_node() {
     world.with_agent(world.settings(), world.captured("till", 1)).await;
     let shown = world.api.checkpoint("shop", "till").unwrap().to_string();
     let word = std::fs::read_to_string(world.run_dir().path().join(AGENT)).unwrap();
-    let secret = pod_checkpointer::checkpoint::format::encode(b"s3cret");
+    let secret = pod_checkpointer::checkpoint::encoding::encode(b"s3cret");
     for text in [shown, word] {
         assert!(!text.contains("hunter2") && !text.contains("s3cret") && !text.contains(&secret), "{text}");
     }

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pod_checkpointer::capture::{self, Error, Reason, Sources, volume_dirs};
-use pod_checkpointer::checkpoint::{Image, NodeCheckpoint, format};
-use pod_checkpointer::names::{Refusal, Warning};
+use pod_checkpointer::checkpoint::encoding;
+use pod_checkpointer::checkpoint::{Image, NodeCheckpoint};
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Settings;
+use pod_checkpointer::pod::mark;
+use pod_checkpointer::reasons::{Refusal, Warning};
 use serde_json::{Value, json};
 
 use crate::stub::runtime::{Pod, Runtime, Spec, State};
@@ -184,7 +186,7 @@ async fn a_pod_becomes_a_checkpoint_of_what_ran() {
     let entries = &checkpoint.volumes["tls"].entries;
     let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     assert_eq!(paths, ["", "..1", "..1/key", "..data", "key"]);
-    assert_eq!(format::decode(entries[2].data.as_deref().unwrap()).unwrap(), b"first");
+    assert_eq!(encoding::decode(entries[2].data.as_deref().unwrap()).unwrap(), b"first");
 
     let image = |name: &str, id: &str| Image { name: name.into(), id: id.into() };
     let images = [("prepare".to_owned(), image(TOOLS, "sha256:7001")), ("web".to_owned(), image(WEB, "sha256:0e0e"))];
@@ -459,26 +461,26 @@ fn the_directories_to_watch_are_those_of_the_captured_volumes() {
 #[test]
 fn marks_and_readiness() {
     let pod = Node::pod();
-    assert!(capture::is_marked(&pod) && capture::is_ready(&pod));
+    assert!(mark::is_marked(&pod) && mark::is_ready(&pod));
     let with = |path: &str, value: Value| {
         let mut pod = Node::pod();
         *pod.pointer_mut(path).unwrap() = value;
         pod
     };
     for mark in [json!({}), json!({"podcheckpointer.io/checkpoint": "yes"}), json!(null)] {
-        assert!(!capture::is_marked(&with("/metadata/annotations", mark)));
+        assert!(!mark::is_marked(&with("/metadata/annotations", mark)));
     }
     let legacy = json!({"checkpointer.alpha.coreos.com/checkpoint": "true"});
-    assert!(capture::is_marked(&with("/metadata/annotations", legacy)));
+    assert!(mark::is_marked(&with("/metadata/annotations", legacy)));
     for (path, value) in [
         ("/status/phase", json!("Pending")),
         ("/status/conditions/0/status", json!("False")),
         ("/status/conditions", json!([])),
         ("/status", json!(null)),
     ] {
-        assert!(!capture::is_ready(&with(path, value)), "{path}");
+        assert!(!mark::is_ready(&with(path, value)), "{path}");
     }
     let mut deleting = pod;
     deleting["metadata"]["deletionTimestamp"] = json!("2026-11-20T08:00:00Z");
-    assert!(!capture::is_ready(&deleting));
+    assert!(!mark::is_ready(&deleting));
 }

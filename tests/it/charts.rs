@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use pod_checkpointer::capture::{eligibility, is_marked, judge, schema};
-use pod_checkpointer::names::{Refusal, Warning};
+use pod_checkpointer::capture::{eligibility, judge, schema};
+use pod_checkpointer::pod::mark::is_marked;
+use pod_checkpointer::reasons::{Refusal, Warning};
 use serde_json::{Value, json};
 
 use Refusal::{

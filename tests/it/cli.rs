@@ -6,13 +6,15 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::run::RunDir;
-use pod_checkpointer::checkpoint::store::{Store, lock};
 use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume, format};
-use pod_checkpointer::names::Warning;
+use pod_checkpointer::files::lock::lock;
 use pod_checkpointer::node::host::HostRoot;
-use pod_checkpointer::report::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
+use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
+use pod_checkpointer::places::run::RunDir;
+use pod_checkpointer::places::store::Store;
+use pod_checkpointer::reasons::Warning;
 use serde_json::{Value, json};
 
 const SECRET: &[u8] = b"correct horse";
@@ -99,7 +101,7 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
         mode: "0700".into(),
         uid: 0,
         gid: 0,
-        data: data.map(format::encode),
+        data: data.map(encoding::encode),
         link: None,
     };
     NodeCheckpoint {
@@ -223,7 +225,7 @@ fn show_gives_no_secret_away_unless_it_is_told_to() {
     let node = Node::new();
     node.store().put(&checkpoint("till")).unwrap();
     let shown = text(&node.command(&["show", "shop/till"]));
-    assert!(!shown.contains("tr0ub4dor") && !shown.contains(&format::encode(SECRET)), "{shown}");
+    assert!(!shown.contains("tr0ub4dor") && !shown.contains(&encoding::encode(SECRET)), "{shown}");
     assert!(shown.contains("<13 bytes>") && shown.contains("<9 bytes>"), "{shown}");
     let revealed = node.command(&["show", "shop/till", "--reveal"]);
     let is_root = rustix::process::geteuid().is_root();

@@ -6,7 +6,7 @@ use std::process::Output;
 use pod_checkpointer::checkpoint::NodeCheckpoint;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::proto::runtime as cri;
-use pod_checkpointer::report::{AGENT, AgentWord};
+use pod_checkpointer::places::reports::{AGENT, AgentWord};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 

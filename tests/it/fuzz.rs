@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
-use pod_checkpointer::checkpoint::store::Store;
 use pod_checkpointer::checkpoint::{NodeCheckpoint, twin};
 use pod_checkpointer::cli::render::Report;
+use pod_checkpointer::places::store::Store;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;

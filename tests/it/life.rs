@@ -6,15 +6,17 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, encode};
+use pod_checkpointer::checkpoint::encoding::encode;
+use pod_checkpointer::checkpoint::format::{API_VERSION, KIND};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::store::{NodeRecord, Put};
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::proto::runtime as cri;
-use pod_checkpointer::report::{AGENT, AgentWord, OUTAGES, Outages, Phase};
-use pod_checkpointer::room::{Amounts, Demand};
+use pod_checkpointer::places::node_record::NodeRecord;
+use pod_checkpointer::places::reports::{AGENT, AgentWord, OUTAGES, Outages, Phase};
+use pod_checkpointer::places::store::Put;
+use pod_checkpointer::pod::room::{Amounts, Demand};
 use serde_json::json;
 
 use crate::stub::node::{IMAGE, listing, story};
@@ -565,7 +567,7 @@ fn a_file_of_somebody_elses_under_our_links_name_blocks_the_pod_and_is_left_alon
 fn onto_a_disk_nothing_is_unpacked_and_the_reason_is_shown() {
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let run_dir = disk.path().join("run");
-    let run = pod_checkpointer::checkpoint::run::RunDir::new(&run_dir, &run_dir);
+    let run = pod_checkpointer::places::run::RunDir::new(&run_dir, &run_dir);
     if run.open("probe").is_ok() {
         return; // the build directory is in memory: nothing to see here
     }
@@ -574,7 +576,8 @@ fn onto_a_disk_nothing_is_unpacked_and_the_reason_is_shown() {
         let mut arguments = node.arguments();
         arguments.node.host.run_dir.clone_from(&run_dir);
         let supervisor = Part::supervisor(arguments);
-        let status = || run.read::<pod_checkpointer::report::Status>("status.yaml").unwrap().unwrap_or_default();
+        let status =
+            || run.read::<pod_checkpointer::places::reports::Status>("status.yaml").unwrap().unwrap_or_default();
         eventually("the reason", || {
             let pods = status().pods;
             pods.iter().any(|pod| pod.phase == Phase::Blocked && pod.reason.as_deref() == Some("RunDirNotMemory"))

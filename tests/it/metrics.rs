@@ -12,7 +12,7 @@ use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::names::SUPERVISOR_LOCK;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::operator;
-use pod_checkpointer::report::{ContactReport, Counts, OUTAGES, Outages, Phase, PodReport, STATUS, Status};
+use pod_checkpointer::places::reports::{ContactReport, Counts, OUTAGES, Outages, Phase, PodReport, STATUS, Status};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -8,7 +8,7 @@ use pod_checkpointer::capture::environment::{self, Addresses};
 use pod_checkpointer::capture::manifest::{self, Live};
 use pod_checkpointer::capture::{self, Reason, schema};
 use pod_checkpointer::checkpoint::{Captured, NodeCheckpoint, Parent, Volume, format, twin};
-use pod_checkpointer::names::Refusal;
+use pod_checkpointer::reasons::Refusal;
 use serde_json::{Value, json};
 
 use super::expected;

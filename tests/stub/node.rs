@@ -8,13 +8,12 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pod_checkpointer::agent;
 use pod_checkpointer::args::{DecisionArguments, HostArguments, NodeArguments, SupervisorArguments};
-use pod_checkpointer::checkpoint::run::RunDir;
-use pod_checkpointer::checkpoint::store::Store;
 use pod_checkpointer::metrics::address::Address;
-use pod_checkpointer::report::{PodReport, STATUS, Status};
-use pod_checkpointer::supervisor;
+use pod_checkpointer::places::reports::{PodReport, STATUS, Status};
+use pod_checkpointer::places::run::RunDir;
+use pod_checkpointer::places::store::Store;
+use pod_checkpointer::{agent, supervisor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

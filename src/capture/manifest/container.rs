@@ -12,7 +12,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::pod::{app_armor, se_linux, seccomp, windows};
 use super::{Mapping, keep};
 use crate::capture::environment;
-use crate::names::{self, Refusal};
+use crate::names;
+use crate::reasons::Refusal;
 
 /// Which list a container is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,8 @@ use super::claims::Place;
 use super::profiles::APP_ARMOR;
 use crate::capture::eligibility;
 use crate::checkpoint::twin::volumes_dir;
-use crate::names::{self, Refusal};
+use crate::names;
+use crate::reasons::Refusal;
 
 pub use volume::captured_directory;
 

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::{Role, Setting};
 use super::{Mapping, Told, keep};
-use crate::names::{self, Refusal};
+use crate::names;
+use crate::reasons::Refusal;
 
 /// Longest hostname (pkg/kubelet/kubelet_pods.go, `truncatePodHostnameIfNeeded`).
 const LONGEST_HOSTNAME: usize = 63;

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::{Mapping, Told, keep};
 use crate::capture::claims::Place;
-use crate::capture::eligibility::is_name;
-use crate::names::Refusal;
+use crate::pod::names::is_name;
+use crate::reasons::Refusal;
 
 /// The kubelet's directory of a captured volume: the name of its plugin, escaped (pkg/volume, `kubernetes.io~…`).
 pub fn captured_directory(volume: &Volume) -> Option<&'static str> {

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::kubelet::Reach;
 use super::pods;
 use super::world::World;
-use crate::checkpoint::yaml;
-use crate::report::{Outages, PodOutage};
+use crate::files::yaml;
+use crate::places::reports::{Outages, PodOutage};
 
 /// Schedules that tell how long the model takes.
 const SCHEDULES: u64 = 100;

@@ -9,7 +9,7 @@ use super::pods::Marked;
 use super::random::Random;
 use super::supervised::{Blind, Disk, Supervised, View};
 use crate::node::contact::Class;
-use crate::report::AgentWord;
+use crate::places::reports::AgentWord;
 use crate::supervisor::decide::Phase;
 
 /// A step while anything moves, in milliseconds, and one while nothing does.

@@ -68,7 +68,7 @@ async fn an_image_whose_tag_moved_is_named_by_its_digest_in_the_same_repository(
 }
 
 fn sha256(text: &str) -> String {
-    pod_checkpointer::checkpoint::format::sha256(text.as_bytes()).trim_start_matches("sha256:").to_owned()
+    pod_checkpointer::checkpoint::encoding::sha256(text.as_bytes()).trim_start_matches("sha256:").to_owned()
 }
 
 #[tokio::test]

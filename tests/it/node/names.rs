@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use pod_checkpointer::node::api::kube_client;
+use pod_checkpointer::client::kube_client;
 use pod_checkpointer::node::contact::{Outcome, Prober};
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;

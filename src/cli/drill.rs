@@ -1,13 +1,7 @@
 //! `drill`: rehearses on this node what an outage would bring back. The one command that needs a node that is well.
 //!
 //! While all is well nothing that serves is touched: the kubelet runs each pod once more, with this program in the place of
-//! the workload (`rehearse`). With `--outage` the node is really cut off for a time (`outage`).
-
-mod ground;
-mod look;
-mod outage;
-mod rehearse;
-pub mod switch;
+//! the workload ([`rehearse`]). With `--outage` the node is really cut off for a time ([`outage`]).
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -17,13 +11,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use crate::args::{DrillArguments, HoldArguments, HostArguments};
-use crate::cli::node::Node;
+use crate::args::{DrillArguments, HoldArguments, HostArguments, SwitchArguments};
 use crate::cli::table::columns;
 use crate::cli::{Answer, answer};
-use crate::supervisor::act::Refused;
-
-use ground::Ground;
+use crate::drill::ground::Ground;
+use crate::drill::{Outcome, outage, rehearse, switch};
+use crate::places::Places;
 
 /// How long somebody else's look at the lock is waited for.
 const LOCK: Duration = Duration::from_secs(2);
@@ -46,42 +39,6 @@ const NOT_CUT: [&str; 5] = [
     "pods that are not marked",
 ];
 
-/// What became of one pod.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Outcome {
-    recovers: bool,
-    /// Machine-readable, where it does not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    /// From the link, or from the end of the pod itself, to all containers running.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seconds: Option<f64>,
-    /// From the way back to the pod itself running alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handed_back: Option<f64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    differences: Vec<String>,
-    /// What of this pod a rehearsal had to leave out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    left_out: Vec<String>,
-}
-
-impl Outcome {
-    /// What the supervisor would say.
-    fn refused(refused: &Refused) -> Self {
-        let (reason, message) = (Some(refused.reason.to_string()), Some(refused.message.clone()));
-        Self { reason, message, ..Self::default() }
-    }
-
-    /// It could not be tried.
-    fn not_tried(why: &str) -> Self {
-        Self { reason: Some("NotTried".into()), message: Some(why.to_owned()), ..Self::default() }
-    }
-}
-
 /// The answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,12 +58,12 @@ struct Pod {
 }
 
 /// A node to hold a drill on. Before anything asynchronous: it asks the kubelet by itself.
-pub fn find(arguments: &HostArguments) -> anyhow::Result<Node> {
-    Node::find(arguments)
+pub fn find(arguments: &HostArguments) -> anyhow::Result<Places> {
+    Places::find(arguments)
 }
 
 /// Runs `drill`; `stop` ends it early, with nothing left behind.
-pub async fn drill(arguments: &DrillArguments, node: Node, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
+pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
     let ground = Ground::find(&arguments.node, node).await?;
     ground.is_quiet().await?;
     let chosen = ground.keys(&arguments.pods)?;
@@ -158,6 +115,12 @@ pub async fn drill(arguments: &DrillArguments, node: Node, stop: impl Future<Out
     };
     answer(arguments.output, &shown, || text(&shown))?;
     Ok(if shown.pods.iter().all(|pod| pod.outcome.recovers) { Answer::Yes } else { Answer::No })
+}
+
+/// Runs `drill-switch`.
+pub async fn switch(arguments: &SwitchArguments) -> anyhow::Result<Answer> {
+    switch::run(&arguments.run_dir).await?;
+    Ok(Answer::Yes)
 }
 
 /// Runs `hold`: waits, or ends at once when told to. It ends well only where its time is over, as an init container's is.

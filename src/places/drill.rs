@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::run::{self, RunDir};
-use crate::checkpoint::{store, write};
+use crate::files::lock;
+use crate::files::write;
 use crate::names::{DRILL, DRILL_LINK_PREFIX, DRILL_LOCK, DRILL_RECORD};
 use crate::node::routes;
+use crate::places::run::{self, RunDir};
 
 /// Why a drill's traces could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +63,9 @@ pub struct Place {
 
 impl Place {
     /// Takes the lock. `None`: another drill runs.
-    pub fn lock(&self) -> Result<Option<File>, store::Error> {
-        match store::lock(&self.run.path().join(DRILL_LOCK)) {
-            Err(store::Error::Locked(_)) => Ok(None),
+    pub fn lock(&self) -> Result<Option<File>, lock::Error> {
+        match lock::lock(&self.run.path().join(DRILL_LOCK)) {
+            Err(lock::Error::Held(_)) => Ok(None),
             lock => lock.map(Some),
         }
     }
@@ -146,7 +147,7 @@ impl Place {
             return Ok(false);
         }
         let lock = self.run.path().join(DRILL_LOCK);
-        let is_held = store::is_locked(&lock).map_err(|source| Error::Read(lock, source))?;
+        let is_held = lock::is_locked(&lock).map_err(|source| Error::Read(lock, source))?;
         if is_held && record.is_none_or(|record| now < Duration::from_millis(record.until)) {
             return Ok(false);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use kube::core::{Expression, Selector};
 
-use crate::capture::eligibility::is_name;
+use crate::pod::names::is_name;
 
 /// Longest name and value of a label.
 const LIMIT: usize = 63;

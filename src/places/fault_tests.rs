@@ -12,13 +12,14 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use crate::checkpoint::disk::{Call, Let, watch};
 use crate::checkpoint::format::{API_VERSION, NodeCheckpoint};
 use crate::checkpoint::keys::KeyFiles;
-use crate::checkpoint::store::{Error, NodeRecord, Put, Store};
 use crate::checkpoint::testing;
-use crate::checkpoint::write::{self, TEMPORARY};
+use crate::files::disk::{Call, Let, watch};
+use crate::files::write::{self, TEMPORARY};
 use crate::node::host::HostRoot;
+use crate::places::node_record::NodeRecord;
+use crate::places::store::{Error, Put, Store};
 
 const ERRORS: [Errno; 5] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::DQUOT, Errno::MFILE];
 const POD: &str = "shop_till";

@@ -1,5 +1,16 @@
 //! Where things are on this node, and what stands in the kubelet's manifest directory.
 
+#[cfg(test)]
+mod crash_tests;
+pub mod drill;
+#[cfg(test)]
+mod fault_tests;
+pub mod node_record;
+pub mod reports;
+pub mod run;
+pub mod store;
+pub mod transfer;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,18 +20,20 @@ use anyhow::Context as _;
 
 use crate::args::HostArguments;
 use crate::checkpoint::keys::KeyFiles;
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store::{self, Store, check_key};
+use crate::files::lock;
+use crate::files::write;
 use crate::names::{LINK_PREFIX, SUPERVISOR, SUPERVISOR_LOCK};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
-use crate::report::chain;
+use crate::places::run::RunDir;
+use crate::places::store::{Store, check_key};
+use crate::text::chain;
 
 /// How long a kubelet may take that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
 
 /// The node's directories, as real paths and as the host calls them.
-pub struct Node {
+pub struct Places {
     root: HostRoot,
     /// Checkpoints.
     pub store: Store,
@@ -55,7 +68,7 @@ pub struct Manifests {
     pub leftovers: Vec<PathBuf>,
 }
 
-impl Node {
+impl Places {
     /// Finds the directories; looks into none of them.
     pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
         let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
@@ -126,7 +139,7 @@ impl Node {
                 } else {
                     found.foreign.push(path);
                 }
-            } else if name.starts_with(crate::checkpoint::write::TEMPORARY) {
+            } else if name.starts_with(crate::files::write::TEMPORARY) {
                 found.leftovers.push(path);
             } else if let Some(key) = name.strip_prefix(LINK_PREFIX) {
                 let key = key.strip_suffix(".yaml").filter(|key| check_key(key).is_ok());
@@ -146,7 +159,7 @@ impl Node {
 
     /// Does somebody hold this lock? No file means no.
     pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
-        store::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
+        lock::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// The agent's lock.
@@ -158,6 +171,16 @@ impl Node {
     pub fn supervisor_lock(&self) -> PathBuf {
         self.run.path().join(SUPERVISOR_LOCK)
     }
+}
+
+/// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.
+pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
+    for (directory, names) in [(store, store::NAMES), (run, run::NAMES)] {
+        for path in write::remove_named(directory, names)? {
+            tracing::warn!(path = %path.display(), "left: it is not ours");
+        }
+    }
+    Ok(())
 }
 
 /// The static pod directory of the kubelet that runs, if one does.

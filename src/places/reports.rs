@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::node::contact::Class;
-use crate::room::Demand;
+use crate::pod::room::Demand;
 
 /// `agent.yaml`, written by the agent: it lives, and these parents are Ready by the API server's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct AgentWord {
     /// What the agent could not learn or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What of the node itself would keep its pods from coming back, or make that slow, by [`crate::names::Risk`], each with
+    /// What of the node itself would keep its pods from coming back, or make that slow, by [`crate::reasons::Risk`], each with
     /// what to do about it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub risks: BTreeMap<String, String>,
@@ -236,25 +236,4 @@ pub struct PodOutage {
     /// Nothing of the twin ran any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
-}
-
-/// Names in a message: the first `most`, and how many more there are.
-pub fn first_of<T: AsRef<str>>(names: &[T], most: usize) -> String {
-    let more = names.len().saturating_sub(most);
-    let first = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    if more == 0 { first } else { format!("{first} and {more} more") }
-}
-
-/// An error with its causes, in one line; a text that repeats its cause's does not get it twice.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

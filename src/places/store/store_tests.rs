@@ -4,6 +4,8 @@ use super::*;
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::testing::checkpoint;
 use crate::node::host::HostRoot;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -106,7 +108,7 @@ fn a_key_is_never_a_path() {
 fn only_one_holds_a_lock() {
     let (_directory, store) = store();
     let held = store.lock("agent.lock").unwrap();
-    assert!(matches!(store.lock("agent.lock"), Err(Error::Locked(_))));
+    assert!(matches!(store.lock("agent.lock"), Err(Error::Lock(lock::Error::Held(_)))));
     drop(held);
     store.lock("agent.lock").unwrap();
 }

@@ -14,7 +14,7 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::format::{self, API_VERSION, Wiped, digest, short};
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key};
-use crate::checkpoint::store::{self, KEPT, check_key};
+use crate::places::store::{self, KEPT, check_key};
 
 /// Kind of an exported file.
 pub const KIND: &str = "NodeExport";

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::checkpoint::disk;
+use crate::files::disk;
 
 /// How the name of an unfinished file begins.
 pub const TEMPORARY: &str = ".pod-checkpointer-tmp-";

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::history::{Expected, PODS, Random, Task, check, damage, is_temporary, key, numbered};
 use self::model::{Change, Content, Disk, Entries, Tree};
-use crate::checkpoint::disk::{Call, Let, watch};
 use crate::checkpoint::testing;
+use crate::files::disk::{Call, Let, watch};
 
 /// Starts of the agent in one history; all but the last end with a power cut from which the next one goes on.
 const BOOTS: usize = 3;

@@ -7,7 +7,7 @@
 //! <run dir>/volumes/<namespace>_<pod>/<twin uid>/<volume>/…
 //! <run dir>/agent.yaml           the agent's word: heartbeat, which parents are Ready
 //! <run dir>/status.yaml  outages.yaml
-//! <run dir>/drill.lock  drill.yaml  drill/…     of a drill, see [`crate::drill::place`]
+//! <run dir>/drill.lock  drill.yaml  drill/…     of a drill, see [`crate::places::drill`]
 //! ```
 
 use std::fs;
@@ -18,18 +18,18 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::{read, write};
+use crate::files::{read, write};
 use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD, SUPERVISOR_LOCK};
-use crate::report;
+use crate::places::reports;
 
 /// Everything of ours in the run directory.
 pub const NAMES: &[&str] = &[
     "active",
     "volumes",
     "boot",
-    report::AGENT,
-    report::STATUS,
-    report::OUTAGES,
+    reports::AGENT,
+    reports::STATUS,
+    reports::OUTAGES,
     SUPERVISOR_LOCK,
     DRILL,
     DRILL_LOCK,
@@ -141,7 +141,7 @@ impl RunDir {
             .iter()
             .filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned))
             .chain(Self::entries(&self.path.join("volumes"))?)
-            .filter(|key| crate::checkpoint::store::check_key(key).is_ok())
+            .filter(|key| crate::places::store::check_key(key).is_ok())
             .collect();
         keys.sort_unstable();
         keys.dedup();
@@ -156,7 +156,7 @@ impl RunDir {
         for name in Self::entries(&active)?.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
             write::remove(&active.join(name))?;
         }
-        for key in Self::entries(&volumes)?.iter().filter(|key| crate::checkpoint::store::check_key(key).is_ok()) {
+        for key in Self::entries(&volumes)?.iter().filter(|key| crate::places::store::check_key(key).is_ok()) {
             let used = match read::file(&self.active(key), MOST_BYTES) {
                 Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
                     Ok(manifest) => manifest.pointer("/metadata/uid").and_then(|uid| uid.as_str()).map(str::to_owned),

@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::agent::survey;
 use crate::args::NodeArguments;
-use crate::checkpoint::store::Generation;
-use crate::cli::node::Node;
-use crate::drill::place::Place;
 use crate::names::{CONFIG_SOURCE, DRILL_OF, SUPERVISOR};
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Owned};
 use crate::node::runtime::{Container, Runtime, Sandbox, State};
-use crate::report::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::Places;
+use crate::places::drill::Place;
+use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::store::Generation;
 use crate::supervisor::act::{Hands, Images, Preconditions, Refused};
 use crate::supervisor::observe::{self, Lists};
 
@@ -26,7 +26,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node that a drill can be held on.
 pub struct Ground {
-    node: Node,
+    node: Places,
     /// What the supervisor would work with.
     pub hands: Hands,
     /// What the drill works with.
@@ -44,7 +44,7 @@ pub struct Ground {
 
 impl Ground {
     /// Finds everything; changes nothing.
-    pub async fn find(arguments: &NodeArguments, node: Node) -> anyhow::Result<Self> {
+    pub async fn find(arguments: &NodeArguments, node: Places) -> anyhow::Result<Self> {
         let root = node.root().clone();
         let kubelet_dir = arguments.host.kubelet_dir.clone();
         let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock"))?;
@@ -92,7 +92,7 @@ impl Ground {
 
     /// Nothing is going on, and somebody would bring the pods back and tidy up after us.
     pub async fn is_quiet(&self) -> anyhow::Result<()> {
-        if !Node::is_locked(&self.node.supervisor_lock())? {
+        if !Places::is_locked(&self.node.supervisor_lock())? {
             bail!("no supervisor runs on this node: nothing would be brought back");
         }
         // insists on memory

@@ -11,7 +11,7 @@ use kube::client::Body;
 use kube_runtime::watcher;
 use tokio::time::{Instant, timeout};
 
-use crate::report::chain;
+use crate::text::chain;
 
 /// How long the head of an answer may take. A watch's head comes at once, its events later.
 const LIMIT: Duration = Duration::from_secs(15);

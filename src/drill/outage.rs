@@ -13,20 +13,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::args::DrillArguments;
 use crate::checkpoint::NodeCheckpoint;
-use crate::cli::drill::ground::{Ground, parent_sandbox, running};
-use crate::cli::drill::look::{self, Look};
-use crate::cli::drill::{Outcome, switch};
-use crate::drill::place::Record;
-use crate::drill::view;
-use crate::names::Blocked;
-use crate::node::clock;
+use crate::drill::Outcome;
+use crate::drill::ground::{Ground, parent_sandbox, running};
+use crate::drill::look::{self, Look};
+use crate::drill::{switch, view};
 use crate::node::contact::{Class, Outcome as Probed, Prober};
 use crate::node::kubelet::{self, Server};
-use crate::node::{routes, runtime};
-use crate::report::{Phase, chain};
+use crate::node::{clock, routes, runtime};
+use crate::places::drill::Record;
+use crate::places::reports::Phase;
+use crate::reasons::Blocked;
 use crate::supervisor::act;
 use crate::supervisor::facts::Run;
 use crate::supervisor::observe::{self, Known, Lists, is_twin_of};
+use crate::text::chain;
 
 /// Between looks.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -7,15 +7,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
-use crate::checkpoint::store::Generation;
-use crate::checkpoint::{twin, write};
-use crate::cli::drill::ground::{Ground, parent_sandbox, running};
-use crate::cli::drill::{Outcome, look};
-use crate::drill::place::Record;
-use crate::drill::{manifest, tree, view};
-use crate::names::Blocked;
+use crate::checkpoint::twin;
+use crate::drill::Outcome;
+use crate::drill::ground::{Ground, parent_sandbox, running};
+use crate::drill::{look, manifest, tree, view};
+use crate::files::write;
 use crate::node::clock;
 use crate::node::runtime::State;
+use crate::places::drill::Record;
+use crate::places::store::Generation;
+use crate::reasons::Blocked;
 use crate::supervisor::observe::twin_name;
 
 /// Between looks at the runtime.

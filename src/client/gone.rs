@@ -4,8 +4,18 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::Api;
 use kube::{Client, Error};
 
-use crate::agent::heard::explain;
-use crate::agent::index::Answer;
+use crate::client::heard::explain;
+
+/// What the API server said when asked for a pod by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has no pod of this UID, and the node is the one that we know.
+    Gone,
+    /// It has it.
+    There,
+    /// It did not answer, or the answer proves nothing.
+    Unknown,
+}
 
 /// Asks for the pod by name and for the node. Anything but a clear word is [`Answer::Unknown`], with the reason.
 ///

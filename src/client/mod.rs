@@ -1,6 +1,10 @@
 //! The program's client of the API server. What it does is kube's; this only puts it together in a way that suits a node:
 //! names looked up as the host does, no hidden retries, and no read that waits for ever.
 
+pub mod gone;
+pub mod heard;
+pub mod retry;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -9,12 +9,14 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::testing;
-use crate::checkpoint::format::{API_VERSION, NodeCheckpoint, encode};
+use crate::checkpoint::encoding::encode;
+use crate::checkpoint::format::{API_VERSION, NodeCheckpoint};
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::seal::Key;
-use crate::checkpoint::store::{Generation, NodeRecord, Put, ServerRecord, Store};
-use crate::checkpoint::write::TEMPORARY;
+use crate::files::write::TEMPORARY;
 use crate::node::host::HostRoot;
+use crate::places::node_record::{NodeRecord, ServerRecord};
+use crate::places::store::{Generation, Put, Store};
 
 /// The pods of a history.
 pub const PODS: [&str; 3] = ["till", "printer", "scale"];

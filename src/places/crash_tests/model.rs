@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use super::history::Random;
-use crate::checkpoint::disk::Call;
+use crate::files::disk::Call;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;

@@ -11,13 +11,11 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::args::SwitchArguments;
-use crate::checkpoint::run::RunDir;
-use crate::checkpoint::store;
-use crate::cli::Answer;
-use crate::drill::place::{Place, Record};
+use crate::files::lock;
 use crate::names::DRILL_LOCK;
 use crate::node::clock;
+use crate::places::drill::{Place, Record};
+use crate::places::run::RunDir;
 
 /// Between looks at the clock and at the drill.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -48,9 +46,9 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Runs `drill-switch`.
-pub async fn run(arguments: &SwitchArguments) -> anyhow::Result<Answer> {
-    let place = Place { run: RunDir::new(&arguments.run_dir, &arguments.run_dir), manifests: "/".into() };
+/// Restores what the drill that is recorded in this run directory (a real path) changed, when its time is over or it has died.
+pub async fn run(run_dir: &Path) -> anyhow::Result<()> {
+    let place = Place { run: RunDir::new(run_dir, run_dir), manifests: "/".into() };
     let record = place.recorded()?.context("no drill is recorded")?;
     // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory is found elsewhere
     let _ = rustix::process::setsid();
@@ -64,7 +62,7 @@ pub async fn run(arguments: &SwitchArguments) -> anyhow::Result<Answer> {
     drop(out);
     close_output()?;
     watch(&place, &record).await;
-    Ok(Answer::Yes)
+    Ok(())
 }
 
 /// The drill waits for the end of our output.
@@ -80,7 +78,7 @@ async fn watch(place: &Place, record: &Record) {
     loop {
         let is_over = clock::boot_time() >= Duration::from_millis(record.until);
         // unknown is not "gone": its time ends anyway
-        let is_gone = store::is_locked(&lock).is_ok_and(|held| !held);
+        let is_gone = lock::is_locked(&lock).is_ok_and(|held| !held);
         if (is_over || is_gone) && place.restore(record).is_ok() {
             return;
         }

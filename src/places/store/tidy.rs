@@ -1,0 +1,145 @@
+//! Putting the store in order: leftovers of a crash, superseded generations, damaged files, a new first key.
+
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use super::generation::{number_of, parse_name, set_aside, write_generation};
+use super::{Error, Found, KEPT, Store};
+use crate::checkpoint::keys::Keys;
+use crate::files::read::Directory;
+use crate::files::write;
+
+/// What putting the store in order came to.
+#[derive(Debug, Default)]
+pub struct Tidied {
+    /// Leftovers of a crash, and what a newer generation made superfluous, that are gone.
+    pub removed: Vec<PathBuf>,
+    /// Pods with a damaged file that was set aside, with where it is now.
+    pub aside: Vec<(String, PathBuf)>,
+    /// Pods whose newest file is damaged: no whole one has taken its place yet. `None`: nobody looked.
+    pub damaged: Option<Vec<String>>,
+    /// Generations that are sealed with the first key now.
+    pub resealed: usize,
+    /// What did not work. The rest was done.
+    pub failed: Vec<Error>,
+}
+
+impl Tidied {
+    /// All was in order: nothing was done and nothing failed.
+    pub fn is_nothing(&self) -> bool {
+        let Self { removed, aside, damaged: _, resealed, failed } = self;
+        removed.is_empty() && aside.is_empty() && *resealed == 0 && failed.is_empty()
+    }
+}
+
+impl Store {
+    /// Removes what a crash left (temporary files, directories half removed or still empty), and makes the rest last: a
+    /// process that ended between a rename and its fsync left something that is seen but not kept.
+    pub fn clean(&self) -> Result<(), Error> {
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tidied = Tidied::default();
+        self.clean_into(&mut tidied)?;
+        tidied.failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    fn clean_into(&self, tidied: &mut Tidied) -> Result<(), Error> {
+        let mut directories = vec![self.directory.clone(), self.checkpoints()];
+        for key in self.keys()? {
+            directories.push(self.pod(&key)?);
+        }
+        for (at, directory) in directories.into_iter().enumerate() {
+            let opened = match Directory::open(&directory) {
+                Err(error) if error.is_absent() => continue,
+                Err(error) => {
+                    tidied.failed.push(error.into());
+                    continue;
+                }
+                Ok(opened) => opened,
+            };
+            let names = opened.names()?;
+            for name in names.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+                let path = directory.join(name);
+                let removed = if opened.has_directory(name) { write::remove_tree(&path) } else { write::remove(&path) };
+                match removed {
+                    Ok(()) => tidied.removed.push(path),
+                    Err(error) => tidied.failed.push(error.into()),
+                }
+            }
+            let is_pod = at > 1;
+            if is_pod && names.iter().all(|name| name.starts_with(write::TEMPORARY)) {
+                // only if nothing is in it: whatever came meanwhile stays
+                match write::remove_empty(&directory) {
+                    Ok(()) => {
+                        tidied.removed.push(directory);
+                        continue;
+                    }
+                    Err(error) => tidied.failed.push(error.into()),
+                }
+            }
+            if let Err(error) = write::sync(&directory) {
+                tidied.failed.push(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the store in order: removes leftovers and what newer generations made superfluous, sets damaged files aside,
+    /// and seals with the first key what is not. Writes nothing where all is in order.
+    pub fn tidy(&self) -> Result<Tidied, Error> {
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tidied = Tidied::default();
+        self.clean_into(&mut tidied)?;
+        let keys = self.keys.load();
+        tidied.damaged = Some(Vec::new());
+        for key in self.keys()? {
+            if let Err(error) = self.tidy_pod(&key, &keys, &mut tidied) {
+                tidied.failed.push(error);
+            }
+        }
+        Ok(tidied)
+    }
+
+    fn tidy_pod(&self, key: &str, keys: &Keys, tidied: &mut Tidied) -> Result<(), Error> {
+        let found = self.find_with(key, keys)?;
+        for path in found.bad.iter().filter_map(Error::damaged) {
+            match set_aside(path) {
+                Ok(path) => tidied.aside.push((key.to_owned(), path)),
+                Err(error) => tidied.failed.push(error),
+            }
+        }
+        let newest = found.good.first().map(|newest| newest.number);
+        let number = |path: &PathBuf| parse_name(path.file_name()?.to_str()?).map(|(number, _)| number);
+        let now_aside = found.bad.iter().filter_map(|error| number(error.damaged()?));
+        if found.aside.iter().map(|(number, _)| *number).chain(now_aside).max() > newest {
+            tidied.damaged.get_or_insert_default().push(key.to_owned());
+        }
+        let replaced = found.aside.iter().filter(|(number, _)| Some(*number) < newest).map(|(_, path)| path.clone());
+        let needless: Vec<PathBuf> = replaced.chain(superseded(&found, KEPT)).collect();
+        match write::remove_each(&self.pod(key)?, &needless) {
+            Ok(()) => tidied.removed.extend(needless),
+            Err(error) => tidied.failed.push(error.into()),
+        }
+        if let Ok(Some(first)) = keys.sealing() {
+            for generation in found.good.iter().take(KEPT).filter(|it| it.sealed.as_deref() != Some(first.id())) {
+                write_generation(&generation.path, &generation.checkpoint, Some(first))?;
+                tidied.resealed += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What nobody needs any more when this many good generations are there: all that is older than the last of them.
+pub(super) fn superseded(found: &Found, kept: usize) -> Vec<PathBuf> {
+    let Some(last) = found.good.get(kept.saturating_sub(1)).map(|last| last.number) else { return Vec::new() };
+    let bad = found.bad.iter().filter(|error| error.damaged().is_none()).filter_map(|error| match error {
+        Error::Unusable(path, _) => Some(path),
+        _ => None,
+    });
+    let is_older = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        number_of(&name, false).is_some_and(|number| number < last)
+    };
+    let good = found.good.iter().map(|generation| &generation.path);
+    good.chain(bad).chain(&found.surplus).filter(is_older).cloned().collect()
+}

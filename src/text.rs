@@ -1,0 +1,22 @@
+//! Text for people: an error with its causes, and lists that do not grow without end.
+
+/// Names in a message: the first `most`, and how many more there are.
+pub fn first_of<T: AsRef<str>>(names: &[T], most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let first = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
+/// An error with its causes, in one line; a text that repeats its cause's does not get it twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
