@@ -104,7 +104,7 @@ fn capture(store: &Store, size: usize) -> Result<Figures, Box<dyn Error>> {
         store.put(&made)?;
         agains.push(begin.elapsed());
         let begin = Instant::now();
-        store.newest("shop_till")?.0.ok_or("what was stored is not there")?;
+        store.newest(&"shop_till".parse()?)?.0.ok_or("what was stored is not there")?;
         reads.push(begin.elapsed());
     }
     Ok(Figures { bytes, put: median(puts), again: median(agains), read: median(reads) })

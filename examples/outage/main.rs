@@ -104,7 +104,7 @@ impl Story {
         self.api.put_pod(till::object(&self.node, true));
         self.say("kubelet", "shop/till is Ready");
         let store = self.node.store();
-        let newest = || store.newest(till::KEY).ok().and_then(|(newest, _)| newest);
+        let newest = || store.newest(&till::id()).ok().and_then(|(newest, _)| newest);
         self.wait("a checkpoint", || newest().is_some()).await?;
         let took = ready.elapsed();
         let generation = newest().context("a checkpoint")?;
@@ -160,7 +160,7 @@ impl Story {
         }
         ensure!(*parent == twin, "a twin that sees what the pod saw");
         let outages = || self.node.run_dir().read::<Outages>(OUTAGES).ok().flatten().unwrap_or_default().outages;
-        let serves = || outages().last()?.pods.get(till::KEY)?.serving;
+        let serves = || outages().last()?.pods.get(&till::id())?.serving;
         self.wait("the record of when it served", || serves().is_some()).await?;
         Ok(uid)
     }

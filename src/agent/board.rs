@@ -169,6 +169,7 @@ mod tests {
     use crate::metrics::catalog::Of;
     use crate::node::contact::Class;
     use crate::places::reports::{ContactReport, Outages};
+    use crate::pod::id::id;
 
     #[test]
     fn an_agent_tells_every_metric_of_its_own_and_of_its_supervisor() {
@@ -177,10 +178,10 @@ mod tests {
         let _lock = lock::lock(&path).unwrap();
         let board = Board::new(path);
         let captured = |key: &str, captured: &str| Stored {
-            key: key.into(),
+            key: id(key),
             generation: 1,
             captured: captured.into(),
-            ..Stored::default()
+            ..Stored::unread(id("shop_till"))
         };
         let stored =
             vec![captured("shop_new", "2026-11-21T10:00:00.000Z"), captured("shop_old", "2026-11-20T10:00:00.000Z")];
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn without_a_supervisor_every_checkpoint_is_inactive_and_nothing_is_said_of_contact() {
         let board = Board::new("/nowhere".into());
-        let stored = Stored { key: "shop_till".into(), generation: 1, ..Stored::default() };
+        let stored = Stored { key: id("shop_till"), generation: 1, ..Stored::unread(id("shop_till")) };
         board.turned(&Index::new(Duration::ZERO, vec![stored]), 0, &Risks::new());
         let text = board.page().text().unwrap();
         assert!(text.contains("checkpoints{phase=\"Inactive\"} 1\n"), "{text}");

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::agent::report::node_selector;
 use crate::api::podcheckpoint::PodCheckpoint;
 use crate::client::retry::Retry;
+use crate::pod::id::PodId;
 
 /// Seconds after which the server ends a watch, and it goes on from where it was.
 const WATCH_SECONDS: u32 = 240;
@@ -30,9 +31,9 @@ pub enum Echo {
     /// A look at all of them begins: each that is there is told of in the next seconds.
     Begins,
     /// It is there: `<namespace>_<name>`.
-    There(String),
+    There(PodId),
     /// It was deleted: `<namespace>_<name>`, and its UID.
-    Gone(String, Option<String>),
+    Gone(PodId, Option<String>),
 }
 
 type Events = BoxStream<'static, Result<WatchEvent<PartialObjectMeta<PodCheckpoint>>, Error>>;
@@ -99,16 +100,16 @@ pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use
 /// on from.
 fn take(event: WatchEvent<PartialObjectMeta<PodCheckpoint>>, version: &mut String) -> Result<Option<Echo>, Error> {
     let key = |object: &PartialObjectMeta<PodCheckpoint>| {
-        format!("{}_{}", object.namespace().unwrap_or_default(), object.name_any())
+        PodId::new(&object.namespace().unwrap_or_default(), &object.name_any()).ok()
     };
     match event {
         WatchEvent::Added(object) | WatchEvent::Modified(object) => {
             go_on(version, &object);
-            Ok(Some(Echo::There(key(&object))))
+            Ok(key(&object).map(Echo::There))
         }
         WatchEvent::Deleted(object) => {
             go_on(version, &object);
-            Ok(Some(Echo::Gone(key(&object), object.uid())))
+            Ok(key(&object).map(|key| Echo::Gone(key, object.uid())))
         }
         WatchEvent::Bookmark(bookmark) => {
             *version = bookmark.metadata.resource_version;
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn events_are_told_and_the_watch_goes_on_from_the_last_once_the_first_look_is_over() {
         let mut version = ANY.to_owned();
-        let there = Echo::There("shop_till".into());
+        let there = Echo::There("shop_till".parse().unwrap());
         assert_eq!(take(WatchEvent::Added(object("7")), &mut version).unwrap(), Some(there.clone()));
         assert_eq!(version, ANY, "others may not have been told of yet");
         let bookmark =
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(take(WatchEvent::Bookmark(bookmark.unwrap()), &mut version).unwrap(), None);
         assert_eq!(version, "8");
         assert_eq!(take(WatchEvent::Modified(object("9")), &mut version).unwrap(), Some(there));
-        let gone = Echo::Gone("shop_till".into(), Some("u1".into()));
+        let gone = Echo::Gone("shop_till".parse().unwrap(), Some("u1".into()));
         assert_eq!(take(WatchEvent::Deleted(object("10")), &mut version).unwrap(), Some(gone));
         assert_eq!(version, "10");
         let failed = take(WatchEvent::Error(error(500)), &mut version).unwrap_err();

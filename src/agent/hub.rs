@@ -37,6 +37,7 @@ use crate::places::reports as files;
 use crate::places::reports::AgentWord;
 use crate::places::run::{self, RunDir};
 use crate::places::store::{self, Store, Tidied};
+use crate::pod::id::PodId;
 use crate::reasons::{Refusal, Risk};
 use crate::text::chain;
 use crate::{capture, client};
@@ -72,7 +73,7 @@ pub struct Agent {
     supervisor: Supervisor,
     swaps: Swaps,
     /// Pods with a volume that cannot be followed, and when they are captured again.
-    unfollowed: BTreeSet<String>,
+    unfollowed: BTreeSet<PodId>,
     unfollowed_due: Option<Duration>,
     surroundings: Option<Rc<Surroundings>>,
     /// When the store is put in order; `None`: that is being done.
@@ -89,7 +90,7 @@ pub struct Agent {
     /// The run directory is on a disk.
     run_on_disk: bool,
     /// Pods whose newest checkpoint is damaged; `None`: the store was not put in order yet.
-    damaged: Option<BTreeSet<String>>,
+    damaged: Option<BTreeSet<PodId>>,
     word: Option<(AgentWord, Duration)>,
     /// When the watch last failed; it does not say when it is well again.
     watch_failed: Duration,
@@ -262,7 +263,7 @@ impl Agent {
             self.weigh();
         }
         if self.index.is_complete() && is_known {
-            let keeps = |key: &str, uid: &str| self.index.has_stored(key, uid) || self.index.is_undecided(key, uid);
+            let keeps = |key: &PodId, uid: &str| self.index.has_stored(key, uid) || self.index.is_undecided(key, uid);
             let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
             if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());
@@ -363,7 +364,7 @@ impl Agent {
         let (key, lost) = (observed.key.clone(), observed.marked == Marked::No);
         self.index.see(observed, now);
         if lost {
-            self.swaps.retain(|other, _| other != key);
+            self.swaps.retain(|other, _| *other != key);
         }
     }
 
@@ -455,7 +456,7 @@ impl Agent {
     }
 
     /// Follows the volumes of a pod, before they are read: a swap during the capture is noticed.
-    fn follow(&mut self, key: &str, pod: &Value) {
+    fn follow(&mut self, key: &PodId, pod: &Value) {
         let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         let volumes = capture::volume_dirs(pod, &self.settings.kubelet_dir);
         let real: Vec<PathBuf> = volumes.iter().filter_map(|(_, path)| self.settings.root.resolve(path).ok()).collect();
@@ -464,7 +465,7 @@ impl Agent {
                 "cannot follow the volumes of every pod, so some are captured once a minute ({error}): raise \
                  fs.inotify.max_user_watches and max_user_instances"
             ));
-            self.unfollowed.insert(key.to_owned());
+            self.unfollowed.insert(key.clone());
             self.unfollowed_due.get_or_insert(self.start.elapsed().saturating_add(UNFOLLOWED));
         }
     }
@@ -483,7 +484,7 @@ impl Agent {
                 self.index.captured(&key, captured, now);
             }
             Finished::Answered { key, uid, answer, why } => {
-                let pod = key.replace('_', "/");
+                let pod = key.to_string();
                 match (answer, why) {
                     (Answer::Gone, _) => tracing::info!(pod, uid, "the API server says that the pod is gone"),
                     (_, Some(why)) => tracing::debug!(pod, uid, why, "not known whether the pod is gone"),
@@ -492,7 +493,7 @@ impl Agent {
                 self.index.answered(&key, &uid, answer, now);
             }
             Finished::Removed { key, uid, result } => {
-                let pod = key.replace('_', "/");
+                let pod = key.to_string();
                 match &result {
                     Ok(()) => tracing::info!(pod, uid, "removed the checkpoint"),
                     Err((kind, error)) => {
@@ -558,7 +559,7 @@ impl Agent {
     }
 
     /// No checkpoint of this pod is damaged any more.
-    fn mend(&mut self, key: &str) {
+    fn mend(&mut self, key: &PodId) {
         if let Some(damaged) = &mut self.damaged {
             damaged.remove(key);
         }
@@ -582,7 +583,7 @@ impl Agent {
             self.board.store_failed(error.reason());
         }
         for (key, path) in aside {
-            let pod = key.replace('_', "/");
+            let pod = key.to_string();
             tracing::warn!(pod, file = %path.display(), "a checkpoint is damaged and was set aside; the pod is captured anew");
             self.index.swapped(&key);
         }
@@ -595,15 +596,15 @@ impl Agent {
     }
 
     /// Is this a generation that the store did not have?
-    fn is_new(&self, key: &str, captured: &Captured) -> bool {
+    fn is_new(&self, key: &PodId, captured: &Captured) -> bool {
         let Captured::Stored(stored) = captured else { return false };
         let before = self.index.stored(key);
         before.is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid)
     }
 
     /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.
-    fn tell(&mut self, key: &str, captured: &Captured, new: bool) {
-        let pod = key.replace('_', "/");
+    fn tell(&mut self, key: &PodId, captured: &Captured, new: bool) {
+        let pod = key.to_string();
         match captured {
             Captured::Stored(stored) if new => {
                 tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
@@ -638,13 +639,12 @@ impl Agent {
     }
 
     /// Tells it beside the pod.
-    fn publish(&mut self, key: &str, uid: &str, type_: EventType, reason: &str, note: &str) {
-        let Some((namespace, name)) = key.split_once('_') else { return };
+    fn publish(&mut self, key: &PodId, uid: &str, type_: EventType, reason: &str, note: &str) {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
-            namespace: Some(namespace.into()),
-            name: Some(name.into()),
+            namespace: Some(key.namespace().into()),
+            name: Some(key.name().into()),
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
@@ -737,10 +737,7 @@ impl Agent {
         let before = self.word.replace((word, now)).map(|(word, _)| word.rejected).unwrap_or_default();
         for (key, uid) in self.rejected() {
             if before.get(&key) != Some(&uid) {
-                tracing::error!(
-                    pod = key.replace('_', "/"),
-                    "the kubelet refused it when it came back; its twin stands in"
-                );
+                tracing::error!(pod = key.to_string(), "the kubelet refused it when it came back; its twin stands in");
                 let note =
                     format!("Its kubelet refused it when it came back from an outage: {REJECTED_AT_RETURN_ADVICE}");
                 self.publish(&key, &uid, EventType::Warning, REJECTED_AT_RETURN, &note);
@@ -749,12 +746,12 @@ impl Agent {
     }
 
     /// Marked pods that came back from an outage and were refused by the kubelet for good: key and UID.
-    fn rejected(&self) -> BTreeMap<String, String> {
+    fn rejected(&self) -> BTreeMap<PodId, String> {
         let outages = &self.supervisor.outages.outages;
-        let in_this_boot = |key: &str, uid: &str| {
+        let in_this_boot = |key: &PodId, uid: &str| {
             outages.iter().any(|outage| outage.pods.get(key).is_some_and(|pod| pod.parent_uid == uid))
         };
-        let came_back = |(key, uid): &(&str, &str)| in_this_boot(key, uid) || self.reporter.had_outage(key, uid);
-        self.index.rejected().filter(came_back).map(|(key, uid)| (key.to_owned(), uid.to_owned())).collect()
+        let came_back = |(key, uid): &(&PodId, &str)| in_this_boot(key, uid) || self.reporter.had_outage(key, uid);
+        self.index.rejected().filter(came_back).map(|(key, uid)| (key.clone(), (*uid).to_owned())).collect()
     }
 }

@@ -14,6 +14,7 @@ use crate::capture::Reason;
 use crate::client::gone::Answer;
 use crate::client::retry::Retry;
 use crate::places::reports::AgentWord;
+use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 use crate::reasons::Warning;
 
@@ -38,7 +39,7 @@ pub enum Marked {
 #[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
 pub struct Observed {
     /// `<namespace>_<name>`.
-    pub key: String,
+    pub key: PodId,
     /// Its UID.
     pub uid: String,
     /// What marks it.
@@ -66,10 +67,10 @@ pub struct Observed {
 }
 
 /// The newest generation of one pod in the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// `<namespace>_<name>`.
-    pub key: String,
+    /// The pod.
+    pub key: PodId,
     /// UID of its parent; empty: not known, because nothing of it can be read.
     pub uid: String,
     /// UID of its parent's controller.
@@ -84,6 +85,22 @@ pub struct Stored {
     pub captured: String,
     /// What its owner should know.
     pub warnings: Vec<Warning>,
+}
+
+impl Stored {
+    /// A pod of whose checkpoints none can be read.
+    pub fn unread(key: PodId) -> Self {
+        Self {
+            key,
+            uid: String::new(),
+            owner: None,
+            generation: 0,
+            digest: String::new(),
+            size: 0,
+            captured: String::new(),
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// What the last capture of a pod came to.
@@ -127,21 +144,21 @@ pub enum Action {
     /// Capture this pod; then [`Index::captured`].
     Capture {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// The pod, [`Observed::object`].
         object: Arc<[u8]>,
     },
     /// Ask the API server whether this pod is gone; then [`Index::answered`].
     Ask {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// Its UID.
         uid: String,
     },
     /// Remove its checkpoint; then [`Index::removed`].
     Remove {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// UID of the parent that is gone or no longer marked.
         uid: String,
     },
@@ -209,7 +226,7 @@ struct Flight {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// `<namespace>_<name>`.
-    pub key: &'a str,
+    pub key: &'a PodId,
     /// Its UID.
     pub uid: &'a str,
     /// What marks it.
@@ -225,11 +242,11 @@ pub struct View<'a> {
 pub struct Index {
     retention: Duration,
     complete: bool,
-    pods: BTreeMap<String, Pod>,
-    kept: BTreeMap<String, Kept>,
-    flights: BTreeMap<String, Flight>,
-    gone: BTreeMap<String, (String, Duration)>,
-    taken: BTreeMap<String, Taken>,
+    pods: BTreeMap<PodId, Pod>,
+    kept: BTreeMap<PodId, Kept>,
+    flights: BTreeMap<PodId, Flight>,
+    gone: BTreeMap<PodId, (String, Duration)>,
+    taken: BTreeMap<PodId, Taken>,
 }
 
 /// What a pod of the API server takes of the node, marked or not.
@@ -333,7 +350,7 @@ impl Index {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
         self.taken.retain(|_, taken| taken.listed);
-        let missing: Vec<(String, String)> = self
+        let missing: Vec<(PodId, String)> = self
             .kept
             .iter()
             .map(|(key, kept)| (key, &kept.stored.uid))
@@ -347,7 +364,7 @@ impl Index {
     }
 
     /// The watch told that a pod was deleted.
-    pub fn delete(&mut self, key: &str, uid: &str, now: Duration) {
+    pub fn delete(&mut self, key: &PodId, uid: &str, now: Duration) {
         if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
             self.pods.remove(key);
         }
@@ -358,7 +375,7 @@ impl Index {
     }
 
     /// A volume of this pod has new content.
-    pub fn swapped(&mut self, key: &str) {
+    pub fn swapped(&mut self, key: &PodId) {
         if let Some(pod) = self.pods.get_mut(key) {
             pod.dirty = true;
         }
@@ -387,7 +404,7 @@ impl Index {
             self.flights.insert(key.clone(), Flight { uid, fingerprint, fate: Fate::Present });
             actions.push(Action::Capture { key: key.clone(), object });
         }
-        let keys: Vec<String> = self.kept.keys().cloned().collect();
+        let keys: Vec<PodId> = self.kept.keys().cloned().collect();
         for key in keys {
             let succeeded = self.has_successor(&key);
             let (complete, retention, flying) = (self.complete, self.retention, self.flights.contains_key(&key));
@@ -434,7 +451,7 @@ impl Index {
     }
 
     /// A capture ended.
-    pub fn captured(&mut self, key: &str, captured: Captured, now: Duration) {
+    pub fn captured(&mut self, key: &PodId, captured: Captured, now: Duration) {
         let Some(flight) = self.flights.remove(key) else { return };
         if let Captured::Stored(stored) = &captured {
             self.kept.insert(key.to_owned(), Kept::new(stored.clone(), flight.fate));
@@ -455,7 +472,7 @@ impl Index {
     }
 
     /// The API server was asked for a pod.
-    pub fn answered(&mut self, key: &str, uid: &str, answer: Answer, now: Duration) {
+    pub fn answered(&mut self, key: &PodId, uid: &str, answer: Answer, now: Duration) {
         let asked = |kept: &&mut Kept| kept.stored.uid == uid && kept.busy == Busy::Asking;
         let Some(kept) = self.kept.get_mut(key).filter(asked) else { return };
         kept.busy = Busy::No;
@@ -472,7 +489,7 @@ impl Index {
     }
 
     /// A removal ended, well or not.
-    pub fn removed(&mut self, key: &str, uid: &str, well: bool, now: Duration) {
+    pub fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
         let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid) else { return };
         if well {
             self.kept.remove(key);
@@ -489,9 +506,9 @@ impl Index {
 
     /// Marked pods that their kubelet refused for good and that the store has: key and UID. Nobody but their owner replaces
     /// them.
-    pub fn rejected(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn rejected(&self) -> impl Iterator<Item = (&PodId, &str)> {
         let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
-        known.map(|(key, pod)| (key.as_str(), pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
+        known.map(|(key, pod)| (key, pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
     }
 
     /// What all pods of the API server take of the node; `None` before a list was complete.
@@ -544,7 +561,7 @@ impl Index {
     pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
         let kept = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
         let needs: Vec<Needs> = kept.map(|(_, pod)| pod.observed.needs).collect();
-        let gets_none = |key: &str| {
+        let gets_none = |key: &PodId| {
             let pod = self.pods.get(key);
             pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
         };
@@ -567,17 +584,17 @@ impl Index {
     }
 
     /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
-    pub fn bootkubes(&self) -> Option<&String> {
+    pub fn bootkubes(&self) -> Option<&PodId> {
         self.taken.iter().find_map(|(key, taken)| taken.is_bootkubes.then_some(key))
     }
 
     /// The newest checkpoint of this name is of this very pod.
-    pub fn has_stored(&self, key: &str, uid: &str) -> bool {
+    pub fn has_stored(&self, key: &PodId, uid: &str) -> bool {
         self.stored(key).is_some_and(|stored| stored.uid == uid)
     }
 
     /// Can it not be told yet whether this very pod is marked?
-    pub fn is_undecided(&self, key: &str, uid: &str) -> bool {
+    pub fn is_undecided(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
     }
 
@@ -598,23 +615,23 @@ impl Index {
     }
 
     /// What the store has of a pod.
-    pub fn stored(&self, key: &str) -> Option<&Stored> {
+    pub fn stored(&self, key: &PodId) -> Option<&Stored> {
         self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
     }
 
     /// Is this very pod marked, or perhaps, as far as the watch goes?
-    pub fn has(&self, key: &str, uid: &str) -> bool {
+    pub fn has(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
     }
 
-    fn lose(&mut self, key: &str, uid: &str, now: Duration) {
+    fn lose(&mut self, key: &PodId, uid: &str, now: Duration) {
         // more is known already of what was unmarked or proven gone
         if self.kept.get(key).is_none_or(|kept| kept.stored.uid != uid || kept.fate == Fate::Present) {
             self.set_fate(key, uid, Fate::Missing, now);
         }
     }
 
-    fn set_fate(&mut self, key: &str, uid: &str, fate: Fate, now: Duration) {
+    fn set_fate(&mut self, key: &PodId, uid: &str, fate: Fate, now: Duration) {
         if let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid && kept.fate != fate) {
             kept.fate = fate;
             kept.not_before = now;
@@ -626,7 +643,7 @@ impl Index {
     }
 
     /// Was another pod of the same controller captured on this node, and is there?
-    fn has_successor(&self, key: &str) -> bool {
+    fn has_successor(&self, key: &PodId) -> bool {
         let Some(lost) = self.kept.get(key).map(|kept| &kept.stored).filter(|lost| lost.owner.is_some()) else {
             return false;
         };

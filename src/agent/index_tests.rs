@@ -1,3 +1,4 @@
+use crate::pod::id::id;
 use crate::pod::room::Demand;
 use proptest::prelude::*;
 
@@ -14,7 +15,7 @@ fn pod(key: &str, uid: &str) -> Observed {
     Observed {
         rejected: false,
         demand: Some(Demand::default()),
-        key: key.into(),
+        key: id(key),
         uid: uid.into(),
         marked: marked(),
         ready: true,
@@ -33,7 +34,13 @@ fn marked() -> Marked {
 }
 
 fn stored(key: &str, uid: &str, owner: Option<&str>) -> Stored {
-    Stored { key: key.into(), uid: uid.into(), owner: owner.map(str::to_owned), generation: 1, ..Stored::default() }
+    Stored {
+        key: id(key),
+        uid: uid.into(),
+        owner: owner.map(str::to_owned),
+        generation: 1,
+        ..Stored::unread(id("shop_till"))
+    }
 }
 
 /// After a complete list of nothing, with this in the store.
@@ -61,13 +68,13 @@ fn decide(index: &mut Index, seconds: u64) -> Vec<String> {
 fn a_pod_is_captured_once_until_it_changes() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
-    assert_eq!(decide(&mut index, 1), ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 1), ["capture shop/till"]);
     assert_eq!(decide(&mut index, 1), [""; 0], "it is being captured");
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
     index.see(pod("shop_till", "u1"), at(3));
     assert_eq!(decide(&mut index, 3), [""; 0], "nothing changed");
     index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(4));
-    assert_eq!(decide(&mut index, 4), ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 4), ["capture shop/till"]);
 }
 
 #[test]
@@ -77,13 +84,13 @@ fn what_changes_during_a_capture_is_captured_after_it() {
         index.see(pod("shop_till", "u1"), at(1));
         index.decide(at(1));
         if swap {
-            index.swapped("shop_till");
+            index.swapped(&id("shop_till"));
         } else {
             index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(1));
         }
         assert_eq!(decide(&mut index, 1), [""; 0]);
-        index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
-        assert_eq!(decide(&mut index, 2), ["capture shop_till"], "swap: {swap}");
+        index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+        assert_eq!(decide(&mut index, 2), ["capture shop/till"], "swap: {swap}");
     }
 }
 
@@ -96,7 +103,7 @@ fn a_pod_that_is_not_ready_or_being_deleted_is_not_captured_whatever_changes() {
     ] {
         let mut index = listed(Vec::new());
         index.see(observed, at(1));
-        index.swapped("shop_till");
+        index.swapped(&id("shop_till"));
         index.swapped_all();
         assert_eq!(decide(&mut index, 1), [""; 0]);
         assert!(index.wake(at(1)).is_none());
@@ -109,18 +116,18 @@ fn a_passing_fault_is_tried_again_later_and_a_refusal_only_after_a_change() {
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
     let fault = || Captured::Failed { reason: "CaptureFailed", message: "the runtime is away".into() };
-    index.captured("shop_till", fault(), at(1));
+    index.captured(&id("shop_till"), fault(), at(1));
     assert_eq!(decide(&mut index, 1), [""; 0]);
     let due = index.wake(at(1)).unwrap();
     assert!(due > at(1) && due < at(3));
-    assert_eq!(names(&index.decide(due)), ["capture shop_till"]);
+    assert_eq!(names(&index.decide(due)), ["capture shop/till"]);
     let reasons = vec![Reason { refusal: Refusal::CsiVolume, detail: "volume data".into() }];
-    index.captured("shop_till", Captured::Refused(reasons), at(3));
+    index.captured(&id("shop_till"), Captured::Refused(reasons), at(3));
     assert_eq!(decide(&mut index, 3600), [""; 0]);
     assert_eq!(index.wake(at(3)), None);
-    assert_eq!(index.word(true).refused["shop_till"], ["CsiVolume: volume data"]);
+    assert_eq!(index.word(true).refused[&id("shop_till")], ["CsiVolume: volume data"]);
     index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(3601));
-    assert_eq!(decide(&mut index, 3601), ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 3601), ["capture shop/till"]);
 }
 
 #[test]
@@ -130,11 +137,11 @@ fn a_change_ends_the_wait_after_a_fault() {
     for _ in 0..10 {
         index.decide(index.wake(at(1)).unwrap_or(at(1)));
         let fault = Captured::Failed { reason: "CaptureFailed", message: String::new() };
-        index.captured("shop_till", fault, at(100));
+        index.captured(&id("shop_till"), fault, at(100));
     }
     assert_eq!(decide(&mut index, 100), [""; 0]);
     index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(100));
-    assert_eq!(decide(&mut index, 100), ["capture shop_till"]);
+    assert_eq!(decide(&mut index, 100), ["capture shop/till"]);
 }
 
 #[test]
@@ -146,8 +153,8 @@ fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
     assert_eq!(decide(&mut index, 1).len(), CONCURRENT);
     assert_eq!(decide(&mut index, 1).len(), 0);
     assert_eq!(index.wake(at(1)), None, "no timer spins while they run");
-    index.captured("shop_0", Captured::Stored(stored("shop_0", "u0", None)), at(1));
-    assert_eq!(decide(&mut index, 1), ["capture shop_4"]);
+    index.captured(&id("shop_0"), Captured::Stored(stored("shop_0", "u0", None)), at(1));
+    assert_eq!(decide(&mut index, 1), ["capture shop/4"]);
 }
 
 #[test]
@@ -157,19 +164,19 @@ fn nothing_is_asked_or_removed_before_a_list_is_complete() {
     assert_eq!(decide(&mut index, 3600), [""; 0]);
     assert_eq!(index.views().count(), 0);
     index.end_list(at(3600));
-    assert_eq!(decide(&mut index, 3600), ["ask shop_till u1"]);
+    assert_eq!(decide(&mut index, 3600), ["ask shop/till u1"]);
 }
 
 #[test]
 fn a_pod_that_a_list_or_the_watch_no_longer_has_is_asked_for_until_there_is_an_answer() {
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
-    assert_eq!(decide(&mut index, 1), ["ask shop_till u1"]);
+    assert_eq!(decide(&mut index, 1), ["ask shop/till u1"]);
     assert_eq!(decide(&mut index, 1), [""; 0]);
-    index.answered("shop_till", "u1", Answer::Unknown, at(2));
+    index.answered(&id("shop_till"), "u1", Answer::Unknown, at(2));
     assert_eq!(decide(&mut index, 2), [""; 0], "after a pause");
-    assert_eq!(decide(&mut index, 100), ["ask shop_till u1"]);
-    index.answered("shop_till", "u1", Answer::There, at(101));
-    assert_eq!(decide(&mut index, 300), ["ask shop_till u1"]);
+    assert_eq!(decide(&mut index, 100), ["ask shop/till u1"]);
+    index.answered(&id("shop_till"), "u1", Answer::There, at(101));
+    assert_eq!(decide(&mut index, 300), ["ask shop/till u1"]);
     assert!(index.word(true).gone.is_empty());
 }
 
@@ -177,17 +184,17 @@ fn a_pod_that_a_list_or_the_watch_no_longer_has_is_asked_for_until_there_is_an_a
 fn a_pod_that_is_gone_keeps_its_checkpoint_for_the_retention() {
     let mut index = listed(vec![stored("shop_till", "u1", Some("owner"))]);
     index.decide(at(1));
-    index.answered("shop_till", "u1", Answer::Gone, at(2));
+    index.answered(&id("shop_till"), "u1", Answer::Gone, at(2));
     assert_eq!(index.wake(at(2)), Some(at(62)));
     assert_eq!(decide(&mut index, 61), [""; 0]);
-    assert_eq!(index.word(true).gone["shop_till"], "u1");
-    assert_eq!(decide(&mut index, 62), ["remove shop_till u1"]);
-    index.removed("shop_till", "u1", false, at(62));
+    assert_eq!(index.word(true).gone[&id("shop_till")], "u1");
+    assert_eq!(decide(&mut index, 62), ["remove shop/till u1"]);
+    index.removed(&id("shop_till"), "u1", false, at(62));
     assert_eq!(decide(&mut index, 62), [""; 0], "after a pause");
-    assert_eq!(decide(&mut index, 200), ["remove shop_till u1"]);
-    index.removed("shop_till", "u1", true, at(200));
-    assert!(index.stored("shop_till").is_none());
-    assert!(index.word(true).gone.contains_key("shop_till"), "the supervisor is told for a while");
+    assert_eq!(decide(&mut index, 200), ["remove shop/till u1"]);
+    index.removed(&id("shop_till"), "u1", true, at(200));
+    assert!(index.stored(&id("shop_till")).is_none());
+    assert!(index.word(true).gone.contains_key(&id("shop_till")), "the supervisor is told for a while");
     index.decide(at(2 + 3601));
     assert!(index.word(true).gone.is_empty());
 }
@@ -205,16 +212,16 @@ fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_els
         index.see(pod("shop_till-b", "u2"), at(0));
         index.end_list(at(0));
         index.decide(at(0));
-        index.answered("shop_till-a", "u1", Answer::Gone, at(1));
+        index.answered(&id("shop_till-a"), "u1", Answer::Gone, at(1));
         assert_eq!(decide(&mut index, 1), [""; 0]);
-        index.captured("shop_till-b", Captured::Stored(other.clone()), at(2));
-        assert_eq!(decide(&mut index, 2) == ["remove shop_till-a u1"], ends, "{other:?}");
+        index.captured(&id("shop_till-b"), Captured::Stored(other.clone()), at(2));
+        assert_eq!(decide(&mut index, 2) == ["remove shop/till-a u1"], ends, "{other:?}");
     }
     // one that is gone itself is no successor, and two without a controller are not each other's
     let mut index = listed(vec![lost(), stored("shop_till-b", "u2", Some("owner"))]);
     index.decide(at(0));
-    index.answered("shop_till-a", "u1", Answer::Gone, at(1));
-    index.answered("shop_till-b", "u2", Answer::Gone, at(1));
+    index.answered(&id("shop_till-a"), "u1", Answer::Gone, at(1));
+    index.answered(&id("shop_till-b"), "u2", Answer::Gone, at(1));
     assert_eq!(decide(&mut index, 2), [""; 0]);
 }
 
@@ -223,14 +230,14 @@ fn an_unmarked_pod_needs_the_watchs_word_for_its_very_uid() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(1));
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(1));
     index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(2));
-    assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
+    assert_eq!(decide(&mut index, 2), ["remove shop/till u1"]);
     assert_eq!(index.views().count(), 0);
 
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
     index.see(Observed { marked: Marked::No, ..pod("shop_till", "u2") }, at(2));
-    assert_eq!(decide(&mut index, 2), ["ask shop_till u1"], "another pod of that name says nothing of this one");
+    assert_eq!(decide(&mut index, 2), ["ask shop/till u1"], "another pod of that name says nothing of this one");
 }
 
 #[test]
@@ -240,8 +247,8 @@ fn a_pod_that_is_unmarked_while_it_is_captured_is_removed_when_the_capture_ends(
     index.decide(at(1));
     index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(1));
     assert_eq!(decide(&mut index, 1), [""; 0]);
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
-    assert_eq!(decide(&mut index, 2), ["remove shop_till u1"]);
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    assert_eq!(decide(&mut index, 2), ["remove shop/till u1"]);
 }
 
 #[test]
@@ -249,39 +256,39 @@ fn a_pod_that_is_deleted_while_it_is_captured_is_asked_for_when_the_capture_ends
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    index.delete("shop_till", "u1", at(1));
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(2));
-    assert_eq!(decide(&mut index, 2), ["ask shop_till u1"]);
+    index.delete(&id("shop_till"), "u1", at(1));
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    assert_eq!(decide(&mut index, 2), ["ask shop/till u1"]);
 }
 
 #[test]
 fn a_checkpoint_is_not_captured_and_removed_at_the_same_time() {
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
     index.decide(at(0));
-    index.answered("shop_till", "u1", Answer::Gone, at(0));
+    index.answered(&id("shop_till"), "u1", Answer::Gone, at(0));
     index.see(pod("shop_till", "u2"), at(100));
     let first = decide(&mut index, 100);
-    assert_eq!(first, ["capture shop_till"]);
+    assert_eq!(first, ["capture shop/till"]);
     assert_eq!(decide(&mut index, 200), [""; 0], "the removal waits for the capture");
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u2", None)), at(201));
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u2", None)), at(201));
     assert_eq!(decide(&mut index, 300), [""; 0], "the new pod has taken the place");
 
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
     index.decide(at(0));
-    index.answered("shop_till", "u1", Answer::Gone, at(0));
-    assert_eq!(decide(&mut index, 100), ["remove shop_till u1"]);
+    index.answered(&id("shop_till"), "u1", Answer::Gone, at(0));
+    assert_eq!(decide(&mut index, 100), ["remove shop/till u1"]);
     index.see(pod("shop_till", "u2"), at(100));
     assert_eq!(decide(&mut index, 100), [""; 0], "the capture waits for the removal");
-    index.removed("shop_till", "u1", true, at(101));
-    assert_eq!(decide(&mut index, 101), ["capture shop_till"]);
+    index.removed(&id("shop_till"), "u1", true, at(101));
+    assert_eq!(decide(&mut index, 101), ["capture shop/till"]);
 }
 
 #[test]
 fn a_pod_that_comes_back_into_the_watch_is_not_asked_for() {
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
-    assert_eq!(decide(&mut index, 0), ["ask shop_till u1"]);
+    assert_eq!(decide(&mut index, 0), ["ask shop/till u1"]);
     index.see(Observed { ready: false, ..pod("shop_till", "u1") }, at(1));
-    index.answered("shop_till", "u1", Answer::Gone, at(1));
+    index.answered(&id("shop_till"), "u1", Answer::Gone, at(1));
     assert_eq!(decide(&mut index, 3600), [""; 0], "the watch is newer than the question");
 }
 
@@ -291,14 +298,14 @@ fn a_second_list_finds_out_what_was_deleted_meanwhile() {
     for (key, uid) in [("shop_a", "u1"), ("shop_b", "u2")] {
         index.see(pod(key, uid), at(1));
         index.decide(at(1));
-        index.captured(key, Captured::Stored(stored(key, uid, None)), at(1));
+        index.captured(&id(key), Captured::Stored(stored(key, uid, None)), at(1));
     }
     index.begin_list();
     index.see(pod("shop_b", "u2"), at(2));
     assert_eq!(decide(&mut index, 2), [""; 0], "not before its end");
     index.end_list(at(3));
-    assert_eq!(decide(&mut index, 3), ["ask shop_a u1"]);
-    assert_eq!(index.views().map(|view| view.key.to_owned()).collect::<Vec<_>>(), ["shop_b"]);
+    assert_eq!(decide(&mut index, 3), ["ask shop/a u1"]);
+    assert_eq!(index.views().map(|view| view.key.to_owned()).collect::<Vec<_>>(), [id("shop_b")]);
 }
 
 #[test]
@@ -307,7 +314,7 @@ fn only_a_fresh_word_calls_a_parent_ready() {
     index.see(pod("shop_a", "u1"), at(1));
     index.see(Observed { ready: false, ..pod("shop_b", "u2") }, at(1));
     index.see(Observed { ending: true, ..pod("shop_c", "u3") }, at(1));
-    assert_eq!(index.word(true).ready, BTreeMap::from([("shop_a".to_owned(), vec!["container-of-u1".to_owned()])]));
+    assert_eq!(index.word(true).ready, BTreeMap::from([(id("shop_a"), vec!["container-of-u1".to_owned()])]));
     assert!(index.word(false).ready.is_empty());
 }
 
@@ -319,23 +326,23 @@ fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor
     index.see(undecided(), at(0));
     index.end_list(at(0));
     assert_eq!(decide(&mut index, 3600), [""; 0]);
-    assert!(index.is_undecided("shop_till", "u1") && !index.is_undecided("shop_till", "u2"));
+    assert!(index.is_undecided(&id("shop_till"), "u1") && !index.is_undecided(&id("shop_till"), "u2"));
     assert!(!index.is_settled(), "it may have to be captured yet");
     assert_eq!(index.views().count(), 0, "nothing is said of it");
     assert!(index.word(true).marked.is_empty());
 
     index.see(pod("shop_till", "u1"), at(3601));
-    assert_eq!(decide(&mut index, 3601), ["capture shop_till"]);
-    index.captured("shop_till", Captured::Stored(stored("shop_till", "u1", None)), at(3602));
-    assert_eq!(index.word(true).marked["shop_till"], "annotation");
+    assert_eq!(decide(&mut index, 3601), ["capture shop/till"]);
+    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(3602));
+    assert_eq!(index.word(true).marked[&id("shop_till")], "annotation");
 
     index.see(Observed { fingerprint: 2, ..undecided() }, at(3603));
     assert_eq!(
         decide(&mut index, 3603),
-        ["capture shop_till"],
+        ["capture shop/till"],
         "what marked it marks it until something else is known"
     );
-    assert!(!index.is_undecided("shop_till", "u1"));
+    assert!(!index.is_undecided(&id("shop_till"), "u1"));
 }
 
 #[derive(Clone, Debug)]
@@ -390,14 +397,14 @@ proptest! {
                     }
                     index.see(observed, now);
                 }
-                Step::Delete { key: k, uid: u } => index.delete(&key(k), &uid(k, u), now),
-                Step::Swap { key: k } => index.swapped(&key(k)),
+                Step::Delete { key: k, uid: u } => index.delete(&id(&key(k)), &uid(k, u), now),
+                Step::Swap { key: k } => index.swapped(&id(&key(k))),
                 Step::Pass { seconds } => now += Duration::from_secs(seconds.into()),
                 Step::Finish { which, how } if !running.is_empty() => {
                     let (action, captured_uid) = running.remove(usize::from(which) % running.len());
                     match (action, how) {
                         (Action::Capture { key, .. }, 0 | 1) => {
-                            index.captured(&key, Captured::Stored(stored(&key, &captured_uid, Some("owner"))), now);
+                            index.captured(&key, Captured::Stored(stored(key.file_form(), &captured_uid, Some("owner"))), now);
                         }
                         (Action::Capture { key, .. }, 2) => index.captured(&key, Captured::Refused(Vec::new()), now),
                         (Action::Capture { key, .. }, _) => {
@@ -452,9 +459,9 @@ fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
     assert_eq!(cpu(&index), 110);
     index.see(Observed { demand: None, ..takes("shop_b", 0) }, at(1));
     assert_eq!(cpu(&index), 100, "it has ended");
-    index.delete("shop_a", "another", at(2));
+    index.delete(&id("shop_a"), "another", at(2));
     assert_eq!(cpu(&index), 100);
-    index.delete("shop_a", "shop_a", at(2));
+    index.delete(&id("shop_a"), "shop_a", at(2));
     assert_eq!(cpu(&index), 0);
     index.see(takes("shop_c", 7), at(3));
     index.begin_list();
@@ -464,9 +471,10 @@ fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
 
 #[test]
 fn a_rejected_pod_is_told_of_while_the_store_has_it_and_its_owner_has_not_deleted_it() {
-    let stored = Stored { key: "shop_till".into(), uid: "u1".into(), generation: 1, ..Stored::default() };
+    let stored = Stored { key: id("shop_till"), uid: "u1".into(), generation: 1, ..Stored::unread(id("shop_till")) };
     let mut index = Index::new(Duration::ZERO, vec![stored]);
-    let rejected = |index: &Index| index.rejected().map(|(key, uid)| format!("{key} {uid}")).collect::<Vec<_>>();
+    let rejected =
+        |index: &Index| index.rejected().map(|(key, uid)| format!("{} {uid}", key.file_form())).collect::<Vec<_>>();
     index.see(Observed { rejected: true, ready: false, ..pod("shop_till", "u1") }, at(0));
     index.see(Observed { rejected: true, ready: false, ..pod("shop_new", "u2") }, at(0));
     assert_eq!(rejected(&index), ["shop_till u1"]);
@@ -494,7 +502,7 @@ fn pods_that_run_the_network_lack_a_checkpoint_only_while_others_that_have_one_n
     index.see(Observed { demand: None, ..dns }, at(4));
     assert!(index.lacking().is_empty(), "a static pod, or one that has ended");
     index.see(till, at(5));
-    index.delete("kube-system_cni", "u-cni", at(6));
+    index.delete(&id("kube-system_cni"), "u-cni", at(6));
     assert!(index.lacking().is_empty());
     let mut captured = listed(vec![stored("kube-system_cni", "u-cni", None), stored("shop_till", "u-till", None)]);
     captured.see(Observed { marked: marked(), ..plugin }, at(1));

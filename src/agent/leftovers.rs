@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::files::write;
 use crate::node::host::HostRoot;
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// Where it kept what it needed, in clear (its `pkg/checkpoint`); the first holds a manifest for each pod.
@@ -46,8 +47,8 @@ pub struct Found {
     directories: Vec<PathBuf>,
     /// Active copies in the kubelet's directory; `None`: that cannot be told.
     copies: Option<Vec<PathBuf>>,
-    /// Pods that it protected, `<namespace>_<name>`; `None`: not all of its manifests can be read.
-    protected: Option<BTreeSet<String>>,
+    /// Pods that it protected; `None`: not all of its manifests can be read.
+    protected: Option<BTreeSet<PodId>>,
 }
 
 /// What is known of those who could need it.
@@ -55,10 +56,10 @@ pub struct Found {
 pub struct Neighbours {
     /// What the API server said of the pods of this node is of now.
     pub is_heard: bool,
-    /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
-    pub checkpointer: Option<String>,
+    /// Bootkube's checkpointer on this node.
+    pub checkpointer: Option<PodId>,
     /// Pods of this node without a checkpoint of ours.
-    pub unprotected: BTreeSet<String>,
+    pub unprotected: BTreeSet<PodId>,
     /// A copy runs, by the runtime's word; `None`: not known.
     pub copy_runs: Option<bool>,
 }
@@ -99,13 +100,13 @@ impl Found {
             return Some("the API server does not tell whether it still runs here".into());
         }
         if let Some(key) = checkpointer {
-            return Some(format!("it still runs here as {}; delete its DaemonSet", key.replace('_', "/")));
+            return Some(format!("it still runs here as {key}; delete its DaemonSet"));
         }
         let Some(protected) = &self.protected else {
             return Some("not all of its manifests can be read; remove the directories by hand".into());
         };
         let first = protected.intersection(unprotected).next()?;
-        Some(format!("nothing else protects {} yet", first.replace('_', "/")))
+        Some(format!("nothing else protects {first} yet"))
     }
 
     fn names(&self) -> String {
@@ -144,7 +145,7 @@ pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut 
 }
 
 /// The pods of its manifests; `None`: not all of them are understood.
-fn protected(root: &HostRoot) -> Option<BTreeSet<String>> {
+fn protected(root: &HostRoot) -> Option<BTreeSet<PodId>> {
     let entries = match root.resolve(DIRECTORIES[0]).and_then(std::fs::read_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(BTreeSet::new()),
@@ -156,7 +157,7 @@ fn protected(root: &HostRoot) -> Option<BTreeSet<String>> {
         std::fs::symlink_metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST)?;
         let pod: Value = serde_yaml::from_slice(&std::fs::read(&path).ok()?).ok()?;
         let name = pod.pointer("/metadata/annotations")?.get(COPY)?.as_str()?;
-        keys.insert(format!("{}_{name}", pod.pointer("/metadata/namespace")?.as_str()?));
+        keys.insert(PodId::new(pod.pointer("/metadata/namespace")?.as_str()?, name).ok()?);
     }
     Some(keys)
 }
@@ -184,6 +185,7 @@ fn copies(root: &HostRoot, directory: &Path) -> Option<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use crate::pod::id::id;
     use std::fs;
 
     use serde_json::json;
@@ -247,14 +249,14 @@ mod tests {
         node.leave("till");
         let found = node.find().unwrap();
         assert_eq!(found.needed(&nobody()), None);
-        let unprotected = |key: &str| BTreeSet::from([key.to_owned()]);
-        assert_eq!(found.needed(&Neighbours { unprotected: unprotected("shop_other"), ..nobody() }), None);
+        let unprotected = |key: &PodId| BTreeSet::from([key.to_owned()]);
+        assert_eq!(found.needed(&Neighbours { unprotected: unprotected(&id("shop_other")), ..nobody() }), None);
         for neighbours in [
             Neighbours { is_heard: false, ..nobody() },
             Neighbours { copy_runs: None, ..nobody() },
             Neighbours { copy_runs: Some(true), ..nobody() },
-            Neighbours { checkpointer: Some("kube-system_pod-checkpointer-x".into()), ..nobody() },
-            Neighbours { unprotected: unprotected("shop_till"), ..nobody() },
+            Neighbours { checkpointer: Some(id("kube-system_pod-checkpointer-x")), ..nobody() },
+            Neighbours { unprotected: unprotected(&id("shop_till")), ..nobody() },
         ] {
             assert!(found.needed(&neighbours).is_some(), "{neighbours:?}");
         }

@@ -14,6 +14,7 @@ use crate::agent::index::{Marked, Observed};
 use crate::agent::leftovers;
 use crate::agent::watch;
 use crate::names::CHECKPOINT;
+use crate::pod::id::PodId;
 use crate::pod::mark;
 
 /// Which marks count.
@@ -38,7 +39,7 @@ pub struct Marks {
     /// The list of namespaces that is being read.
     listing: Option<BTreeMap<String, bool>>,
     /// Pods that their namespace marks, or could mark.
-    candidates: BTreeMap<String, Candidate>,
+    candidates: BTreeMap<PodId, Candidate>,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Marks {
     pub fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
         let (key, uid) = watch::identity(&pod)?;
         let object = watch::trim(pod);
-        let namespace = key.split_once('_').map(|(namespace, _)| namespace.to_owned()).unwrap_or_default();
+        let namespace = key.namespace().to_owned();
         let Some(marked) = self.by_itself(&object, &namespace) else {
             let marked = self.by_namespace(&namespace);
             let bytes: Arc<[u8]> = object.to_string().into_bytes().into();
@@ -85,7 +86,7 @@ impl Marks {
     }
 
     /// A pod is gone.
-    pub fn forget(&mut self, key: &str) {
+    pub fn forget(&mut self, key: &PodId) {
         self.candidates.remove(key);
     }
 

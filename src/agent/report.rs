@@ -21,6 +21,7 @@ use crate::client::heard::explain;
 use crate::client::retry::Retry;
 use crate::names::{FIELD_MANAGER, FIT, NODE_LABEL, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::places::reports::{Outage, Outages, Phase, PodReport, Status};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 
 /// Objects in a page of the one list.
@@ -185,13 +186,12 @@ fn node_fit(risks: &Risks) -> Claim {
 }
 
 fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport> {
-    let (namespace, name) = view.key.split_once('_')?;
     supervisor
         .status
         .as_ref()?
         .pods
         .iter()
-        .find(|report| report.namespace == namespace && report.name == name && report.parent_uid == view.uid)
+        .find(|report| view.key.is(&report.namespace, &report.name) && report.parent_uid == view.uid)
 }
 
 fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
@@ -225,7 +225,7 @@ pub enum Job {
     /// Write one.
     Write {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// UID of the pod.
         uid: String,
         /// Metadata and spec are to be written first.
@@ -238,7 +238,7 @@ pub enum Job {
     /// Remove one whose pod is no longer marked, or is another pod of the same name.
     Delete {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// UID of the object, if known.
         uid: Option<String>,
     },
@@ -288,11 +288,11 @@ fn news(before: Option<&PodCheckpointStatus>, status: &PodCheckpointStatus) -> V
 #[derive(Debug)]
 pub enum Done {
     /// Of [`Job::Seed`].
-    Seeded(Result<Vec<(String, Known)>, Error>),
+    Seeded(Result<Vec<(PodId, Known)>, Error>),
     /// Of [`Job::Write`], with the UID of the object if it was learned.
     Written {
         /// `<namespace>_<name>`.
-        key: String,
+        key: PodId,
         /// What was written.
         known: Box<Known>,
         /// Whether it went well.
@@ -301,7 +301,7 @@ pub enum Done {
         news: Vec<News>,
     },
     /// Of [`Job::Delete`].
-    Deleted(String, Result<(), Error>),
+    Deleted(PodId, Result<(), Error>),
 }
 
 /// One `PodCheckpoint` as the API server has it.
@@ -328,16 +328,16 @@ impl Known {
 pub struct Reporter {
     seeded: bool,
     busy: bool,
-    known: BTreeMap<String, Known>,
-    waiting: BTreeMap<String, (Retry, Duration)>,
+    known: BTreeMap<PodId, Known>,
+    waiting: BTreeMap<PodId, (Retry, Duration)>,
     seed: (Retry, Duration),
     trouble: Option<String>,
     /// Those that a look at all of them has not found yet, and when it is over.
-    missing: Option<(BTreeSet<String>, Duration)>,
+    missing: Option<(BTreeSet<PodId>, Duration)>,
     /// Deleted while something was being asked of the API server: its answer may be older.
-    unheard: Vec<(String, Option<String>)>,
+    unheard: Vec<(PodId, Option<String>)>,
     /// How often each was deleted lately, and when it was last.
-    deletions: BTreeMap<String, (Retry, Duration)>,
+    deletions: BTreeMap<PodId, (Retry, Duration)>,
 }
 
 /// How long a look at all of them takes at most.
@@ -390,7 +390,7 @@ impl Reporter {
     }
 
     /// This object was deleted.
-    fn forget(&mut self, key: &str, object: Option<&String>, now: Duration) {
+    fn forget(&mut self, key: &PodId, object: Option<&String>, now: Duration) {
         let is_this =
             |known: &&mut Known| !known.is_gone && (known.object.is_none() || known.object.as_ref() == object);
         let Some(known) = self.known.get_mut(key).filter(is_this) else { return };
@@ -400,10 +400,10 @@ impl Reporter {
             *last = now;
             retry.pause().max(PATIENCE.0)
         } else {
-            self.deletions.insert(key.to_owned(), (Retry::new(PATIENCE.0, PATIENCE.1), now));
+            self.deletions.insert(key.clone(), (Retry::new(PATIENCE.0, PATIENCE.1), now));
             PATIENCE.0
         };
-        self.waiting.insert(key.to_owned(), (Retry::default(), now.saturating_add(pause)));
+        self.waiting.insert(key.clone(), (Retry::default(), now.saturating_add(pause)));
     }
 
     /// Those that a look at all of them did not find are not there.
@@ -423,7 +423,7 @@ impl Reporter {
     pub fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
-        keeps: impl Fn(&str, &str) -> bool,
+        keeps: impl Fn(&PodId, &str) -> bool,
         supervisor: &Supervisor,
         risks: &Risks,
         now: Duration,
@@ -437,7 +437,7 @@ impl Reporter {
             return self.busy.then_some(Job::Seed);
         }
         self.look(now);
-        let is_waiting = |key: &str| self.waiting.get(key).is_some_and(|(_, until)| *until > now);
+        let is_waiting = |key: &PodId| self.waiting.get(key).is_some_and(|(_, until)| *until > now);
         let mut wanted = BTreeSet::new();
         let mut job = None;
         for view in views {
@@ -449,7 +449,7 @@ impl Reporter {
             job = match known {
                 // its owner is gone, and the API server's garbage collector may take it at any moment
                 Some(known) if known.pod != view.uid && !known.is_gone => {
-                    Some(Job::Delete { key: view.key.to_owned(), uid: known.object.clone() })
+                    Some(Job::Delete { key: view.key.clone(), uid: known.object.clone() })
                 }
                 known => {
                     let known = known.filter(|known| known.pod == view.uid);
@@ -457,7 +457,7 @@ impl Reporter {
                     let before = known.and_then(|known| known.status.as_ref());
                     let status = status(&view, supervisor, risks, before, wall);
                     (is_new || before != Some(&status)).then(|| Job::Write {
-                        key: view.key.to_owned(),
+                        key: view.key.clone(),
                         uid: view.uid.to_owned(),
                         spec: is_new,
                         news: news(before, &status),
@@ -468,21 +468,21 @@ impl Reporter {
         }
         let unwanted = || {
             let (key, known) = self.known.iter().find(|(key, known)| {
-                !known.is_gone && !wanted.contains(key.as_str()) && !keeps(key, &known.pod) && !is_waiting(key)
+                !known.is_gone && !wanted.contains(key) && !keeps(key, &known.pod) && !is_waiting(key)
             })?;
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);
-        let is_wanted = |key: &String, known: &Known| wanted.contains(key.as_str()) || keeps(key, &known.pod);
+        let is_wanted = |key: &PodId, known: &Known| wanted.contains(key) || keeps(key, &known.pod);
         self.known.retain(|key, known| !known.is_gone || is_wanted(key, known));
         self.deletions.retain(|key, _| self.known.contains_key(key));
-        self.waiting.retain(|key, _| wanted.contains(key.as_str()) || self.known.contains_key(key));
+        self.waiting.retain(|key, _| wanted.contains(key) || self.known.contains_key(key));
         self.busy = job.is_some();
         job
     }
 
     /// Has this very pod been activated in an outage, by what its object shows?
-    pub fn had_outage(&self, key: &str, uid: &str) -> bool {
+    pub fn had_outage(&self, key: &PodId, uid: &str) -> bool {
         let status = self.known.get(key).filter(|known| known.pod == uid).and_then(|known| known.status.as_ref());
         status.is_some_and(|status| status.last_outage.is_some())
     }
@@ -538,7 +538,7 @@ impl Reporter {
                     }
                 }
                 self.wait(&key, now);
-                Some(format!("cannot write PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
+                Some(format!("cannot write PodCheckpoint {key}: {}", explain(&error)))
             }
             Done::Deleted(key, Ok(())) => {
                 self.waiting.remove(&key);
@@ -547,7 +547,7 @@ impl Reporter {
             }
             Done::Deleted(key, Err(error)) => {
                 self.wait(&key, now);
-                Some(format!("cannot delete PodCheckpoint {}: {}", key.replace('_', "/"), explain(&error)))
+                Some(format!("cannot delete PodCheckpoint {key}: {}", explain(&error)))
             }
         };
         for (key, object) in std::mem::take(&mut self.unheard) {
@@ -558,8 +558,8 @@ impl Reporter {
         news
     }
 
-    fn wait(&mut self, key: &str, now: Duration) {
-        let (retry, until) = self.waiting.entry(key.to_owned()).or_default();
+    fn wait(&mut self, key: &PodId, now: Duration) {
+        let (retry, until) = self.waiting.entry(key.clone()).or_default();
         *until = now.saturating_add(retry.pause());
     }
 }
@@ -574,7 +574,7 @@ pub async fn perform(client: Client, node: String, job: Job) -> Done {
             Done::Written { key, known, result, news }
         }
         Job::Delete { key, uid } => {
-            let (namespace, name) = key.split_once('_').unwrap_or_default();
+            let (namespace, name) = (key.namespace(), key.name());
             let api: Api<PodCheckpoint> = Api::namespaced(client, namespace);
             let preconditions = Some(Preconditions { uid, resource_version: None });
             let result = match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
@@ -589,7 +589,7 @@ pub async fn perform(client: Client, node: String, job: Job) -> Done {
 }
 
 /// All of this node.
-pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, Error> {
+pub async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Known)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
     let mut parameters = ListParams::default().labels(&node_selector(node)).limit(PAGE);
@@ -599,7 +599,9 @@ pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, E
             if object.spec.node_name != node {
                 continue;
             }
-            let key = format!("{}_{}", object.namespace().unwrap_or_default(), object.name_any());
+            let id = PodId::new(&object.namespace().unwrap_or_default(), &object.name_any());
+            // no agent wrote it: no pod has such a name
+            let Ok(key) = id else { continue };
             let (object, pod, status) = (object.uid(), object.spec.pod_uid, object.status);
             all.push((key, Known { object, pod, status, is_gone: false }));
         }
@@ -613,12 +615,12 @@ pub async fn list(client: &Client, node: &str) -> Result<Vec<(String, Known)>, E
 async fn write(
     client: &Client,
     node: &str,
-    key: &str,
+    key: &PodId,
     uid: &str,
     spec: bool,
     status: &PodCheckpointStatus,
 ) -> Result<Option<String>, Error> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let (namespace, name) = (key.namespace(), key.name());
     let api: Api<PodCheckpoint> = Api::namespaced(client.clone(), namespace);
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let mut object = None;

@@ -1,14 +1,17 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::agent::index::Stored;
 use crate::capture::Reason;
 use crate::places::reports::PodOutage;
+use crate::pod::id::{PodId, id};
 use crate::reasons::{Refusal, Risk, Warning};
 
 const KEY: &str = "shop_till";
 
 fn stored() -> Stored {
     Stored {
-        key: KEY.into(),
+        key: id(KEY),
         uid: "u1".into(),
         owner: None,
         generation: 7,
@@ -20,7 +23,8 @@ fn stored() -> Stored {
 }
 
 fn view<'a>(outcome: &'a Outcome, stored: Option<&'a Stored>) -> View<'a> {
-    View { key: KEY, uid: "u1", marked: "annotation", outcome, stored }
+    static POD: LazyLock<PodId> = LazyLock::new(|| id(KEY));
+    View { key: &POD, uid: "u1", marked: "annotation", outcome, stored }
 }
 
 fn time(second: i64) -> Timestamp {
@@ -140,7 +144,7 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
         from_wall: from_wall.into(),
         to: Some(3_601_000),
         to_wall: None,
-        pods: [(KEY.to_owned(), PodOutage { parent_uid: uid.into(), ..pod.clone() })].into(),
+        pods: [(id(KEY), PodOutage { parent_uid: uid.into(), ..pod.clone() })].into(),
     };
     let outages = vec![outage("u1", "2026-11-21T10:00:00Z"), outage("another", "2026-11-21T12:00:00Z")];
     let supervisor = Supervisor { outages: Outages { outages, ..Outages::default() }, ..Supervisor::default() };
@@ -155,7 +159,7 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
 }
 
 /// A reporter that knows of these, and its supervisor.
-fn seeded(known: Vec<(String, Known)>) -> Reporter {
+fn seeded(known: Vec<(PodId, Known)>) -> Reporter {
     let mut reporter = Reporter::default();
     assert_eq!(next(&mut reporter, None, false, 0), Some(Job::Seed));
     assert_eq!(reporter.done(Done::Seeded(Ok(known)), Duration::ZERO), None);
@@ -199,19 +203,19 @@ fn one_of_an_earlier_agent_is_taken_over_and_one_of_an_earlier_pod_is_replaced()
     let shown = status(&view(&Outcome::Waiting, None), &Supervisor::default(), &Risks::new(), None, time(0));
     let known =
         |pod: &str| Known { object: Some("o1".into()), pod: pod.into(), status: Some(shown.clone()), is_gone: false };
-    let mut reporter = seeded(vec![(KEY.into(), known("u1"))]);
+    let mut reporter = seeded(vec![(id(KEY), known("u1"))]);
     assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, 1), None);
-    let mut reporter = seeded(vec![(KEY.into(), known("u0"))]);
-    let delete = Job::Delete { key: KEY.into(), uid: Some("o1".into()) };
+    let mut reporter = seeded(vec![(id(KEY), known("u0"))]);
+    let delete = Job::Delete { key: id(KEY), uid: Some("o1".into()) };
     assert_eq!(next(&mut reporter, Some(&Outcome::Waiting), false, 1), Some(delete));
-    reporter.done(Done::Deleted(KEY.into(), Ok(())), Duration::ZERO);
+    reporter.done(Done::Deleted(id(KEY), Ok(())), Duration::ZERO);
     assert!(matches!(next(&mut reporter, Some(&Outcome::Waiting), false, 1), Some(Job::Write { spec: true, .. })));
 }
 
 #[test]
 fn it_is_deleted_only_when_the_store_has_nothing_of_the_pod_any_more() {
     let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None, is_gone: false };
-    let mut reporter = seeded(vec![(KEY.into(), known)]);
+    let mut reporter = seeded(vec![(id(KEY), known)]);
     assert_eq!(next(&mut reporter, None, true, 1), None);
     assert!(matches!(next(&mut reporter, None, false, 1), Some(Job::Delete { .. })));
 }
@@ -237,7 +241,7 @@ fn a_failed_write_is_told_once_waits_and_does_not_hold_others_up() {
 #[test]
 fn one_that_somebody_deleted_is_written_whole_again() {
     let known = Known { object: Some("o1".into()), pod: "u1".into(), status: None, is_gone: false };
-    let mut reporter = seeded(vec![(KEY.into(), known)]);
+    let mut reporter = seeded(vec![(id(KEY), known)]);
     let Some(Job::Write { key, spec: false, .. }) = next(&mut reporter, Some(&Outcome::Waiting), false, 1) else {
         panic!("its status is written")
     };
@@ -313,9 +317,9 @@ fn what_one_showed_is_not_lost_with_it() {
         status(&view(&Outcome::Captured, Some(&stored())), &Supervisor::default(), &Risks::new(), None, time(0));
     let shown = PodCheckpointStatus { last_outage: Some(outage.clone()), ..shown };
     let known = Known { object: Some("o1".into()), pod: "u1".into(), status: Some(shown), is_gone: false };
-    let mut reporter = seeded(vec![(KEY.into(), known)]);
-    reporter.hear(Echo::Gone(KEY.into(), Some("o1".into())), Duration::ZERO);
-    assert!(reporter.had_outage(KEY, "u1"), "the supervisor is told of it");
+    let mut reporter = seeded(vec![(id(KEY), known)]);
+    reporter.hear(Echo::Gone(id(KEY), Some("o1".into())), Duration::ZERO);
+    assert!(reporter.had_outage(&id(KEY), "u1"), "the supervisor is told of it");
     let Some(Job::Write { spec: true, status, news, key, uid }) =
         next(&mut reporter, Some(&Outcome::Captured), true, 9)
     else {
@@ -323,12 +327,12 @@ fn what_one_showed_is_not_lost_with_it() {
     };
     assert_eq!((status.last_outage.as_ref(), news.as_slice()), (Some(&outage), &[][..]));
     // deleted once more, before the answer came
-    reporter.hear(Echo::Gone(KEY.into(), Some("o2".into())), Duration::from_secs(9));
+    reporter.hear(Echo::Gone(id(KEY), Some("o2".into())), Duration::from_secs(9));
     let known = Box::new(Known { object: None, pod: uid, status: Some(*status), is_gone: false });
     reporter.done(Done::Written { key, known, result: Ok(Some("o2".into())), news }, Duration::from_secs(9));
     assert!(matches!(next(&mut reporter, Some(&Outcome::Captured), true, 60), Some(Job::Write { spec: true, .. })));
     let mut gone = seeded(Vec::new());
-    gone.hear(Echo::Gone(KEY.into(), None), Duration::ZERO);
+    gone.hear(Echo::Gone(id(KEY), None), Duration::ZERO);
     assert_eq!(next(&mut gone, None, false, 9), None, "nothing is deleted that is not there");
 }
 
@@ -340,17 +344,17 @@ fn one_that_is_not_there_any_more_is_written_again_after_a_moment() {
         matches!(next(reporter, Some(&Outcome::Waiting), false, seconds), Some(Job::Write { spec: true, .. }))
     };
     let at = Duration::from_secs;
-    let mut reporter = seeded(vec![(KEY.into(), known.clone())]);
-    reporter.hear(Echo::Gone(KEY.into(), Some("o0".into())), at(1));
+    let mut reporter = seeded(vec![(id(KEY), known.clone())]);
+    reporter.hear(Echo::Gone(id(KEY), Some("o0".into())), at(1));
     assert!(!whole(&mut reporter, 9), "another object of that name");
-    reporter.hear(Echo::Gone(KEY.into(), Some("o1".into())), at(10));
+    reporter.hear(Echo::Gone(id(KEY), Some("o1".into())), at(10));
     assert!(!whole(&mut reporter, 11), "its pod may be gone, too");
     assert_eq!(reporter.wake(at(11)), Some(at(12)));
     assert!(whole(&mut reporter, 12));
 
-    let mut reporter = seeded(vec![(KEY.into(), known.clone())]);
+    let mut reporter = seeded(vec![(id(KEY), known.clone())]);
     reporter.hear(Echo::Begins, at(1));
-    reporter.hear(Echo::There(KEY.into()), at(2));
+    reporter.hear(Echo::There(id(KEY)), at(2));
     assert!(!whole(&mut reporter, 60), "it was found");
     reporter.hear(Echo::Begins, at(60));
     assert!(!whole(&mut reporter, 89), "it may be told of yet");

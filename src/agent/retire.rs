@@ -32,6 +32,7 @@ use crate::places;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::{self, Store};
 use crate::places::{Manifests, Places, run};
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// Between rounds: the first pause, and the longest. The supervisor goes by a word that is two minutes old at most.
@@ -190,7 +191,7 @@ impl Leaving<'_> {
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.
-    async fn objects(&self) -> Result<Vec<(String, Known)>, String> {
+    async fn objects(&self) -> Result<Vec<(PodId, Known)>, String> {
         match report::list(&self.client, &self.settings.node_name).await {
             Ok(objects) => Ok(objects),
             // the definition was removed, and every object with it
@@ -199,8 +200,8 @@ impl Leaving<'_> {
         }
     }
 
-    async fn delete(&self, key: &str, known: &Known) -> Result<(), String> {
-        let (namespace, name) = key.split_once('_').unwrap_or_default();
+    async fn delete(&self, key: &PodId, known: &Known) -> Result<(), String> {
+        let (namespace, name) = (key.namespace(), key.name());
         let api: Api<PodCheckpoint> = Api::namespaced(self.client.clone(), namespace);
         let preconditions = Some(Preconditions { uid: known.object.clone(), resource_version: None });
         match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
@@ -238,8 +239,8 @@ impl Leaving<'_> {
         let (mut gone, mut names) = (BTreeMap::new(), Vec::new());
         let recorded = record::node_uid(&node.store);
         for pod in needed {
-            let key = format!("{}_{}", pod.namespace, pod.name);
             names.push(format!("{}/{}", pod.namespace, pod.name));
+            let Ok(key) = PodId::new(&pod.namespace, &pod.name) else { continue };
             // a parent that is no more cannot take over
             let (client, name, uid) = (&self.client, &self.settings.node_name, &pod.parent_uid);
             if gone::ask(client, name, recorded.as_deref(), &key, uid).await.0 == Answer::Gone {

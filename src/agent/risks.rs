@@ -14,6 +14,7 @@ use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
 use crate::node::{certificate, kubelet, resolve};
 use crate::places::store::Store;
+use crate::pod::id::PodId;
 use crate::reasons::Risk;
 use crate::text::first_of;
 
@@ -88,8 +89,8 @@ pub fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> O
 }
 
 /// Checkpoints that are damaged, by `<namespace>_<name>`.
-pub fn of_damage(keys: &BTreeSet<String>) -> Option<String> {
-    let named: Vec<String> = keys.iter().take(NAMED).map(|key| key.replace('_', "/")).collect();
+pub fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
+    let named: Vec<String> = keys.iter().take(NAMED).map(ToString::to_string).collect();
     (!named.is_empty()).then(|| format!("checkpoints of {} pods are damaged, such as {}", keys.len(), named.join(", ")))
 }
 

@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 
 use crate::places::reports;
+use crate::pod::id::PodId;
 
 /// Room for a few dozen events at a time; an overflow of the kernel's own queue is told as [`Change::All`].
 const BUFFER: usize = 4096;
@@ -19,7 +20,7 @@ const BUFFER: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A volume of this pod (`<namespace>_<name>`).
-    Volume(String),
+    Volume(PodId),
     /// What the supervisor reports.
     Reports,
     /// Perhaps everything: events were lost.
@@ -28,7 +29,7 @@ pub enum Change {
 
 #[derive(Debug)]
 enum Subject {
-    Volume { key: String, uid: String, path: PathBuf },
+    Volume { key: PodId, uid: String, path: PathBuf },
     Reports,
 }
 
@@ -53,7 +54,7 @@ impl Swaps {
     }
 
     /// Follows the volumes of a pod. One that is not there is not an error: a capture will say what it misses.
-    pub fn follow(&mut self, key: &str, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
+    pub fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
         for path in directories {
             if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
                 continue;
@@ -72,7 +73,7 @@ impl Swaps {
     }
 
     /// Follows no volume of pods that are not among these (`<namespace>_<name>` and UID) any more.
-    pub fn retain(&mut self, is_wanted: impl Fn(&str, &str) -> bool) {
+    pub fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
         let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
@@ -131,6 +132,7 @@ impl Subject {
 mod tests {
     use super::*;
     use crate::files::write;
+    use crate::pod::id::id;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -141,17 +143,17 @@ mod tests {
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
         let mut swaps = Swaps::new();
-        swaps.follow("shop_till", "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
-        swaps.follow("shop_other", "uid-2", std::slice::from_ref(&two)).unwrap();
+        swaps.follow(&id("shop_till"), "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
+        swaps.follow(&id("shop_other"), "uid-2", std::slice::from_ref(&two)).unwrap();
         fs::create_dir(one.join("..2026_11_21")).unwrap();
         symlink("..2026_11_21", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
-        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_till".into()));
-        swaps.retain(|key, _| key != "shop_till");
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume(id("shop_till")));
+        swaps.retain(|key, _| *key != id("shop_till"));
         symlink("x", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
         symlink("x", two.join("..data")).unwrap();
-        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_other".into()));
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume(id("shop_other")));
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use crate::agent::index::{Marked, Observed};
 use crate::agent::leftovers;
 use crate::agent::network::{Needs, Support};
 use crate::names::CONFIG_MIRROR;
-use crate::places::store::check_key;
+use crate::pod::id::PodId;
 use crate::pod::mark;
 use crate::pod::room::Demand;
 
@@ -79,7 +79,7 @@ fn listed_at_once<T>(
 }
 
 /// What the index needs of a pod, trimmed; `kept` are its bytes.
-pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: Arc<[u8]>) -> Observed {
+pub fn observed(key: PodId, uid: String, object: &Value, marked: Marked, kept: Arc<[u8]>) -> Observed {
     Observed {
         key,
         uid,
@@ -98,10 +98,9 @@ pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: 
 }
 
 /// `<namespace>_<name>` and UID.
-pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
+pub fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
     let metadata = &pod.metadata;
-    let key = format!("{}_{}", metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    check_key(&key).ok()?;
+    let key = PodId::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?).ok()?;
     Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
 }
 

@@ -14,6 +14,7 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::client::gone::Answer;
 use crate::names::STORE_FAILED;
 use crate::places::store::{self, Generation, Put, Store, Tidied};
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// How long one capture may take, all its waits together.
@@ -22,19 +23,19 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 /// What came of work.
 pub enum Finished {
     Captured {
-        key: String,
+        key: PodId,
         captured: Captured,
         took: Duration,
     },
     Answered {
-        key: String,
+        key: PodId,
         uid: String,
         answer: Answer,
         why: Option<String>,
     },
     /// With the kind of error, and what it is in words.
     Removed {
-        key: String,
+        key: PodId,
         uid: String,
         result: Result<(), (&'static str, String)>,
     },
@@ -59,13 +60,12 @@ pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
                 let header = bad.iter().find_map(store::Error::header);
                 let stored = newest.as_ref().map(stored).or_else(|| {
                     header.map(|header| Stored {
-                        key: key.clone(),
                         uid: header.parent.uid.clone(),
                         owner: header.parent.owner.as_ref().map(|owner| owner.uid.clone()),
-                        ..Stored::default()
+                        ..Stored::unread(key.clone())
                     })
                 });
-                all.push(stored.unwrap_or_else(|| Stored { key, ..Stored::default() }));
+                all.push(stored.unwrap_or_else(|| Stored::unread(key)));
             }
             Err(error) => tracing::warn!("{}", chain(&error)),
         }
@@ -74,12 +74,12 @@ pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
 }
 
 fn stored(generation: &Generation) -> Stored {
-    describe(&generation.checkpoint, generation.number, generation.size)
+    describe(generation.pod.clone(), &generation.checkpoint, generation.number, generation.size)
 }
 
-fn describe(checkpoint: &NodeCheckpoint, generation: u64, size: u64) -> Stored {
+fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64) -> Stored {
     Stored {
-        key: checkpoint.key(),
+        key: pod,
         uid: checkpoint.parent.uid.clone(),
         owner: checkpoint.parent.owner.as_ref().map(|owner| owner.uid.clone()),
         generation,
@@ -131,8 +131,9 @@ fn with_max_age(mut checkpoint: NodeCheckpoint, max_age: Option<Duration>) -> No
 }
 
 fn put(store: &Store, checkpoint: &NodeCheckpoint) -> Result<Stored, store::Error> {
+    let pod = checkpoint.pod()?;
     let (Put::Written(number, _) | Put::Unchanged(number)) = store.put(checkpoint)?;
     // what the store has, not what was to be written: the digest covers the time of capture, and depends on the key
-    let (newest, _) = store.newest(&checkpoint.key())?;
-    Ok(newest.as_ref().map_or_else(|| describe(checkpoint, number, 0), stored))
+    let (newest, _) = store.newest(&pod)?;
+    Ok(newest.as_ref().map_or_else(|| describe(pod, checkpoint, number, 0), stored))
 }

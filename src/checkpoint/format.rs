@@ -20,6 +20,7 @@ use crate::checkpoint::encoding::hex;
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key, Sealed};
 use crate::files::yaml;
+use crate::pod::id::{self, PodId};
 use crate::reasons::Warning;
 
 /// Version of the format that this program writes.
@@ -425,9 +426,19 @@ impl NodeCheckpoint {
         Ok((checkpoint, key.map(|key| key.id().to_owned())))
     }
 
-    /// `<namespace>_<name>` of the parent: neither part can hold the separator.
-    pub fn key(&self) -> String {
-        format!("{}_{}", self.parent.namespace, self.parent.name)
+    /// The pod that it is a checkpoint of; an error where the names in it cannot be a pod's.
+    pub fn pod(&self) -> Result<PodId, id::Invalid> {
+        PodId::new(&self.parent.namespace, &self.parent.name)
+    }
+
+    /// Whether it is a checkpoint of this pod.
+    pub fn is_of(&self, pod: &PodId) -> bool {
+        pod.is(&self.parent.namespace, &self.parent.name)
+    }
+
+    /// The names in it for people, whatever they are.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}/{}", self.parent.namespace, self.parent.name)
     }
 
     fn document(&self) -> Wiped {

@@ -17,6 +17,7 @@ use crate::cli::{Answer, answer};
 use crate::drill::ground::Ground;
 use crate::drill::{Outcome, outage, rehearse, switch};
 use crate::places::Places;
+use crate::pod::id::PodId;
 
 /// How long somebody else's look at the lock is waited for.
 const LOCK: Duration = Duration::from_secs(2);
@@ -157,9 +158,8 @@ fn confirm(what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pod((key, outcome): (String, Outcome)) -> Pod {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
-    Pod { namespace: namespace.to_owned(), name: name.to_owned(), outcome }
+fn pod((key, outcome): (PodId, Outcome)) -> Pod {
+    Pod { namespace: key.namespace().to_owned(), name: key.name().to_owned(), outcome }
 }
 
 fn text(shown: &Shown) -> String {

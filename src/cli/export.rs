@@ -29,7 +29,7 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
             eprintln!("pod-checkpointer: left out: {}", chain(error));
         }
         if found.good.is_empty() {
-            eprintln!("pod-checkpointer: {} has no whole generation that could be exported", pod.replace('_', "/"));
+            eprintln!("pod-checkpointer: {pod} has no whole generation that could be exported");
             answer = Answer::No;
             continue;
         }

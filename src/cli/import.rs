@@ -64,7 +64,7 @@ fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
         wanted += fresh.len();
         let newest = here.newest_number();
         if fresh.iter().any(|number| newest.is_some_and(|newest| newest >= *number)) {
-            newer.push(format!("{} (generation {} is here)", key.replace('_', "/"), newest.unwrap_or_default()));
+            newer.push(format!("{key} (generation {} is here)", newest.unwrap_or_default()));
         }
     }
     if !newer.is_empty() {

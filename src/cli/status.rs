@@ -142,7 +142,7 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
     keys.dedup();
     let mut pods = Vec::new();
     for key in keys {
-        let Some((namespace, name)) = key.split_once('_') else { continue };
+        let (namespace, name) = (key.namespace(), key.name());
         let (newest, bad) = node.store.newest(&key)?;
         let header = bad.iter().find_map(|error| error.header());
         let aside = node.store.find(&key).map(|found| found.aside.len()).unwrap_or_default();

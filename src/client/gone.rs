@@ -5,6 +5,7 @@ use kube::api::Api;
 use kube::{Client, Error};
 
 use crate::client::heard::explain;
+use crate::pod::id::PodId;
 
 /// What the API server said when asked for a pod by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +28,13 @@ pub async fn ask(
     client: &Client,
     node: &str,
     node_uid: Option<&str>,
-    key: &str,
+    pod: &PodId,
     uid: &str,
 ) -> (Answer, Option<String>) {
     let unknown = |why: String| (Answer::Unknown, Some(why));
-    let Some((namespace, name)) = key.split_once('_') else { return unknown(format!("{key:?} names no pod")) };
     let Some(node_uid) = node_uid else { return unknown("the node's UID is not recorded yet".into()) };
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    match pods.get_metadata(name).await {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
+    match pods.get_metadata(pod.name()).await {
         Ok(pod) if pod.metadata.uid.as_deref() == Some(uid) => return (Answer::There, None),
         Ok(_) if uid.is_empty() => return (Answer::There, None),
         Ok(pod) if pod.metadata.uid.is_none() => return unknown("the answer names no UID".into()),

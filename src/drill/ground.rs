@@ -18,6 +18,7 @@ use crate::places::Places;
 use crate::places::drill::Place;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::Generation;
+use crate::pod::id::PodId;
 use crate::supervisor::act::{Hands, Images, Preconditions, Refused};
 use crate::supervisor::observe::{self, Lists};
 
@@ -111,7 +112,7 @@ impl Ground {
             .iter()
             .filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released))
             .map(|pod| format!("{}/{}", pod.namespace, pod.name))
-            .chain(self.hands.links()?.iter().map(|key| key.replace('_', "/")))
+            .chain(self.hands.links()?.iter().map(ToString::to_string))
             .collect();
         if !busy.is_empty() {
             bail!("twins serve in place of {}: wait until they are handed over", busy.join(", "));
@@ -124,7 +125,7 @@ impl Ground {
     }
 
     /// The pods to drill, by key, and those of them that are refused already, with the reasons.
-    pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(PodId, Vec<String>)>> {
         let word: AgentWord = self.node.run.read(AGENT)?.unwrap_or_default();
         let mut known = self.node.store.keys().context("cannot list the checkpoints")?;
         known.extend(word.refused.keys().cloned());
@@ -133,22 +134,22 @@ impl Ground {
         if !pods.is_empty() {
             let mut chosen = Vec::new();
             for pod in pods {
-                let key = pod.replacen('/', "_", 1);
-                if !known.contains(&key) {
+                let key = pod.split_once('/').and_then(|(namespace, name)| PodId::new(namespace, name).ok());
+                let Some(key) = key.filter(|key| known.contains(key)) else {
                     bail!(
                         "no checkpoint of {pod} is on this node (NAMESPACE/POD; `pod-checkpointer status` lists them)"
                     );
-                }
+                };
                 chosen.push(key);
             }
             known = chosen;
         }
-        let refused = |key: &String| word.refused.get(key).cloned().unwrap_or_default();
+        let refused = |key: &PodId| word.refused.get(key).cloned().unwrap_or_default();
         Ok(known.into_iter().map(|key| (key.clone(), refused(&key))).collect())
     }
 
     /// What the supervisor checks before it activates.
-    pub async fn verify(&self, key: &str) -> Result<Generation, Refused> {
+    pub async fn verify(&self, key: &PodId) -> Result<Generation, Refused> {
         let against = Preconditions {
             now: clock::boot_time(),
             boot_id: &self.boot_id,
@@ -214,8 +215,8 @@ impl Ground {
 }
 
 /// The sandbox of the pod itself that is ready.
-pub fn parent_sandbox<'a>(lists: &'a Lists, key: &str) -> Option<&'a Sandbox> {
-    let (namespace, name) = key.split_once('_')?;
+pub fn parent_sandbox<'a>(lists: &'a Lists, key: &PodId) -> Option<&'a Sandbox> {
+    let (namespace, name) = (key.namespace(), key.name());
     lists.sandboxes.iter().find(|sandbox| {
         let source = sandbox.annotations.get(CONFIG_SOURCE).map(String::as_str);
         sandbox.ready && sandbox.namespace == namespace && sandbox.name == name && source != Some("file")

@@ -22,6 +22,7 @@ use crate::node::kubelet::{self, Server};
 use crate::node::{clock, routes, runtime};
 use crate::places::drill::Record;
 use crate::places::reports::Phase;
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::act;
 use crate::supervisor::facts::Run;
@@ -48,7 +49,7 @@ struct Before {
 }
 
 /// What has been found out of each pod, by key.
-pub type Outcomes = BTreeMap<String, Outcome>;
+pub type Outcomes = BTreeMap<PodId, Outcome>;
 
 /// What an outage needs, found before anything is changed.
 pub struct Plan {
@@ -118,7 +119,7 @@ async fn addresses(ground: &Ground) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 /// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has some.
-pub async fn run(ground: &Ground, plan: &Plan, keys: &[String], outcomes: &mut Outcomes) -> anyhow::Result<()> {
+pub async fn run(ground: &Ground, plan: &Plan, keys: &[PodId], outcomes: &mut Outcomes) -> anyhow::Result<()> {
     let mut before = BTreeMap::new();
     let lists = ground.lists().await?;
     for key in keys {
@@ -156,7 +157,7 @@ pub async fn run(ground: &Ground, plan: &Plan, keys: &[String], outcomes: &mut O
 async fn parent(
     ground: &Ground,
     lists: &Lists,
-    key: &str,
+    key: &PodId,
     checkpoint: NodeCheckpoint,
 ) -> anyhow::Result<Option<Before>> {
     let Some(sandbox) = parent_sandbox(lists, key) else { return Ok(None) };
@@ -167,7 +168,7 @@ async fn parent(
 async fn cut_off(
     ground: &Ground,
     plan: &Plan,
-    before: &BTreeMap<String, Before>,
+    before: &BTreeMap<PodId, Before>,
     end: Instant,
     outcomes: &mut Outcomes,
 ) -> anyhow::Result<()> {
@@ -201,7 +202,7 @@ async fn cut_off(
             (key.clone(), Instant::now(), stopped)
         }
     });
-    let mut waiting: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut waiting: BTreeMap<PodId, Instant> = BTreeMap::new();
     for (key, stopped, result) in join_all(stops).await {
         match result {
             Ok(()) => drop(waiting.insert(key, stopped)),
@@ -223,8 +224,7 @@ async fn cut_off(
     }
     let reports = ground.status()?.pods;
     for key in waiting.into_keys() {
-        let of = |namespace: &str, name: &str| format!("{namespace}_{name}");
-        let report = reports.iter().find(|pod| of(&pod.namespace, &pod.name) == key);
+        let report = reports.iter().find(|pod| key.is(&pod.namespace, &pod.name));
         let reason = report.and_then(|pod| pod.reason.clone()).unwrap_or_else(|| Blocked::KubeletRefuses.to_string());
         let message = report.and_then(|pod| pod.message.clone());
         let message = Some(message.unwrap_or_else(|| "its twin did not run while the node was cut off".to_owned()));
@@ -258,13 +258,13 @@ fn restart(command: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_running(lists: &Lists, key: &str, checkpoint: &NodeCheckpoint) -> bool {
+fn is_running(lists: &Lists, key: &PodId, checkpoint: &NodeCheckpoint) -> bool {
     let known = Known::of(checkpoint, None);
     observe::pod_facts(key, &known, "", Some(lists), None, None, None, false).twin == Run::Running
 }
 
-async fn compare(ground: &Ground, lists: &Lists, key: &str, before: &Before) -> anyhow::Result<Vec<String>> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+async fn compare(ground: &Ground, lists: &Lists, key: &PodId, before: &Before) -> anyhow::Result<Vec<String>> {
+    let (namespace, name) = (key.namespace(), key.name());
     let twin = lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_twin_of(sandbox, namespace, name));
     let ours = twin.map(|sandbox| running(lists, sandbox)).unwrap_or_default();
     let manifest = &before.checkpoint.manifest;
@@ -282,16 +282,14 @@ async fn compare(ground: &Ground, lists: &Lists, key: &str, before: &Before) -> 
 }
 
 /// Until every pod serves itself again and nothing is in its place.
-async fn hand_over(ground: &Ground, before: &BTreeMap<String, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
+async fn hand_over(ground: &Ground, before: &BTreeMap<PodId, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut waiting: Vec<&String> = before.keys().collect();
+    let mut waiting: Vec<&PodId> = before.keys().collect();
     while !waiting.is_empty() && begun.elapsed() < HAND_OVER {
         let (status, lists) = (ground.status()?, ground.lists().await?);
         waiting.retain(|key| {
-            let is_quiet = status
-                .pods
-                .iter()
-                .any(|pod| format!("{}_{}", pod.namespace, pod.name) == **key && pod.phase == Phase::Inactive);
+            let is_quiet =
+                status.pods.iter().any(|pod| key.is(&pod.namespace, &pod.name) && pod.phase == Phase::Inactive);
             let is_back = is_quiet
                 && ground.hands.link(key) == act::Link::None
                 && act::twin_targets(&lists, key).iter().all(|target| !target.runs())

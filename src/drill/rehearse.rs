@@ -16,6 +16,7 @@ use crate::node::clock;
 use crate::node::runtime::State;
 use crate::places::drill::Record;
 use crate::places::store::Generation;
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::observe::twin_name;
 
@@ -27,7 +28,7 @@ const NUDGE: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(30);
 
 /// Rehearses a pod and leaves nothing of it.
-pub async fn rehearse(ground: &Ground, key: &str, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
+pub async fn rehearse(ground: &Ground, key: &PodId, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
     let generation = match ground.verify(key).await {
         Ok(generation) => generation,
         Err(refused) => return Ok(Outcome::refused(&refused)),
@@ -66,7 +67,7 @@ pub async fn end(ground: &Ground) -> anyhow::Result<()> {
 
 async fn run(
     ground: &Ground,
-    key: &str,
+    key: &PodId,
     generation: &Generation,
     image: &str,
     limit: Duration,
@@ -80,7 +81,7 @@ async fn run(
     write::directory(&directory)?;
     twin::unpack(checkpoint, &volumes, ground.hands.selinux)
         .context("cannot unpack the volumes (in a container it needs the rights of the supervisor's)")?;
-    let uid = twin::make(checkpoint, &ground.nonce(), ground.place.run.host_path()).uid;
+    let uid = twin::make(checkpoint, key, &ground.nonce(), ground.place.run.host_path()).uid;
     let made = manifest::make(&manifest::Plan {
         checkpoint,
         uid: &uid,
@@ -106,7 +107,7 @@ async fn run(
 /// Waits until every container of it runs; the inner error says in words why they do not.
 async fn wait(
     ground: &Ground,
-    key: &str,
+    key: &PodId,
     checkpoint: &crate::checkpoint::NodeCheckpoint,
     uid: &str,
     made: &manifest::Rehearsal,
@@ -150,7 +151,7 @@ async fn wait(
 /// What the containers were made with and see, beside the pod itself where it runs, and beside the checkpoint.
 async fn compare(
     ground: &Ground,
-    key: &str,
+    key: &PodId,
     checkpoint: &crate::checkpoint::NodeCheckpoint,
     uid: &str,
     made: &manifest::Rehearsal,

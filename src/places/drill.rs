@@ -24,6 +24,7 @@ use crate::files::write;
 use crate::names::{DRILL, DRILL_LINK_PREFIX, DRILL_LOCK, DRILL_RECORD};
 use crate::node::routes;
 use crate::places::run::{self, RunDir};
+use crate::pod::id::PodId;
 
 /// Why a drill's traces could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -71,22 +72,22 @@ impl Place {
     }
 
     /// A pod's directory.
-    pub fn directory(&self, key: &str) -> PathBuf {
-        self.run.path().join(DRILL).join(key)
+    pub fn directory(&self, key: &PodId) -> PathBuf {
+        self.run.path().join(DRILL).join(key.file_form())
     }
 
     /// The same as the host calls it.
-    pub fn host_directory(&self, key: &str) -> PathBuf {
-        self.run.host_path().join(DRILL).join(key)
+    pub fn host_directory(&self, key: &PodId) -> PathBuf {
+        self.run.host_path().join(DRILL).join(key.file_form())
     }
 
     /// A pod's link.
-    pub fn link(&self, key: &str) -> PathBuf {
-        self.manifests.join(format!("{DRILL_LINK_PREFIX}{key}.yaml"))
+    pub fn link(&self, key: &PodId) -> PathBuf {
+        self.manifests.join(format!("{DRILL_LINK_PREFIX}{}.yaml", key.file_form()))
     }
 
     /// What a pod's link points to.
-    pub fn target(&self, key: &str) -> PathBuf {
+    pub fn target(&self, key: &PodId) -> PathBuf {
         self.host_directory(key).join("pod.yaml")
     }
 
@@ -107,8 +108,8 @@ impl Place {
         for entry in fs::read_dir(&self.manifests).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let key = name.strip_prefix(DRILL_LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
-            let is_ours = |key: &str| fs::read_link(entry.path()).is_ok_and(|target| target == self.target(key));
+            let key = name.strip_prefix(DRILL_LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml")?.parse().ok());
+            let is_ours = |key: PodId| fs::read_link(entry.path()).is_ok_and(|target| target == self.target(&key));
             if key.is_some_and(is_ours) {
                 found.push(entry.path());
             }
@@ -142,7 +143,8 @@ impl Place {
     /// anything. Without `thorough` one that left no record left nothing, which is so but for a reboot.
     pub fn tidy(&self, now: Duration, thorough: bool) -> Result<bool, Error> {
         let record = self.recorded()?;
-        let is_there = record.is_some() || thorough && (self.directory("").exists() || !self.links()?.is_empty());
+        let is_there =
+            record.is_some() || thorough && (self.run.path().join(DRILL).exists() || !self.links()?.is_empty());
         if !is_there {
             return Ok(false);
         }
@@ -159,6 +161,7 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use crate::pod::id::id;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -176,13 +179,15 @@ mod tests {
     /// A drill in the middle of a rehearsal.
     fn drilling(place: &Place, until: u64) {
         place.record(&Record { until, cut: Vec::new() }).unwrap();
-        fs::create_dir_all(place.directory("shop_till").join("volumes")).unwrap();
-        fs::write(place.directory("shop_till").join("pod.yaml"), "{}").unwrap();
-        symlink(place.target("shop_till"), place.link("shop_till")).unwrap();
+        fs::create_dir_all(place.directory(&id("shop_till")).join("volumes")).unwrap();
+        fs::write(place.directory(&id("shop_till")).join("pod.yaml"), "{}").unwrap();
+        symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
     }
 
     fn is_clean(place: &Place) -> bool {
-        place.links().unwrap().is_empty() && !place.directory("").exists() && place.recorded().unwrap().is_none()
+        place.links().unwrap().is_empty()
+            && !place.run.path().join(DRILL).exists()
+            && place.recorded().unwrap().is_none()
     }
 
     #[test]
@@ -212,7 +217,7 @@ mod tests {
     fn links_of_before_a_reboot_go_at_the_first_look() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
-        symlink(place.target("shop_till"), place.link("shop_till")).unwrap();
+        symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
         assert!(!place.tidy(NOW, false).unwrap());
         assert!(place.tidy(NOW, true).unwrap() && is_clean(&place));
     }
@@ -222,11 +227,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
         drilling(&place, 0);
-        fs::write(place.link("shop_other"), "somebody's").unwrap();
-        symlink("/somewhere/else", place.link("shop_third")).unwrap();
+        fs::write(place.link(&id("shop_other")), "somebody's").unwrap();
+        symlink("/somewhere/else", place.link(&id("shop_third"))).unwrap();
         place.clear().unwrap();
         assert!(is_clean(&place));
-        assert_eq!(fs::read_to_string(place.link("shop_other")).unwrap(), "somebody's");
-        assert!(place.link("shop_third").is_symlink());
+        assert_eq!(fs::read_to_string(place.link(&id("shop_other"))).unwrap(), "somebody's");
+        assert!(place.link(&id("shop_third")).is_symlink());
     }
 }

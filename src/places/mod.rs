@@ -26,7 +26,8 @@ use crate::names::{LINK_PREFIX, SUPERVISOR, SUPERVISOR_LOCK};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
 use crate::places::run::RunDir;
-use crate::places::store::{Store, check_key};
+use crate::places::store::Store;
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// How long a kubelet may take that is asked for its manifest directory.
@@ -47,8 +48,8 @@ pub struct Places {
 
 /// A symbolic link of ours in the kubelet's directory.
 pub struct Link {
-    /// `<namespace>_<pod>`.
-    pub key: String,
+    /// The pod whose manifest it points to.
+    pub key: PodId,
     /// The link.
     pub path: PathBuf,
     /// What it points to.
@@ -99,7 +100,7 @@ impl Places {
     /// Pods with a link to a manifest in force: twins that run or are about to.
     pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
         let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
-        linked.map(|link| link.key.replace('_', "/")).collect()
+        linked.map(|link| link.key.to_string()).collect()
     }
 
     /// The host's files.
@@ -142,11 +143,11 @@ impl Places {
             } else if name.starts_with(crate::files::write::TEMPORARY) {
                 found.leftovers.push(path);
             } else if let Some(key) = name.strip_prefix(LINK_PREFIX) {
-                let key = key.strip_suffix(".yaml").filter(|key| check_key(key).is_ok());
+                let key = key.strip_suffix(".yaml").and_then(|key| key.parse::<PodId>().ok());
                 let target = fs::read_link(&path).ok();
                 match (key, target) {
-                    (Some(key), Some(target)) if target == self.run.link_target(key) => {
-                        found.links.push(Link { key: key.to_owned(), path, target });
+                    (Some(key), Some(target)) if target == self.run.link_target(&key) => {
+                        found.links.push(Link { key, path, target });
                     }
                     _ => found.foreign.push(path),
                 }

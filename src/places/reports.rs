@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::node::contact::Class;
+use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 
 /// `agent.yaml`, written by the agent: it lives, and these parents are Ready by the API server's word.
@@ -17,13 +18,13 @@ pub struct AgentWord {
     pub heartbeat: u64,
     /// Ids of the running containers (without `containerd://` or the like) of each marked parent that is Ready, by
     /// `<namespace>_<pod>`. The ids tell a word of now from one of before an outage.
-    pub ready: BTreeMap<String, Vec<String>>,
+    pub ready: BTreeMap<PodId, Vec<String>>,
     /// UID of each parent that the API server says, for that very UID, is gone.
-    pub gone: BTreeMap<String, String>,
+    pub gone: BTreeMap<PodId, String>,
     /// UID of each parent that came back from an outage and was refused by the kubelet for good: its object says Failed, and
     /// nobody but its owner replaces it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub rejected: BTreeMap<String, String>,
+    pub rejected: BTreeMap<PodId, String>,
     /// The agent has not heard from the API server lately, so who is refused now is not known: `rejected` is from before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
@@ -31,9 +32,9 @@ pub struct AgentWord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
     /// What marks each pod that is marked, in words, by `<namespace>_<pod>`.
-    pub marked: BTreeMap<String, String>,
+    pub marked: BTreeMap<PodId, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
-    pub refused: BTreeMap<String, Vec<String>>,
+    pub refused: BTreeMap<PodId, Vec<String>>,
     /// What the agent could not learn or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -201,7 +202,7 @@ pub struct Outage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_wall: Option<String>,
     /// What was done for each pod, by `<namespace>_<pod>`.
-    pub pods: BTreeMap<String, PodOutage>,
+    pub pods: BTreeMap<PodId, PodOutage>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's form

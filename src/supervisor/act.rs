@@ -15,6 +15,7 @@ use crate::node::{images, kubelet};
 use crate::places;
 use crate::places::run::{self, RunDir};
 use crate::places::store::{self, Generation, Store};
+use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 use crate::reasons::Blocked;
 use crate::supervisor::observe::{Lists, is_twin_of};
@@ -119,12 +120,12 @@ pub enum Link {
 
 impl Hands {
     /// Path of the link of a pod.
-    pub fn link_path(&self, key: &str) -> PathBuf {
-        self.manifest_dir.join(format!("{LINK_PREFIX}{key}.yaml"))
+    pub fn link_path(&self, key: &PodId) -> PathBuf {
+        self.manifest_dir.join(format!("{LINK_PREFIX}{}.yaml", key.file_form()))
     }
 
     /// What is at the place of a pod's link.
-    pub fn link(&self, key: &str) -> Link {
+    pub fn link(&self, key: &PodId) -> Link {
         let path = self.link_path(key);
         match fs::symlink_metadata(&path) {
             Err(_) => Link::None,
@@ -138,11 +139,11 @@ impl Hands {
     }
 
     /// Keys of all links that look like ours.
-    pub fn links(&self) -> io::Result<Vec<String>> {
+    pub fn links(&self) -> io::Result<Vec<PodId>> {
         let mut keys = Vec::new();
         for entry in fs::read_dir(&self.manifest_dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let key = link_key(&name).map(str::to_owned);
+            let key = link_key(&name);
             keys.extend(key.filter(|key| self.link(key) == Link::Ours));
         }
         Ok(keys)
@@ -150,7 +151,7 @@ impl Hands {
 
     /// What the static pods in the kubelet's directory take, ours that are in force among them, but not `except`. A file
     /// that the kubelet cannot use takes nothing.
-    pub fn taken(&self, except: &str) -> io::Result<Demand> {
+    pub fn taken(&self, except: &PodId) -> io::Result<Demand> {
         let mut taken = Demand::default();
         for entry in fs::read_dir(&self.manifest_dir)? {
             let entry = entry?;
@@ -158,8 +159,8 @@ impl Hands {
             let key = link_key(&name);
             // a link names a path of the host's, which is reached by another one from here
             let path = match key.filter(|key| self.link(key) == Link::Ours) {
-                Some(key) if key == except => continue,
-                Some(key) => self.run.active(key),
+                Some(key) if key == *except => continue,
+                Some(key) => self.run.active(&key),
                 None if name.starts_with('.') || !entry.file_type()?.is_file() => continue,
                 None => path,
             };
@@ -178,7 +179,7 @@ impl Hands {
     /// Verifies a checkpoint's newest good generation and everything its twin needs of the node.
     pub async fn verify(
         &self,
-        key: &str,
+        key: &PodId,
         against: &Preconditions<'_>,
         images: &mut Images,
     ) -> Result<Generation, Refused> {
@@ -234,7 +235,7 @@ impl Hands {
             let entry = entry.map_err(failed)?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let key = link_key(&name);
-            let is_dangling = key.is_some_and(|key| self.link(key) == Link::Ours && !self.run.active(key).exists());
+            let is_dangling = key.is_some_and(|key| self.link(&key) == Link::Ours && !self.run.active(&key).exists());
             let is_unfinished =
                 name.starts_with(write::TEMPORARY) && !entry.file_type().is_ok_and(|kind| kind.is_dir());
             if is_dangling || is_unfinished && seen.contains(&path) {
@@ -249,18 +250,17 @@ impl Hands {
     }
 
     /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is removed first.
-    pub fn activate(&self, checkpoint: &NodeCheckpoint, nonce: &str) -> Result<String, Refused> {
-        let key = checkpoint.key();
-        let made = twin::make(checkpoint, nonce, self.run.host_path());
-        let volumes = twin::volumes_dir(self.run.path(), &key, &made.uid);
-        let result = self.put(checkpoint, &key, &made, &volumes);
+    pub fn activate(&self, checkpoint: &NodeCheckpoint, key: &PodId, nonce: &str) -> Result<String, Refused> {
+        let made = twin::make(checkpoint, key, nonce, self.run.host_path());
+        let volumes = twin::volumes_dir(self.run.path(), key, &made.uid);
+        let result = self.put(checkpoint, key, &made, &volumes);
         if result.is_err() {
             let _ = write::remove_tree(&volumes);
         }
         result.map(|()| made.uid)
     }
 
-    fn put(&self, checkpoint: &NodeCheckpoint, key: &str, made: &twin::Twin, volumes: &Path) -> Result<(), Refused> {
+    fn put(&self, checkpoint: &NodeCheckpoint, key: &PodId, made: &twin::Twin, volumes: &Path) -> Result<(), Refused> {
         let failed = |error: &dyn std::error::Error| Refused::chain(Blocked::WriteFailed, error);
         // an active manifest is never rewritten in place: the old link goes, then the new one comes
         if self.link(key) == Link::Ours {
@@ -275,23 +275,23 @@ impl Hands {
     }
 
     /// Puts a fresh link over whatever link of ours is there: the kubelet sees the manifest now.
-    pub fn relink(&self, key: &str) -> Result<(), write::Error> {
+    pub fn relink(&self, key: &PodId) -> Result<(), write::Error> {
         write::link(&self.run.link_target(key), &self.link_path(key))
     }
 
     /// Removes the link, if it is ours.
-    pub fn release(&self, key: &str) -> Result<(), write::Error> {
+    pub fn release(&self, key: &PodId) -> Result<(), write::Error> {
         if self.link(key) == Link::Ours { write::remove(&self.link_path(key)) } else { Ok(()) }
     }
 
     /// Deletes what was unpacked.
-    pub fn forget(&self, key: &str) -> Result<(), crate::places::run::Error> {
+    pub fn forget(&self, key: &PodId) -> Result<(), crate::places::run::Error> {
         self.run.remove(key)
     }
 
     /// Unpacked files of UIDs before this one: no manifest names them any more.
-    fn drop_other_volumes(&self, key: &str, uid: &str) {
-        let directory = self.run.path().join("volumes").join(key);
+    fn drop_other_volumes(&self, key: &PodId, uid: &str) {
+        let directory = self.run.path().join("volumes").join(key.file_form());
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy() != uid
                 && let Err(error) = write::remove_tree(&entry.path())
@@ -312,8 +312,8 @@ impl Hands {
 }
 
 /// The pod that a link of this name would be of.
-fn link_key(name: &str) -> Option<&str> {
-    name.strip_prefix(LINK_PREFIX)?.strip_suffix(".yaml")
+fn link_key(name: &str) -> Option<PodId> {
+    name.strip_prefix(LINK_PREFIX)?.strip_suffix(".yaml")?.parse().ok()
 }
 
 /// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for nothing, and after a
@@ -342,14 +342,14 @@ impl Target {
 }
 
 /// The sandboxes of a pod's twins, whatever their UID.
-pub fn twin_targets(lists: &Lists, key: &str) -> Vec<Target> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+pub fn twin_targets(lists: &Lists, key: &PodId) -> Vec<Target> {
+    let (namespace, name) = (key.namespace(), key.name());
     targets(lists, |sandbox| is_twin_of(sandbox, namespace, name))
 }
 
 /// The sandboxes of a pod itself.
-pub fn parent_targets(lists: &Lists, key: &str) -> Vec<Target> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+pub fn parent_targets(lists: &Lists, key: &PodId) -> Vec<Target> {
+    let (namespace, name) = (key.namespace(), key.name());
     targets(lists, |sandbox| {
         sandbox.namespace == namespace && sandbox.name == name && !is_twin_of(sandbox, namespace, name)
     })
@@ -390,6 +390,7 @@ pub async fn stop(runtime: Runtime, targets: Vec<Target>, grace: Option<Duration
 mod tests {
     use super::*;
     use crate::checkpoint::testing::checkpoint;
+    use crate::pod::id::id;
     use std::os::unix::fs::symlink;
 
     fn hands(directory: &Path) -> Hands {
@@ -404,14 +405,14 @@ mod tests {
     fn a_twin_is_linked_released_and_forgotten_without_a_trace() {
         let directory = tempfile::tempdir().unwrap();
         let hands = hands(directory.path());
-        let uid = hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
-        assert_eq!(hands.link("shop_till"), Link::Ours);
-        assert_eq!(hands.links().unwrap(), ["shop_till"]);
+        let uid = hands.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
+        assert_eq!(hands.link(&id("shop_till")), Link::Ours);
+        assert_eq!(hands.links().unwrap(), [id("shop_till")]);
         assert!(directory.path().join(format!("run/volumes/shop_till/{uid}/credentials/password")).exists());
-        hands.release("shop_till").unwrap();
-        assert_eq!(hands.link("shop_till"), Link::None);
-        assert!(hands.run.active("shop_till").exists(), "the files stay while the twin runs");
-        hands.forget("shop_till").unwrap();
+        hands.release(&id("shop_till")).unwrap();
+        assert_eq!(hands.link(&id("shop_till")), Link::None);
+        assert!(hands.run.active(&id("shop_till")).exists(), "the files stay while the twin runs");
+        hands.forget(&id("shop_till")).unwrap();
         assert!(hands.run.keys().unwrap().is_empty());
         assert_eq!(fs::read_dir(&hands.manifest_dir).unwrap().count(), 0);
     }
@@ -420,8 +421,8 @@ mod tests {
     fn a_new_activation_leaves_nothing_of_the_old_one() {
         let directory = tempfile::tempdir().unwrap();
         let hands = hands(directory.path());
-        let one = hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
-        let two = hands.activate(&checkpoint("shop", "till"), "boot/2").unwrap();
+        let one = hands.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
+        let two = hands.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/2").unwrap();
         assert_ne!(one, two);
         let volumes = directory.path().join("run/volumes/shop_till");
         let names: Vec<_> = fs::read_dir(volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -432,15 +433,15 @@ mod tests {
     fn files_of_others_in_the_kubelets_directory_are_never_touched() {
         let directory = tempfile::tempdir().unwrap();
         let hands = hands(directory.path());
-        let path = hands.link_path("shop_till");
+        let path = hands.link_path(&id("shop_till"));
         fs::write(&path, "somebody's").unwrap();
-        assert_eq!(hands.link("shop_till"), Link::Foreign);
-        hands.release("shop_till").unwrap();
+        assert_eq!(hands.link(&id("shop_till")), Link::Foreign);
+        hands.release(&id("shop_till")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
         fs::remove_file(&path).unwrap();
         symlink("/somewhere/else", &path).unwrap();
-        assert_eq!(hands.link("shop_till"), Link::Foreign);
-        hands.release("shop_till").unwrap();
+        assert_eq!(hands.link(&id("shop_till")), Link::Foreign);
+        hands.release(&id("shop_till")).unwrap();
         assert!(path.is_symlink());
         assert!(hands.links().unwrap().is_empty());
     }
@@ -451,7 +452,7 @@ mod tests {
         let hands = hands(directory.path());
         hands.store.create().unwrap();
         hands.store.put(&checkpoint("shop", "till")).unwrap();
-        hands.activate(&checkpoint("shop", "till"), "boot/1").unwrap();
+        hands.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
         fs::write(hands.manifest_dir.join("pod-checkpointer-supervisor.yaml"), "{}").unwrap();
         fs::write(hands.manifest_dir.join("etcd.yaml"), "somebody's").unwrap();
         fs::write(hands.store.directory().join("notes"), "somebody's").unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::checkpoint::Handover;
 use crate::names::{HOLD_SECONDS, REJECTED_AT_RETURN};
 use crate::node::contact::{Class, Contact};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
@@ -157,7 +158,7 @@ pub struct State {
 
 impl State {
     /// Takes note that an activation could not be prepared; it is tried again after a growing pause.
-    pub fn blocked(&mut self, key: &str, now: Duration, reason: Blocked, message: String) {
+    pub fn blocked(&mut self, key: &PodId, now: Duration, reason: Blocked, message: String) {
         let pod = self.pods.entry(key.to_owned()).or_default();
         let attempts = pod.blocked.as_ref().map_or(0, |block| block.attempts).saturating_add(1);
         let again = now.saturating_add(pause(Duration::from_secs(2), attempts.saturating_sub(1)));

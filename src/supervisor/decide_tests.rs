@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::pod::id::id;
 use crate::supervisor::facts::Seen;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
         kubelet: Kubelet::Up,
         kubelet_pid: Some(1),
         kubelet_connected: Seen::No,
-        pods: BTreeMap::from([("shop_till".into(), pod)]),
+        pods: BTreeMap::from([(id("shop_till"), pod)]),
         agent_silence: Some(Duration::ZERO),
         agent_retires: false,
         kubelet_synced: Seen::No,
@@ -44,7 +45,7 @@ fn facts(contact: Option<Contact>, pod: PodFacts) -> Facts {
 }
 
 fn state(phase: Phase) -> State {
-    State { pods: BTreeMap::from([("shop_till".into(), Pod { phase, ..Pod::default() })]), ..State::default() }
+    State { pods: BTreeMap::from([(id("shop_till"), Pod { phase, ..Pod::default() })]), ..State::default() }
 }
 
 fn active(ago: Duration) -> Phase {
@@ -60,7 +61,7 @@ fn actions(phase: Phase, facts: &Facts) -> Vec<Action> {
 }
 
 fn key() -> Key {
-    "shop_till".into()
+    id("shop_till")
 }
 
 #[test]
@@ -147,16 +148,16 @@ fn what_is_left_of_a_parent_is_stopped_after_ten_seconds_and_then_its_twin_takes
     seen.now += SECOND;
     let (after, third) = decide(&after, &seen, &settings());
     assert!(third.is_empty(), "the grace period may take its time");
-    seen.pods.get_mut("shop_till").unwrap().parent = Run::Stopped;
+    seen.pods.get_mut(&id("shop_till")).unwrap().parent = Run::Stopped;
     assert_eq!(decide(&after, &seen, &settings()).1, [Action::Activate(key())]);
 }
 
 #[test]
 fn lower_start_groups_go_first_and_have_a_minute() {
     let mut seen = facts(contact(Class::Silent, 5), PodFacts { start_group: 20, ..gone() });
-    seen.pods.insert("kube-system_cni".into(), PodFacts { start_group: 10, ..gone() });
+    seen.pods.insert(id("kube-system_cni"), PodFacts { start_group: 10, ..gone() });
     let (after, first) = decide(&State::default(), &seen, &settings());
-    assert_eq!(first, [Action::Activate("kube-system_cni".into())]);
+    assert_eq!(first, [Action::Activate(id("kube-system_cni"))]);
     seen.now += SECOND * 59;
     let (after, second) = decide(&after, &seen, &settings());
     assert!(!second.contains(&Action::Activate(key())), "{second:?}");
@@ -171,14 +172,14 @@ fn lower_start_groups_go_first_and_have_a_minute() {
 #[test]
 fn the_next_group_starts_when_the_lower_one_runs_or_is_blocked() {
     let mut seen = facts(contact(Class::Silent, 5), PodFacts { start_group: 20, ..gone() });
-    seen.pods.insert("kube-system_cni".into(), PodFacts { start_group: 10, ..gone() });
+    seen.pods.insert(id("kube-system_cni"), PodFacts { start_group: 10, ..gone() });
     let (after, _) = decide(&State::default(), &seen, &settings());
     let mut ran = seen.clone();
-    let cni = ran.pods.get_mut("kube-system_cni").unwrap();
+    let cni = ran.pods.get_mut(&id("kube-system_cni")).unwrap();
     (cni.twin, cni.twin_sandbox, cni.twin_owned) = (Run::Running, Seen::Yes, Seen::Yes);
     assert_eq!(decide(&after, &ran, &settings()).1, [Action::Activate(key())]);
     let mut blocked = after.clone();
-    blocked.blocked("kube-system_cni", NOW, Blocked::ImageAbsent, "cni:1".into());
+    blocked.blocked(&id("kube-system_cni"), NOW, Blocked::ImageAbsent, "cni:1".into());
     assert_eq!(decide(&blocked, &seen, &settings()).1, [Action::Activate(key())]);
 }
 
@@ -188,13 +189,13 @@ fn a_blocked_one_is_tried_again_with_growing_pauses() {
     let mut now = state(Phase::Inactive);
     let mut pauses = Vec::new();
     for _ in 0..9 {
-        now.blocked("shop_till", seen.now, Blocked::Damaged, "both".into());
-        let again = now.pods["shop_till"].blocked.as_ref().unwrap().again;
+        now.blocked(&id("shop_till"), seen.now, Blocked::Damaged, "both".into());
+        let again = now.pods[&id("shop_till")].blocked.as_ref().unwrap().again;
         assert!(decide(&now, &seen, &settings()).1.is_empty());
         pauses.push(again.saturating_sub(seen.now).as_secs());
         seen.now = again;
         now = decide(&now, &seen, &settings()).0;
-        assert!(matches!(now.pods["shop_till"].phase, Phase::Active { .. }));
+        assert!(matches!(now.pods[&id("shop_till")].phase, Phase::Active { .. }));
     }
     assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300]);
 }
@@ -211,7 +212,7 @@ fn a_release_needs_contact_alone_and_nothing_else_comes_of_that() {
     let blind = |contact| Facts { now: NOW, contact, ..Facts::default() };
     let (after, actions) = release(&state(active(SECOND)), &blind(contact(Class::Answering, 0)));
     assert_eq!(actions, [Action::Release(key())]);
-    assert!(matches!(after.pods["shop_till"].phase, Phase::Released { .. }));
+    assert!(matches!(after.pods[&id("shop_till")].phase, Phase::Released { .. }));
     for silent in [None, contact(Class::Silent, 900)] {
         let before = state(active(SECOND));
         assert_eq!(release(&before, &blind(silent)), (before, Vec::new()));
@@ -284,7 +285,7 @@ fn a_twin_that_the_kubelet_rejected_gets_a_new_uid_and_is_said_to_be_refused() {
     later.now += RENEW_AFTER;
     let (after, second) = decide(&after, &later, &settings());
     assert!(second.contains(&Action::Renew(key())));
-    assert_eq!(after.pods["shop_till"].blocked.as_ref().unwrap().reason, Blocked::KubeletRefuses);
+    assert_eq!(after.pods[&id("shop_till")].blocked.as_ref().unwrap().reason, Blocked::KubeletRefuses);
 }
 
 #[test]
@@ -371,7 +372,7 @@ fn the_twin_of_a_parent_that_is_gone_ends_at_once() {
 #[test]
 fn a_twin_whose_parent_is_gone_is_not_taken_back_when_contact_is_lost_again() {
     let seen = facts(contact(Class::Silent, 900), PodFacts { parent_gone: true, ..serving(Handover::Overlap, false) });
-    let gone = PodFacts { parent: Run::Stopped, parent_owned: Seen::No, ..seen.pods["shop_till"] };
+    let gone = PodFacts { parent: Run::Stopped, parent_owned: Seen::No, ..seen.pods[&id("shop_till")] };
     assert_eq!(actions(released(900), &facts(seen.contact, gone)), [Action::StopTwin(key())]);
 }
 
@@ -383,11 +384,11 @@ fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
     assert_eq!(first, [Action::StopTwin(key())]);
     let (after, second) = decide(&after, &seen, &settings());
     assert!(second.is_empty());
-    let pod = seen.pods.get_mut("shop_till").unwrap();
+    let pod = seen.pods.get_mut(&id("shop_till")).unwrap();
     (pod.twin, pod.twin_sandbox) = (Run::Stopped, Seen::No);
     let (after, third) = decide(&after, &seen, &settings());
     assert_eq!(third, [Action::Forget(key())]);
-    assert_eq!(after.pods["shop_till"].phase, Phase::Inactive);
+    assert_eq!(after.pods[&id("shop_till")].phase, Phase::Inactive);
 }
 
 #[test]
@@ -413,7 +414,7 @@ fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
         let (after, taken) = decide(&now, &seen, &settings());
         assert_eq!(taken, [Action::Relink(key())]);
         now = after;
-        now.pods.get_mut("shop_till").unwrap().phase = released(1000);
+        now.pods.get_mut(&id("shop_till")).unwrap().phase = released(1000);
     }
     assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
 }
@@ -483,13 +484,13 @@ fn a_kubelet_that_is_locked_out_is_said_to_be_and_nothing_is_activated() {
     let (before, seen) = locked_out(LOCKED_OUT_AFTER, gone());
     let (after, actions) = decide(&before, &seen, &settings());
     assert!(actions.is_empty());
-    assert_eq!(after.pods["shop_till"].blocked.as_ref().unwrap().reason, Blocked::KubeletLockedOut);
+    assert_eq!(after.pods[&id("shop_till")].blocked.as_ref().unwrap().reason, Blocked::KubeletLockedOut);
     let (before, seen) = locked_out(LOCKED_OUT_AFTER.saturating_sub(SECOND), gone());
-    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it may be starting");
+    assert!(decide(&before, &seen, &settings()).0.pods[&id("shop_till")].blocked.is_none(), "it may be starting");
     let (before, seen) = locked_out(LOCKED_OUT_AFTER, PodFacts { parent: Run::Running, ..gone() });
-    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it runs");
+    assert!(decide(&before, &seen, &settings()).0.pods[&id("shop_till")].blocked.is_none(), "it runs");
     let (before, seen) = locked_out(LOCKED_OUT_AFTER, PodFacts { parent_gone: true, ..gone() });
-    assert!(decide(&before, &seen, &settings()).0.pods["shop_till"].blocked.is_none(), "it is deleted");
+    assert!(decide(&before, &seen, &settings()).0.pods[&id("shop_till")].blocked.is_none(), "it is deleted");
 }
 
 #[test]
@@ -549,9 +550,9 @@ fn being_locked_out_is_counted_anew_with_each_kubelet_and_not_while_nothing_is_k
 #[test]
 fn those_of_the_highest_priority_go_first() {
     let mut seen = facts(contact(Class::Silent, 3), gone());
-    seen.pods.insert("shop_a".into(), PodFacts { priority: -1, ..gone() });
-    seen.pods.insert("shop_z".into(), PodFacts { priority: 1000, ..gone() });
-    let order = ["shop_z", "shop_till", "shop_a"].map(|key| Action::Activate(key.into()));
+    seen.pods.insert(id("shop_a"), PodFacts { priority: -1, ..gone() });
+    seen.pods.insert(id("shop_z"), PodFacts { priority: 1000, ..gone() });
+    let order = ["shop_z", "shop_till", "shop_a"].map(|key| Action::Activate(id(key)));
     assert_eq!(decide(&State::default(), &seen, &settings()).1, order);
 }
 
@@ -610,7 +611,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
     let mut count = 0;
     for phase in phases {
         let mut start = state(phase);
-        start.pods.get_mut("shop_till").unwrap().partial_since = Some(before(PARTIAL));
+        start.pods.get_mut(&id("shop_till")).unwrap().partial_since = Some(before(PARTIAL));
         for class in classes {
             for ago in [0, 900] {
                 for kubelet in [Kubelet::Up, Kubelet::Down, Kubelet::Unknown] {

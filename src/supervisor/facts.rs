@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::checkpoint::{Handover, Policy};
 use crate::node::contact::Contact;
+use crate::pod::id::PodId;
 
 /// `<namespace>_<pod>` of the parent.
-pub type Key = String;
+pub type Key = PodId;
 
 /// An answer to a yes-or-no question that may not have been answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Detail, State};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::facts::Key;
 use crate::supervisor::observe::{Known, Lists};
@@ -141,7 +142,7 @@ pub struct Health(BTreeMap<Key, Ailing>);
 impl Health {
     /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be asked, if that is not
     /// known yet.
-    pub fn observe(&mut self, key: &str, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
+    pub fn observe(&mut self, key: &PodId, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
         let Some(fallen) = fallen else {
             if let Some(ailing) = self.0.get_mut(key) {
                 let since = *ailing.well_since.get_or_insert(now);
@@ -187,7 +188,7 @@ impl Health {
     }
 
     /// What the runtime said of the container that was asked for.
-    pub fn told(&mut self, key: &str, detail: &Detail) {
+    pub fn told(&mut self, key: &PodId, detail: &Detail) {
         let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else { return };
         let (code, reason) = (detail.exit_code, &detail.reason);
         let (what, Record { name, attempt, .. }) = match fallen {
@@ -199,19 +200,19 @@ impl Health {
     }
 
     /// What the node showed of a twin without a sandbox.
-    pub fn shown(&mut self, key: &str, shown: String) {
+    pub fn shown(&mut self, key: &PodId, shown: String) {
         if let Some(Ailing { fallen: Fallen::Sandbox { .. }, text, .. }) = self.0.get_mut(key) {
             *text = shown;
         }
     }
 
     /// Forgets twins that are not active any more.
-    pub fn retain(&mut self, is_active: impl Fn(&str) -> bool) {
+    pub fn retain(&mut self, is_active: impl Fn(&Key) -> bool) {
         self.0.retain(|key, _| is_active(key));
     }
 
     /// What is to be said of a twin; `None`: it is well, as far as is known.
-    pub fn of(&self, key: &str) -> Option<(Blocked, &str)> {
+    pub fn of(&self, key: &PodId) -> Option<(Blocked, &str)> {
         self.0.get(key).map(|ailing| {
             let reason = match ailing.fallen {
                 Fallen::Sandbox { .. } => Blocked::KubeletRefuses,
@@ -224,6 +225,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use crate::pod::id::id;
     use serde_json::json;
 
     use super::*;
@@ -286,22 +288,22 @@ mod tests {
     fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_for_a_while() {
         let mut health = Health::default();
         let ended = |attempt: u32| Some(Fallen::Ended(record("app", attempt)));
-        assert_eq!(health.observe("k", at(0), at(29), ended(0)), None, "it may be starting");
-        assert_eq!(health.observe("k", at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
-        health.told("k", &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(29), ended(0)), None, "it may be starting");
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
+        health.told(&id("shop_k"), &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
         let text = "container app ended with exit code 137 (OOMKilled); it was started anew 1 times";
-        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)));
-        assert_eq!(health.observe("k", at(0), at(31), ended(1)), None, "known already");
-        health.observe("k", at(0), at(40), None);
-        health.observe("k", at(0), at(69), None);
-        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)), "it runs for the moment");
-        assert_eq!(health.observe("k", at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
-        health.observe("k", at(0), at(70), None);
-        health.observe("k", at(0), at(100), None);
-        assert_eq!(health.of("k"), None);
-        health.observe("k", at(0), at(100), ended(3));
+        assert_eq!(health.of(&id("shop_k")), Some((Blocked::NotRunning, text)));
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(31), ended(1)), None, "known already");
+        health.observe(&id("shop_k"), at(0), at(40), None);
+        health.observe(&id("shop_k"), at(0), at(69), None);
+        assert_eq!(health.of(&id("shop_k")), Some((Blocked::NotRunning, text)), "it runs for the moment");
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
+        health.observe(&id("shop_k"), at(0), at(70), None);
+        health.observe(&id("shop_k"), at(0), at(100), None);
+        assert_eq!(health.of(&id("shop_k")), None);
+        health.observe(&id("shop_k"), at(0), at(100), ended(3));
         health.retain(|_| false);
-        assert_eq!(health.of("k"), None);
+        assert_eq!(health.of(&id("shop_k")), None);
     }
 
     #[test]
@@ -309,9 +311,9 @@ mod tests {
         let mut health = Health::default();
         let mut tell = |after, code| {
             let fallen = Fallen::Missing { name: "app".into(), after };
-            let asked = health.observe("k", at(0), at(60), Some(fallen)).is_some();
-            health.told("k", &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
-            (asked, health.of("k").unwrap().1.to_owned())
+            let asked = health.observe(&id("shop_k"), at(0), at(60), Some(fallen)).is_some();
+            health.told(&id("shop_k"), &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
+            (asked, health.of(&id("shop_k")).unwrap().1.to_owned())
         };
         let begins =
             |told: (bool, String), asked, with: &str| assert!(told.0 == asked && told.1.contains(with), "{told:?}");
@@ -329,19 +331,19 @@ mod tests {
     fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
         let mut health = Health::default();
         let none = |tried| Some(Fallen::Sandbox { tried });
-        assert_eq!(health.observe("k", at(0), at(29), none(0)), None);
-        assert_eq!(health.observe("k", at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
-        health.shown("k", "shown".into());
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
-        assert_eq!(health.observe("k", at(30), at(31), none(0)), None, "linked again: said still");
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(29), none(0)), None);
+        assert_eq!(health.observe(&id("shop_k"), at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
+        health.shown(&id("shop_k"), "shown".into());
+        assert_eq!(health.of(&id("shop_k")), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(health.observe(&id("shop_k"), at(30), at(31), none(0)), None, "linked again: said still");
+        assert_eq!(health.of(&id("shop_k")), Some((Blocked::KubeletRefuses, "shown")));
         assert_eq!(
-            health.observe("k", at(30), at(60), none(0)),
+            health.observe(&id("shop_k"), at(30), at(60), none(0)),
             Some(Ask::Node { tried: 0 }),
             "it may be otherwise now"
         );
-        assert_eq!(health.observe("k", at(30), at(61), none(0)), None);
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
+        assert_eq!(health.observe(&id("shop_k"), at(30), at(61), none(0)), None);
+        assert_eq!(health.of(&id("shop_k")), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::{fs, io};
 use serde_json::Value;
 
 use crate::checkpoint::{NodeCheckpoint, Policy};
+use crate::names::CHECKPOINTS;
 use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::{Container, Sandbox, State};
 use crate::places::reports::AgentWord;
 use crate::places::store::{self, Store};
+use crate::pod::id::PodId;
 use crate::supervisor::facts::{Key, PodFacts, Run, Seen};
 
 /// What the runtime listed in one pass.
@@ -102,7 +104,7 @@ pub struct Index {
 
 impl Index {
     /// What was activated: a key that was missing when the store was looked at may be there by now.
-    pub fn learn(&mut self, key: &str, checkpoint: &NodeCheckpoint) {
+    pub fn learn(&mut self, key: &PodId, checkpoint: &NodeCheckpoint) {
         if let Some(known) = self.known.get_mut(key) {
             *known = Known::of(checkpoint, known.changed);
         }
@@ -110,14 +112,14 @@ impl Index {
 
     /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked; one that is
     /// `held` (its twin is on the node) stays known when it left the store.
-    pub fn refresh(&mut self, store: &Store, held: impl Fn(&str) -> bool) -> Result<(), store::Error> {
+    pub fn refresh(&mut self, store: &Store, held: impl Fn(&Key) -> bool) -> Result<(), store::Error> {
         let keys = store.keys()?;
         self.known.retain(|key, known| {
             known.in_store &= keys.binary_search(key).is_ok();
             known.in_store || held(key)
         });
         for key in keys {
-            let directory: PathBuf = store.directory().join("checkpoints").join(&key);
+            let directory: PathBuf = store.directory().join(CHECKPOINTS).join(key.file_form());
             let changed = fs::metadata(&directory).and_then(|metadata| metadata.modified()).ok();
             if self.known.get(&key).is_some_and(|known| known.in_store && known.changed == changed) {
                 continue;
@@ -187,7 +189,7 @@ impl Made {
 /// What is known of one pod, from what was listed. `twin_uid` is the UID that is linked or was.
 #[allow(clippy::too_many_arguments)]
 pub fn pod_facts(
-    key: &str,
+    key: &PodId,
     known: &Known,
     node_name: &str,
     lists: Option<&Lists>,
@@ -196,7 +198,7 @@ pub fn pod_facts(
     twin_uid: Option<&str>,
     exclusive_host_ports: bool,
 ) -> PodFacts {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let (namespace, name) = (key.namespace(), key.name());
     let owns =
         |pod: String| owned.map_or(Seen::Unknown, |owned| owned.pods.contains(&(namespace.to_owned(), pod)).into());
     let mut facts = PodFacts {
@@ -318,6 +320,7 @@ pub fn read_manifest(path: &std::path::Path) -> io::Result<Option<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::id::id;
 
     fn sandbox(id: &str, name: &str, uid: &str, source: &str, ready: bool) -> Sandbox {
         let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
@@ -334,7 +337,7 @@ mod tests {
 
     fn facts(lists: Option<&Lists>, owned: Option<&Owned>) -> PodFacts {
         let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
-        pod_facts("shop_till", &Known::of(&checkpoint, None), "Node-1", lists, owned, None, Some("twin"), false)
+        pod_facts(&id("shop_till"), &Known::of(&checkpoint, None), "Node-1", lists, owned, None, Some("twin"), false)
     }
 
     #[test]
@@ -433,9 +436,9 @@ mod tests {
         let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
         let known = Known::of(&checkpoint, None);
         let rejected = |uid: &str, unheard| {
-            let rejected = BTreeMap::from([("shop_till".to_owned(), uid.to_owned())]);
+            let rejected = BTreeMap::from([(id("shop_till"), uid.to_owned())]);
             let word = AgentWord { rejected, unheard, ..AgentWord::default() };
-            pod_facts("shop_till", &known, "node-1", None, None, Some(&word), None, false).parent_rejected
+            pod_facts(&id("shop_till"), &known, "node-1", None, None, Some(&word), None, false).parent_rejected
         };
         assert_eq!(rejected(&known.parent_uid, false), Seen::Yes);
         assert_eq!(rejected("its predecessor", false), Seen::No);

@@ -26,6 +26,7 @@ use crate::places::node_record::NodeRecord;
 use crate::places::reports::{AGENT, AgentWord, PodReport, STATUS, Status};
 use crate::places::run::RunDir;
 use crate::places::store::Store;
+use crate::pod::id::PodId;
 use crate::pod::room::{Demand, Room};
 use crate::reasons::{Blocked, Risk};
 use crate::supervisor::act::{self, Hands, Preconditions, Refused};
@@ -264,7 +265,7 @@ impl Supervisor {
         self.look_at_twins(&facts).await;
         let problems: Vec<String> = self.problems.values().cloned().collect();
         let twins = &self.twins;
-        let twin = |key: &str| twins.get(key).cloned();
+        let twin = |key: &PodId| twins.get(key).cloned();
         let (state, index, health) = (&self.state, &self.index, &self.health);
         let cannot_unstick = self.cannot_unstick.as_deref();
         let told = record::Told { state, index, contact, problems: &problems, health, cannot_unstick };
@@ -314,7 +315,7 @@ impl Supervisor {
                 }
             }
             if let Some((reason, text)) = self.health.of(&key).filter(|(_, text)| before.as_deref() != Some(text)) {
-                tracing::warn!(pod = key, reason = reason.as_str(), "{text}");
+                tracing::warn!(pod = %key, reason = reason.as_str(), "{text}");
             }
         }
     }
@@ -383,7 +384,7 @@ impl Supervisor {
     /// Asks everything that the decision may need.
     async fn facts(&mut self) -> Facts {
         let state = &self.state;
-        let held = |key: &str| state.pods.get(key).is_some_and(|pod| pod.phase != Phase::Inactive);
+        let held = |key: &PodId| state.pods.get(key).is_some_and(|pod| pod.phase != Phase::Inactive);
         if let Err(error) = self.index.refresh(&self.store, held) {
             self.problem("store", Some(chain(&error)));
         } else {
@@ -483,21 +484,21 @@ impl Supervisor {
                 }
             }
             Action::Nudge(key) => {
-                tracing::info!(pod = key, "the kubelet does not list the twin yet: linking it afresh");
+                tracing::info!(pod = %key, "the kubelet does not list the twin yet: linking it afresh");
                 if hands.link(&key) == act::Link::Ours
                     && let Err(error) = hands.relink(&key)
                 {
-                    tracing::warn!(pod = key, error = &error as &dyn std::error::Error, "cannot link afresh");
+                    tracing::warn!(pod = %key, error = &error as &dyn std::error::Error, "cannot link afresh");
                 }
             }
             Action::Unstick => self.unstick(),
             Action::Release(key) => match hands.release(&key) {
                 Ok(()) => {
-                    tracing::info!(pod = key, kubelet_connected = ?facts.kubelet_connected, "released");
+                    tracing::info!(pod = %key, kubelet_connected = ?facts.kubelet_connected, "released");
                     self.recorder.released(&key, clock::boot_time());
                 }
                 Err(error) => {
-                    tracing::error!(pod = key, error = &error as &dyn std::error::Error, "cannot release");
+                    tracing::error!(pod = %key, error = &error as &dyn std::error::Error, "cannot release");
                     self.restore(&key, before);
                 }
             },
@@ -509,14 +510,14 @@ impl Supervisor {
             Action::StopParent(key) => self.stop_parent(&key),
             Action::Forget(key) => match hands.forget(&key) {
                 Ok(()) => {
-                    tracing::info!(pod = key, "handed over");
+                    tracing::info!(pod = %key, "handed over");
                     self.next_sweep = self.next_sweep.min(Instant::now() + QUIET);
                     self.twins.remove(&key);
                     self.index.known.retain(|known, about| *known != key || about.in_store);
                 }
                 Err(error) => {
                     tracing::error!(
-                        pod = key,
+                        pod = %key,
                         error = &error as &dyn std::error::Error,
                         "cannot remove unpacked files"
                     );
@@ -537,29 +538,29 @@ impl Supervisor {
     }
 
     /// What could not be done is decided again at the next pass.
-    fn restore(&mut self, key: &str, before: &State) {
+    fn restore(&mut self, key: &PodId, before: &State) {
         if let Some(pod) = before.pods.get(key) {
             self.state.pods.insert(key.to_owned(), pod.clone());
         }
     }
 
-    async fn activate(&mut self, hands: &Hands, key: &str, result: &'static str, facts: &Facts) {
+    async fn activate(&mut self, hands: &Hands, key: &PodId, result: &'static str, facts: &Facts) {
         match self.prepare(hands, key, facts).await {
             Ok(uid) => {
                 let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
-                tracing::info!(pod = key, uid, parent, "activated");
+                tracing::info!(pod = %key, uid, parent, "activated");
                 self.recorder.activated(key, &parent, result, facts, clock::boot_time());
                 self.twins.insert(key.to_owned(), uid);
             }
             Err(Refused { reason, message }) => {
-                tracing::error!(pod = key, %reason, message, advice = reason.advice(), "cannot be activated");
+                tracing::error!(pod = %key, %reason, message, advice = reason.advice(), "cannot be activated");
                 self.recorder.refused(reason);
                 self.state.blocked(key, facts.now, reason, message);
             }
         }
     }
 
-    async fn prepare(&mut self, hands: &Hands, key: &str, facts: &Facts) -> Result<String, Refused> {
+    async fn prepare(&mut self, hands: &Hands, key: &PodId, facts: &Facts) -> Result<String, Refused> {
         if !self.memory {
             let message = self.problems.get("run directory").cloned().unwrap_or_default();
             return Err(Refused { reason: Blocked::RunDirNotMemory, message });
@@ -584,7 +585,7 @@ impl Supervisor {
         self.check_room(hands, key, &demand, facts)?;
         self.activations += 1;
         let nonce = format!("{}/{}/{}", self.boot_id, clock::boot_time().as_nanos(), self.activations);
-        let uid = hands.activate(&generation.checkpoint, &nonce)?;
+        let uid = hands.activate(&generation.checkpoint, key, &nonce)?;
         self.index.learn(key, &generation.checkpoint);
         if let Some(room) = &mut self.room {
             room.taken.add(&demand);
@@ -609,7 +610,7 @@ impl Supervisor {
     }
 
     /// What does not fit beside the kubelet's pods is not given to it: it would end some of them for a static pod.
-    fn check_room(&mut self, hands: &Hands, key: &str, demand: &Demand, facts: &Facts) -> Result<(), Refused> {
+    fn check_room(&mut self, hands: &Hands, key: &PodId, demand: &Demand, facts: &Facts) -> Result<(), Refused> {
         // one that is linked anew has its place already, but not its own
         if self.room.is_none() || hands.link(key) == act::Link::Ours {
             let taken = hands.taken(key);
@@ -628,15 +629,15 @@ impl Supervisor {
         lacks.map_or(Ok(()), |lacks| Err(Refused::new(Blocked::NoRoom, lacks)))
     }
 
-    fn relink(&mut self, hands: &Hands, key: &str, facts: &Facts, before: &State) {
+    fn relink(&mut self, hands: &Hands, key: &PodId, facts: &Facts, before: &State) {
         match hands.relink(key) {
             Ok(()) => {
-                tracing::info!(pod = key, "contact is lost again: taken back");
+                tracing::info!(pod = %key, "contact is lost again: taken back");
                 let parent = self.index.known.get(key).map(|known| known.parent_uid.clone()).unwrap_or_default();
                 self.recorder.activated(key, &parent, TAKEN_BACK, facts, clock::boot_time());
             }
             Err(error) => {
-                tracing::error!(pod = key, error = &error as &dyn std::error::Error, "cannot take back");
+                tracing::error!(pod = %key, error = &error as &dyn std::error::Error, "cannot take back");
                 self.recorder.refused(Blocked::WriteFailed);
                 self.restore(key, before);
             }
@@ -670,7 +671,7 @@ impl Supervisor {
 
     fn stop(&mut self, key: &Key, what: &'static str, targets: Vec<act::Target>, grace: Option<Duration>) {
         let Some(runtime) = self.runtime.clone() else { return };
-        tracing::info!(pod = key, "{what}");
+        tracing::info!(pod = %key, "{what}");
         let key = key.clone();
         self.jobs.spawn_local(async move { Done { key, what, result: act::stop(runtime, targets, grace).await } });
     }
@@ -678,7 +679,7 @@ impl Supervisor {
     fn finish(&mut self, done: Done) {
         self.busy.remove(&done.key);
         if let Err(error) = done.result {
-            tracing::warn!(pod = done.key, what = done.what, error = &error as &dyn std::error::Error, "did not work");
+            tracing::warn!(pod = %done.key, what = done.what, error = &error as &dyn std::error::Error, "did not work");
         }
     }
 
@@ -861,8 +862,8 @@ impl Supervisor {
         // what was linked although the API server answered is not released by its answer
         let told = self.run_dir.read::<Status>(STATUS).unwrap_or_default().unwrap_or_default();
         self.state.locked_out = told.locked_out.map(|it| (it.kubelet_pid, Duration::from_millis(it.since)));
-        let held = |key: &str| {
-            let is_it = |pod: &&PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
+        let held = |key: &PodId| {
+            let is_it = |pod: &&PodReport| key.is(&pod.namespace, &pod.name);
             let reason = told.pods.iter().find(is_it).and_then(|pod| pod.reason.as_deref());
             reason.is_some_and(|reason| [REJECTED_AT_RETURN, Blocked::KubeletLockedOut.as_str()].contains(&reason))
         };
@@ -875,7 +876,7 @@ impl Supervisor {
                 Ok(Some(manifest)) => manifest,
                 Ok(None) if is_linked => {
                     // of another boot: its file was in memory
-                    tracing::info!(pod = key, "removing a link of before the reboot");
+                    tracing::info!(pod = %key, "removing a link of before the reboot");
                     write::remove(&hands.link_path(&key)).map_err(std::io::Error::other)?;
                     continue;
                 }
@@ -891,7 +892,7 @@ impl Supervisor {
             } else {
                 Phase::Released { since: now, stopping: None }
             };
-            tracing::info!(pod = key, linked = is_linked, "found a twin of a supervisor before this one");
+            tracing::info!(pod = %key, linked = is_linked, "found a twin of a supervisor before this one");
             self.state.pods.insert(key, decide::Pod { phase, ..decide::Pod::default() });
         }
         Ok(())

@@ -11,8 +11,10 @@ use crate::places::reports::{
     ContactReport, LockedOut, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
 };
 use crate::places::run::{self, RunDir};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::decide::{self, State};
+use crate::supervisor::facts::Key;
 use crate::supervisor::facts::{Facts, Run};
 use crate::supervisor::health::Health;
 use crate::supervisor::observe::Index;
@@ -59,7 +61,7 @@ impl Recorder {
 
     /// A twin was linked, as `facts` made it due; `result` is one of
     /// [`crate::names::activation_results`].
-    pub fn activated(&mut self, key: &str, parent_uid: &str, result: &'static str, facts: &Facts, now: Duration) {
+    pub fn activated(&mut self, key: &PodId, parent_uid: &str, result: &'static str, facts: &Facts, now: Duration) {
         let contact = facts.contact;
         self.count(result);
         if self.outages.outages.last().is_none_or(|outage| outage.to.is_some()) {
@@ -97,7 +99,7 @@ impl Recorder {
     }
 
     /// A link was removed.
-    pub fn released(&mut self, key: &str, now: Duration) {
+    pub fn released(&mut self, key: &PodId, now: Duration) {
         self.change(key, |pod| pod.released = Some(milliseconds(now)));
     }
 
@@ -141,7 +143,7 @@ impl Recorder {
 
     /// Writes what changed, and says what is to be told in figures. A failure is tried again at the next pass, and logged
     /// once when it begins and once when it ends: passes follow each other quickly while a directory is full.
-    pub fn write(&mut self, run: &RunDir, told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Figures {
+    pub fn write(&mut self, run: &RunDir, told: &Told<'_>, twins: impl Fn(&Key) -> Option<String>) -> Figures {
         let status = status(told, twins);
         let figures = Figures::new(&status, &self.outages.counts);
         if self.status.as_ref() != Some(&status) && self.is_written(STATUS, run.write(STATUS, &status)) {
@@ -168,7 +170,7 @@ impl Recorder {
         !self.unwritten.contains(file)
     }
 
-    fn change(&mut self, key: &str, change: impl FnOnce(&mut PodOutage)) {
+    fn change(&mut self, key: &PodId, change: impl FnOnce(&mut PodOutage)) {
         if let Some(outage) = self.outages.outages.last_mut() {
             change(outage.pods.entry(key.to_owned()).or_default());
             self.changed = true;
@@ -176,10 +178,10 @@ impl Recorder {
     }
 }
 
-fn status(told: &Told<'_>, twins: impl Fn(&str) -> Option<String>) -> Status {
+fn status(told: &Told<'_>, twins: impl Fn(&Key) -> Option<String>) -> Status {
     let Told { state, index, contact, problems, health, cannot_unstick } = told;
     let pods = state.pods.iter().map(|(key, pod)| {
-        let (namespace, name) = key.split_once('_').unwrap_or_default();
+        let (namespace, name) = (key.namespace(), key.name());
         let blocked = pod.blocked.as_ref().map(|block| (block.reason, block.message.clone()));
         let ails = health.of(key).map(|(reason, text)| (reason, text.to_owned()));
         let blocked = match (blocked, ails) {
@@ -234,6 +236,7 @@ mod tests {
     use super::*;
     use crate::names::ACTIVATED;
     use crate::places::reports::Counts;
+    use crate::pod::id::id;
     use crate::supervisor::decide::Pod;
     use crate::supervisor::facts::PodFacts;
     use std::collections::BTreeMap;
@@ -247,13 +250,13 @@ mod tests {
         let mut recorder = Recorder::open(&run);
         let decided = Facts { now: at(12), contact: Some(silent), ..Facts::default() };
         recorder.refused(Blocked::ImageAbsent);
-        recorder.activated("shop_till", "uid", ACTIVATED, &decided, at(13));
+        recorder.activated(&id("shop_till"), "uid", ACTIVATED, &decided, at(13));
         let mut state = State::default();
         let phase = decide::Phase::Active { linked: at(13), under: Class::Silent, nudged: None, refused: 0 };
-        state.pods.insert("shop_till".into(), Pod { phase, ..Pod::default() });
+        state.pods.insert(id("shop_till"), Pod { phase, ..Pod::default() });
         let twin = PodFacts { twin: Run::Running, ..PodFacts::default() };
         let mut facts = Facts { now: at(14), contact: Some(silent), ..Facts::default() };
-        facts.pods = BTreeMap::from([("shop_till".into(), twin)]);
+        facts.pods = BTreeMap::from([(id("shop_till"), twin)]);
         recorder.observe(&state, &facts);
         let (index, health) = (Index::default(), Health::default());
         let told = Told {
@@ -267,19 +270,19 @@ mod tests {
         recorder.write(&run, &told, |_| None);
 
         let mut recorder = Recorder::open(&run);
-        recorder.released("shop_till", at(20));
+        recorder.released(&id("shop_till"), at(20));
         let answering =
             Contact { class: Class::Answering, since: at(20), alike: at(20), failures: 0, by_time_out: false };
         facts.now = at(25);
         facts.contact = Some(answering);
-        facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..twin })]);
+        facts.pods = BTreeMap::from([(id("shop_till"), PodFacts { parent: Run::Running, ..twin })]);
         recorder.observe(&state, &facts);
         facts.now = at(27);
-        facts.pods = BTreeMap::from([("shop_till".into(), PodFacts { parent: Run::Running, ..PodFacts::default() })]);
+        facts.pods = BTreeMap::from([(id("shop_till"), PodFacts { parent: Run::Running, ..PodFacts::default() })]);
         recorder.observe(&state, &facts);
         facts.now = at(28);
         let gone = PodFacts { parent: Run::Running, twin: Run::Stopped, ..PodFacts::default() };
-        facts.pods = BTreeMap::from([("shop_till".into(), gone)]);
+        facts.pods = BTreeMap::from([(id("shop_till"), gone)]);
         recorder.observe(&state, &facts);
         recorder.observe(&state, &facts);
         let problems = ["a problem".to_owned()];
@@ -296,7 +299,7 @@ mod tests {
         let outages: Outages = run.read(OUTAGES).unwrap().unwrap();
         let outage = &outages.outages[0];
         assert_eq!((outage.from, outage.to), (10_000, Some(25_000)));
-        let pod = &outage.pods["shop_till"];
+        let pod = &outage.pods[&id("shop_till")];
         let times = [pod.decided, pod.activated, pod.serving, pod.released, pod.taken_over, pod.ended];
         assert_eq!(times, [12_000, 13_000, 14_000, 20_000, 25_000, 28_000].map(Some));
         let Counts { outages, activations, unstuck, activation, takeover, overlap } = outages.counts;

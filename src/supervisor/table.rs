@@ -7,11 +7,20 @@ use std::time::Duration;
 
 use crate::checkpoint::Handover;
 use crate::node::contact::{Class, Contact};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::supervisor::decide::{Action, Block, Phase, Pod, Settings, State, decide};
+use crate::supervisor::facts::Key;
 use crate::supervisor::facts::{Facts, Kubelet, PodFacts, Run, Seen};
 
-const KEY: &str = "namespace_pod";
+fn key() -> Key {
+    pod("pod")
+}
+
+fn pod(name: &str) -> Key {
+    #[allow(clippy::expect_used)] // two literals of this file
+    PodId::new("namespace", name).expect("a name")
+}
 const NOW: Duration = Duration::from_hours(1);
 /// Long enough for everything that waits.
 const LONG: Duration = Duration::from_mins(30);
@@ -149,18 +158,18 @@ fn outcome(case: &Case) -> String {
         activate_locked_out: Some(Duration::from_mins(10)),
     };
     let mut facts = case.facts.clone();
-    facts.pods.insert(KEY.into(), case.seen);
+    facts.pods.insert(key(), case.seen);
     if case.lower_group_waits {
-        facts.pods.insert("another_pod".into(), PodFacts { start_group: -1, ..PodFacts::gone() });
+        facts.pods.insert(pod("another"), PodFacts { start_group: -1, ..PodFacts::gone() });
     }
     let locked_out = case.locked_out.map(|time| (PID, NOW.saturating_sub(time)));
-    let state = State { pods: BTreeMap::from([(KEY.into(), case.pod.clone())]), locked_out, ..State::default() };
+    let state = State { pods: BTreeMap::from([(key(), case.pod.clone())]), locked_out, ..State::default() };
     let (next, actions) = decide(&state, &facts, &settings);
     let mut words: Vec<&str> = actions.iter().filter_map(said).collect();
     if words.is_empty() {
-        let is_released = matches!(next.pods.get(KEY).map(|pod| &pod.phase), Some(Phase::Released { .. }));
+        let is_released = matches!(next.pods.get(&key()).map(|pod| &pod.phase), Some(Phase::Released { .. }));
         let was_inactive = case.pod.phase == Phase::Inactive;
-        let blocked = next.pods.get(KEY).and_then(|pod| pod.blocked.as_ref()).map(|block| block.reason);
+        let blocked = next.pods.get(&key()).and_then(|pod| pod.blocked.as_ref()).map(|block| block.reason);
         words.push(match blocked {
             _ if is_released && was_inactive => "handed over as if released now",
             Some(Blocked::KubeletLockedOut) => "shown as `KubeletLockedOut`",
@@ -185,7 +194,7 @@ fn said(action: &Action) -> Option<&'static str> {
         Action::Unstick => return Some("the kubelet is unstuck"),
         Action::Retire => return None,
     };
-    (key == KEY).then_some(words)
+    (*key == self::key()).then_some(words)
 }
 
 fn case(phase: Phase, twin: Run) -> Case {

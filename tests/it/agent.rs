@@ -19,6 +19,7 @@ use pod_checkpointer::pod::selector;
 use serde_json::{Value, json};
 
 use crate::stub::api::{Api, Mood, State, checkpoint_path};
+use crate::stub::id;
 use crate::stub::runtime::{Pod, Runtime, Spec};
 use crate::stub::{PATIENCE, PodResources, until};
 
@@ -167,7 +168,7 @@ impl World {
     }
 
     fn newest(&self, key: &str) -> Option<u64> {
-        self.store().newest(key).unwrap().0.map(|newest| newest.number)
+        self.store().newest(&id(key)).unwrap().0.map(|newest| newest.number)
     }
 
     fn word(&self) -> AgentWord {
@@ -203,7 +204,7 @@ async fn eventually(mut is_so: impl FnMut() -> bool) {
 }
 
 fn content(world: &World, name: &str) -> Vec<u8> {
-    let newest = world.store().newest(&format!("shop_{name}")).unwrap().0.unwrap();
+    let newest = world.store().newest(&id(&format!("shop_{name}"))).unwrap().0.unwrap();
     let volume = &newest.checkpoint.volumes["prices"];
     let data = volume.entries.iter().find_map(|entry| entry.data.as_ref()).unwrap();
     pod_checkpointer::checkpoint::encoding::decode(data).unwrap()
@@ -232,9 +233,9 @@ async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
     assert_eq!(object["spec"], json!({"nodeName": NODE, "podUID": "uid-1"}));
     assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-1");
     assert_eq!(content(&world, "till"), b"1");
-    assert_eq!(world.store().keys().unwrap(), ["shop_till"]);
+    assert_eq!(world.store().keys().unwrap(), [id("shop_till")]);
     let word = world.word();
-    assert_eq!(word.ready["shop_till"].len(), 1);
+    assert_eq!(word.ready[&id("shop_till")].len(), 1);
     assert!(word.problems.iter().all(|problem| problem.contains("kubeconfig")), "{:?}", word.problems);
 }
 
@@ -299,7 +300,7 @@ async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_po
             }
             world.api.delete_pod("shop", "other");
             world.api.change(|state| state.delete(&path("other")));
-            eventually(|| world.store().keys().unwrap() == ["shop_till"]).await;
+            eventually(|| world.store().keys().unwrap() == [id("shop_till")]).await;
         })
         .await;
     assert_eq!(world.api.checkpoint("shop", "other"), None);
@@ -378,7 +379,7 @@ async fn an_agent_that_starts_again_writes_nothing_that_is_written_already() {
     let patches =
         |world: &World| world.api.count("PATCH podcheckpoints") + world.api.count("PATCH podcheckpoints/status");
     let before = patches(&world);
-    let file = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let file = world.store().newest(&id("shop_till")).unwrap().0.unwrap().path;
     let written = std::fs::metadata(&file).unwrap().modified().unwrap();
     let other = world.start("other", "uid-2");
     world
@@ -459,10 +460,10 @@ async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
         .with_agent(settings, async {
             world.captured("till", 1).await;
             world.api.delete_pod("shop", "till");
-            eventually(|| world.word().gone.get("shop_till").is_some_and(|uid| uid == "uid-1")).await;
+            eventually(|| world.word().gone.get(&id("shop_till")).is_some_and(|uid| uid == "uid-1")).await;
             assert_eq!(world.newest("shop_till"), Some(1));
             world.removed().await;
-            assert_eq!(world.word().gone["shop_till"], "uid-1", "the supervisor is told still");
+            assert_eq!(world.word().gone[&id("shop_till")], "uid-1", "the supervisor is told still");
         })
         .await;
 }
@@ -476,14 +477,14 @@ async fn a_captured_successor_ends_the_retention() {
         .with_agent(settings, async {
             world.captured("till-a", 1).await;
             world.api.delete_pod("shop", "till-a");
-            eventually(|| world.word().gone.contains_key("shop_till-a")).await;
+            eventually(|| world.word().gone.contains_key(&id("shop_till-a"))).await;
             assert_eq!(world.newest("shop_till-a"), Some(1));
             world.api.put_pod(world.start("till-b", "uid-2"));
             world.captured("till-b", 1).await;
             eventually(|| world.newest("shop_till-a").is_none()).await;
         })
         .await;
-    assert_eq!(world.store().keys().unwrap(), ["shop_till-b"]);
+    assert_eq!(world.store().keys().unwrap(), [id("shop_till-b")]);
 }
 
 #[tokio::test]
@@ -502,7 +503,7 @@ async fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
             until(&world.api.state, |state| state.objects[&path]["spec"]["podUID"] == "uid-2").await;
         })
         .await;
-    let newest = world.store().newest("shop_till").unwrap().0.unwrap();
+    let newest = world.store().newest(&id("shop_till")).unwrap().0.unwrap();
     assert_eq!(newest.checkpoint.parent.uid, "uid-2");
     assert_eq!(world.api.count("DELETE podcheckpoints"), 1, "the one whose owner is gone");
 }
@@ -545,7 +546,7 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
     world
         .with_agent(settings.clone(), async {
             world.captured("other", 1).await;
-            assert_eq!(world.store().keys().unwrap(), ["shop_other"]);
+            assert_eq!(world.store().keys().unwrap(), [id("shop_other")]);
             world.api.put_namespace("shop", &json!({"site": "edge"}));
             world.captured("till", 1).await;
         })
@@ -553,7 +554,7 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
     let mark = |name: &str| world.api.checkpoint("shop", name).unwrap()["status"]["markedBy"].clone();
     assert_eq!(mark("till"), "namespace selector site=edge");
     assert_eq!(mark("other"), "annotation podcheckpointer.io/checkpoint");
-    assert_eq!(world.word().marked["shop_till"], "namespace selector site=edge");
+    assert_eq!(world.word().marked[&id("shop_till")], "namespace selector site=edge");
 
     // an agent that is not told of the namespace
     world.api.change(|state| state.objects.remove("/api/v1/namespaces/shop"));
@@ -588,12 +589,12 @@ async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
         .with_agent(settings, async {
             world.captured("till", 1).await;
             assert_eq!(world.api.checkpoint("shop", "till").unwrap()["status"]["markedBy"], "selector app in (till)");
-            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            let kept = world.store().newest(&id("shop_till")).unwrap().0.unwrap().checkpoint;
             assert_eq!(kept.policy.max_age_seconds, Some(72 * 3600), "the cluster's, where the pod does not say");
             pod["metadata"]["annotations"] = json!({"podcheckpointer.io/max-age": "1h"});
             world.api.put_pod(pod.clone());
             world.captured("till", 2).await;
-            let kept = world.store().newest("shop_till").unwrap().0.unwrap().checkpoint;
+            let kept = world.store().newest(&id("shop_till")).unwrap().0.unwrap().checkpoint;
             assert_eq!(kept.policy.max_age_seconds, Some(3600));
             pod["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "false"});
             world.api.put_pod(pod);
@@ -624,7 +625,7 @@ async fn a_refused_pod_is_told_its_reason_once_everywhere() {
     assert_eq!(told.len(), 1);
     assert_eq!((&told[0]["reason"], &told[0]["type"]), (&json!("PersistentVolume"), &json!("Warning")));
     assert_eq!(told[0]["regarding"]["uid"], "uid-1");
-    assert!(world.word().refused["shop_till"][0].starts_with("PersistentVolume"));
+    assert!(world.word().refused[&id("shop_till")][0].starts_with("PersistentVolume"));
 }
 
 #[tokio::test]
@@ -709,12 +710,12 @@ impl World {
 async fn what_was_in_clear_is_sealed_when_a_key_is_given_and_nothing_is_written_twice() {
     let world = World::new();
     world.after_capture().await;
-    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let path = world.store().newest(&id("shop_till")).unwrap().0.unwrap().path;
     let settings = world.with_key();
     let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
-    let sealed = || world.store().with_keys(keys.clone()).newest("shop_till").unwrap().0.and_then(|it| it.sealed);
+    let sealed = || world.store().with_keys(keys.clone()).newest(&id("shop_till")).unwrap().0.and_then(|it| it.sealed);
     world.with_agent(settings.clone(), eventually(|| sealed().is_some())).await;
-    assert!(world.store().newest("shop_till").unwrap().0.is_none(), "not without the key");
+    assert!(world.store().newest(&id("shop_till")).unwrap().0.is_none(), "not without the key");
     let before = std::fs::metadata(&path).unwrap();
     // captured once more by the next agent, which finds nothing new
     let told = |state: &State| {
@@ -748,7 +749,7 @@ async fn without_the_key_that_was_given_nothing_is_captured_until_it_is_there() 
 async fn a_damaged_checkpoint_is_set_aside_at_the_start_and_captured_anew() {
     let world = World::new();
     world.after_capture().await;
-    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let path = world.store().newest(&id("shop_till")).unwrap().0.unwrap().path;
     std::fs::write(&path, "torn").unwrap();
     world.with_agent(world.settings(), world.captured("till", 2)).await;
     assert_eq!(world.files("shop_till"), ["0000000002.yaml"]);
@@ -758,7 +759,7 @@ async fn a_damaged_checkpoint_is_set_aside_at_the_start_and_captured_anew() {
 async fn a_checkpoint_that_nobody_can_read_goes_when_the_api_server_has_no_pod_of_its_name() {
     let world = World::new();
     world.after_capture().await;
-    let path = world.store().newest("shop_till").unwrap().0.unwrap().path;
+    let path = world.store().newest(&id("shop_till")).unwrap().0.unwrap().path;
     std::fs::write(&path, "torn").unwrap();
     // refused from now on, so that it is not captured anew
     let mut pod = world.start("till", "uid-2");
@@ -952,7 +953,7 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
         to: Some(61_000),
         to_wall: None,
         pods: [(
-            "shop_till".to_owned(),
+            id("shop_till"),
             PodOutage { parent_uid: "uid-1".into(), activated: Some(4_500), ..PodOutage::default() },
         )]
         .into(),

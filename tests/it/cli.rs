@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use crate::stub::id;
 use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume, format};
@@ -59,9 +60,9 @@ impl Node {
     /// What a supervisor leaves when it has activated a pod.
     fn link(&self, key: &str) -> PathBuf {
         let run = self.run_dir();
-        fs::write(run.active(key), "{}").unwrap();
+        fs::write(run.active(&id(key)), "{}").unwrap();
         let link = self.manifest(&format!("pod-checkpointer_{key}.yaml"));
-        symlink(run.link_target(key), &link).unwrap();
+        symlink(run.link_target(&id(key)), &link).unwrap();
         link
     }
 
@@ -177,9 +178,9 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     };
     let problems = vec!["the disk is slow".to_owned()];
     run.write(STATUS, &Status { pods: vec![pod], problems, ..Status::default() }).unwrap();
-    let refused = BTreeMap::from([("shop_ledger".to_owned(), vec!["PersistentVolume: volume books".to_owned()])]);
+    let refused = BTreeMap::from([(id("shop_ledger"), vec!["PersistentVolume: volume books".to_owned()])]);
     let problems = vec!["the shelf is full".to_owned()];
-    let marked = BTreeMap::from([("shop_till".to_owned(), "selector app=till".to_owned())]);
+    let marked = BTreeMap::from([(id("shop_till"), "selector app=till".to_owned())]);
     run.write(AGENT, &AgentWord { heartbeat: 1, marked, refused, problems, ..AgentWord::default() }).unwrap();
     node.install();
     let _agent = node.store().lock("agent.lock").unwrap();
@@ -423,7 +424,7 @@ fn an_exported_node_seeds_another_and_nothing_newer_is_written_over() {
         assert_eq!(imported.status.code(), Some(0), "{}", text(&imported));
         assert!(text(&imported).contains(if times == 0 { "imported 2" } else { "imported 0" }), "{}", text(&imported));
     }
-    let newest = new.sealed("two.key").newest("shop_till").unwrap().0.unwrap();
+    let newest = new.sealed("two.key").newest(&id("shop_till")).unwrap().0.unwrap();
     assert_eq!((newest.number, newest.checkpoint.manifest.clone()), (1, checkpoint("till").manifest.clone()));
     assert_eq!(new.command(&["verify", &two]).status.code(), Some(0));
 
@@ -446,7 +447,7 @@ fn an_exported_node_seeds_another_and_nothing_newer_is_written_over() {
     let mut import = import.env_clear().stdin(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut import.stdin.take().unwrap(), &plain.stdout).unwrap();
     assert!(import.wait().unwrap().success());
-    assert_eq!(third.store().keys().unwrap(), ["shop_radio", "shop_till"]);
+    assert_eq!(third.store().keys().unwrap(), [id("shop_radio"), id("shop_till")]);
 }
 
 #[test]

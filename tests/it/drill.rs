@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::life::{checkpoint, parent};
+use crate::stub::id;
 use crate::stub::node::{IMAGE, NAME, story};
 use crate::stub::{Mode, Node, Part, eventually, until};
 
@@ -120,7 +121,7 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
         let directory = node.store().directory().join("checkpoints/shop_damaged");
         let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
         std::fs::write(&file, "torn").unwrap();
-        let refused = [("shop_ledger".to_owned(), vec!["StatefulSet: ledger".to_owned()])].into();
+        let refused = [(id("shop_ledger"), vec!["StatefulSet: ledger".to_owned()])].into();
         let word = AgentWord { refused, heartbeat: 1, ..AgentWord::default() };
         node.run_dir().write(AGENT, &word).unwrap();
         let output = node.drilled(&[]).await;

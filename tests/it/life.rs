@@ -19,6 +19,7 @@ use pod_checkpointer::places::store::Put;
 use pod_checkpointer::pod::room::{Amounts, Demand};
 use serde_json::json;
 
+use crate::stub::id;
 use crate::stub::node::{IMAGE, listing, story};
 use crate::stub::runtime::{Call, Spec};
 use crate::stub::{self, ApiServer, Fault, Mode, Node, Part, Pod, eventually, until};
@@ -149,7 +150,7 @@ impl Node {
         let state = self.runtime.state.borrow();
         let running = cri::ContainerState::ContainerRunning;
         let containers = state.containers.iter().filter(|(_, one)| one.pod_uid == uid && one.state == running);
-        let ready = BTreeMap::from([(format!("shop_{name}"), containers.map(|(id, _)| id.clone()).collect())]);
+        let ready = BTreeMap::from([(id(&format!("shop_{name}")), containers.map(|(id, _)| id.clone()).collect())]);
         self.run_dir().write(AGENT, &AgentWord { ready, heartbeat: 1, ..AgentWord::default() }).unwrap();
     }
 
@@ -214,7 +215,7 @@ fn after_a_reboot_the_twin_serves_until_its_parent_is_ready() {
         node.is_handed_over("till", &twin).await;
         assert!(matches!(node.stops()[0], Call::StopContainer(_, 7)), "with the parent's grace: {:?}", node.stops());
         let outages: Outages = node.run_dir().read(OUTAGES).unwrap().unwrap();
-        let pod = &outages.outages[0].pods[TILL];
+        let pod = &outages.outages[0].pods[&id(TILL)];
         let times = [pod.activated, pod.serving, pod.released, pod.taken_over];
         assert!(times.iter().all(Option::is_some) && times.is_sorted(), "{times:?}");
         supervisor.end().await;
@@ -435,8 +436,8 @@ fn a_hundred_and_ten_pods_of_one_group_are_linked_in_one_pass() {
         let node = Node::rebooted_with(&checkpoints).await;
         let supervisor = node.supervise();
         for checkpoint in &checkpoints {
-            let key = checkpoint.key();
-            eventually(&key, || node.is_linked(&key)).await;
+            let key = checkpoint.pod().unwrap();
+            eventually(key.file_form(), || node.is_linked(key.file_form())).await;
         }
         let outages = || node.run_dir().read::<Outages>(OUTAGES).unwrap().unwrap_or_default();
         eventually("all are reported", || outages().counts.activations.values().sum::<u64>() >= 110).await;
@@ -512,7 +513,7 @@ fn a_damaged_generation_gives_way_to_the_one_before() {
         let mut newer = checkpoint("till");
         newer.manifest["spec"]["containers"][0]["env"][0]["value"] = json!("USD");
         assert!(matches!(node.captured(&newer.with_digest()), Put::Written(2, _)));
-        let newest = node.store().newest(TILL).unwrap().0.unwrap().path;
+        let newest = node.store().newest(&id(TILL)).unwrap().0.unwrap().path;
         let text = std::fs::read_to_string(&newest).unwrap();
         std::fs::write(&newest, text.replace("USD", "CHF")).unwrap();
         let supervisor = node.supervise();
@@ -532,7 +533,7 @@ fn without_a_good_generation_the_pod_is_blocked_as_damaged_and_others_go_on() {
         newer.parent.resource_version = "43".into();
         newer.policy.grace_seconds = 8;
         node.captured(&newer.with_digest());
-        let found = node.store().find(TILL).unwrap().good;
+        let found = node.store().find(&id(TILL)).unwrap().good;
         assert_eq!(found.len(), 2);
         for generation in found {
             let bytes = std::fs::read(&generation.path).unwrap();
@@ -669,9 +670,9 @@ fn a_pod_that_was_deleted_meanwhile_ends_with_its_twin() {
         let twin = node.serves(TILL).await;
         node.server.set(Mode::Status(200)).await;
         node.is_told(TILL, Phase::Released, None).await;
-        let gone = BTreeMap::from([(TILL.to_owned(), "parent-till".to_owned())]);
+        let gone = BTreeMap::from([(id(TILL), "parent-till".to_owned())]);
         node.run_dir().write(AGENT, &AgentWord { gone, heartbeat: 1, ..AgentWord::default() }).unwrap();
-        node.store().remove(TILL).unwrap();
+        node.store().remove(&id(TILL)).unwrap();
         until(&node.runtime.state, |state| !state.is_running(&twin)).await;
         eventually("nothing is left", || node.run_dir().keys().unwrap().is_empty()).await;
         assert!(node.has_nothing_of_ours());
@@ -725,7 +726,7 @@ fn what_a_crash_left_goes_and_what_is_in_force_stays() {
         let unfinished = node.path("run/pod-checkpointer/active/.pod-checkpointer-tmp-x");
         std::fs::write(&unfinished, "x").unwrap();
         let dangling = node.link("shop_gone");
-        std::os::unix::fs::symlink(node.run_dir().link_target("shop_gone"), &dangling).unwrap();
+        std::os::unix::fs::symlink(node.run_dir().link_target(&id("shop_gone")), &dangling).unwrap();
         let foreign = node.link("shop_foreign");
         std::os::unix::fs::symlink("/nowhere", &foreign).unwrap();
         let supervisor = node.supervise();
@@ -876,7 +877,7 @@ fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_own
         node.kubelet.sync_api(&[parent("other")]);
         let now = || u64::try_from(pod_checkpointer::node::clock::boot_time().as_millis()).unwrap();
         let say = |rejected: &[(&str, &str)]| {
-            let rejected = rejected.iter().map(|(key, uid)| ((*key).to_owned(), (*uid).to_owned())).collect();
+            let rejected = rejected.iter().map(|(key, uid)| (id(key), (*uid).to_owned())).collect();
             let taken = Some(Demand::default());
             let word = AgentWord { rejected, taken, heartbeat: now(), ..AgentWord::default() };
             node.run_dir().write(AGENT, &word).unwrap();
@@ -896,7 +897,7 @@ fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_own
         node.passes(3).await;
         assert!(node.is_linked(TILL));
 
-        let gone = BTreeMap::from([(TILL.to_owned(), "parent-till".to_owned())]);
+        let gone = BTreeMap::from([(id(TILL), "parent-till".to_owned())]);
         node.run_dir().write(AGENT, &AgentWord { gone, heartbeat: now(), ..AgentWord::default() }).unwrap();
         node.is_told(TILL, Phase::Inactive, None).await;
         until(&node.runtime.state, |state| !state.is_running(&twin)).await;

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use pod_checkpointer::pod::id::PodId;
 use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -42,6 +43,11 @@ pub use node::{Node, Part};
 pub use pod_resources::PodResources;
 #[allow(unused_imports)]
 pub use runtime::{Pod, Runtime};
+
+/// The pod of this file form, `<namespace>_<name>`.
+pub fn id(file_form: &str) -> PodId {
+    file_form.parse().unwrap()
+}
 
 /// Longest time that a test waits for what it expects. Only a failing test takes it.
 pub const PATIENCE: Duration = Duration::from_secs(10);

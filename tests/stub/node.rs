@@ -17,7 +17,7 @@ use pod_checkpointer::{agent, supervisor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ApiServer, Kubelet, PATIENCE, Runtime};
+use super::{ApiServer, Kubelet, PATIENCE, Runtime, id};
 
 pub const NAME: &str = "node-1";
 /// The image that is on the node.
@@ -98,7 +98,7 @@ impl Node {
 
     /// Is our link there?
     pub fn is_linked(&self, key: &str) -> bool {
-        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(key))
+        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(&id(key)))
     }
 
     /// What the supervisor says.
@@ -108,7 +108,8 @@ impl Node {
 
     /// What the supervisor says of one pod.
     pub fn report(&self, key: &str) -> PodReport {
-        let of_key = |pod: &PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
+        let key = id(key);
+        let of_key = |pod: &PodReport| key.is(&pod.namespace, &pod.name);
         self.status().pods.into_iter().find(of_key).unwrap_or_default()
     }
 

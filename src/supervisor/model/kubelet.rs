@@ -150,7 +150,7 @@ impl Runtime {
     pub(super) fn lists(&self, pods: &[Marked]) -> Lists {
         let mut lists = Lists::default();
         for sandbox in &self.sandboxes {
-            let (namespace, name) = pods[sandbox.pod].key.split_once('_').unwrap();
+            let (namespace, name) = (pods[sandbox.pod].key.namespace(), pods[sandbox.pod].key.name());
             let source = if sandbox.file { "file" } else { "api" };
             let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
             if sandbox.file {
@@ -277,7 +277,7 @@ impl Kubelet {
     pub(super) fn owned(&self, pods: &[Marked]) -> Owned {
         let active = self.workers.iter().filter(|worker| worker.removed == Removed::No && !worker.rejected);
         let name = |worker: &Worker| {
-            let (namespace, name) = pods[worker.pod].key.split_once('_').unwrap();
+            let (namespace, name) = (pods[worker.pod].key.namespace(), pods[worker.pod].key.name());
             (namespace.to_owned(), if worker.file { twin_name(name, NODE) } else { name.to_owned() })
         };
         Owned { pid: self.pid, pods: active.map(name).collect() }

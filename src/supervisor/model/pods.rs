@@ -1,11 +1,12 @@
 //! The marked pods of a model's node.
 
 use crate::checkpoint::Policy;
+use crate::supervisor::facts::Key;
 
 /// A marked pod, as far as the kubelet treats it in its own way.
 #[derive(Clone)]
 pub(super) struct Marked {
-    pub(super) key: String,
+    pub(super) key: Key,
     pub(super) policy: Policy,
     /// Its twin, while the kubelet owns it, costs the parent its admission: a host port, or too little room for both.
     pub(super) excludes: bool,
@@ -27,7 +28,7 @@ impl Marked {
             slow_start: false,
             grace_seconds: 10,
         };
-        Self { key: format!("shop_{name}"), policy, excludes: false, ends_in: 100, is_api_server: false }
+        Self { key: Key::new("shop", name).unwrap(), policy, excludes: false, ends_in: 100, is_api_server: false }
     }
 
     fn on_host_network(mut self) -> Self {

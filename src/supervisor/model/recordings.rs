@@ -102,7 +102,7 @@ fn what_real_nodes_did_the_models_node_can_do() {
         kinds.insert(kind.to_owned());
         let recorded: Outages = serde_json::from_value(yaml::parse(&fs::read(&path).unwrap()).unwrap()).unwrap();
         for (key, pod) in recorded.outages.iter().flat_map(|outage| &outage.pods) {
-            let Some(model_key) = stands_for(key) else { continue };
+            let Some(model_key) = stands_for(key.file_form()) else { continue };
             for (way, time) in ways(pod) {
                 let (least, most) = model[&(model_key, way)];
                 compared += 1;

@@ -13,6 +13,7 @@ use crate::node::contact::{Class, Outcome, Tracker};
 use crate::places::reports::AgentWord;
 use crate::reasons::Blocked;
 use crate::supervisor::decide::{self, Action, LOCKED_OUT_AFTER, Phase, Settings, State, decide};
+use crate::supervisor::facts::Key;
 use crate::supervisor::facts::{self, Facts, Run, Seen};
 use crate::supervisor::observe::{self, Known, Lists, Made};
 
@@ -75,7 +76,7 @@ pub(super) struct Supervised {
     pub(super) state: State,
     tracker: Tracker,
     made: Made,
-    twins: BTreeMap<String, String>,
+    twins: BTreeMap<Key, String>,
     last: Option<Lists>,
     pid: Option<u32>,
     baseline: Option<u64>,
@@ -270,7 +271,7 @@ impl Supervised {
         if actions.iter().any(Action::links) && self.connected.is_yes() {
             (self.baseline, self.connected) = (None, Seen::Unknown);
         }
-        let index = |key: &str| view.pods.iter().position(|pod| pod.key == key).unwrap();
+        let index = |key: &Key| view.pods.iter().position(|pod| pod.key == *key).unwrap();
         for action in actions {
             if action != Action::Unstick {
                 view.said.push(format!("{action:?}"));

@@ -384,8 +384,9 @@ impl World {
     /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that it is let in again.
     fn holds_for_locked_out(&self, line: &str) -> bool {
         let pods = self.supervised.iter().flat_map(|it| &it.state.pods);
-        pods.into_iter()
-            .any(|(key, pod)| line.contains(key) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. }))
+        pods.into_iter().any(|(key, pod)| {
+            line.contains(&key.to_string()) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. })
+        })
     }
 
     // --- what happens ---------------------------------------------------------------------------------------------
