@@ -20,6 +20,9 @@
 //!           kubelet's static pod directory
 //! ```
 //!
+//! `docs/architecture.md` is the map: what each folder owns, what may import what, four walks through the code, and the
+//! invariants that a change keeps. `CONTRIBUTING.md` says how to test and send a change.
+//!
 //! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
 //! [`agent::index`]) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
 //! takes the time as an argument.
