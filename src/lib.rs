@@ -9,7 +9,7 @@
 //!           └──────┬──────┘
 //!                  │ writes checkpoints, installs the supervisor
 //!           ┌──────▼──────┐
-//!           │ checkpoint  │  one file a generation, with a digest
+//!           │ checkpoint  │  one file per generation, with a digest
 //!           └──────┬──────┘
 //!                  │ reads
 //!           ┌──────▼──────┐   asks: does the API server answer? what does the
@@ -19,6 +19,9 @@
 //!                  │ links / unlinks manifests
 //!           kubelet's static pod directory
 //! ```
+//!
+//! `docs/architecture.md` is the map: what each folder owns, what may import what, four walks through the code, and the
+//! invariants that a change keeps. `CONTRIBUTING.md` says how to test and send a change.
 //!
 //! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
 //! [`agent::index`]) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
@@ -30,11 +33,11 @@
 //! - **checkpoint**: all that is needed to run it again, in one file; a **generation** is one state of it.
 //! - **twin**: the static pod made from a checkpoint, with a UID of its own.
 //! - **capture**: make a checkpoint of a parent that is Ready.
-//! - **contact**: what is known of the API server, as a class with the time since when.
-//! - **owned**: managed by the kubelet process that runs now, by its own word.
+//! - **contact**: what is known about the API server, as a class and the time since when it holds.
+//! - **owned**: managed by the kubelet process that runs now, according to that process.
 //! - **activate**: unpack a checkpoint to memory and link its twin; **release**: remove the link and let the twin serve on;
 //!   **take over**: the parent serves again.
-//! - **pass**: ask, decide, do, tell; **facts**: what a pass knows, where unknown is never absent.
+//! - **pass**: ask, decide, act, record; **facts**: what a pass knows, where unknown is never absent.
 //! - **retire**: leave the node as it was before.
 
 pub mod agent;

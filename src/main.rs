@@ -1,5 +1,5 @@
-//! The program: parses, runs, prints what went wrong once, and ends with the exit code of the design: 0 done, 1 failed,
-//! 2 wrong usage, 3 the answer is no.
+//! The program: parses, runs, prints what went wrong once, and ends with an exit code: 0 done, 1 failed, 2 wrong usage,
+//! 3 the answer is no.
 
 use std::future::Future;
 use std::process::ExitCode;

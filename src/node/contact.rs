@@ -40,7 +40,7 @@ pub enum Outcome {
     Unproven,
 }
 
-/// Class of contact, see the design, section 4.
+/// Class of contact: what the last probes say about the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Class {
     /// 2xx to 4xx.

@@ -1,4 +1,4 @@
-//! The decision: (state, facts) → (state, actions). Pure; reads like section 4 of the design.
+//! The decision: (state, facts) → (state, actions). Pure. `docs/decision.md` is this function as a table.
 //!
 //! It never waits and never fails. What an action found out comes back as a fact of a later pass, or through
 //! [`State::blocked`] when an activation could not be prepared.

@@ -1,4 +1,4 @@
-//! Each row of the design's table by name, then every state with every combination of facts.
+//! Each kind of decision by name, then every state with every combination of facts.
 
 use std::io::Write as _;
 

@@ -1,5 +1,5 @@
-//! A kubelet, as far as static pods and their hand-over go (`kubelet-facts`, section 0): a directory of manifests, polled;
-//! pods run in the stub runtime and listed at the pod-resources socket.
+//! A kubelet, as far as static pods and their hand-over go: a directory of manifests, polled; pods run in the stub
+//! runtime and listed at the pod-resources socket.
 //!
 //! Started, it has not seen its API source: a manifest that is removed leaves its pod running and unlisted. Once
 //! [`Kubelet::sync_api`] was called, what it does not own is ended, when its `preStop` hooks have slept.

@@ -5,10 +5,10 @@
 //!                                     ├─► node: kubelet, runtime ──► lists, owned, sockets ──► observe, decide (real)
 //! links, stops (what act would do) ◄──┴───────────────────────────────────────────────────────────────┘
 //! ```
-//! What the model's kubelet does is what `kubelet-facts` (the design's companion) and the stories of `tests/node` saw a
-//! kubelet do: sources that stay seen, admission of a parent beside its twin, removed static pods that run on until the
-//! first list, a rejected UID that is never tried again, volumes that wait a minute for a black hole, no container before
-//! the services are read, back-off, and a preStop sleep that is slept to its end.
+//! What the model's kubelet does is what real kubelets were seen to do, in `tests/node` above all: sources that stay
+//! seen, admission of a parent beside its twin, removed static pods that run on until the first list, a rejected UID
+//! that is never tried again, volumes that wait a minute for a black hole, no container before the services are read,
+//! back-off, and a preStop sleep that is slept to its end.
 //!
 //! `MODEL_STEPS=5000000 MODEL_SEED=7 cargo test --lib supervisor::model` runs it longer, or again.
 
