@@ -48,6 +48,7 @@ pub mod metrics;
 pub mod names;
 pub mod node;
 pub mod operator;
+pub mod pod;
 pub mod report;
 pub mod room;
 pub mod selector;

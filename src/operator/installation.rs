@@ -8,6 +8,7 @@ use crate::api::podcheckpointer::PodCheckpointerSpec;
 use crate::names::{COMPONENT_LABEL, INSTALLATION, NAME_LABEL, OPERATOR};
 use crate::operator::kinds::KINDS;
 use crate::operator::objects::{Object, agent_rules};
+use crate::pod::container;
 
 /// Something that the operator may do, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,7 +163,6 @@ fn namespace() -> Value {
 }
 
 fn deployment(image: &str) -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe =
         |path: &str| json!({"httpGet": {"port": "metrics", "path": path}, "periodSeconds": 10, "timeoutSeconds": 5});
     let selector =
@@ -202,7 +202,10 @@ fn deployment(image: &str) -> Value {
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
                         "args": ["operator"],
-                        "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
+                        "env": [
+                            container::field_variable("POD_NAME", "metadata.name"),
+                            container::field_variable("POD_NAMESPACE", "metadata.namespace"),
+                        ],
                         "ports": [{"name": "metrics", "containerPort": 9797, "protocol": "TCP"}],
                         "livenessProbe": probe("/healthz"),
                         "readinessProbe": probe("/readyz"),

@@ -12,6 +12,7 @@ use crate::api::podcheckpointer::{
 use crate::args::{self, Command};
 use crate::metrics::address::Address;
 use crate::names::{COMPONENT_LABEL, INSTALLATION, NAME_LABEL};
+use crate::pod::container;
 
 /// A setting with which no agent would start.
 #[derive(Debug, thiserror::Error)]
@@ -272,8 +273,7 @@ fn arguments(spec: &PodCheckpointerSpec) -> Vec<String> {
         max_unavailable: _,
     } = spec;
     let mut arguments = vec!["agent".to_owned()];
-    // the kubelet expands $(NAME) in arguments, and `$$` is a dollar sign
-    let mut add = |flag: &str, value: &str| arguments.push(format!("--{flag}={}", value.replace('$', "$$")));
+    let mut add = |flag: &str, value: &str| arguments.push(container::flag(flag, value));
     let selector = |selector: &LabelSelector| selector.selector().to_string();
     if !namespaces.is_empty() {
         add("namespaces", &namespaces.join(","));
@@ -343,8 +343,15 @@ fn set(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+/// The agent's, and what each is for.
+const CAPABILITIES: [&str; 2] = [
+    // the node's files are reached through /proc/<pid>/root of a process that has more capabilities than the agent
+    "SYS_PTRACE",
+    // volumes have files that belong to other users and that nobody else may read
+    "DAC_READ_SEARCH",
+];
+
 fn daemon_set(spec: &PodCheckpointerSpec, image: &str, address: Address) -> Object {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     // `kubectl exec` and `kubectl logs` without -c
     let mut annotations = json!({"kubectl.kubernetes.io/default-container": "agent"});
     let mut agent = json!({
@@ -355,23 +362,11 @@ fn daemon_set(spec: &PodCheckpointerSpec, image: &str, address: Address) -> Obje
         // scheduled at all.
         "args": arguments(spec),
         "env": [
-            field("NODE_NAME", "spec.nodeName"),
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
+            container::field_variable("NODE_NAME", "spec.nodeName"),
+            container::field_variable("POD_NAME", "metadata.name"),
+            container::field_variable("POD_NAMESPACE", "metadata.namespace"),
         ],
-        "securityContext": {
-            "privileged": false,
-            "runAsUser": 0,
-            "runAsGroup": 0,
-            "readOnlyRootFilesystem": true,
-            "allowPrivilegeEscalation": false,
-            "capabilities": {
-                "drop": ["ALL"],
-                // to look through /proc/<pid>/root of a process that has more capabilities than we do; to read volumes whose
-                // files belong to other users and are theirs alone
-                "add": ["SYS_PTRACE", "DAC_READ_SEARCH"],
-            },
-        },
+        "securityContext": container::root_security_context(&CAPABILITIES),
         "resources": resources(spec.resources.as_ref()),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
@@ -399,13 +394,7 @@ fn daemon_set(spec: &PodCheckpointerSpec, image: &str, address: Address) -> Obje
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 15,
         "tolerations": spec.tolerations.as_ref().map_or_else(|| json!([{"operator": "Exists"}]), |given| json!(given)),
-        "securityContext": {
-            "seccompProfile": {"type": "RuntimeDefault"},
-            // the default profile denies ptrace, and with it every look through /proc/<pid>/root
-            "appArmorProfile": {"type": "Unconfined"},
-            // the type of containers that manage their host
-            "seLinuxOptions": {"type": "spc_t"},
-        },
+        "securityContext": container::host_security_context(),
         "containers": [agent],
     });
     if !spec.node_selector.is_empty() {

@@ -1,0 +1,3 @@
+//! Pods, as every part of the program needs them.
+
+pub mod container;
