@@ -8,7 +8,7 @@ use kube::{Client, Error};
 use serde_json::{Value, json};
 
 use crate::agent::heard::explain;
-use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
+use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerStatus};
 use crate::names::{
     APPLY_FAILED, COMPONENT_LABEL, FINALIZER, FOREIGN_OBJECT, IMAGE_UNKNOWN, INSTALLATION, INVALID_SETTINGS, MADE_BY,
     NAME_LABEL, OPERATOR_MANAGER, REFUSED,
@@ -16,6 +16,7 @@ use crate::names::{
 use crate::operator::kinds::{DAEMON_SET, KINDS, Kind, NAMESPACE, POD_MONITOR, fingerprint, is_ours};
 use crate::operator::objects::{self, Object, is_retiring};
 use crate::operator::removal::{self, Agent, Next, Seen, Set};
+use crate::operator::settings::{Checked, Invalid};
 use crate::operator::status::Applied;
 
 /// Agents in a page of their list.
@@ -23,7 +24,7 @@ const PAGE: u32 = 200;
 
 /// Why something could not be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// For a condition.
     pub reason: &'static str,
     /// In words.
@@ -41,19 +42,19 @@ impl Failure {
     }
 }
 
-/// How each object was after it was applied, by kind.
-pub type Fingerprints = BTreeMap<&'static str, u64>;
+impl From<Invalid> for Failure {
+    fn from(error: Invalid) -> Self {
+        Self { reason: INVALID_SETTINGS, message: format!("{error}; what runs stays as it is") }
+    }
+}
 
-/// Makes everything that the spec asks for, and removes what it does not. What was applied is told even after a failure.
-pub async fn apply(client: &Client, spec: &PodCheckpointerSpec, image: &str) -> (Fingerprints, Applied) {
+/// How each object was after it was applied, by kind.
+pub(crate) type Fingerprints = BTreeMap<&'static str, u64>;
+
+/// Makes everything that the settings ask for, and removes what they do not. What was applied is told even after a failure.
+pub(crate) async fn apply(client: &Client, settings: &Checked) -> (Fingerprints, Applied) {
     let mut done = Fingerprints::new();
-    let wanted = match objects::objects(spec, image) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let message = format!("{error}; what runs stays as it is");
-            return (done, Applied::No { reason: INVALID_SETTINGS, message });
-        }
-    };
+    let wanted = objects::objects(settings);
     let result = match apply_each(client, &wanted, &mut done).await {
         Ok(note) => prune(client, &wanted).await.map(|()| note),
         failed => failed,
@@ -158,10 +159,9 @@ async fn delete(client: &Client, kind: Kind) -> Result<(), Failure> {
 }
 
 /// One round of the removal. `swept` remembers that every node that had to be left was.
-pub async fn remove(
+pub(crate) async fn remove(
     client: &Client,
-    spec: &PodCheckpointerSpec,
-    image: &str,
+    retiring: &Checked,
     checkpoints: &[(String, String)],
     swept: &mut bool,
 ) -> Result<Round, Failure> {
@@ -185,7 +185,7 @@ pub async fn remove(
     match removal::next(&seen) {
         Next::Retire => {
             // with all that the agents need for it, in case somebody deleted some of that
-            apply_each(client, &objects::retiring(spec, image), &mut Fingerprints::new()).await?;
+            apply_each(client, &objects::objects(retiring), &mut Fingerprints::new()).await?;
             Ok(Round::Waits("the agents are told to leave their nodes".into()))
         }
         Next::Wait(message) => Ok(Round::Waits(message)),
@@ -208,7 +208,7 @@ pub async fn remove(
 
 /// What a round of the removal came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Round {
+pub(crate) enum Round {
     /// It goes on, and waits for this.
     Waits(String),
     /// Nothing is left.
@@ -266,12 +266,12 @@ async fn delete_checkpoint(client: &Client, namespace: &str, name: &str) -> Resu
 }
 
 /// The `PodCheckpointer`s, as JSON: one that this program does not understand is a condition, not a watch that fails.
-pub fn settings(client: Client) -> Api<DynamicObject> {
+pub(crate) fn settings(client: Client) -> Api<DynamicObject> {
     Api::all_with(client, &ApiResource::erase::<PodCheckpointer>(&()))
 }
 
 /// Puts the finalizer there, or takes it away; refused if the object changed meanwhile.
-pub async fn finalize(client: &Client, object: &DynamicObject, stays: bool) -> Result<(), Failure> {
+pub(crate) async fn finalize(client: &Client, object: &DynamicObject, stays: bool) -> Result<(), Failure> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let mut all = object.metadata.finalizers.clone().unwrap_or_default();
     all.retain(|one| one != FINALIZER);
@@ -287,7 +287,7 @@ pub async fn finalize(client: &Client, object: &DynamicObject, stays: bool) -> R
 }
 
 /// Writes the status.
-pub async fn report(client: &Client, name: &str, status: &PodCheckpointerStatus) -> Result<(), Failure> {
+pub(crate) async fn report(client: &Client, name: &str, status: &PodCheckpointerStatus) -> Result<(), Failure> {
     let patch = json!({
         "apiVersion": "podcheckpointer.io/v1alpha1",
         "kind": "PodCheckpointer",
@@ -303,7 +303,7 @@ pub async fn report(client: &Client, name: &str, status: &PodCheckpointerStatus)
 }
 
 /// The image of the operator's own pod.
-pub async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
+pub(crate) async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
     let failed = |message: String| Failure { reason: IMAGE_UNKNOWN, message };
     let Some(name) = pod.filter(|name| !name.is_empty()) else {
         return Err(failed("which image? Give the operator --image, or POD_NAME and POD_NAMESPACE".into()));

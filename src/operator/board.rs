@@ -14,7 +14,7 @@ use crate::operator::kinds::{KINDS, Kind};
 
 /// What is written down by who contends and who leads.
 #[derive(Debug, Default)]
-pub struct Board {
+pub(crate) struct Board {
     /// The leader's loop turns again; `None`: another operator leads.
     leader: RefCell<Option<Pulse>>,
     /// The API server told who holds the Lease.
@@ -29,39 +29,39 @@ pub struct Board {
 
 impl Board {
     /// The API server told who holds the Lease.
-    pub fn hears(&self) {
+    pub(crate) fn hears(&self) {
         self.is_heard.set(true);
     }
 
     /// This operator leads, and its loop turns again then at the latest.
-    pub fn acts(&self, then: Instant) {
+    pub(crate) fn acts(&self, then: Instant) {
         self.leader.borrow_mut().get_or_insert_default().expect(then);
     }
 
     /// The settings are known.
-    pub fn knows(&self) {
+    pub(crate) fn knows(&self) {
         self.is_informed.set(true);
     }
 
     /// This operator does not lead any more.
-    pub fn stops(&self) {
+    pub(crate) fn stops(&self) {
         self.leader.replace(None);
         self.is_informed.set(false);
         self.shown.replace(None);
     }
 
     /// This is the status of the `PodCheckpointer`; `None`: there is none.
-    pub fn shows(&self, status: Option<PodCheckpointerStatus>) {
+    pub(crate) fn shows(&self, status: Option<PodCheckpointerStatus>) {
         self.shown.replace(status);
     }
 
     /// All objects were applied, with one of [`APPLY_RESULTS`].
-    pub fn applied(&self, result: &'static str) {
+    pub(crate) fn applied(&self, result: &'static str) {
         *self.applied.borrow_mut().entry(result).or_default() += 1;
     }
 
     /// An object of this kind is not as it was applied.
-    pub fn repairs(&self, kind: Kind) {
+    pub(crate) fn repairs(&self, kind: Kind) {
         *self.repaired.borrow_mut().entry(kind.kind).or_default() += 1;
     }
 }

@@ -12,7 +12,7 @@ use crate::pod::container;
 
 /// Something that the operator may do, and why.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Right {
+pub(crate) struct Right {
     /// In a sentence.
     pub why: &'static str,
     /// As in a role.
@@ -20,7 +20,7 @@ pub struct Right {
 }
 
 /// What it may do in the whole cluster: first for itself, then what it can only give because it has it.
-pub fn rights() -> Vec<Right> {
+pub(crate) fn rights() -> Vec<Right> {
     let right = |why, group: &str, resources: &[&str], names: Option<&str>, verbs: &[&str]| {
         let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
         if let (Some(name), Some(rule)) = (names, rule.as_object_mut()) {
@@ -54,22 +54,6 @@ pub fn rights() -> Vec<Right> {
     let given = given.into_iter().map(|(why, rule)| Right { why: to_give(why, &rule), rule });
     rights.extend(given);
     rights
-}
-
-/// The same as a table, as docs/operator.md has it.
-pub fn rights_table() -> String {
-    let words = |rule: &Value, field: &str| {
-        let all = rule.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
-    };
-    let line = |Right { why, rule }: &Right| {
-        let (group, name) = (words(rule, "apiGroups"), words(rule, "resourceNames"));
-        let group = if group.is_empty() { String::new() } else { format!(" ({group})") };
-        let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
-        format!("| {} | `{}`{group}{name} | {why} |\n", words(rule, "verbs"), words(rule, "resources"))
-    };
-    let lines: String = rights().iter().map(line).collect();
-    format!("| may | what | why |\n| --- | --- | --- |\n{lines}")
 }
 
 fn selector() -> crate::api::podcheckpointer::LabelSelector {
@@ -110,7 +94,7 @@ fn labels() -> Value {
 }
 
 /// All of them but the definitions, in the order in which they are to be made.
-pub fn objects(image: &str) -> Vec<Object> {
+pub(crate) fn objects(image: &str) -> Vec<Object> {
     let rbac = "rbac.authorization.k8s.io";
     let subject = json!([{"kind": "ServiceAccount", "name": OPERATOR, "namespace": OPERATOR}]);
     let rules: Vec<Value> = rights().into_iter().map(|right| right.rule).collect();
@@ -227,14 +211,30 @@ fn deployment(image: &str) -> Value {
 mod tests {
     use super::*;
     use crate::api::podcheckpointer::Metrics;
-    use crate::cli::manifests_yaml;
     use crate::operator::objects;
+    use crate::operator::settings::Checked;
+
+    /// The rights as a table, as docs/operator.md has it.
+    fn rights_table() -> String {
+        let words = |rule: &Value, field: &str| {
+            let all = rule.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+        };
+        let line = |Right { why, rule }: &Right| {
+            let (group, name) = (words(rule, "apiGroups"), words(rule, "resourceNames"));
+            let group = if group.is_empty() { String::new() } else { format!(" ({group})") };
+            let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
+            format!("| {} | `{}`{group}{name} | {why} |\n", words(rule, "verbs"), words(rule, "resources"))
+        };
+        let lines: String = rights().iter().map(line).collect();
+        format!("| may | what | why |\n| --- | --- | --- |\n{lines}")
+    }
 
     #[test]
     fn the_kustomize_base_is_what_manifests_prints() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/operator/operator.yaml");
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        let printed = manifests_yaml(&objects(concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")))).unwrap();
+        let printed = objects::yaml(&objects(concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")))).unwrap();
         assert_eq!(
             kept, printed,
             "run `pod-checkpointer manifests --operator --skip-crds >examples/operator/operator.yaml`"
@@ -273,7 +273,8 @@ mod tests {
         for Right { rule, .. } in rights().iter().filter(|right| !given.contains(&right.rule)) {
             assert!(rule.get("resourceNames").is_some(), "{rule}");
         }
-        for object in objects::objects(&PodCheckpointerSpec::default(), "x").unwrap() {
+        let settings = Checked::new(PodCheckpointerSpec::default(), "x".into()).unwrap();
+        for object in objects::objects(&settings) {
             assert_eq!(object.value["metadata"]["name"], INSTALLATION);
         }
     }

@@ -114,12 +114,13 @@ mod tests {
     use super::*;
     use crate::api::podcheckpointer::{Metrics, PodCheckpointerSpec};
     use crate::operator::objects::objects;
+    use crate::operator::settings::Checked;
 
     #[test]
     fn every_object_of_an_installation_has_a_kind_and_our_label() {
         let metrics = Some(Metrics { address: None, pod_monitor: true });
         let spec = PodCheckpointerSpec { metrics, ..PodCheckpointerSpec::default() };
-        let objects = objects(&spec, "x").unwrap();
+        let objects = objects(&Checked::new(spec, "x".into()).unwrap());
         assert_eq!(objects.len(), KINDS.len());
         for object in objects {
             let kind = Kind::of(&object.value).unwrap();

@@ -21,12 +21,13 @@ use crate::agent::heard::{explain, explain_watch};
 use crate::agent::retry::Retry;
 use crate::api::PodCheckpoint;
 use crate::api::podcheckpointer::{Checkpoints, PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::names::{APPLIED, FINALIZER, INSTALLATION, INVALID_SETTINGS, OPERATOR_MANAGER};
+use crate::names::{APPLIED, FINALIZER, INSTALLATION, OPERATOR_MANAGER};
 use crate::node::api;
 use crate::operator::Settings;
 use crate::operator::apply::{self, Failure, Fingerprints, Round};
 use crate::operator::board::Board;
 use crate::operator::kinds::{DAEMON_SET, KINDS, Kind, POD_MONITOR, fingerprint};
+use crate::operator::settings::{self, Checked};
 use crate::operator::status::{self, Applied};
 
 /// The one `PodCheckpointer`.
@@ -66,7 +67,7 @@ enum Done {
 }
 
 /// The leader.
-pub struct Leader {
+pub(crate) struct Leader {
     settings: Rc<Settings>,
     client: Client,
     recorder: Recorder,
@@ -103,7 +104,7 @@ pub struct Leader {
 
 impl Leader {
     /// Knows nothing yet.
-    pub fn new(settings: Rc<Settings>, client: Client, board: Rc<Board>) -> Self {
+    pub(crate) fn new(settings: Rc<Settings>, client: Client, board: Rc<Board>) -> Self {
         let now = Instant::now();
         let author = Reporter { controller: OPERATOR_MANAGER.into(), instance: settings.pod_name.clone() };
         Self {
@@ -134,7 +135,7 @@ impl Leader {
     }
 
     /// Acts for ever.
-    pub async fn run(mut self) -> Infallible {
+    pub(crate) async fn run(mut self) -> Infallible {
         let mut events = watches(&self.client);
         loop {
             self.begin();
@@ -202,13 +203,9 @@ impl Leader {
         self.applying = true;
         self.found.clear();
         let work = async move {
-            let no = |reason, message| (Fingerprints::new(), Applied::No { reason, message });
-            let (fingerprints, applied) = match spec(&wanted) {
-                Err(message) => no(INVALID_SETTINGS, message),
-                Ok(spec) => match image(&client, &settings, &spec).await {
-                    Err(Failure { reason, message }) => no(reason, message),
-                    Ok(image) => apply::apply(&client, &spec, &image).await,
-                },
+            let (fingerprints, applied) = match checked(&client, &settings, &wanted).await {
+                Err(Failure { reason, message }) => (Fingerprints::new(), Applied::No { reason, message }),
+                Ok(checked) => apply::apply(&client, &checked).await,
             };
             Done::Applied { generation, fingerprints, applied }
         };
@@ -222,9 +219,10 @@ impl Leader {
         let work = async move {
             let round = async {
                 // a spec that cannot be read says nothing of where the agents are
-                let spec = spec(&wanted).unwrap_or_default();
+                let spec = settings::spec(&wanted).unwrap_or_default();
                 let image = image(&client, &settings, &spec).await?;
-                let round = apply::remove(&client, &spec, &image, &checkpoints, &mut swept).await?;
+                let retiring = Checked::retiring(spec, image);
+                let round = apply::remove(&client, &retiring, &checkpoints, &mut swept).await?;
                 if round == Round::Done {
                     apply::finalize(&client, &wanted, false).await?;
                 }
@@ -460,15 +458,16 @@ impl Leader {
     }
 }
 
-fn spec(object: &DynamicObject) -> Result<PodCheckpointerSpec, String> {
-    let spec = object.data.get("spec").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    serde_path_to_error::deserialize(spec)
-        .map_err(|error| format!("spec.{}: {}; what runs stays as it is", error.path(), error.inner()))
+async fn checked(client: &Client, settings: &Settings, wanted: &DynamicObject) -> Result<Checked, Failure> {
+    let spec = settings::spec(wanted)?;
+    let image = image(client, settings, &spec).await?;
+    Ok(Checked::new(spec, image)?)
 }
 
+/// The image that agents run; where neither the spec nor the flag names one, that of the operator's own pod.
 async fn image(client: &Client, settings: &Settings, spec: &PodCheckpointerSpec) -> Result<String, Failure> {
-    match spec.image.as_ref().or(settings.image.as_ref()) {
-        Some(image) => Ok(image.clone()),
+    match settings::image(spec, settings.image.as_deref()) {
+        Some(image) => Ok(image.to_owned()),
         None => apply::own_image(client, &settings.pod_namespace, settings.pod_name.as_deref()).await,
     }
 }
@@ -613,14 +612,5 @@ mod tests {
         assert_eq!(counts.known(), Some(Checkpoints { total: 3, recoverable: 2, active: 0 }));
         listed(&mut counts, &all[1..2]);
         assert_eq!(counts.known(), Some(Checkpoints { total: 1, recoverable: 0, active: 0 }));
-    }
-
-    #[test]
-    fn a_spec_that_is_not_understood_is_named_with_its_path() {
-        let object =
-            |spec: Value| serde_json::from_value(json!({"metadata": {"name": "default"}, "spec": spec})).unwrap();
-        assert_eq!(spec(&object(json!({"maxAge": "72h"}))).unwrap().max_age.as_deref(), Some("72h"));
-        let error = spec(&object(json!({"metrics": {"podMonitor": "yes"}}))).unwrap_err();
-        assert!(error.starts_with("spec.metrics.podMonitor: "), "{error}");
     }
 }

@@ -19,15 +19,15 @@ use crate::names::OPERATOR;
 use crate::node::clock;
 
 /// How long a Lease that does not change is left to its holder.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// How long the holder goes on without a renewal that went well: less, so that it has stopped before another begins.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Between looks at the Lease, about.
-pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// What one contender knows. Times are of its own clock, which only ever goes on.
 #[derive(Clone, Debug, Default)]
-pub struct Election {
+pub(crate) struct Election {
     me: String,
     /// The Lease's spec as it was last seen, and when it was first seen like that.
     seen: Option<(LeaseSpec, Duration)>,
@@ -37,7 +37,7 @@ pub struct Election {
 
 /// What to do about the Lease.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Somebody else holds it.
     Wait,
     /// There is none: make this one.
@@ -48,12 +48,12 @@ pub enum Step {
 
 impl Election {
     /// A contender; `me` is unique, and another one after a restart.
-    pub fn new(me: String) -> Self {
+    pub(crate) fn new(me: String) -> Self {
         Self { me, ..Self::default() }
     }
 
     /// The Lease is like that now, at this time of the own clock; `wall` is written for people only.
-    pub fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
+    pub(crate) fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
         let Some(lease) = lease else {
             self.seen = None;
             return Step::Create(self.spec(None, wall));
@@ -69,27 +69,27 @@ impl Election {
     }
 
     /// What was to be written has been written; `began` is when the look before it began.
-    pub fn won(&mut self, began: Duration) {
+    pub(crate) fn won(&mut self, began: Duration) {
         self.renewed = Some(began);
     }
 
     /// Somebody else holds it, or was faster.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.renewed = None;
     }
 
     /// Is it ours, for certain?
-    pub fn leads(&self, now: Duration) -> bool {
+    pub(crate) fn leads(&self, now: Duration) -> bool {
         self.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
     }
 
     /// When it is no longer ours, unless it is renewed.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.renewed.map(|renewed| renewed.saturating_add(RENEW_DEADLINE))
     }
 
     /// Who holds it, as far as is known.
-    pub fn holder(&self) -> Option<&str> {
+    pub(crate) fn holder(&self) -> Option<&str> {
         self.seen.as_ref().and_then(|(lease, _)| lease.holder_identity.as_deref()).filter(|holder| !holder.is_empty())
     }
 
@@ -113,7 +113,7 @@ impl Election {
 }
 
 /// Contends for the Lease in the operator's own namespace.
-pub struct Contender {
+pub(crate) struct Contender {
     api: Api<Lease>,
     election: Election,
     /// Ours, as it was last written: it is renewed without being read again.
@@ -125,7 +125,7 @@ pub struct Contender {
 
 impl Contender {
     /// `me` is this pod's name; what makes it unique is added.
-    pub fn new(client: Client, namespace: &str, me: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, me: &str) -> Self {
         let mut nonce = [0_u8; 8];
         // without it the name alone tells apart; a pod's is unique while it lives
         let _ = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty());
@@ -141,7 +141,7 @@ impl Contender {
     }
 
     /// Returns when the Lease is ours. `heard` is called whenever the API server tells who holds it.
-    pub async fn acquire(&mut self, mut heard: impl FnMut()) {
+    pub(crate) async fn acquire(&mut self, mut heard: impl FnMut()) {
         let mut holder = None;
         loop {
             if self.look(LEASE).await {
@@ -161,7 +161,7 @@ impl Contender {
     }
 
     /// Renews the Lease; returns as soon as it is not ours for certain.
-    pub async fn keep(&mut self) {
+    pub(crate) async fn keep(&mut self) {
         loop {
             sleep(self.retry.pause().min(self.rest())).await;
             let rest = self.rest();
@@ -180,7 +180,7 @@ impl Contender {
     }
 
     /// Gives the Lease back, if it is ours.
-    pub async fn give_back(&mut self) {
+    pub(crate) async fn give_back(&mut self) {
         if !self.election.leads(clock::boot_time()) {
             return;
         }

@@ -10,13 +10,14 @@
 
 mod apply;
 mod board;
-pub mod installation;
+pub(crate) mod installation;
 pub mod kinds;
 mod lead;
-pub mod lease;
-pub mod objects;
-pub mod removal;
-pub mod status;
+mod lease;
+pub(crate) mod objects;
+mod removal;
+pub(crate) mod settings;
+mod status;
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -10,7 +10,7 @@ use crate::report::first_of;
 
 /// The agents' DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub(crate) enum Set {
     /// There is none, or somebody else's.
     None,
     /// Ours, and its agents do not all leave yet.
@@ -21,7 +21,7 @@ pub enum Set {
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// Its node.
     pub node: String,
     /// It leaves the node, and nothing of ours is there any more.
@@ -30,7 +30,7 @@ pub struct Agent {
 
 /// What is seen.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The DaemonSet.
     pub set: Set,
     /// Every node that had to be left was, by an earlier look: nothing of it is asked again.
@@ -43,7 +43,7 @@ pub struct Seen {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Tell the agents to leave.
     Retire,
     /// Wait; in words for what.
@@ -56,7 +56,7 @@ pub enum Next {
 const NAMED: usize = 5;
 
 /// Decides.
-pub fn next(seen: &Seen) -> Next {
+pub(crate) fn next(seen: &Seen) -> Next {
     let Seen { set, swept, agents, reachable } = seen;
     let desired = match set {
         _ if *swept => return Next::Delete(None),

@@ -12,7 +12,7 @@ use crate::report::first_of;
 
 /// What became of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Applied {
+pub(crate) enum Applied {
     /// The objects are there; in words, what is not, because it is not needed.
     Yes(Option<String>),
     /// They are not all as the spec asks for.
@@ -28,7 +28,7 @@ pub enum Applied {
 
 /// What was seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// Generation of the spec that `applied` is about.
     pub generation: Option<i64>,
     /// What became of it.
@@ -42,7 +42,7 @@ pub struct Seen<'a> {
 }
 
 /// The status; `before` is the one that is shown, so that a condition keeps the time of its last change.
-pub fn status(seen: &Seen<'_>, before: &PodCheckpointerStatus, now: Timestamp) -> PodCheckpointerStatus {
+pub(crate) fn status(seen: &Seen<'_>, before: &PodCheckpointerStatus, now: Timestamp) -> PodCheckpointerStatus {
     let Seen { generation, applied, daemon_set, checkpoints, unfit } = *seen;
     let nodes = daemon_set.and_then(nodes);
     let image = daemon_set.and_then(|set| set.pointer("/spec/template/spec/containers/0/image"));
@@ -137,7 +137,7 @@ fn fit_condition(unfit: Option<&BTreeMap<String, String>>) -> Claim {
 }
 
 /// Counted by the controller of DaemonSets; `None`: not yet of the template of now.
-pub fn nodes(daemon_set: &Value) -> Option<Nodes> {
+pub(crate) fn nodes(daemon_set: &Value) -> Option<Nodes> {
     let number = |path: &str| daemon_set.pointer(path).and_then(Value::as_i64);
     let count = |path: &str| number(path).and_then(|count| i32::try_from(count).ok()).unwrap_or_default();
     let generation = number("/metadata/generation")?;
