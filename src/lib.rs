@@ -49,6 +49,7 @@ pub mod names;
 pub mod node;
 pub mod operator;
 pub mod pod;
+pub mod problems;
 pub mod report;
 pub mod room;
 pub mod selector;
