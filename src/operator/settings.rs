@@ -8,6 +8,8 @@ use crate::args::{self, Command};
 use crate::metrics::address::Address;
 use crate::pod::container;
 
+/// Name of the only `PodCheckpointer`.
+pub(crate) const DEFAULT: &str = "default";
 /// The flag with which an agent leaves its node.
 pub(crate) const RETIRE: &str = "--retire";
 /// Where a retiring agent serves its health if the settings switch it off.

@@ -1,4 +1,4 @@
-//! What the operator tells of itself: metrics and health.
+//! Metrics and health of the operator.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,66 +12,66 @@ use crate::metrics::{Pulse, Source};
 use crate::names::{APPLY_RESULTS, Metric};
 use crate::operator::kinds::{KINDS, Kind};
 
-/// What is written down by who contends and who leads.
+/// What metrics and health are answered from. The loops write it, and the server reads it without asking them.
 #[derive(Debug, Default)]
-pub(crate) struct Board {
-    /// The leader's loop turns again; `None`: another operator leads.
+pub(crate) struct Telemetry {
+    /// When the leader's loop is expected to turn again; `None`: another operator leads.
     leader: RefCell<Option<Pulse>>,
-    /// The API server told who holds the Lease.
-    is_heard: Cell<bool>,
-    /// The leader has read the settings.
-    is_informed: Cell<bool>,
-    /// The status of the `PodCheckpointer`; `None`: there is none, or it was not looked at yet.
-    shown: RefCell<Option<PodCheckpointerStatus>>,
-    applied: RefCell<BTreeMap<&'static str, u64>>,
-    repaired: RefCell<BTreeMap<&'static str, u64>>,
+    /// The Lease was read, so the operator knows whether it leads.
+    is_lease_known: Cell<bool>,
+    /// The leader has read whether there is a `PodCheckpointer`, and its settings.
+    are_settings_known: Cell<bool>,
+    /// The status of the `PodCheckpointer`; `None`: there is none, or it was not read yet.
+    status: RefCell<Option<PodCheckpointerStatus>>,
+    applies: RefCell<BTreeMap<&'static str, u64>>,
+    repairs: RefCell<BTreeMap<&'static str, u64>>,
 }
 
-impl Board {
-    /// The API server told who holds the Lease.
-    pub(crate) fn hears(&self) {
-        self.is_heard.set(true);
+impl Telemetry {
+    /// The API server has answered who holds the Lease.
+    pub(crate) fn lease_is_known(&self) {
+        self.is_lease_known.set(true);
     }
 
-    /// This operator leads, and its loop turns again then at the latest.
-    pub(crate) fn acts(&self, then: Instant) {
-        self.leader.borrow_mut().get_or_insert_default().expect(then);
+    /// This operator leads, and its loop turns again at this time at the latest.
+    pub(crate) fn leads_until(&self, next_turn: Instant) {
+        self.leader.borrow_mut().get_or_insert_default().expect(next_turn);
     }
 
-    /// The settings are known.
-    pub(crate) fn knows(&self) {
-        self.is_informed.set(true);
+    /// The settings, or their absence, were read.
+    pub(crate) fn settings_are_known(&self) {
+        self.are_settings_known.set(true);
     }
 
     /// This operator does not lead any more.
-    pub(crate) fn stops(&self) {
+    pub(crate) fn leads_no_more(&self) {
         self.leader.replace(None);
-        self.is_informed.set(false);
-        self.shown.replace(None);
+        self.are_settings_known.set(false);
+        self.status.replace(None);
     }
 
-    /// This is the status of the `PodCheckpointer`; `None`: there is none.
-    pub(crate) fn shows(&self, status: Option<PodCheckpointerStatus>) {
-        self.shown.replace(status);
+    /// Sets the status of the `PodCheckpointer`; `None`: there is none.
+    pub(crate) fn set_status(&self, status: Option<PodCheckpointerStatus>) {
+        self.status.replace(status);
     }
 
-    /// All objects were applied, with one of [`APPLY_RESULTS`].
-    pub(crate) fn applied(&self, result: &'static str) {
-        *self.applied.borrow_mut().entry(result).or_default() += 1;
+    /// Counts an attempt to apply all objects, by its result, one of [`APPLY_RESULTS`].
+    pub(crate) fn count_apply(&self, result: &'static str) {
+        *self.applies.borrow_mut().entry(result).or_default() += 1;
     }
 
-    /// An object of this kind is not as it was applied.
-    pub(crate) fn repairs(&self, kind: Kind) {
-        *self.repaired.borrow_mut().entry(kind.kind).or_default() += 1;
+    /// Counts an object of this kind that is not as it was applied.
+    pub(crate) fn count_repair(&self, kind: Kind) {
+        *self.repairs.borrow_mut().entry(kind.kind).or_default() += 1;
     }
 }
 
-impl Source for Board {
+impl Source for Telemetry {
     fn page(&self) -> Page {
         let mut page = Page::default();
         add_build(&mut page, "operator");
         page.one(Metric::OperatorLeads, f64::from(u8::from(self.leader.borrow().is_some())));
-        if let Some(status) = &*self.shown.borrow() {
+        if let Some(status) = &*self.status.borrow() {
             let conditions = status.conditions.iter().map(|it| (it.type_.as_str(), u64::from(it.status == "True")));
             page.each(Metric::OperatorCondition, conditions);
             if let Some(Nodes { desired, ready, upgraded }) = status.nodes {
@@ -84,8 +84,8 @@ impl Source for Board {
             }
         }
         let of = |counts: &RefCell<BTreeMap<_, _>>, key| counts.borrow().get(key).copied().unwrap_or_default();
-        page.each(Metric::OperatorApplies, APPLY_RESULTS.map(|result| (result, of(&self.applied, result))));
-        page.each(Metric::OperatorRepairs, KINDS.map(|kind| (kind.kind, of(&self.repaired, kind.kind))));
+        page.each(Metric::OperatorApplies, APPLY_RESULTS.map(|result| (result, of(&self.applies, result))));
+        page.each(Metric::OperatorRepairs, KINDS.map(|kind| (kind.kind, of(&self.repairs, kind.kind))));
         page
     }
 
@@ -94,14 +94,15 @@ impl Source for Board {
     }
 
     fn hindrances(&self) -> Vec<String> {
-        let lease = (!self.is_heard.get()).then(|| "lease: the API server has not told yet who holds it".to_owned());
+        let lease =
+            (!self.is_lease_known.get()).then(|| "lease: the API server has not answered yet who holds it".to_owned());
         let leads = self.leader.borrow().is_some();
-        let settings = (leads && !self.is_informed.get()).then(|| "settings: they were not read yet".to_owned());
+        let settings = (leads && !self.are_settings_known.get()).then(|| "settings: not read yet".to_owned());
         lease.into_iter().chain(settings).collect()
     }
 }
 
-/// A count of a status, whose fields could be negative by their type.
+/// A count from the status, where the type allows negative numbers.
 fn whole(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
@@ -112,23 +113,23 @@ mod tests {
     use crate::names::Of;
 
     #[test]
-    fn the_leader_tells_every_metric_of_its_own_and_another_one_nothing_of_the_cluster() {
-        let board = Board::default();
-        board.acts(Instant::now());
-        board.applied("Refused");
-        board.repairs(KINDS[0]);
+    fn the_leader_exports_every_metric_of_the_operator_and_another_one_nothing_about_the_cluster() {
+        let telemetry = Telemetry::default();
+        telemetry.leads_until(Instant::now());
+        telemetry.count_apply("Refused");
+        telemetry.count_repair(KINDS[0]);
         let condition = serde_json::json!({"type": "Applied", "status": "True", "reason": "Applied", "message": "",
             "lastTransitionTime": "2026-11-22T10:00:00Z"});
-        board.shows(Some(PodCheckpointerStatus {
+        telemetry.set_status(Some(PodCheckpointerStatus {
             conditions: vec![serde_json::from_value(condition).unwrap()],
             nodes: Some(Nodes { desired: 3, ready: 2, upgraded: 1 }),
             checkpoints: Some(Checkpoints { total: 12, recoverable: 11, active: 0 }),
             ..PodCheckpointerStatus::default()
         }));
-        let text = board.page().text().unwrap();
+        let text = telemetry.page().text().unwrap();
         for metric in Metric::ALL {
-            let told = text.contains(&format!("# TYPE {} ", metric.name()));
-            assert_eq!(told, matches!(metric.of(), Of::Operator | Of::Each), "{}", metric.name());
+            let is_exported = text.contains(&format!("# TYPE {} ", metric.name()));
+            assert_eq!(is_exported, matches!(metric.of(), Of::Operator | Of::Each), "{}", metric.name());
         }
         for line in [
             "leads 1",
@@ -141,23 +142,23 @@ mod tests {
         ] {
             assert!(text.contains(&format!("\npod_checkpointer_operator_{line}\n")), "{line} is not in {text}");
         }
-        board.stops();
-        let text = board.page().text().unwrap();
+        telemetry.leads_no_more();
+        let text = telemetry.page().text().unwrap();
         assert!(text.contains("operator_leads 0\n") && !text.contains("operator_nodes"), "{text}");
     }
 
     #[test]
     fn an_operator_is_ready_when_it_knows_who_leads_and_the_leader_when_it_knows_the_settings() {
-        let board = Board::default();
-        assert_eq!(board.hindrances().len(), 1);
-        board.hears();
-        assert!(board.hindrances().is_empty(), "another one leads");
-        board.acts(Instant::now());
-        assert_eq!(board.hindrances().len(), 1);
-        board.knows();
-        assert!(board.hindrances().is_empty() && board.ailments().is_empty());
-        board.stops();
-        board.acts(Instant::now());
-        assert_eq!(board.hindrances().len(), 1, "they are read anew");
+        let telemetry = Telemetry::default();
+        assert_eq!(telemetry.hindrances().len(), 1);
+        telemetry.lease_is_known();
+        assert!(telemetry.hindrances().is_empty(), "another one leads");
+        telemetry.leads_until(Instant::now());
+        assert_eq!(telemetry.hindrances().len(), 1);
+        telemetry.settings_are_known();
+        assert!(telemetry.hindrances().is_empty() && telemetry.ailments().is_empty());
+        telemetry.leads_no_more();
+        telemetry.leads_until(Instant::now());
+        assert_eq!(telemetry.hindrances().len(), 1, "they are read again");
     }
 }
