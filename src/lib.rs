@@ -55,6 +55,7 @@ pub mod node;
 pub mod operator;
 pub mod places;
 pub mod pod;
+pub mod problems;
 pub mod reasons;
 pub mod supervisor;
 pub mod text;

@@ -15,6 +15,7 @@ use crate::args::{DecisionArguments, LogFormat};
 use crate::files::write;
 use crate::metrics::address::Address;
 use crate::names::SUPERVISOR;
+use crate::pod::container;
 
 /// What the supervisor may do beyond an ordinary process of user 0, and what for.
 const CAPABILITIES: [&str; 6] = [
@@ -108,29 +109,15 @@ pub fn manifest(plan: &Plan) -> String {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "tolerations": [{"operator": "Exists"}],
-            "securityContext": {
-                // the runtime's default profile allows what is needed: openat2, netlink sockets, reading /proc
-                "seccompProfile": {"type": "RuntimeDefault"},
-                // AppArmor's default profile denies ptrace, and with it every look through /proc/<pid>/root
-                "appArmorProfile": {"type": "Unconfined"},
-                // the type of containers that manage their host
-                "seLinuxOptions": {"type": "spc_t"},
-            },
+            "securityContext": container::host_security_context(),
             "containers": [{
                 "name": "supervisor",
                 "image": plan.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": arguments(plan),
                 // the kubelet's own word: after it was renamed, nothing of the node before is activated
-                "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-                "securityContext": {
-                    "privileged": false,
-                    "runAsUser": 0,
-                    "runAsGroup": 0,
-                    "readOnlyRootFilesystem": true,
-                    "allowPrivilegeEscalation": false,
-                    "capabilities": {"drop": ["ALL"], "add": CAPABILITIES},
-                },
+                "env": [container::field_variable("NODE_NAME", "spec.nodeName")],
+                "securityContext": container::root_security_context(&CAPABILITIES),
                 "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
                 "terminationMessagePolicy": "FallbackToLogsOnError",
             }],
@@ -166,10 +153,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     } = decision;
     let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
     let mut arguments = vec!["supervisor".to_owned()];
-    let mut add = |flag: &str, value: String| {
-        // the kubelet expands $(NAME) in arguments, and `$$` is a dollar sign
-        arguments.push(format!("--{flag}={}", value.replace('$', "$$")));
-    };
+    let mut add = |flag: &str, value: String| arguments.push(container::flag(flag, &value));
     let path = |path: &Path| path.display().to_string();
     add("state-dir", path(state_dir));
     add("run-dir", path(run_dir));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Error, ResourceExt as _};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::agent::echo::Echo;
 use crate::agent::index::{Outcome, View};
 use crate::agent::risks::{self, Risks};
+use crate::api;
 use crate::api::podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointStatus};
 use crate::checkpoint::encoding::sha256;
 use crate::client::heard::explain;
@@ -80,16 +81,8 @@ impl Claim {
     }
 
     fn condition(self, before: Option<&PodCheckpointStatus>, now: Timestamp) -> Condition {
-        let known = before.and_then(|before| before.conditions.iter().find(|known| known.type_ == self.kind));
-        let since = known.filter(|known| known.status == self.status).map(|known| known.last_transition_time.clone());
-        Condition {
-            type_: self.kind.to_owned(),
-            status: self.status.to_owned(),
-            reason: self.reason,
-            message: self.message,
-            last_transition_time: since.unwrap_or(Time(now)),
-            observed_generation: None,
-        }
+        let before = before.map_or(&[][..], |before| &before.conditions);
+        api::condition(self.kind, self.status, &self.reason, &self.message, before, now)
     }
 }
 

@@ -204,7 +204,7 @@ async fn nodes_that_can_be_reached_are_left_before_anything_is_deleted_and_the_f
         count(&cluster, 2, 1);
         until(&cluster.state, |state| {
             let (_, reason, message) = condition(state, "Ready");
-            reason == "Removing" && message.contains("1 of 2 nodes are not left yet: near")
+            reason == "Removing" && message.contains("waiting for agents to leave 1 of 2 nodes: near")
         })
         .await;
         assert!(cluster.get(ROLE).is_some() && cluster.get(orphan).is_some());

@@ -1,11 +1,18 @@
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
 use super::*;
-use crate::api::podcheckpointer::{Operator, Requirement, Toleration, TolerationOperator};
-use crate::cli::manifests_yaml;
+use crate::api::podcheckpointer::{
+    Encryption, LabelSelector, Metrics, Operator, PodCheckpointerSpec, Requirement, Resources, Toleration,
+    TolerationOperator,
+};
+use crate::operator::settings;
 
 fn made(spec: &PodCheckpointerSpec, kind: &str) -> Option<Value> {
-    objects(spec, "shop/pod-checkpointer:1").unwrap().into_iter().map(|it| it.value).find(|it| it["kind"] == kind)
+    let image = settings::image(spec, Some("shop/pod-checkpointer:1")).unwrap();
+    let checked = Checked::new(spec.clone(), image.into()).unwrap();
+    objects(&checked).into_iter().map(|it| it.value).find(|it| it["kind"] == kind)
 }
 
 fn agent(spec: &PodCheckpointerSpec) -> Value {
@@ -22,7 +29,7 @@ fn the_kustomize_base_is_what_manifests_prints() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy/pod-checkpointer.yaml");
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     let image = concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION"));
-    let printed = manifests_yaml(&objects(&PodCheckpointerSpec::default(), image).unwrap()).unwrap();
+    let printed = yaml(&objects(&Checked::new(PodCheckpointerSpec::default(), image.into()).unwrap())).unwrap();
     assert_eq!(kept, printed, "run `pod-checkpointer manifests --skip-crds >examples/deploy/pod-checkpointer.yaml`");
 }
 
@@ -106,24 +113,6 @@ fn metrics_that_nobody_can_reach_have_no_service_and_health_is_still_asked_for()
         assert_eq!(template["metadata"]["annotations"].get("prometheus.io/scrape").is_some(), reachable, "{address}");
     }
     assert_eq!(made(&metrics(":1", false), "PodMonitor"), None, "only on request");
-}
-
-#[test]
-fn settings_with_which_no_agent_would_start_are_refused_with_what_the_agent_would_say() {
-    let spec = |change: fn(&mut PodCheckpointerSpec)| {
-        let mut spec = PodCheckpointerSpec::default();
-        change(&mut spec);
-        objects(&spec, "x").unwrap_err().to_string()
-    };
-    for (said, flag) in [
-        (spec(|spec| spec.activation_delay = Some("soon".into())), "--activation-delay"),
-        (spec(|spec| spec.max_age = Some("0s".into())), "--max-age"),
-        (spec(|spec| spec.encryption = Some(Encryption { key_file: "key".into() })), "--key-file"),
-        (spec(|spec| spec.select = vec![LabelSelector::default()]), "--select"),
-        (spec(|spec| spec.metrics = metrics("nowhere", false).metrics), "--metrics-address"),
-    ] {
-        assert!(said.contains(flag), "{said}");
-    }
 }
 
 #[test]
