@@ -9,27 +9,26 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject};
-use kube::{Client, Resource as _};
-use kube_runtime::events::{EventType, Recorder, Reporter};
+use kube::Client;
+use kube::api::DynamicObject;
+use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::client;
+use crate::api::podcheckpointer::PodCheckpointerStatus;
 use crate::client::heard::{explain, explain_watch};
 use crate::client::retry::Retry;
 use crate::names::{APPLIED, FINALIZER, OPERATOR_MANAGER};
 use crate::operator::Settings;
-use crate::operator::apply::{self, Failure, Round};
+use crate::operator::apply::{Failure, Round};
 use crate::operator::counts::Counts;
 use crate::operator::drift::Drift;
 use crate::operator::kinds::{DAEMON_SET, Fingerprints, KINDS, Kind};
-use crate::operator::settings::{self, Checked, DEFAULT};
 use crate::operator::status::{self, Applied};
 use crate::operator::telemetry::Telemetry;
 use crate::operator::watches::{Event, watches};
+use crate::operator::work::{self, Outcome};
 use crate::problems::Problems;
 
 /// About how often everything is applied again: for kinds that are not watched, and for whatever was missed.
@@ -46,20 +45,6 @@ const TURN: Duration = Duration::from_mins(1);
 const SETTINGS_WATCH: &str = "PodCheckpointer";
 /// Topic of the problems with the watch of the PodCheckpoints.
 const CHECKPOINTS_WATCH: &str = "PodCheckpoint";
-
-/// What a piece of work came to.
-enum Outcome {
-    /// The objects were applied, with these fingerprints.
-    Applied { generation: Option<i64>, fingerprints: Fingerprints, applied: Applied },
-    /// The finalizer was added.
-    Finalizer(Result<(), Failure>),
-    /// A round of the removal has ended.
-    Removal { nodes_left: bool, result: Result<Round, Failure> },
-    /// The status was written.
-    Status(Result<(), Failure>),
-    /// An Event was recorded.
-    Event(Result<(), kube::Error>),
-}
 
 /// The operator that leads.
 pub(crate) struct Leader {
@@ -176,7 +161,7 @@ impl Leader {
             // the removal deletes the PodCheckpoints, so it waits until they are read, unless they cannot be
             let is_known = self.checkpoints.is_complete() || self.problems.has(CHECKPOINTS_WATCH);
             if self.has_finalizer() && self.remove_due <= now && is_known {
-                self.remove(&wanted);
+                self.remove(wanted);
             } else if !is_known {
                 self.remove_due = now + GATHER;
             }
@@ -188,43 +173,18 @@ impl Leader {
 
     fn apply(&mut self, wanted: DynamicObject) {
         let (client, settings) = (self.client.clone(), self.settings.clone());
-        if !self.has_finalizer() {
-            let work = async move { Outcome::Finalizer(apply::set_finalizer(&client, &wanted, true).await) };
-            self.work.push(work.boxed_local());
-            return;
+        if self.has_finalizer() {
+            self.drift.begin_apply();
+            self.work.push(work::apply(client, settings, wanted).boxed_local());
+        } else {
+            self.work.push(work::add_finalizer(client, wanted).boxed_local());
         }
-        let generation = wanted.metadata.generation;
-        self.drift.begin_apply();
-        let work = async move {
-            let (fingerprints, applied) = match checked(&client, &settings, &wanted).await {
-                Ok(checked) => apply::apply(&client, &checked).await,
-                Err(Failure { reason, message }) => (Fingerprints::new(), Applied::No { reason, message }),
-            };
-            Outcome::Applied { generation, fingerprints, applied }
-        };
-        self.work.push(work.boxed_local());
     }
 
-    fn remove(&mut self, wanted: &DynamicObject) {
-        let (client, settings, wanted) = (self.client.clone(), self.settings.clone(), wanted.clone());
-        let checkpoints = self.checkpoints.names();
-        let mut nodes_left = self.nodes_left;
-        let work = async move {
-            let round = async {
-                // a spec that cannot be read does not say where the agents are, so they are where the default has them
-                let spec = settings::spec(&wanted).unwrap_or_default();
-                let image = image(&client, &settings, &spec).await?;
-                let retiring = Checked::retiring(spec, image);
-                let round = apply::remove(&client, &retiring, &checkpoints, &mut nodes_left).await?;
-                if round == Round::Done {
-                    apply::set_finalizer(&client, &wanted, false).await?;
-                }
-                Ok(round)
-            };
-            let result = round.await;
-            Outcome::Removal { nodes_left, result }
-        };
-        self.work.push(work.boxed_local());
+    fn remove(&mut self, wanted: DynamicObject) {
+        let (client, settings) = (self.client.clone(), self.settings.clone());
+        let round = work::remove(client, settings, wanted, self.checkpoints.names(), self.nodes_left);
+        self.work.push(round.boxed_local());
     }
 
     /// Writes the status, if it is not as it is shown.
@@ -243,12 +203,9 @@ impl Leader {
         };
         let status = status::status(&observed, &before, now);
         self.telemetry.set_status(Some(status.clone()));
-        if status == before {
-            return;
+        if status != before {
+            self.work.push(work::write_status(self.client.clone(), status).boxed_local());
         }
-        let client = self.client.clone();
-        let work = async move { Outcome::Status(apply::write_status(&client, DEFAULT, &status).await) };
-        self.work.push(work.boxed_local());
     }
 
     /// From now on the status shows this. What is new is logged and recorded as an Event.
@@ -259,25 +216,13 @@ impl Leader {
                 Applied::No { reason, message } => tracing::warn!(reason, "{message}"),
                 Applied::Removing(message) => tracing::info!("removing: {message}"),
             }
-            self.record(&applied);
+            if let Some(wanted) = self.wanted.clone() {
+                let event = work::record(self.recorder.clone(), wanted, applied.clone());
+                self.work.push(event.boxed_local());
+            }
         }
         self.applied = Some((generation, applied));
         self.report_due = Some(Instant::now());
-    }
-
-    /// Records an Event on the `PodCheckpointer`.
-    fn record(&mut self, applied: &Applied) {
-        let Some(wanted) = &self.wanted else { return };
-        let (type_, reason, message) = match applied {
-            Applied::Yes(_) => (EventType::Normal, APPLIED, "every object matches the spec"),
-            Applied::No { reason, message } => (EventType::Warning, *reason, message.as_str()),
-            Applied::Removing(message) => (EventType::Normal, "Removing", message.as_str()),
-        };
-        let event = client::event(type_, reason, message, "Apply");
-        let resource = ApiResource::erase::<PodCheckpointer>(&());
-        let (recorder, regarding) = (self.recorder.clone(), wanted.object_ref(&resource));
-        let publish = async move { Outcome::Event(recorder.publish(&event, &regarding).await) };
-        self.work.push(publish.boxed_local());
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -449,20 +394,5 @@ impl Leader {
         self.apply_by(now + pause);
         self.telemetry.count_repair(kind);
         tracing::info!("{} was changed or deleted by another client: it is applied again", kind.named());
-    }
-}
-
-/// The settings of this `PodCheckpointer`, with the image that its agents run.
-async fn checked(client: &Client, settings: &Settings, wanted: &DynamicObject) -> Result<Checked, Failure> {
-    let spec = settings::spec(wanted)?;
-    let image = image(client, settings, &spec).await?;
-    Ok(Checked::new(spec, image)?)
-}
-
-/// The image that agents run. If neither the spec nor the flag names one, it is that of the operator's own pod.
-async fn image(client: &Client, settings: &Settings, spec: &PodCheckpointerSpec) -> Result<String, Failure> {
-    match settings::image(spec, settings.image.as_deref()) {
-        Some(image) => Ok(image.to_owned()),
-        None => apply::own_image(client, &settings.pod_namespace, settings.pod_name.as_deref()).await,
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod settings;
 mod status;
 mod telemetry;
 mod watches;
+mod work;
 
 use std::convert::Infallible;
 use std::future::Future;
