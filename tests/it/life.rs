@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::stub::id;
 use crate::stub::node::{IMAGE, listing, story};
 use crate::stub::runtime::{Call, Spec};
-use crate::stub::{self, ApiServer, Fault, Mode, Node, Part, Pod, eventually, until};
+use crate::stub::{self, Fault, Mode, Node, Part, Pod, ProbeServer, eventually, until};
 
 /// The pod that most stories are about.
 pub const TILL: &str = "shop_till";
@@ -298,7 +298,7 @@ fn silence_alone_activates_nothing() {
 fn of_several_api_servers_one_that_answers_is_contact_and_a_hung_one_holds_nothing_up() {
     story(async {
         let node = Node::rebooted_with(&[checkpoint("till")]).await;
-        let other = ApiServer::start();
+        let other = ProbeServer::start();
         other.set(Mode::HangBeforeTls).await;
         let bundle = node.server.server().ca + &other.server().ca;
         std::fs::write(node.path("ca.crt"), bundle).unwrap();

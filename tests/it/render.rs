@@ -298,14 +298,14 @@ mod live {
     use super::*;
     use crate::stub::api::{Api, pod_path};
     use crate::stub::runtime::{Pod, Runtime, Spec};
-    use crate::stub::{ApiServer, Mode};
+    use crate::stub::{Mode, ProbeServer};
     use http_body_util::BodyExt as _;
 
     const UID: &str = "2f1e6d1c-6a3a-4f0e-9f6b-0a6b7c8d9e0f";
 
     struct Node {
         files: Files,
-        server: ApiServer,
+        server: ProbeServer,
         _runtime: Runtime,
     }
 
@@ -326,7 +326,7 @@ mod live {
                 &pod_path("shop", "till"),
                 json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}),
             );
-            let server = ApiServer::serve(tower::util::BoxCloneSyncService::new(tower::service_fn(
+            let server = ProbeServer::serve(tower::util::BoxCloneSyncService::new(tower::service_fn(
                 move |request: http::Request<hyper::body::Incoming>| {
                     let api = api.clone();
                     async move {

@@ -15,12 +15,12 @@
 )]
 
 pub mod api;
-pub mod api_server;
 pub mod authority;
 pub mod cluster;
 pub mod kubelet;
 pub mod node;
 pub mod pod_resources;
+pub mod probe_server;
 pub mod runtime;
 
 use std::path::{Path, PathBuf};
@@ -34,13 +34,13 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::Router;
 
 #[allow(unused_imports)]
-pub use api_server::{ApiServer, Mode};
-#[allow(unused_imports)]
 pub use kubelet::Kubelet;
 #[allow(unused_imports)]
 pub use node::{Node, Part};
 #[allow(unused_imports)]
 pub use pod_resources::PodResources;
+#[allow(unused_imports)]
+pub use probe_server::{Mode, ProbeServer};
 #[allow(unused_imports)]
 pub use runtime::{Pod, Runtime};
 

@@ -17,7 +17,7 @@ use pod_checkpointer::{agent, supervisor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ApiServer, Kubelet, PATIENCE, Runtime, id};
+use super::{Kubelet, PATIENCE, ProbeServer, Runtime, id};
 
 pub const NAME: &str = "node-1";
 /// The image that is on the node.
@@ -26,7 +26,7 @@ pub const IMAGE: &str = "registry.example/till:v1";
 pub struct Node {
     directory: tempfile::TempDir,
     /// Its side of contact: answers, or does not.
-    pub server: ApiServer,
+    pub server: ProbeServer,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
 }
@@ -38,7 +38,7 @@ impl Node {
         let path = |below: &str| directory.path().join(below);
         let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
         runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
-        let server = ApiServer::start();
+        let server = ProbeServer::start();
         std::fs::write(path("ca.crt"), server.server().ca).unwrap();
         let kubelet =
             Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());

@@ -1,5 +1,5 @@
-//! An API server on 127.0.0.1 with TLS: answers `/livez` as it is told to, and everything else by a service that the test
-//! gives.
+//! The API server as probes meet it: on 127.0.0.1 with TLS, with every fault that a connection can have. Answers `/livez` as
+//! set, and everything else by a service that the test gives.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -68,14 +68,14 @@ pub struct State {
     pub requests: Vec<(String, String, String, bool)>,
 }
 
-pub struct ApiServer {
+pub struct ProbeServer {
     pub state: Arc<watch::Sender<State>>,
     pub address: SocketAddr,
     authority: Arc<Authority>,
     task: AbortHandle,
 }
 
-impl ApiServer {
+impl ProbeServer {
     /// One that knows only `/livez`.
     pub fn start() -> Self {
         Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) })))
@@ -135,7 +135,7 @@ impl ApiServer {
     }
 }
 
-impl Drop for ApiServer {
+impl Drop for ProbeServer {
     fn drop(&mut self) {
         self.task.abort();
     }
