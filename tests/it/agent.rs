@@ -23,6 +23,8 @@ use crate::stub::id;
 use crate::stub::runtime::{Pod, Runtime, Spec};
 use crate::stub::{PATIENCE, PodResources, until};
 
+/// The API group of PodCheckpoints.
+const GROUP: &str = "podcheckpointer.io";
 const NODE: &str = "node-1";
 const IMAGE: &str = "registry.example/till:v1";
 
@@ -287,14 +289,14 @@ async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_po
             assert_ne!(uid("till"), before, "another object");
             // the definition is gone with all of them, and made again
             world.api.change(|state| {
-                state.lacks_crd = true;
+                state.lacks.insert(GROUP.into());
                 state.delete(&path("till"));
                 state.delete(&path("other"));
                 state.ended += 1;
             });
             until(&world.api.state, |state| state.counts.get("WATCH podcheckpoints").is_some_and(|count| *count >= 3))
                 .await;
-            world.api.change(|state| state.lacks_crd = false);
+            world.api.change(|state| state.lacks.remove(GROUP));
             for name in ["till", "other"] {
                 world.api.until_condition("shop", name, "Recoverable", "True", "Recoverable").await;
             }
@@ -345,7 +347,7 @@ async fn what_is_in_the_way_at_the_node_is_told_beside_its_pods_and_beside_itsel
             world.api.until_condition("shop", "till", "NodeFit", "False", "NoStaticPodDirectory").await;
             let told = |state: &State| {
                 let of_node = |event: &&Value| event["regarding"]["kind"] == "Node";
-                let reasons = state.told.iter().filter(of_node).filter_map(|event| event["reason"].as_str());
+                let reasons = state.events.iter().filter(of_node).filter_map(|event| event["reason"].as_str());
                 ["NoStaticPodDirectory", "NetworkNotCheckpointed"]
                     .iter()
                     .all(|it| reasons.clone().any(|one| one == *it))
@@ -613,14 +615,14 @@ async fn a_refused_pod_is_told_its_reason_once_everywhere() {
     world
         .with_agent(world.settings(), async {
             world.api.until_condition("shop", "till", "Recoverable", "False", "PersistentVolume").await;
-            until(&world.api.state, |state| !state.told.is_empty()).await;
+            until(&world.api.state, |state| !state.events.is_empty()).await;
             pod["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-11-21T11:00:00Z");
             world.api.put_pod(pod);
             world.api.put_pod(world.start("other", "uid-2"));
             world.captured("other", 1).await;
         })
         .await;
-    let told = world.api.state.borrow().told.clone();
+    let told = world.api.state.borrow().events.clone();
     let told: Vec<_> = told.iter().filter(|event| event["regarding"]["name"] == "till").collect();
     assert_eq!(told.len(), 1);
     assert_eq!((&told[0]["reason"], &told[0]["type"]), (&json!("PersistentVolume"), &json!("Warning")));
@@ -822,13 +824,13 @@ async fn a_watch_that_failed_is_a_problem_until_it_is_well_again() {
 #[tokio::test]
 async fn without_the_custom_resource_everything_else_goes_on() {
     let world = World::new();
-    world.api.change(|state| state.lacks_crd = true);
+    world.api.change(|state| state.lacks.insert(GROUP.into()));
     world.api.put_pod(world.start("till", "uid-1"));
     world
         .with_agent(world.settings(), async {
             eventually(|| world.newest("shop_till") == Some(1)).await;
             until(&world.api.state, |state| state.counts.contains_key("LIST podcheckpoints")).await;
-            world.api.change(|state| state.lacks_crd = false);
+            world.api.change(|state| state.lacks.remove(GROUP));
             world.captured("till", 1).await;
         })
         .await;
@@ -959,7 +961,7 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
         .into(),
     };
     let events = |state: &State| -> Vec<String> {
-        state.told.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+        state.events.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     };
     world
         .with_agent(world.settings(), async {
@@ -973,7 +975,7 @@ async fn what_the_supervisor_did_is_shown_on_the_pods_checkpoint() {
             until(&world.api.state, |state| events(state) == ["Captured", "Activated"]).await;
         })
         .await;
-    let told = world.api.state.borrow().told[1].clone();
+    let told = world.api.state.borrow().events[1].clone();
     assert_eq!((&told["type"], &told["regarding"]["uid"]), (&json!("Normal"), &json!("uid-1")));
     assert!(told["note"].as_str().unwrap().contains("2026-11-21T10:00:03.5Z"), "{told}");
     let status = &world.api.checkpoint("shop", "till").unwrap()["status"];

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use crate::agent::World;
 use crate::life::{TILL, checkpoint, parent};
 use crate::operator::{DAEMON_SET, SETTINGS, count, settings, wanted, with_settings};
-use crate::stub::cluster::Cluster;
+use crate::stub::api::Api;
 use crate::stub::node::story;
 use crate::stub::{Mode, Node, PATIENCE, Part, until};
 
@@ -331,7 +331,7 @@ fn a_taken_port_hinders_nothing_and_is_taken_when_it_is_free() {
 
 #[tokio::test]
 async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
-    let (cluster, address) = (Cluster::default(), free());
+    let (cluster, address) = (Api::default(), free());
     cluster.put(SETTINGS, wanted(&json!({})));
     let settings = operator::Settings { metrics_address: Address::At(address), ..settings("one") };
     with_settings(&cluster, settings, async {

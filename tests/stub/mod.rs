@@ -16,7 +16,6 @@
 
 pub mod api;
 pub mod authority;
-pub mod cluster;
 pub mod kubelet;
 pub mod node;
 pub mod pod_resources;

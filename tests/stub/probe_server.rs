@@ -1,5 +1,5 @@
 //! The API server as probes meet it: on 127.0.0.1 with TLS, with every fault that a connection can have. Answers `/livez` as
-//! set, and everything else by a service that the test gives.
+//! set; behind it is an API server in memory.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -22,13 +21,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
-use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt as _, service_fn as tower_service_fn};
 
+use super::api::{Answer, Api};
 use super::authority::{Authority, EXPIRED, NOT_YET_VALID, VALID};
-
-/// The API behind `/livez`: any tower service, such as one with objects in memory.
-pub type Api = BoxCloneSyncService<Request<Incoming>, Response<BoxBody<Bytes, Infallible>>, Infallible>;
 
 const BACKLOG: u32 = 128;
 
@@ -76,13 +71,13 @@ pub struct ProbeServer {
 }
 
 impl ProbeServer {
-    /// One that knows only `/livez`.
+    /// One without objects.
     pub fn start() -> Self {
-        Self::serve(Api::new(tower_service_fn(|_| async { Ok(answer(StatusCode::NOT_FOUND, 0)) })))
+        Self::before(Api::default())
     }
 
-    /// One with this API.
-    pub fn serve(api: Api) -> Self {
+    /// One that leads to this API.
+    pub fn before(api: Api) -> Self {
         let state = State { mode: Mode::Status(200), body: 2, closes: false, connections: 0, requests: Vec::new() };
         let state = Arc::new(watch::Sender::new(state));
         let socket = reserve("127.0.0.1:0".parse().unwrap());
@@ -223,7 +218,7 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, state: 
             let _ = state.subscribe().wait_for(|state| state.mode != Mode::Hang).await;
             let State { mode, body, closes, .. } = state.borrow().clone();
             if path != "/livez" {
-                return api.oneshot(request).await;
+                return api.serve(request).await;
             }
             let status =
                 if let Mode::Status(status) = mode { StatusCode::from_u16(status).unwrap() } else { StatusCode::OK };
@@ -237,8 +232,8 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, state: 
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn answer(status: StatusCode, body: usize) -> Response<BoxBody<Bytes, Infallible>> {
-    let mut response = Response::new(Full::new(Bytes::from(vec![b'k'; body])).boxed());
+fn answer(status: StatusCode, body: usize) -> Response<Answer> {
+    let mut response = Response::new(Full::new(Bytes::from(vec![b'k'; body])).boxed_unsync());
     *response.status_mut() = status;
     response
 }
