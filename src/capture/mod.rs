@@ -30,7 +30,7 @@ use std::{fmt, io};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use serde_json::Value;
 
-use crate::checkpoint::{Captured, NodeCheckpoint, Parent, format};
+use crate::checkpoint::{Captured, NodeCheckpoint, Parent};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
 use crate::node::{certificate, clock, kubelet, network};
@@ -189,20 +189,12 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         }
     }
     let policy = eligibility::policy(&pod).map_err(Error::Refused)?;
-    Ok(NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: format::WRITTEN_BY.into(),
-        captured: captured_now(sources.root)?,
-        parent: parent(&pod, sources.node_uid),
-        policy,
-        images: live.images,
-        warnings: warnings(&pod, sources),
-        manifest,
-        volumes,
-    }
-    .with_digest())
+    let mut checkpoint =
+        NodeCheckpoint::new(parent(&pod, sources.node_uid), captured_now(sources.root)?, policy, manifest);
+    checkpoint.images = live.images;
+    checkpoint.warnings = warnings(&pod, sources);
+    checkpoint.volumes = volumes;
+    Ok(checkpoint.with_digest())
 }
 
 /// The object's, and those that the node knows of: a pod on the pod network needs its plugins, and every pod a kubelet that

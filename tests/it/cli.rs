@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use crate::stub::id;
 use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume, format};
+use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::files::lock::lock;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
@@ -105,39 +105,21 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
         data: data.map(encoding::encode),
         link: None,
     };
-    NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: "pod-checkpointer test".into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "u1".into(),
-            resource_version: "1".into(),
-            owner: None,
-            node_uid: None,
-        },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 30,
-        },
-        images: BTreeMap::new(),
-        warnings: vec![Warning::MayBeRescheduled],
-        manifest: json!({"kind": "Pod", "spec": {"containers": [{"name": "app", "env": [{"name": "KEY", "value": "tr0ub4dor"}]}]}}),
-        volumes: BTreeMap::from([(
-            "keys".to_owned(),
-            Volume { entries: vec![entry("", None), entry("key", Some(SECRET))] },
-        )]),
-    }
-    .with_digest()
+    let parent = Parent {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: "u1".into(),
+        resource_version: "1".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let manifest = json!({"kind": "Pod", "spec": {"containers": [{"name": "app", "env": [{"name": "KEY", "value": "tr0ub4dor"}]}]}});
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
+    checkpoint.warnings = vec![Warning::MayBeRescheduled];
+    checkpoint.volumes =
+        BTreeMap::from([("keys".to_owned(), Volume { entries: vec![entry("", None), entry("key", Some(SECRET))] })]);
+    checkpoint.with_digest()
 }
 
 fn text(output: &Output) -> String {

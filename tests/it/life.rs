@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pod_checkpointer::checkpoint::encoding::encode;
-use pod_checkpointer::checkpoint::format::{API_VERSION, KIND};
+use pod_checkpointer::checkpoint::format::API_VERSION;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::contact::Class;
@@ -49,47 +49,33 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
     };
     let nil = "00000000-0000-0000-0000-000000000000";
     let path = format!("/anywhere/volumes/shop_{name}/{nil}/credentials");
-    NodeCheckpoint {
-        api_version: API_VERSION.into(),
-        kind: KIND.into(),
-        digest: String::new(),
-        written_by: "a test".into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "another".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: format!("parent-{name}"),
-            resource_version: "42".into(),
-            owner: None,
-            node_uid: None,
+    let parent = Parent {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: format!("parent-{name}"),
+        resource_version: "42".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "another".into(), uptime_seconds: 100 };
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "uid": nil, "annotations": {
+            "podcheckpointer.io/checkpoint-of": format!("shop/{name}"),
+            "podcheckpointer.io/parent-uid": format!("parent-{name}")}},
+        "spec": {
+            "containers": [{"name": "app", "image": IMAGE, "env": [{"name": "CURRENCY", "value": "EUR"}],
+                "lifecycle": {"preStop": {"sleep": {"seconds": 120}}},
+                "volumeMounts": [{"name": "credentials", "mountPath": "/credentials", "readOnly": true}]}],
+            "volumes": [{"name": "credentials", "hostPath": {"type": "Directory", "path": path}}],
         },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 7,
-        },
-        images: BTreeMap::from([("app".into(), Image { name: IMAGE.into(), id: "sha256:0123456789abcdef".into() })]),
-        warnings: Vec::new(),
-        manifest: json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"namespace": "shop", "name": name, "uid": nil, "annotations": {
-                "podcheckpointer.io/checkpoint-of": format!("shop/{name}"),
-                "podcheckpointer.io/parent-uid": format!("parent-{name}")}},
-            "spec": {
-                "containers": [{"name": "app", "image": IMAGE, "env": [{"name": "CURRENCY", "value": "EUR"}],
-                    "lifecycle": {"preStop": {"sleep": {"seconds": 120}}},
-                    "volumeMounts": [{"name": "credentials", "mountPath": "/credentials", "readOnly": true}]}],
-                "volumes": [{"name": "credentials", "hostPath": {"type": "Directory", "path": path}}],
-            },
-        }),
-        volumes: BTreeMap::from([("credentials".into(), credentials)]),
-    }
-    .with_digest()
+    });
+    let mut checkpoint =
+        NodeCheckpoint::new(parent, captured, Policy { grace_seconds: 7, ..Policy::default() }, manifest);
+    checkpoint.images =
+        BTreeMap::from([("app".into(), Image { name: IMAGE.into(), id: "sha256:0123456789abcdef".into() })]);
+    checkpoint.volumes = BTreeMap::from([("credentials".into(), credentials)]);
+    checkpoint.with_digest()
 }
 
 /// The pod itself, as the kubelet has it from the API server.

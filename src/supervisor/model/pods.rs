@@ -18,16 +18,7 @@ pub(super) struct Marked {
 
 impl Marked {
     fn new(name: &str, start_group: i32) -> Self {
-        let policy = Policy {
-            start_group,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 10,
-        };
+        let policy = Policy { start_group, grace_seconds: 10, ..Policy::default() };
         Self { key: Key::new("shop", name).unwrap(), policy, excludes: false, ends_in: 100, is_api_server: false }
     }
 
