@@ -142,12 +142,12 @@ impl Agent {
         run: RunDir,
         board: Rc<Board>,
     ) -> Result<Self, Error> {
-        let index = Index::new(settings.retention, work::load(&store)?);
+        let index = Index::new(settings.arguments.retention, work::load(&store)?);
         let rules = Rules {
-            limit: settings.namespaces.clone(),
-            select: settings.select.clone(),
-            namespaces: settings.namespace_selector.clone(),
-            own: settings.pod_name.clone().map(|name| (settings.pod_namespace.clone(), name)),
+            limit: settings.arguments.namespaces.iter().filter(|name| !name.is_empty()).cloned().collect(),
+            select: settings.arguments.select.clone(),
+            namespaces: settings.arguments.namespace_selector.clone(),
+            own: settings.arguments.pod_name.clone().map(|name| (settings.arguments.pod_namespace.clone(), name)),
         };
         let author = Author { controller: FIELD_MANAGER.into(), instance: Some(settings.node_name.clone()) };
         Ok(Self {
@@ -194,7 +194,7 @@ impl Agent {
         let mut stop = pin!(stop);
         let mut watch = pin!(watch::pods(self.client.clone(), &self.settings.node_name));
         let mut echoes = pin!(echoes);
-        let mut namespaces = match &self.settings.namespace_selector {
+        let mut namespaces = match &self.settings.arguments.namespace_selector {
             Some(_) => watch::namespaces(self.client.clone()).boxed_local(),
             None => futures::stream::pending().boxed_local(),
         };
@@ -284,7 +284,7 @@ impl Agent {
                 risks.insert(risk, seen);
             }
         };
-        let on_disk = || format!("{} is not on a tmpfs", self.settings.run_dir.display());
+        let on_disk = || format!("{} is not on a tmpfs", self.settings.host().run_dir.display());
         add(Risk::RunDirNotMemory, self.run_on_disk.then(on_disk));
         add(Risk::StoreDamaged, self.damaged.as_ref().and_then(risks::of_damage));
         let works_offline = self.surroundings.as_ref().is_some_and(|known| known.network_works_offline);
@@ -458,7 +458,7 @@ impl Agent {
     /// Follows the volumes of a pod, before they are read: a swap during the capture is noticed.
     fn follow(&mut self, key: &PodId, pod: &Value) {
         let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-        let volumes = capture::volume_dirs(pod, &self.settings.kubelet_dir);
+        let volumes = capture::volume_dirs(pod, &self.settings.host().kubelet_dir);
         let real: Vec<PathBuf> = volumes.iter().filter_map(|(_, path)| self.settings.root.resolve(path).ok()).collect();
         if let Err(error) = self.swaps.follow(key, uid, &real) {
             self.problems.follow = Some(format!(

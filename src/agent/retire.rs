@@ -69,7 +69,7 @@ impl Source for Board {
 /// Runs until `stop`. Ready as soon as nothing of ours is on the node but this process.
 pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let board = Board { pulse: Pulse::default(), left: RefCell::new(Some("the node was not looked at yet".into())) };
-    let metrics = metrics::serve(settings.metrics_address, &board);
+    let metrics = metrics::serve(settings.arguments.metrics_address, &board);
     let (client, _) = heard::listen(client);
     tracing::info!(node = settings.node_name, "leaving the node");
     let work = async {
@@ -186,8 +186,9 @@ impl Leaving<'_> {
     }
 
     fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
-        let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
+        let host = self.settings.host();
+        Places::at(self.settings.root.clone(), &host.state_dir, &host.run_dir, manifest_dir)
+            .map_err(|error| format!("{error:#}"))
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.
@@ -223,7 +224,8 @@ impl Leaving<'_> {
         let name = format!("{SUPERVISOR}-{}", self.settings.node_name.to_lowercase());
         let (sandboxes, containers) = tokio::join!(found.runtime.sandboxes(), found.runtime.containers());
         let (sandboxes, containers) = (sandboxes.ok()?, containers.ok()?);
-        let mut ours = sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.pod_namespace);
+        let mut ours =
+            sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.arguments.pod_namespace);
         let running = |id: &str| {
             containers.iter().any(|one| one.sandbox == id && one.state == crate::node::runtime::State::Running)
         };

@@ -66,7 +66,7 @@ pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &S
     let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
     add(
         Risk::KubeletCertificateExpires,
-        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.planned_outage)).into(),
+        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.arguments.planned_outage)).into(),
     );
     let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Look::Open);
     // which of them are idle changes from one moment to the next
@@ -100,7 +100,7 @@ pub fn told(risk: Risk, seen: &str) -> String {
 }
 
 fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<String> {
-    if !surroundings.is_known && settings.manifest_dir.is_none() {
+    if !surroundings.is_known && settings.host().manifest_dir.is_none() {
         return None;
     }
     match survey::manifest_dir(settings, surroundings) {

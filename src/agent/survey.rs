@@ -49,13 +49,13 @@ pub struct Surroundings {
 /// Asks the kubelet how it was started and finds the runtime.
 pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
     let mut problems = Vec::new();
-    let found = ask_kubelet(&settings.root, &settings.kubelet_dir).await;
+    let found = ask_kubelet(&settings.root, &settings.host().kubelet_dir).await;
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
     let kubelet = found.unwrap_or_else(|error| {
         problems.push(format!("{}; it is asked again", chain(&error)));
         before.map(|before| before.kubelet.clone()).unwrap_or_default()
     });
-    let runtime = match find_runtime(&settings.root, settings.cri_endpoint.as_deref()) {
+    let runtime = match find_runtime(&settings.root, settings.arguments.node.cri_endpoint.as_deref()) {
         Ok(socket) => Runtime::new(socket, RUNTIME_LIMIT),
         Err((socket, problem)) => {
             problems.push(problem);
@@ -194,7 +194,7 @@ async fn record_node(
     learned.servers = match &surroundings.kubelet.kubeconfig {
         _ if !surroundings.is_known => None,
         // said by hand, and passed on to the supervisor
-        None if !settings.decision.apiservers.is_empty() => None,
+        None if !settings.arguments.decision.apiservers.is_empty() => None,
         None => {
             kept.problems.push(
                 "the kubelet does not say which kubeconfig it uses: give the API server with --apiserver and --apiserver-ca"
@@ -225,7 +225,7 @@ async fn supervise(
     surroundings: &Surroundings,
     client: &Client,
 ) -> Result<Option<String>, String> {
-    let image = match &settings.supervisor_image {
+    let image = match &settings.arguments.supervisor_image {
         Some(image) if image.is_empty() => return Ok(Some("--supervisor-image is empty: none is installed".into())),
         Some(image) => image.clone(),
         None => own_image(settings, client).await?,
@@ -237,17 +237,9 @@ async fn supervise(
     }
     let plan = Plan {
         image,
-        namespace: settings.pod_namespace.clone(),
-        node_name: settings.node_name.clone(),
-        state_dir: settings.state_dir.clone(),
-        run_dir: settings.run_dir.clone(),
-        kubelet_dir: settings.kubelet_dir.clone(),
-        manifest_dir: manifest_dir.clone(),
-        key_files: settings.key_files.clone(),
-        cri_endpoint: settings.cri_endpoint.clone(),
-        decision: settings.decision.clone(),
+        namespace: settings.arguments.pod_namespace.clone(),
+        arguments: settings.arguments.supervisor(manifest_dir.clone()),
         log_format: settings.log_format,
-        metrics_address: settings.metrics_address.beside(),
     };
     if install::install(&real, &install::manifest(&plan)).map_err(|error| chain(&error))? {
         tracing::info!(directory = %manifest_dir.display(), image = plan.image, "installed the supervisor");
@@ -257,7 +249,7 @@ async fn supervise(
 
 /// The kubelet's directory of static pod manifests, a host path.
 pub fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
-    if let Some(given) = &settings.manifest_dir {
+    if let Some(given) = &settings.host().manifest_dir {
         return Ok(given.clone());
     }
     if let Some(path) = &surroundings.kubelet.static_pod_path {
@@ -276,17 +268,20 @@ pub fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<
 }
 
 async fn own_image(settings: &Settings, client: &Client) -> Result<String, String> {
-    let Some(name) = settings.pod_name.as_deref().filter(|name| !name.is_empty()) else {
+    let Some(name) = settings.arguments.pod_name.as_deref().filter(|name| !name.is_empty()) else {
         return Err("which image? Give --supervisor-image, or POD_NAME and POD_NAMESPACE".into());
     };
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.pod_namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.arguments.pod_namespace);
     let pod = pods.get(name).await;
     let pod = pod.map_err(|error| {
-        format!("cannot get the agent's own pod {}/{name}: {}", settings.pod_namespace, explain(&error))
+        format!("cannot get the agent's own pod {}/{name}: {}", settings.arguments.pod_namespace, explain(&error))
     })?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
     let own = containers.iter().find(|container| container.name == "agent").or(containers.first());
     own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
-        format!("the agent's own pod {}/{name} names no image: give --supervisor-image", settings.pod_namespace)
+        format!(
+            "the agent's own pod {}/{name} names no image: give --supervisor-image",
+            settings.arguments.pod_namespace
+        )
     })
 }

@@ -95,13 +95,13 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
     let node_uid = record::current_uid(&store);
     let sources = Sources {
         root: &settings.root,
-        kubelet_dir: &settings.kubelet_dir,
-        run_dir: &settings.run_dir,
+        kubelet_dir: &settings.host().kubelet_dir,
+        run_dir: &settings.host().run_dir,
         node_name: &settings.node_name,
         node_uid: node_uid.as_deref(),
         runtime: &surroundings.runtime,
         settings: &surroundings.kubelet,
-        planned_outage: settings.planned_outage,
+        planned_outage: settings.arguments.planned_outage,
     };
     let failed = |reason: &'static str, message: String| Captured::Failed { reason, message };
     let checkpoint = match timeout(CAPTURE_LIMIT, capture::capture(pod, &sources)).await {
@@ -110,7 +110,7 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
         Ok(Err(error)) => return failed("CaptureFailed", chain(&error)),
         Err(_) => return failed("CaptureFailed", format!("not done within {CAPTURE_LIMIT:?}")),
     };
-    let checkpoint = with_max_age(checkpoint, settings.max_age);
+    let checkpoint = with_max_age(checkpoint, settings.arguments.max_age);
     let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
     match put {
         Ok(Ok(stored)) => Captured::Stored(stored),
