@@ -11,22 +11,25 @@
 //! One loop owns all of it. Work runs beside it and comes back with its result; nothing is spawned that nobody waits
 //! for. The API server's silence stops captures of what it does not tell, and removes nothing.
 
-mod board;
-mod echo;
-mod hub;
-pub mod index;
-pub mod install;
-pub mod leftovers;
-pub mod marks;
-pub mod network;
-pub mod record;
-pub mod report;
+mod captures;
+mod census;
+mod event_loop;
+mod index;
+pub(crate) mod install;
+mod leftovers;
+mod marks;
+mod network;
+mod observed;
+mod outcome;
+mod published;
+mod record;
 mod retire;
-pub mod risks;
-pub mod survey;
-pub mod swap;
-pub mod watch;
-mod work;
+mod risks;
+pub(crate) mod surroundings;
+mod swap;
+mod telemetry;
+mod upkeep;
+mod watch;
 
 use std::fs::File;
 use std::future::Future;
@@ -37,8 +40,9 @@ use std::time::Duration;
 
 use kube::Client;
 
-use crate::agent::board::Board;
-use crate::agent::hub::Agent;
+use crate::agent::event_loop::Agent;
+use crate::agent::published::echo;
+use crate::agent::telemetry::Telemetry;
 use crate::args::{AgentArguments, HostArguments, Invalid, LogFormat};
 use crate::checkpoint::keys::KeyFiles;
 use crate::client::heard;
@@ -148,10 +152,10 @@ pub async fn run(
     let run = RunDir::new(resolve(&settings.host().run_dir)?, &settings.host().run_dir);
     let (client, heard) = heard::listen(client);
     tracing::info!(node = settings.node_name, root = %settings.root.path().display(), "watching");
-    let board = Rc::new(Board::new(run.path().join(SUPERVISOR_LOCK)));
-    let metrics = metrics::serve(settings.arguments.metrics_address, &*board);
+    let telemetry = Rc::new(Telemetry::new(run.path().join(SUPERVISOR_LOCK)));
+    let metrics = metrics::serve(settings.arguments.metrics_address, &*telemetry);
     let echoes = echo::checkpoints(patient, &settings.node_name);
-    let agent = Agent::new(settings, client, heard, store, run, board.clone())?;
+    let agent = Agent::new(settings, client, heard, store, run, telemetry.clone())?;
     metrics::beside(Box::pin(agent.run(echoes, stop)), metrics).await
 }
 

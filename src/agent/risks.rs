@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::Settings;
 use crate::agent::network::Support;
-use crate::agent::survey::{self, Surroundings};
+use crate::agent::surroundings::{self, Surroundings};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
 use crate::node::{certificate, kubelet, resolve};
@@ -103,7 +103,7 @@ fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<St
     if !surroundings.is_known && settings.host().manifest_dir.is_none() {
         return None;
     }
-    match survey::manifest_dir(settings, surroundings) {
+    match surroundings::manifest_dir(settings, surroundings) {
         Err(_) => Some("the kubelet's configuration has no staticPodPath".into()),
         Ok(directory) => match settings.root.resolve(&directory).and_then(std::fs::metadata) {
             Ok(found) if found.is_dir() => None,

@@ -1,50 +1,22 @@
-//! What runs beside the loop and comes back as [`Finished`]: captures, above all.
+//! Captures a pod and stores the result, and reads at the start what the store has.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::agent::index::{Captured, Stored};
-use crate::agent::report::Done;
-use crate::agent::survey::{Kept, Surroundings};
+use crate::agent::outcome::{Captured, Stored};
+use crate::agent::surroundings::Surroundings;
 use crate::agent::{Error, Settings, record};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
-use crate::client::gone::Answer;
 use crate::names::STORE_FAILED;
-use crate::places::store::{self, Generation, Put, Store, Tidied};
+use crate::places::store::{self, Generation, Put, Store};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
-
-/// What came of work.
-pub enum Finished {
-    Captured {
-        key: PodId,
-        captured: Captured,
-        took: Duration,
-    },
-    Answered {
-        key: PodId,
-        uid: String,
-        answer: Answer,
-        why: Option<String>,
-    },
-    /// With the kind of error, and what it is in words.
-    Removed {
-        key: PodId,
-        uid: String,
-        result: Result<(), (&'static str, String)>,
-    },
-    Reported(Box<Done>),
-    Looked(Surroundings),
-    Kept(Kept),
-    Tidied(Result<Tidied, store::Error>),
-    Told(Result<(), kube::Error>),
-}
 
 /// The newest generation of every pod in the store. One that cannot be read is told, and hides no other. Where none can, the
 /// pod is known all the same, so that what is left of it goes when the pod is proven gone: by what a sealed file says in
