@@ -1,6 +1,7 @@
 //! Flags and environment, read here and nowhere else, into validated settings.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -31,6 +32,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
 }
 
 /// What the program can be told to do.
@@ -72,7 +82,7 @@ pub enum Command {
 }
 
 /// Where things are on the node.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct HostArguments {
     /// Directory of the checkpoints
     #[arg(long, env = "POD_CHECKPOINTER_STATE_DIR", default_value = STATE_DIR, value_name = "DIR", value_parser = absolute)]
@@ -96,7 +106,7 @@ pub struct HostArguments {
 }
 
 /// What both parts need to know of their node.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct NodeArguments {
     /// Where things are.
     #[command(flatten)]
@@ -122,7 +132,7 @@ impl NodeArguments {
 }
 
 /// How the supervisor decides; the agent passes these on into its manifest.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct DecisionArguments {
     /// Silence of the API server before anything is activated; at least 3 probes must have failed
     #[arg(long, env = "POD_CHECKPOINTER_ACTIVATION_DELAY", default_value = "3s", value_name = "TIME", value_parser = duration)]
@@ -198,7 +208,7 @@ pub struct AgentArguments {
 }
 
 /// Of the supervisor.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorArguments {
     /// Of its node.
     #[command(flatten)]
@@ -209,6 +219,76 @@ pub struct SupervisorArguments {
     /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
     pub metrics_address: Address,
+}
+
+impl AgentArguments {
+    /// The flags of the supervisor that this agent installs. `manifest_dir`: the kubelet's directory of static pod manifests, a
+    /// host path. The supervisor finds the host's root directory and the name of its node by itself.
+    pub fn supervisor(&self, manifest_dir: PathBuf) -> SupervisorArguments {
+        let NodeArguments { host, node_name: _, cri_endpoint } = self.node.clone();
+        let host = HostArguments { host_root: None, manifest_dir: Some(manifest_dir), ..host };
+        SupervisorArguments {
+            node: NodeArguments { host, node_name: None, cri_endpoint },
+            decision: self.decision.clone(),
+            metrics_address: self.metrics_address.beside(),
+        }
+    }
+}
+
+impl SupervisorArguments {
+    /// The flags that these settings are parsed from, each `--name=value`. Names every setting that has a value, so that
+    /// defaults and the environment do not matter. Paths must be UTF-8, as all parsed ones are.
+    pub fn to_flags(&self) -> Vec<String> {
+        let Self { node, decision, metrics_address } = self;
+        let NodeArguments { host, node_name, cri_endpoint } = node;
+        let HostArguments { state_dir, run_dir, host_root, manifest_dir, key_files, kubelet_dir } = host;
+        let DecisionArguments {
+            activation_delay,
+            probe_interval,
+            probe_timeout,
+            unstick_kubelet,
+            activate_locked_out,
+            apiservers,
+            apiserver_ca,
+        } = decision;
+        let path = |path: &Path| path.display().to_string();
+        let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
+        let mut flags = Vec::new();
+        let mut add = |name: &str, value: String| flags.push(format!("--{name}={value}"));
+        add("state-dir", path(state_dir));
+        add("run-dir", path(run_dir));
+        add("kubelet-dir", path(kubelet_dir));
+        if let Some(root) = host_root {
+            add("host-root", path(root));
+        }
+        if let Some(directory) = manifest_dir {
+            add("manifest-dir", path(directory));
+        }
+        for file in key_files {
+            add("key-file", path(file));
+        }
+        if let Some(name) = node_name {
+            add("node-name", name.clone());
+        }
+        if let Some(socket) = cri_endpoint {
+            add("cri-endpoint", format!("unix://{}", socket.display()));
+        }
+        add("activation-delay", time(activation_delay));
+        add("probe-interval", time(probe_interval));
+        add("probe-timeout", time(probe_timeout));
+        add("unstick-kubelet", unstick_kubelet.to_string());
+        if let Some(limit) = activate_locked_out {
+            add("activate-locked-out", time(limit));
+        }
+        for server in apiservers {
+            add("apiserver", server.clone());
+        }
+        if let Some(ca) = apiserver_ca {
+            add("apiserver-ca", path(ca));
+        }
+        add("metrics-address", metrics_address.to_string());
+        flags
+    }
 }
 
 /// Of the operator.
@@ -501,6 +581,72 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(hint), "{error}");
         }
+    }
+
+    fn supervisor(flags: &[String]) -> SupervisorArguments {
+        let line = ["pod-checkpointer", "supervisor"].into_iter().chain(flags.iter().map(String::as_str));
+        match Arguments::try_parse_from(line).unwrap().command {
+            Command::Supervisor(arguments) => arguments,
+            other => panic!("not the supervisor: {other:?}"),
+        }
+    }
+
+    /// A value other than the default for every flag of the supervisor; a flag that is missing here fails the test below.
+    const EVERY_FLAG: [&str; 15] = [
+        "--state-dir=/var/lib/state",
+        "--run-dir=/run/run",
+        "--kubelet-dir=/var/lib/kubelets",
+        "--host-root=/host",
+        "--manifest-dir=/etc/manifests",
+        "--key-file=/etc/new.key,/etc/old.key",
+        "--node-name=node-1",
+        "--cri-endpoint=unix:///run/cri.sock",
+        "--activation-delay=1500ms",
+        "--probe-interval=700ms",
+        "--probe-timeout=90s",
+        "--unstick-kubelet=false",
+        "--activate-locked-out=10m",
+        "--apiserver=https://api.example:6443,https://[fd00::1]:6443",
+        "--metrics-address=[::1]:9999",
+    ];
+
+    #[test]
+    fn every_flag_of_the_supervisor_is_written_as_it_is_read() {
+        let mut flags: Vec<String> = EVERY_FLAG.map(str::to_owned).to_vec();
+        flags.push("--apiserver-ca=/etc/ca.pem".into());
+        let arguments = supervisor(&flags);
+        let written = arguments.to_flags();
+        assert_eq!(supervisor(&written), arguments);
+        let command = Arguments::command();
+        let supervisor = command.find_subcommand("supervisor").unwrap();
+        for name in supervisor.get_arguments().filter_map(|flag| flag.get_long()) {
+            let is_named = |flags: &[String]| flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
+            assert!(is_named(&flags), "the test gives no --{name}");
+            assert!(is_named(&written), "--{name} is not written");
+        }
+    }
+
+    #[test]
+    fn defaults_and_the_extremes_of_times_are_written_as_they_are_read() {
+        let default = supervisor(&[]);
+        assert_eq!(supervisor(&default.to_flags()), default);
+        for time in ["0", "10ms", "61s", "36h", "1year 1ns"] {
+            let arguments = supervisor(&[format!("--activation-delay={time}")]);
+            assert_eq!(supervisor(&arguments.to_flags()), arguments, "{time}");
+        }
+    }
+
+    #[test]
+    fn an_agent_passes_on_to_its_supervisor_what_both_have_flags_for() {
+        let own = ["--host-root", "--node-name", "--manifest-dir", "--metrics-address"];
+        let flags: Vec<&str> =
+            EVERY_FLAG.into_iter().filter(|flag| !own.iter().any(|name| flag.starts_with(name))).collect();
+        let more = ["--host-root=/host", "--node-name=node-1", "--metrics-address=:80"];
+        let line = ["pod-checkpointer", "agent"].into_iter().chain(more).chain(flags.iter().copied());
+        let Command::Agent(agent) = Arguments::try_parse_from(line).unwrap().command else { panic!("not the agent") };
+        let expected = ["--manifest-dir=/etc/manifests", "--metrics-address=127.0.0.1:81"];
+        let expected: Vec<String> = flags.into_iter().chain(expected).map(str::to_owned).collect();
+        assert_eq!(agent.supervisor("/etc/manifests".into()), supervisor(&expected));
     }
 
     #[test]

@@ -24,7 +24,7 @@
 //! invariants that a change keeps. `CONTRIBUTING.md` says how to test and send a change.
 //!
 //! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
-//! [`agent::index`]) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
+//! `agent::index`) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
 //! takes the time as an argument.
 //!
 //! # Words

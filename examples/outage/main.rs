@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
 use pod_checkpointer::agent::Settings;
-use pod_checkpointer::args::{Arguments, Command, DecisionArguments, LogFormat};
-use pod_checkpointer::metrics::address::Address;
+use pod_checkpointer::args::{Arguments, Command, DecisionArguments, SupervisorArguments};
 use pod_checkpointer::node::contact::Class;
-use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::reports::{OUTAGES, Outages, Phase};
 use serde_json::Value;
 use tokio::task::LocalSet;
@@ -89,7 +87,7 @@ impl Story {
 
     /// The agent starts and installs the supervisor, which the kubelet starts.
     async fn begin(&self) -> anyhow::Result<(Part, Part)> {
-        let agent = Part::agent(self.settings(), self.api.client());
+        let agent = Part::agent(self.settings()?, self.api.client());
         self.wait("the supervisor's manifest", || self.manifest().is_file()).await?;
         self.say("agent", format!("watches the pods of {NAME}, and installed {SUPERVISOR}.yaml"));
         let supervisor = self.start_supervisor().await?;
@@ -190,7 +188,7 @@ impl Story {
         ensure!(self.runs(twin), "pod and twin side by side");
         self.say("kubelet", "takes its pods in: starts shop/till beside its twin, and the agent; rejects none");
         let overlap = Instant::now();
-        let agent = Part::agent(self.settings(), self.api.client());
+        let agent = Part::agent(self.settings()?, self.api.client());
         // a pod needs a moment until it is Ready
         sleep(Duration::from_millis(300)).await;
         ensure!(self.runs(twin), "a twin that serves until the pod is Ready");
@@ -264,30 +262,16 @@ impl Story {
         }
     }
 
-    fn settings(&self) -> Settings {
-        let host = self.node.host();
-        Settings {
-            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
-            root: HostRoot::new("/"),
-            node_name: NAME.into(),
-            state_dir: host.state_dir,
-            run_dir: host.run_dir,
-            kubelet_dir: host.kubelet_dir,
-            manifest_dir: host.manifest_dir,
-            key_files: Vec::new(),
-            cri_endpoint: Some(self.node.runtime.socket().to_owned()),
-            decision: DecisionArguments { activation_delay: ACTIVATION_DELAY, ..self.node.arguments().decision },
-            log_format: LogFormat::Text,
-            supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
-            namespaces: Vec::new(),
-            namespace_selector: None,
-            select: Vec::new(),
-            max_age: None,
-            retention: Duration::from_mins(1),
-            retire: false,
-            metrics_address: Address::Off,
-            pod_name: None,
-            pod_namespace: "pod-checkpointer".into(),
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let node = self.node.arguments();
+        let decision = DecisionArguments { activation_delay: ACTIVATION_DELAY, ..node.decision.clone() };
+        let flags = SupervisorArguments { decision, ..node }.to_flags();
+        let line = ["pod-checkpointer".to_owned(), "agent".to_owned()].into_iter().chain(flags);
+        let image = "--supervisor-image=registry.example/pod-checkpointer:v1".to_owned();
+        let arguments = Arguments::try_parse_from(line.chain([image]))?;
+        match arguments.command {
+            Command::Agent(agent) => Ok(Settings::new(agent, arguments.log_format)?),
+            other => bail!("the agent's flags, not {other:?}"),
         }
     }
 

@@ -8,135 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::census::Census;
 use crate::agent::leftovers::Neighbours;
 use crate::agent::network::{Needs, Support};
-use crate::capture::Reason;
+use crate::agent::observed::{Marked, Observed};
+use crate::agent::outcome::{Captured, Outcome, Stored};
 use crate::client::gone::Answer;
 use crate::client::retry::Retry;
 use crate::places::reports::AgentWord;
 use crate::pod::id::PodId;
 use crate::pod::room::Demand;
-use crate::reasons::Warning;
 
 /// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
 const CONCURRENT: usize = 4;
 /// How long after the removal of a checkpoint the supervisor is told that its parent is gone.
 const GONE_TOLD: Duration = Duration::from_hours(1);
-
-/// What marks a pod, in a namespace that we look after.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Marked {
-    /// This, in words.
-    By(String),
-    /// Nothing does.
-    No,
-    /// It cannot be told yet: nothing is begun for it, and nothing of it is removed.
-    Unknown,
-}
-
-/// A pod as the watch told of it.
-#[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
-pub struct Observed {
-    /// `<namespace>_<name>`.
-    pub key: PodId,
-    /// Its UID.
-    pub uid: String,
-    /// What marks it.
-    pub marked: Marked,
-    /// Its condition Ready is true.
-    pub ready: bool,
-    /// Being deleted: it is not captured any more.
-    pub ending: bool,
-    /// Its kubelet refused it for good, and nobody but its owner replaces it.
-    pub rejected: bool,
-    /// What it takes of the node; `None`: nothing, or it is counted elsewhere.
-    pub demand: Option<Demand>,
-    /// What it does for the other pods of the node, and its owner's name.
-    pub support: Option<(Support, String)>,
-    /// What it needs of them.
-    pub needs: Needs,
-    /// It is bootkube's checkpointer.
-    pub is_bootkubes: bool,
-    /// Ids of its running containers, as the runtime knows them.
-    pub containers: Vec<String>,
-    /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
-    pub fingerprint: u64,
-    /// The pod as JSON without what nobody needs: a tenth of what the parsed object takes.
-    pub object: Arc<[u8]>,
-}
-
-/// The newest generation of one pod in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// The pod.
-    pub key: PodId,
-    /// UID of its parent; empty: not known, because nothing of it can be read.
-    pub uid: String,
-    /// UID of its parent's controller.
-    pub owner: Option<String>,
-    /// Number of the generation; 0: none can be read.
-    pub generation: u64,
-    /// Its digest.
-    pub digest: String,
-    /// Size of its file.
-    pub size: u64,
-    /// When it was captured, RFC 3339.
-    pub captured: String,
-    /// What its owner should know.
-    pub warnings: Vec<Warning>,
-}
-
-impl Stored {
-    /// A pod of whose checkpoints none can be read.
-    pub fn unread(key: PodId) -> Self {
-        Self {
-            key,
-            uid: String::new(),
-            owner: None,
-            generation: 0,
-            digest: String::new(),
-            size: 0,
-            captured: String::new(),
-            warnings: Vec::new(),
-        }
-    }
-}
-
-/// What the last capture of a pod came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// None was made since the agent began.
-    #[default]
-    Waiting,
-    /// The store has it.
-    Captured,
-    /// It cannot come back correctly.
-    Refused(Vec<Reason>),
-    /// A passing fault; it is tried again.
-    Failed {
-        /// For the condition.
-        reason: &'static str,
-        /// What went wrong.
-        message: String,
-    },
-}
-
-/// What a capture came to.
-#[derive(Clone, Debug)]
-pub enum Captured {
-    /// The store has this generation, new or the same as before.
-    Stored(Stored),
-    /// As [`Outcome::Refused`].
-    Refused(Vec<Reason>),
-    /// As [`Outcome::Failed`].
-    Failed {
-        /// For the condition.
-        reason: &'static str,
-        /// What went wrong.
-        message: String,
-    },
-}
 
 /// Something to begin. Each ends with the method of the same name.
 #[derive(Clone, Debug)]
@@ -181,7 +67,7 @@ struct Pod {
 
 /// What is known of the parent of a checkpoint in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Parent {
     /// The watch has it, or no list was complete yet.
     Present,
     /// The watch does not have it: the API server must be asked.
@@ -200,26 +86,26 @@ enum Busy {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Checkpoint {
     stored: Stored,
-    fate: Fate,
+    parent: Parent,
     busy: Busy,
     not_before: Duration,
     retry: Retry,
 }
 
-impl Kept {
-    fn new(stored: Stored, fate: Fate) -> Self {
-        Self { stored, fate, busy: Busy::No, not_before: Duration::ZERO, retry: Retry::default() }
+impl Checkpoint {
+    fn new(stored: Stored, parent: Parent) -> Self {
+        Self { stored, parent, busy: Busy::No, not_before: Duration::ZERO, retry: Retry::default() }
     }
 }
 
 #[derive(Debug)]
-struct Flight {
+struct Running {
     uid: String,
     fingerprint: u64,
     /// What became of the pod while it was being captured.
-    fate: Fate,
+    parent: Parent,
 }
 
 /// A marked pod with what is known of it, for the report.
@@ -243,34 +129,25 @@ pub struct Index {
     retention: Duration,
     complete: bool,
     pods: BTreeMap<PodId, Pod>,
-    kept: BTreeMap<PodId, Kept>,
-    flights: BTreeMap<PodId, Flight>,
+    checkpoints: BTreeMap<PodId, Checkpoint>,
+    running: BTreeMap<PodId, Running>,
     gone: BTreeMap<PodId, (String, Duration)>,
-    taken: BTreeMap<PodId, Taken>,
-}
-
-/// What a pod of the API server takes of the node, marked or not.
-#[derive(Debug)]
-struct Taken {
-    uid: String,
-    listed: bool,
-    demand: Demand,
-    support: Option<(Support, String)>,
-    is_bootkubes: bool,
+    census: Census,
 }
 
 impl Index {
     /// Begins with what the store holds.
     pub fn new(retention: Duration, stored: Vec<Stored>) -> Self {
-        let kept = stored.into_iter().map(|stored| (stored.key.clone(), Kept::new(stored, Fate::Present))).collect();
+        let checkpoints =
+            stored.into_iter().map(|stored| (stored.key.clone(), Checkpoint::new(stored, Parent::Present))).collect();
         Self {
             retention,
             complete: false,
             pods: BTreeMap::new(),
-            kept,
-            flights: BTreeMap::new(),
+            checkpoints,
+            running: BTreeMap::new(),
             gone: BTreeMap::new(),
-            taken: BTreeMap::new(),
+            census: Census::default(),
         }
     }
 
@@ -279,43 +156,37 @@ impl Index {
         for pod in self.pods.values_mut() {
             pod.listed = false;
         }
-        for taken in self.taken.values_mut() {
-            taken.listed = false;
-        }
+        self.census.begin_list();
     }
 
     /// The watch told of a pod.
     pub fn see(&mut self, mut observed: Observed, now: Duration) {
         let key = observed.key.clone();
-        let fate = if observed.marked == Marked::No { Fate::Unmarked } else { Fate::Present };
+        let parent = if observed.marked == Marked::No { Parent::Unmarked } else { Parent::Present };
         if observed.marked == Marked::Unknown
             && let Some(pod) = self.pods.get(&key).filter(|pod| pod.observed.uid == observed.uid)
         {
             observed.marked = pod.observed.marked.clone();
         }
         // what cannot be read is of the pod that has its name now, as far as anybody can tell
-        if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid.is_empty() && kept.busy == Busy::No) {
-            kept.stored.uid.clone_from(&observed.uid);
-        }
-        self.set_fate(&key, &observed.uid, fate, now);
-        match observed.demand.clone() {
-            Some(demand) => {
-                let (uid, support) = (observed.uid.clone(), observed.support.clone());
-                let taken = Taken { uid, listed: true, demand, support, is_bootkubes: observed.is_bootkubes };
-                self.taken.insert(key.clone(), taken);
-            }
-            None => {
-                self.taken.remove(&key);
-            }
-        }
-        // a pod of the same name is another pod: the one before it is not here any more
-        if let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.stored.uid != observed.uid)
-            && kept.fate == Fate::Present
+        if let Some(checkpoint) = self
+            .checkpoints
+            .get_mut(&key)
+            .filter(|checkpoint| checkpoint.stored.uid.is_empty() && checkpoint.busy == Busy::No)
         {
-            kept.fate = Fate::Missing;
+            checkpoint.stored.uid.clone_from(&observed.uid);
         }
-        if let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.uid != observed.uid) {
-            flight.fate = Fate::Missing;
+        self.set_parent(&key, &observed.uid, parent, now);
+        self.census.see(&observed);
+        // a pod of the same name is another pod: the one before it is not here any more
+        if let Some(checkpoint) =
+            self.checkpoints.get_mut(&key).filter(|checkpoint| checkpoint.stored.uid != observed.uid)
+            && checkpoint.parent == Parent::Present
+        {
+            checkpoint.parent = Parent::Missing;
+        }
+        if let Some(running) = self.running.get_mut(&key).filter(|running| running.uid != observed.uid) {
+            running.parent = Parent::Missing;
         }
         if observed.marked == Marked::No {
             self.pods.remove(&key);
@@ -349,12 +220,12 @@ impl Index {
     pub fn end_list(&mut self, now: Duration) {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
-        self.taken.retain(|_, taken| taken.listed);
+        self.census.end_list();
         let missing: Vec<(PodId, String)> = self
-            .kept
+            .checkpoints
             .iter()
-            .map(|(key, kept)| (key, &kept.stored.uid))
-            .chain(self.flights.iter().map(|(key, flight)| (key, &flight.uid)))
+            .map(|(key, checkpoint)| (key, &checkpoint.stored.uid))
+            .chain(self.running.iter().map(|(key, running)| (key, &running.uid)))
             .filter(|(key, uid)| self.pods.get(*key).is_none_or(|pod| pod.observed.uid != **uid))
             .map(|(key, uid)| (key.clone(), uid.clone()))
             .collect();
@@ -368,9 +239,7 @@ impl Index {
         if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
             self.pods.remove(key);
         }
-        if self.taken.get(key).is_some_and(|taken| taken.uid == uid) {
-            self.taken.remove(key);
-        }
+        self.census.delete(key, uid);
         self.lose(key, uid, now);
     }
 
@@ -392,44 +261,48 @@ impl Index {
     pub fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         for (key, pod) in &mut self.pods {
-            let removing = self.kept.get(key).is_some_and(|kept| kept.busy == Busy::Removing);
-            if self.flights.len() >= CONCURRENT {
+            let removing = self.checkpoints.get(key).is_some_and(|checkpoint| checkpoint.busy == Busy::Removing);
+            if self.running.len() >= CONCURRENT {
                 break;
             }
-            if removing || self.flights.contains_key(key) || !pod.is_due() || pod.not_before > now {
+            if removing || self.running.contains_key(key) || !pod.is_due() || pod.not_before > now {
                 continue;
             }
             pod.dirty = false;
             let Observed { uid, fingerprint, object, .. } = pod.observed.clone();
-            self.flights.insert(key.clone(), Flight { uid, fingerprint, fate: Fate::Present });
+            self.running.insert(key.clone(), Running { uid, fingerprint, parent: Parent::Present });
             actions.push(Action::Capture { key: key.clone(), object });
         }
-        let keys: Vec<PodId> = self.kept.keys().cloned().collect();
+        let keys: Vec<PodId> = self.checkpoints.keys().cloned().collect();
         for key in keys {
             let succeeded = self.has_successor(&key);
-            let (complete, retention, flying) = (self.complete, self.retention, self.flights.contains_key(&key));
-            let Some(kept) = self.kept.get_mut(&key).filter(|kept| kept.busy == Busy::No && kept.not_before <= now)
+            let (complete, retention, flying) = (self.complete, self.retention, self.running.contains_key(&key));
+            let Some(checkpoint) = self
+                .checkpoints
+                .get_mut(&key)
+                .filter(|checkpoint| checkpoint.busy == Busy::No && checkpoint.not_before <= now)
             else {
                 continue;
             };
-            let uid = kept.stored.uid.clone();
-            match kept.fate {
-                Fate::Missing if complete => {
-                    kept.busy = Busy::Asking;
+            let uid = checkpoint.stored.uid.clone();
+            match checkpoint.parent {
+                Parent::Missing if complete => {
+                    checkpoint.busy = Busy::Asking;
                     actions.push(Action::Ask { key, uid });
                 }
-                Fate::Gone(since) if !flying && (succeeded || now.saturating_sub(since) >= retention) => {
-                    kept.busy = Busy::Removing;
+                Parent::Gone(since) if !flying && (succeeded || now.saturating_sub(since) >= retention) => {
+                    checkpoint.busy = Busy::Removing;
                     actions.push(Action::Remove { key, uid });
                 }
-                Fate::Unmarked if !flying => {
-                    kept.busy = Busy::Removing;
+                Parent::Unmarked if !flying => {
+                    checkpoint.busy = Busy::Removing;
                     actions.push(Action::Remove { key, uid });
                 }
                 _ => {}
             }
         }
-        self.gone.retain(|key, (_, since)| self.kept.contains_key(key) || now.saturating_sub(*since) < GONE_TOLD);
+        self.gone
+            .retain(|key, (_, since)| self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_TOLD);
         actions
     }
 
@@ -439,24 +312,27 @@ impl Index {
         let captures = self
             .pods
             .iter()
-            .filter(|(key, pod)| pod.is_due() && !self.flights.contains_key(*key))
+            .filter(|(key, pod)| pod.is_due() && !self.running.contains_key(*key))
             .map(|(_, pod)| pod.not_before);
-        let removals = self.kept.values().filter(|kept| kept.busy == Busy::No).filter_map(|kept| match kept.fate {
-            Fate::Present => None,
-            Fate::Missing if !self.complete => None,
-            Fate::Missing | Fate::Unmarked => Some(kept.not_before),
-            Fate::Gone(since) => Some(kept.not_before.max(since.saturating_add(self.retention))),
-        });
+        let removals =
+            self.checkpoints.values().filter(|checkpoint| checkpoint.busy == Busy::No).filter_map(|checkpoint| {
+                match checkpoint.parent {
+                    Parent::Present => None,
+                    Parent::Missing if !self.complete => None,
+                    Parent::Missing | Parent::Unmarked => Some(checkpoint.not_before),
+                    Parent::Gone(since) => Some(checkpoint.not_before.max(since.saturating_add(self.retention))),
+                }
+            });
         captures.chain(removals).filter(|time| *time > now).min()
     }
 
     /// A capture ended.
     pub fn captured(&mut self, key: &PodId, captured: Captured, now: Duration) {
-        let Some(flight) = self.flights.remove(key) else { return };
+        let Some(running) = self.running.remove(key) else { return };
         if let Captured::Stored(stored) = &captured {
-            self.kept.insert(key.to_owned(), Kept::new(stored.clone(), flight.fate));
+            self.checkpoints.insert(key.to_owned(), Checkpoint::new(stored.clone(), running.parent));
         }
-        let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == flight.uid) else { return };
+        let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == running.uid) else { return };
         pod.outcome = match captured {
             Captured::Stored(_) => Outcome::Captured,
             Captured::Refused(reasons) => Outcome::Refused(reasons),
@@ -467,40 +343,42 @@ impl Index {
                 return;
             }
         };
-        pod.done = Some(flight.fingerprint);
+        pod.done = Some(running.fingerprint);
         pod.retry.reset();
     }
 
     /// The API server was asked for a pod.
     pub fn answered(&mut self, key: &PodId, uid: &str, answer: Answer, now: Duration) {
-        let asked = |kept: &&mut Kept| kept.stored.uid == uid && kept.busy == Busy::Asking;
-        let Some(kept) = self.kept.get_mut(key).filter(asked) else { return };
-        kept.busy = Busy::No;
+        let asked = |checkpoint: &&mut Checkpoint| checkpoint.stored.uid == uid && checkpoint.busy == Busy::Asking;
+        let Some(checkpoint) = self.checkpoints.get_mut(key).filter(asked) else { return };
+        checkpoint.busy = Busy::No;
         match answer {
             // what the watch said meanwhile is newer than the question
-            _ if kept.fate != Fate::Missing => {}
+            _ if checkpoint.parent != Parent::Missing => {}
             Answer::Gone => {
-                kept.fate = Fate::Gone(now);
-                kept.retry.reset();
+                checkpoint.parent = Parent::Gone(now);
+                checkpoint.retry.reset();
                 self.gone.insert(key.to_owned(), (uid.to_owned(), now));
             }
-            Answer::There | Answer::Unknown => kept.not_before = now.saturating_add(kept.retry.pause()),
+            Answer::There | Answer::Unknown => checkpoint.not_before = now.saturating_add(checkpoint.retry.pause()),
         }
     }
 
     /// A removal ended, well or not.
     pub fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
-        let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid) else { return };
+        let Some(checkpoint) = self.checkpoints.get_mut(key).filter(|checkpoint| checkpoint.stored.uid == uid) else {
+            return;
+        };
         if well {
-            self.kept.remove(key);
+            self.checkpoints.remove(key);
             if let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == uid) {
                 // marked again while it was being removed
                 pod.done = None;
                 pod.outcome = Outcome::Waiting;
             }
         } else {
-            kept.busy = Busy::No;
-            kept.not_before = now.saturating_add(kept.retry.pause());
+            checkpoint.busy = Busy::No;
+            checkpoint.not_before = now.saturating_add(checkpoint.retry.pause());
         }
     }
 
@@ -513,12 +391,7 @@ impl Index {
 
     /// What all pods of the API server take of the node; `None` before a list was complete.
     pub fn taken(&self) -> Option<Demand> {
-        self.complete.then(|| {
-            self.taken.values().fold(Demand::default(), |mut all, one| {
-                all.add(&one.demand);
-                all
-            })
-        })
+        self.complete.then(|| self.census.demand())
     }
 
     /// What the supervisor and the command line are told; `fresh`: the API server was heard lately, so its word on who is
@@ -559,33 +432,37 @@ impl Index {
     /// Owners of pods that get no checkpoint and do something for pods that have one. A static pod is none of them: it comes
     /// back; nor is one of which it is not known yet whether it is marked, or whether it can be captured.
     pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
-        let kept = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
-        let needs: Vec<Needs> = kept.map(|(_, pod)| pod.observed.needs).collect();
+        let checkpoint = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
+        let needs: Vec<Needs> = checkpoint.map(|(_, pod)| pod.observed.needs).collect();
         let gets_none = |key: &PodId| {
             let pod = self.pods.get(key);
             pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
         };
-        let supports = self.taken.iter().filter(|(key, taken)| !self.has_stored(key, &taken.uid) && gets_none(key));
-        supports
-            .filter_map(|(_, taken)| taken.support.as_ref().map(|(support, name)| (*support, name.as_str())))
-            .filter(|(support, _)| self.complete && needs.iter().any(|needs| needs.includes(*support)))
+        let lacks = |key: &PodId, uid: &str| self.complete && !self.has_stored(key, uid) && gets_none(key);
+        self.census
+            .supporting(lacks)
+            .filter(|(support, _)| needs.iter().any(|needs| needs.includes(*support)))
             .collect()
     }
 
-    /// The pods of this node, as one sees them who asks what an older checkpointer is still good for.
+    /// What is known of the pods of this node that may need what bootkube's checkpointer left.
     pub fn neighbours(&self) -> Neighbours {
-        let unprotected = self.taken.iter().filter(|(key, taken)| !self.has_stored(key, &taken.uid));
         Neighbours {
             is_heard: self.complete,
-            checkpointer: self.bootkubes().cloned(),
-            unprotected: unprotected.map(|(key, _)| key.clone()).collect(),
+            checkpointer: self.census.bootkube_checkpointer().cloned(),
+            unprotected: self
+                .census
+                .pods()
+                .filter(|(key, uid)| !self.has_stored(key, uid))
+                .map(|(key, _)| key.clone())
+                .collect(),
             ..Neighbours::default()
         }
     }
 
-    /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
-    pub fn bootkubes(&self) -> Option<&PodId> {
-        self.taken.iter().find_map(|(key, taken)| taken.is_bootkubes.then_some(key))
+    /// Every pod of this node.
+    pub fn census(&self) -> &Census {
+        &self.census
     }
 
     /// The newest checkpoint of this name is of this very pod.
@@ -611,12 +488,12 @@ impl Index {
 
     /// What the store has of all pods.
     pub fn all_stored(&self) -> impl Iterator<Item = &Stored> {
-        self.kept.values().map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
+        self.checkpoints.values().map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
     }
 
     /// What the store has of a pod.
     pub fn stored(&self, key: &PodId) -> Option<&Stored> {
-        self.kept.get(key).map(|kept| &kept.stored).filter(|stored| stored.generation > 0)
+        self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
     }
 
     /// Is this very pod marked, or perhaps, as far as the watch goes?
@@ -626,31 +503,41 @@ impl Index {
 
     fn lose(&mut self, key: &PodId, uid: &str, now: Duration) {
         // more is known already of what was unmarked or proven gone
-        if self.kept.get(key).is_none_or(|kept| kept.stored.uid != uid || kept.fate == Fate::Present) {
-            self.set_fate(key, uid, Fate::Missing, now);
+        if self
+            .checkpoints
+            .get(key)
+            .is_none_or(|checkpoint| checkpoint.stored.uid != uid || checkpoint.parent == Parent::Present)
+        {
+            self.set_parent(key, uid, Parent::Missing, now);
         }
     }
 
-    fn set_fate(&mut self, key: &PodId, uid: &str, fate: Fate, now: Duration) {
-        if let Some(kept) = self.kept.get_mut(key).filter(|kept| kept.stored.uid == uid && kept.fate != fate) {
-            kept.fate = fate;
-            kept.not_before = now;
-            kept.retry.reset();
+    fn set_parent(&mut self, key: &PodId, uid: &str, parent: Parent, now: Duration) {
+        if let Some(checkpoint) = self
+            .checkpoints
+            .get_mut(key)
+            .filter(|checkpoint| checkpoint.stored.uid == uid && checkpoint.parent != parent)
+        {
+            checkpoint.parent = parent;
+            checkpoint.not_before = now;
+            checkpoint.retry.reset();
         }
-        if let Some(flight) = self.flights.get_mut(key).filter(|flight| flight.uid == uid) {
-            flight.fate = fate;
+        if let Some(running) = self.running.get_mut(key).filter(|running| running.uid == uid) {
+            running.parent = parent;
         }
     }
 
     /// Was another pod of the same controller captured on this node, and is there?
     fn has_successor(&self, key: &PodId) -> bool {
-        let Some(lost) = self.kept.get(key).map(|kept| &kept.stored).filter(|lost| lost.owner.is_some()) else {
+        let Some(lost) =
+            self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|lost| lost.owner.is_some())
+        else {
             return false;
         };
-        self.kept.values().any(|other| {
+        self.checkpoints.values().any(|other| {
             other.stored.owner == lost.owner
                 && other.stored.uid != lost.uid
-                && other.fate == Fate::Present
+                && other.parent == Parent::Present
                 && self.has(&other.stored.key, &other.stored.uid)
         })
     }

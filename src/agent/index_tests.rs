@@ -3,6 +3,7 @@ use crate::pod::room::Demand;
 use proptest::prelude::*;
 
 use super::*;
+use crate::capture::Reason;
 use crate::reasons::Refusal;
 
 const RETENTION: Duration = Duration::from_mins(1);
@@ -423,7 +424,7 @@ proptest! {
             }
             for action in index.decide(now) {
                 let (key, captured_uid) = match &action {
-                    Action::Capture { key, .. } => (key.clone(), index.flights[key].uid.clone()),
+                    Action::Capture { key, .. } => (key.clone(), index.running[key].uid.clone()),
                     Action::Ask { key, .. } => (key.clone(), String::new()),
                     Action::Remove { key, uid } => {
                         prop_assert!(proven.contains(uid), "{uid} was removed");

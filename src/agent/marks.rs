@@ -10,9 +10,8 @@ use kube::api::DynamicObject;
 use kube::core::{Selector, SelectorExt as _};
 use serde_json::Value;
 
-use crate::agent::index::{Marked, Observed};
 use crate::agent::leftovers;
-use crate::agent::watch;
+use crate::agent::observed::{self, Marked, Observed};
 use crate::names::CHECKPOINT;
 use crate::pod::id::PodId;
 use crate::pod::mark;
@@ -58,19 +57,19 @@ impl Marks {
 
     /// What the index needs of a pod; `None`: it has no name or UID that could be one.
     pub fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
-        let (key, uid) = watch::identity(&pod)?;
-        let object = watch::trim(pod);
+        let (key, uid) = observed::identity(&pod)?;
+        let object = observed::trim(pod);
         let namespace = key.namespace().to_owned();
         let Some(marked) = self.by_itself(&object, &namespace) else {
             let marked = self.by_namespace(&namespace);
             let bytes: Arc<[u8]> = object.to_string().into_bytes().into();
             let candidate = Candidate { namespace, object: bytes.clone(), listed: true };
             self.candidates.insert(key.clone(), candidate);
-            return Some(watch::observed(key, uid, &object, marked, bytes));
+            return Some(Observed::new(key, uid, &object, marked, bytes));
         };
         self.candidates.remove(&key);
         let bytes = if marked == Marked::No { Arc::from([]) } else { object.to_string().into_bytes().into() };
-        Some(watch::observed(key, uid, &object, marked, bytes))
+        Some(Observed::new(key, uid, &object, marked, bytes))
     }
 
     /// A list of pods begins.
@@ -131,7 +130,7 @@ impl Marks {
                 let object: Value = serde_json::from_slice(&candidate.object).ok()?;
                 let uid = object.pointer("/metadata/uid")?.as_str()?.to_owned();
                 let marked = self.by_namespace(&candidate.namespace);
-                Some(watch::observed(key.clone(), uid, &object, marked, candidate.object.clone()))
+                Some(Observed::new(key.clone(), uid, &object, marked, candidate.object.clone()))
             })
             .collect()
     }

@@ -11,22 +11,21 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use kube::api::{Api, DeleteParams, Preconditions};
-use kube::{Client, Error as ApiError};
+use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::report::{self, Known};
-use crate::agent::survey::{self, Surroundings};
+use crate::agent::published::ledger::Known;
+use crate::agent::published::write;
+use crate::agent::surroundings::{self, Surroundings};
 use crate::agent::{Error, Settings, record};
-use crate::api::PodCheckpoint;
 use crate::client::gone::{self, Answer};
 use crate::client::heard::{self, explain};
 use crate::client::retry::Retry;
-use crate::files::write;
+use crate::files;
 use crate::metrics::figures::add_build;
 use crate::metrics::page::Page;
 use crate::metrics::{self, Pulse, Source};
-use crate::names::{DRILL_LOCK, SUPERVISOR};
+use crate::names::{AGENT_LOCK, DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
 use crate::places;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
@@ -44,13 +43,13 @@ const ROUND: Duration = Duration::from_mins(2);
 
 /// What is told of the work.
 #[derive(Debug)]
-struct Board {
+struct Health {
     pulse: Pulse,
     /// What is not done yet.
     left: RefCell<Option<String>>,
 }
 
-impl Source for Board {
+impl Source for Health {
     fn page(&self) -> Page {
         let mut page = Page::default();
         add_build(&mut page, "agent");
@@ -68,24 +67,24 @@ impl Source for Board {
 
 /// Runs until `stop`. Ready as soon as nothing of ours is on the node but this process.
 pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    let board = Board { pulse: Pulse::default(), left: RefCell::new(Some("the node was not looked at yet".into())) };
-    let metrics = metrics::serve(settings.metrics_address, &board);
+    let health = Health { pulse: Pulse::default(), left: RefCell::new(Some("the node was not looked at yet".into())) };
+    let metrics = metrics::serve(settings.arguments.metrics_address, &health);
     let (client, _) = heard::listen(client);
     tracing::info!(node = settings.node_name, "leaving the node");
     let work = async {
         let mut leaving = Leaving { settings: &settings, client, before: None, lock: None };
         let mut retry = Retry::new(PAUSES.0, PAUSES.1);
         loop {
-            board.pulse.expect(Instant::now() + ROUND);
-            let done = board.left.borrow().is_none();
+            health.pulse.expect(Instant::now() + ROUND);
+            let done = health.left.borrow().is_none();
             let left = leaving.round(done).await.err();
             let pause = if left.is_none() { STAY } else { retry.pause() };
-            if *board.left.borrow() != left {
+            if *health.left.borrow() != left {
                 let news = left.as_deref().map(|left| format!("not done: {left}"));
                 tracing::info!("{}", news.as_deref().unwrap_or("nothing of ours is left on the node"));
-                board.left.replace(left);
+                health.left.replace(left);
             }
-            board.pulse.expect(Instant::now() + pause);
+            health.pulse.expect(Instant::now() + pause);
             sleep(pause).await;
         }
     };
@@ -153,10 +152,10 @@ impl Leaving<'_> {
     /// Does what can be done now. The error is what is not done yet. `done`: the round before left nothing, so only the
     /// node's own files are looked at.
     async fn round(&mut self, done: bool) -> Result<(), String> {
-        let found = survey::look(self.settings, self.before.as_ref()).await;
-        let directory = survey::manifest_dir(self.settings, &found);
+        let found = surroundings::look(self.settings, self.before.as_ref()).await;
+        let directory = surroundings::manifest_dir(self.settings, &found);
         let node = self.node(directory.as_deref().unwrap_or(Path::new(crate::node::kubelet::MANIFEST_DIR)))?;
-        let manifests = node.manifests().map_err(|error| format!("{error:#}"))?;
+        let manifests = node.manifests().map_err(|error| chain(&error))?;
         if done && is_clean(&node, &manifests) {
             return Ok(());
         }
@@ -186,35 +185,29 @@ impl Leaving<'_> {
     }
 
     fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
-        let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
+        let host = self.settings.host();
+        Places::at(self.settings.root.clone(), &host.state_dir, &host.run_dir, manifest_dir)
+            .map_err(|error| chain(&error))
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.
     async fn objects(&self) -> Result<Vec<(PodId, Known)>, String> {
-        match report::list(&self.client, &self.settings.node_name).await {
-            Ok(objects) => Ok(objects),
-            // the definition was removed, and every object with it
-            Err(ApiError::Api(status)) if status.code == 404 => Ok(Vec::new()),
-            Err(error) => Err(format!("cannot list PodCheckpoints: {}", explain(&error))),
-        }
+        let objects = write::list(&self.client, &self.settings.node_name).await;
+        // if the definition was removed, every object was removed with it
+        let objects =
+            gone::found(objects).map_err(|error| format!("cannot list PodCheckpoints: {}", explain(&error)))?;
+        Ok(objects.unwrap_or_default())
     }
 
     async fn delete(&self, key: &PodId, known: &Known) -> Result<(), String> {
-        let (namespace, name) = (key.namespace(), key.name());
-        let api: Api<PodCheckpoint> = Api::namespaced(self.client.clone(), namespace);
-        let preconditions = Some(Preconditions { uid: known.object.clone(), resource_version: None });
-        match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
-            Ok(_) => Ok(()),
-            Err(ApiError::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(format!("cannot delete PodCheckpoint {namespace}/{name}: {}", explain(&error))),
-        }
+        let deleted = write::delete(self.client.clone(), key, known.object.clone()).await;
+        deleted.map_err(|error| format!("cannot delete PodCheckpoint {key}: {}", explain(&error)))
     }
 
     /// An agent that captures would put everything back.
     fn lock_store(&mut self, store: &Store) -> Result<(), String> {
         if self.lock.is_none() && store.directory().is_dir() {
-            self.lock = Some(store.lock("agent.lock").map_err(|error| chain(&error))?);
+            self.lock = Some(store.lock(AGENT_LOCK).map_err(|error| chain(&error))?);
         }
         Ok(())
     }
@@ -223,7 +216,8 @@ impl Leaving<'_> {
         let name = format!("{SUPERVISOR}-{}", self.settings.node_name.to_lowercase());
         let (sandboxes, containers) = tokio::join!(found.runtime.sandboxes(), found.runtime.containers());
         let (sandboxes, containers) = (sandboxes.ok()?, containers.ok()?);
-        let mut ours = sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.pod_namespace);
+        let mut ours =
+            sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.arguments.pod_namespace);
         let running = |id: &str| {
             containers.iter().any(|one| one.sandbox == id && one.state == crate::node::runtime::State::Running)
         };
@@ -265,10 +259,10 @@ fn is_clean(node: &Places, manifests: &Manifests) -> bool {
 }
 
 /// Removes what is left: links first, so that nothing is started any more.
-fn clear(node: &Places, manifests: &Manifests) -> Result<(), write::Error> {
+fn clear(node: &Places, manifests: &Manifests) -> Result<(), files::write::Error> {
     let links = manifests.links.iter().map(|link| &link.path);
     for path in links.chain(&manifests.leftovers) {
-        write::remove(path)?;
+        files::write::remove(path)?;
     }
     places::clear(node.store.directory(), node.run.path())
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::Settings;
 use crate::agent::network::Support;
-use crate::agent::survey::{self, Surroundings};
+use crate::agent::surroundings::{self, Surroundings};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
 use crate::node::{certificate, kubelet, resolve};
@@ -66,7 +66,7 @@ pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &S
     let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
     add(
         Risk::KubeletCertificateExpires,
-        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.planned_outage)).into(),
+        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.arguments.planned_outage)).into(),
     );
     let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Look::Open);
     // which of them are idle changes from one moment to the next
@@ -100,10 +100,10 @@ pub fn told(risk: Risk, seen: &str) -> String {
 }
 
 fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<String> {
-    if !surroundings.is_known && settings.manifest_dir.is_none() {
+    if !surroundings.is_known && settings.host().manifest_dir.is_none() {
         return None;
     }
-    match survey::manifest_dir(settings, surroundings) {
+    match surroundings::manifest_dir(settings, surroundings) {
         Err(_) => Some("the kubelet's configuration has no staticPodPath".into()),
         Ok(directory) => match settings.root.resolve(&directory).and_then(std::fs::metadata) {
             Ok(found) if found.is_dir() => None,

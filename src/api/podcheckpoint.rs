@@ -6,6 +6,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::encoding::sha256;
+use crate::names::NODE_LABEL;
 use crate::places::reports::Phase;
 
 /// Which pod on which node. Only the agent of that node writes it; deleting a PodCheckpoint changes nothing on the node.
@@ -119,6 +121,25 @@ pub struct LastOutage {
     pub taken_over: Option<String>,
 }
 
+/// Longest value of a label (apimachinery, pkg/util/validation).
+const LABEL_LIMIT: usize = 63;
+
+/// The label selector of the PodCheckpoints of this node.
+pub(crate) fn node_selector(node: &str) -> String {
+    format!("{NODE_LABEL}={}", label(node))
+}
+
+/// The name of a node as the value of a label. A name that is too long is cut, and a digest keeps it distinct from similar ones.
+pub(crate) fn label(node: &str) -> String {
+    if node.len() <= LABEL_LIMIT {
+        return node.to_owned();
+    }
+    let digest = sha256(node.as_bytes());
+    let head: String = node.chars().take(50).collect();
+    let tail: String = digest.chars().skip("sha256:".len()).take(12).collect();
+    format!("{head}-{tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use kube::CustomResourceExt as _;
@@ -142,5 +163,13 @@ mod tests {
         assert_eq!(judge(&before, Some(&before)), "");
         assert!(judge(&object("node-2", "u1"), Some(&before)).contains("the node of a PodCheckpoint cannot change"));
         assert!(judge(&object("node-1", "u2"), Some(&before)).contains("the pod of a PodCheckpoint cannot change"));
+    }
+
+    #[test]
+    fn a_nodes_long_name_fits_a_label_and_stays_its_own() {
+        let (one, two) = ("n".repeat(100), format!("{}m", "n".repeat(99)));
+        assert_eq!(label("node-1"), "node-1");
+        assert_eq!(label(&one).len(), 63);
+        assert_ne!(label(&one), label(&two));
     }
 }

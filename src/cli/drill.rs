@@ -60,7 +60,7 @@ struct Pod {
 
 /// A node to hold a drill on. Before anything asynchronous: it asks the kubelet by itself.
 pub fn find(arguments: &HostArguments) -> anyhow::Result<Places> {
-    Places::find(arguments)
+    Ok(Places::find(arguments)?)
 }
 
 /// Runs `drill`; `stop` ends it early, with nothing left behind.

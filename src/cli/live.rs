@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::agent::survey;
+use crate::agent::surroundings;
 use crate::args::RenderArguments;
 use crate::capture::{self, Error, Sources, changes};
 use crate::cli::Answer;
@@ -47,14 +47,14 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         bail!("pod {namespace}/{name} is on node {node_name:?}, not on {here}");
     }
 
-    let settings = match survey::ask_kubelet(&root, &host.kubelet_dir).await {
+    let settings = match surroundings::ask_kubelet(&root, &host.kubelet_dir).await {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("pod-checkpointer: {}; its defaults are assumed", crate::text::chain(&error));
             crate::node::kubelet::Settings::default()
         }
     };
-    let socket = survey::find_runtime(&root, arguments.node.cri_endpoint.as_deref());
+    let socket = surroundings::find_runtime(&root, arguments.node.cri_endpoint.as_deref());
     let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
     let sources = Sources {
         node_uid: None,

@@ -1,11 +1,44 @@
-//! Is a pod gone? Only the API server can say so, of this very UID, and only while its node is the one that we know.
+//! Objects that the API server does not have, or not any more.
+//!
+//! Whether a *pod* is gone is a question of its own, [`ask`]: a checkpoint is removed because of the answer. Only the API server
+//! can say so, of this very UID, and only while its node is the recorded one.
+
+use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 use kube::{Client, Error};
+use serde::de::DeserializeOwned;
 
 use crate::client::heard::explain;
 use crate::pod::id::PodId;
+
+/// Does the error say that the API server has no such object, or no such kind?
+pub fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 404)
+}
+
+/// `None` in the place of the error that the API server has no such object.
+pub fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes an object. True if the API server deleted it; false if it has no such object, or if the preconditions do not hold
+/// because another object has this name by now.
+pub async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<bool, Error>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    match api.delete(name, parameters).await {
+        Ok(_) => Ok(true),
+        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// What the API server said when asked for a pod by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::agent::survey;
+use crate::agent::surroundings;
 use crate::args::NodeArguments;
 use crate::names::{CONFIG_SOURCE, DRILL_OF, SUPERVISOR};
 use crate::node::clock;
@@ -52,7 +52,7 @@ impl Ground {
         let kubelet = Kubelet::new(socket, CALL_LIMIT);
         let owned = kubelet.owned().await.context("a drill needs the kubelet")?;
         let settings = kubelet::settings(&root, owned.pid)?;
-        let socket = survey::find_runtime(&root, arguments.cri_endpoint.as_deref());
+        let socket = surroundings::find_runtime(&root, arguments.cri_endpoint.as_deref());
         let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
         let recorded = node.store.node().ok().flatten().map(|record| record.node_name);
         let name = arguments.node_name.clone().or(recorded).or_else(|| arguments.node_name().ok());

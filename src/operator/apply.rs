@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerStatus};
 use crate::client::heard::explain;
+use crate::client::{gone, own_pod};
 use crate::names::{
     APPLY_FAILED, COMPONENT_LABEL, FINALIZER, FOREIGN_OBJECT, IMAGE_UNKNOWN, INSTALLATION, INVALID_SETTINGS, MADE_BY,
     NAME_LABEL, OPERATOR_MANAGER, REFUSED,
@@ -111,18 +112,14 @@ async fn apply_one(client: &Client, kind: Kind, mut object: Value) -> Result<Opt
             }
             Ok(Some(applied))
         }
-        Err(Error::Api(status)) if status.code == 404 && kind == POD_MONITOR => Ok(None),
+        Err(error) if gone::is_not_found(&error) && kind == POD_MONITOR => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }
 
 /// The object with the name of the installation, if there is one. A cluster that does not know the kind answers 404 as well.
 async fn find(api: &Api<DynamicObject>) -> Result<Option<DynamicObject>, Error> {
-    match api.get(INSTALLATION).await {
-        Ok(object) => Ok(Some(object)),
-        Err(Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error),
-    }
+    gone::found(api.get(INSTALLATION).await)
 }
 
 fn is_created_by_operator(namespace: &DynamicObject) -> bool {
@@ -150,10 +147,9 @@ async fn delete(client: &Client, kind: Kind) -> Result<(), Failure> {
         return Ok(());
     }
     let preconditions = Some(Preconditions { uid: object.metadata.uid, resource_version: None });
-    match api.delete(INSTALLATION, &DeleteParams { preconditions, ..DeleteParams::background() }).await {
-        Ok(_) => tracing::info!("deleted {}", kind.named()),
-        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => return Err(failed(error)),
+    let parameters = DeleteParams { preconditions, ..DeleteParams::background() };
+    if gone::delete(&api, INSTALLATION, &parameters).await.map_err(failed)? {
+        tracing::info!("deleted {}", kind.named());
     }
     Ok(())
 }
@@ -259,11 +255,8 @@ async fn is_reachable(client: &Client, node: &str) -> Result<bool, Error> {
 
 async fn delete_checkpoint(client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {
     let api: Api<crate::api::PodCheckpoint> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new(&format!("delete PodCheckpoint {namespace}/{name}"), &error)),
-    }
+    let deleted = gone::delete(&api, name, &DeleteParams::default()).await;
+    deleted.map(drop).map_err(|error| Failure::new(&format!("delete PodCheckpoint {namespace}/{name}"), &error))
 }
 
 /// The API of `PodCheckpointer`s, as JSON: one that this program cannot read becomes a condition, and not a watch that fails.
@@ -280,11 +273,9 @@ pub(crate) async fn set_finalizer(client: &Client, object: &DynamicObject, is_se
         all.push(FINALIZER.into());
     }
     let patch = json!({"metadata": {"finalizers": all, "resourceVersion": object.metadata.resource_version}});
-    match podcheckpointers(client.clone()).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new("write the finalizer of the PodCheckpointer", &error)),
-    }
+    let written =
+        gone::found(podcheckpointers(client.clone()).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await);
+    written.map(drop).map_err(|error| Failure::new("write the finalizer of the PodCheckpointer", &error))
 }
 
 /// Writes the status of the `PodCheckpointer`.
@@ -296,27 +287,13 @@ pub(crate) async fn write_status(client: &Client, name: &str, status: &PodCheckp
         "status": status,
     });
     let parameters = PatchParams::apply(OPERATOR_MANAGER).force();
-    match podcheckpointers(client.clone()).patch_status(name, &parameters, &Patch::Apply(patch)).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new("write the status of the PodCheckpointer", &error)),
-    }
+    let written =
+        gone::found(podcheckpointers(client.clone()).patch_status(name, &parameters, &Patch::Apply(patch)).await);
+    written.map(drop).map_err(|error| Failure::new("write the status of the PodCheckpointer", &error))
 }
 
 /// The image of the operator's own pod.
 pub(crate) async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
-    let failed = |message: String| Failure { reason: IMAGE_UNKNOWN, message };
-    let Some(name) = pod.filter(|name| !name.is_empty()) else {
-        return Err(failed("which image? Give the operator --image, or POD_NAME and POD_NAMESPACE".into()));
-    };
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get(name).await;
-    let pod = pod.map_err(|error| {
-        failed(format!("cannot get the operator's own pod {namespace}/{name}: {}", explain(&error)))
-    })?;
-    let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-    let own = containers.iter().find(|container| container.name == "operator").or(containers.first());
-    own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
-        failed(format!("the operator's own pod {namespace}/{name} names no image: give the operator --image"))
-    })
+    let image = own_pod::image(client, namespace, pod, "operator", "--image").await;
+    image.map_err(|error| Failure { reason: IMAGE_UNKNOWN, message: error.to_string() })
 }

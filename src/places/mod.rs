@@ -16,8 +16,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use crate::args::HostArguments;
 use crate::checkpoint::keys::KeyFiles;
 use crate::files::lock;
@@ -32,6 +30,23 @@ use crate::text::chain;
 
 /// How long a kubelet may take that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the directories cannot be found or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host's root directory cannot be found.
+    #[error("cannot reach the host's files")]
+    Host(#[source] io::Error),
+    /// A path of the host cannot be resolved.
+    #[error("cannot find {} on the host", .0.display())]
+    Resolve(PathBuf, #[source] io::Error),
+    /// A directory cannot be read.
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// A lock cannot be looked at.
+    #[error("cannot open {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
+}
 
 /// The node's directories, as real paths and as the host calls them.
 pub struct Places {
@@ -71,9 +86,9 @@ pub struct Manifests {
 
 impl Places {
     /// Finds the directories; looks into none of them.
-    pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
+    pub fn find(arguments: &HostArguments) -> Result<Self, Error> {
         let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-        let root = root.context("cannot reach the host's files")?;
+        let root = root.map_err(Error::Host)?;
         let manifests_host_path = arguments
             .manifest_dir
             .clone()
@@ -85,9 +100,8 @@ impl Places {
     }
 
     /// With these directories, host paths.
-    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> anyhow::Result<Self> {
-        let resolve =
-            |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
+    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> Result<Self, Error> {
+        let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Resolve(path.to_owned(), error));
         Ok(Self {
             store: Store::new(resolve(state_dir)?),
             run: RunDir::new(resolve(run_dir)?, run_dir),
@@ -122,19 +136,19 @@ impl Places {
     }
 
     /// Looks at what has a name of ours in the kubelet's directory; nothing if there is no such directory.
-    pub fn manifests(&self) -> anyhow::Result<Manifests> {
+    pub fn manifests(&self) -> Result<Manifests, Error> {
         let mut found = Manifests::default();
-        let failed = || format!("cannot read {}", self.manifests.display());
+        let failed = |error| Error::Read(self.manifests.clone(), error);
         let entries = match fs::read_dir(&self.manifests) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            entries => entries.with_context(failed)?,
+            entries => entries.map_err(failed)?,
         };
         for entry in entries {
-            let entry = entry.with_context(failed)?;
+            let entry = entry.map_err(failed)?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let is_link = entry.file_type().with_context(failed)?.is_symlink();
+            let is_link = entry.file_type().map_err(failed)?.is_symlink();
             if name == format!("{SUPERVISOR}.yaml") {
-                let ours = !is_link && fs::read(&path).is_ok_and(|text| crate::agent::install::is_ours(&text));
+                let ours = !is_link && fs::read(&path).is_ok_and(|text| is_supervisor(&text));
                 if ours {
                     found.supervisor = true;
                 } else {
@@ -159,8 +173,8 @@ impl Places {
     }
 
     /// Does somebody hold this lock? No file means no.
-    pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
-        lock::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
+    pub fn is_locked(path: &Path) -> Result<bool, Error> {
+        lock::is_locked(path).map_err(|error| Error::Lock(path.to_owned(), error))
     }
 
     /// The agent's lock.
@@ -172,6 +186,12 @@ impl Places {
     pub fn supervisor_lock(&self) -> PathBuf {
         self.run.path().join(SUPERVISOR_LOCK)
     }
+}
+
+/// Is this the text of a supervisor's manifest, of whatever version?
+pub fn is_supervisor(manifest: &[u8]) -> bool {
+    let pod: serde_json::Value = serde_yaml::from_slice(manifest).unwrap_or_default();
+    pod.pointer("/metadata/name").and_then(serde_json::Value::as_str) == Some(SUPERVISOR)
 }
 
 /// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.

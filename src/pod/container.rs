@@ -32,10 +32,15 @@ pub fn field_variable(name: &str, field_path: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field_path}}})
 }
 
-/// `--name=value` as an element of a container's `args`. The kubelet replaces `$(NAME)` there by a variable's value and `$$`
-/// by a dollar sign (third_party/forked/golang/expansion), so each dollar sign of the value is doubled.
+/// `--name=value` as an element of a container's `args`, see [`escaped`].
 pub fn flag(name: &str, value: &str) -> String {
-    format!("--{name}={}", value.replace('$', "$$"))
+    escaped(&format!("--{name}={value}"))
+}
+
+/// An argument as an element of a container's `args`. The kubelet replaces `$(NAME)` there by a variable's value and `$$` by a
+/// dollar sign (third_party/forked/golang/expansion), so each dollar sign is doubled.
+pub fn escaped(argument: &str) -> String {
+    argument.replace('$', "$$")
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Parser as _;
 use pod_checkpointer::agent::{self, Settings};
-use pod_checkpointer::args::{DecisionArguments, LogFormat};
+use pod_checkpointer::args::{AgentArguments, Arguments, Command};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::metrics::address::Address;
-use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::reports::{
     AGENT, AgentWord, OUTAGES, Outage, Outages, Phase, PodOutage, PodReport, STATUS, Status,
 };
@@ -53,37 +52,29 @@ impl World {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings {
-            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
-            root: HostRoot::new(self.root.path()),
-            node_name: NODE.into(),
-            state_dir: "/var/lib/pod-checkpointer".into(),
-            run_dir: "/run/pod-checkpointer".into(),
-            kubelet_dir: "/var/lib/kubelet".into(),
-            manifest_dir: Some("/etc/kubernetes/manifests".into()),
-            key_files: Vec::new(),
-            cri_endpoint: None,
-            decision: DecisionArguments {
-                activation_delay: Duration::from_secs(3),
-                probe_interval: Duration::from_secs(1),
-                probe_timeout: Duration::from_secs(1),
-                unstick_kubelet: true,
-                activate_locked_out: None,
-                apiservers: Vec::new(),
-                apiserver_ca: None,
-            },
-            log_format: LogFormat::Text,
-            supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
-            namespaces: Vec::new(),
-            namespace_selector: None,
-            select: Vec::new(),
-            max_age: None,
-            retention: Duration::from_millis(100),
-            retire: false,
-            metrics_address: Address::Off,
-            pod_name: None,
-            pod_namespace: "pod-checkpointer".into(),
-        }
+        self.settings_with(|_| {})
+    }
+
+    /// Settings with changed flags.
+    pub fn settings_with(&self, change: impl FnOnce(&mut AgentArguments)) -> Settings {
+        let root = format!("--host-root={}", self.root.path().display());
+        let node = format!("--node-name={NODE}");
+        let line = [
+            "pod-checkpointer",
+            "agent",
+            &root,
+            &node,
+            "--manifest-dir=/etc/kubernetes/manifests",
+            "--supervisor-image=registry.example/pod-checkpointer:v1",
+            "--retention=100ms",
+            "--metrics-address=off",
+        ];
+        let Arguments { command: Command::Agent(mut arguments), log_format } = Arguments::try_parse_from(line).unwrap()
+        else {
+            panic!("not the agent")
+        };
+        change(&mut arguments);
+        Settings::new(arguments, log_format).unwrap()
     }
 
     fn store(&self) -> Store {
@@ -457,7 +448,7 @@ async fn what_another_cluster_says_removes_nothing() {
 async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
-    let settings = Settings { retention: Duration::from_millis(300), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.retention = Duration::from_millis(300));
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;
@@ -474,7 +465,7 @@ async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
 async fn a_captured_successor_ends_the_retention() {
     let world = World::new();
     world.api.put_pod(world.start("till-a", "uid-1"));
-    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.retention = Duration::from_hours(1));
     world
         .with_agent(settings, async {
             world.captured("till-a", 1).await;
@@ -493,7 +484,7 @@ async fn a_captured_successor_ends_the_retention() {
 async fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
-    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.retention = Duration::from_hours(1));
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;
@@ -515,7 +506,7 @@ async fn a_pod_that_is_no_longer_marked_leaves_at_once() {
     let world = World::new();
     let mut pod = world.start("till", "uid-1");
     world.api.put_pod(pod.clone());
-    let settings = Settings { retention: Duration::from_hours(1), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.retention = Duration::from_hours(1));
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;
@@ -533,7 +524,7 @@ async fn a_pod_that_is_no_longer_marked_leaves_at_once() {
 async fn a_namespace_that_is_not_looked_after_is_not_captured() {
     let world = World::new();
     world.after_capture().await;
-    let settings = Settings { namespaces: vec!["elsewhere".into()], ..world.settings() };
+    let settings = world.settings_with(|flags| flags.namespaces = vec!["elsewhere".into()]);
     world.with_agent(settings, world.removed()).await;
 }
 
@@ -544,7 +535,7 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
     pod["metadata"]["annotations"] = json!({});
     world.api.put_pod(pod);
     world.api.put_pod(world.start("other", "uid-2"));
-    let settings = Settings { namespace_selector: Some(selector::parse("site=edge").unwrap()), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.namespace_selector = Some(selector::parse("site=edge").unwrap()));
     world
         .with_agent(settings.clone(), async {
             world.captured("other", 1).await;
@@ -586,7 +577,10 @@ async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
     pod["metadata"]["labels"] = json!({"app": "till"});
     world.api.put_pod(pod.clone());
     let select = vec![selector::parse("app=elsewhere").unwrap(), selector::parse("app in (till)").unwrap()];
-    let settings = Settings { select, max_age: Some(Duration::from_hours(72)), ..world.settings() };
+    let settings = world.settings_with(|flags| {
+        flags.select = select;
+        flags.max_age = Some(Duration::from_hours(72));
+    });
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;
@@ -693,7 +687,7 @@ impl World {
         let path = self.root.path().join("seal.key");
         std::fs::write(&path, format!("00{}", "5a".repeat(31))).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Settings { key_files: vec!["/seal.key".into()], ..self.settings() }
+        self.settings_with(|flags| flags.node.host.key_files = vec!["/seal.key".into()])
     }
 
     fn files(&self, key: &str) -> Vec<String> {
@@ -714,7 +708,7 @@ async fn what_was_in_clear_is_sealed_when_a_key_is_given_and_nothing_is_written_
     world.after_capture().await;
     let path = world.store().newest(&id("shop_till")).unwrap().0.unwrap().path;
     let settings = world.with_key();
-    let keys = KeyFiles::new(settings.root.clone(), settings.key_files.clone());
+    let keys = KeyFiles::new(settings.root.clone(), settings.arguments.node.host.key_files.clone());
     let sealed = || world.store().with_keys(keys.clone()).newest(&id("shop_till")).unwrap().0.and_then(|it| it.sealed);
     world.with_agent(settings.clone(), eventually(|| sealed().is_some())).await;
     assert!(world.store().newest(&id("shop_till")).unwrap().0.is_none(), "not without the key");
@@ -865,8 +859,10 @@ async fn the_supervisor_is_installed_and_told_what_it_must_know() {
 async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
-    let mut settings = Settings { supervisor_image: Some(String::new()), ..world.settings() };
-    settings.decision.apiservers = vec!["https://10.0.0.1:6443".into()];
+    let settings = world.settings_with(|flags| {
+        flags.supervisor_image = Some(String::new());
+        flags.decision.apiservers = vec!["https://10.0.0.1:6443".into()];
+    });
     let path = checkpoint_path("shop", "till");
     // said once the node was looked at
     let is_surveyed = |state: &State| {
@@ -884,12 +880,11 @@ async fn the_supervisor_gets_the_image_of_the_agents_own_container() {
         json!({"metadata": {"namespace": "system", "name": "agent-x", "uid": "a"},
             "spec": {"containers": [{"name": "other", "image": "other:1"}, {"name": "agent", "image": "own:1"}]}}),
     );
-    let settings = Settings {
-        supervisor_image: None,
-        pod_name: Some("agent-x".into()),
-        pod_namespace: "system".into(),
-        ..world.settings()
-    };
+    let settings = world.settings_with(|flags| {
+        flags.supervisor_image = None;
+        flags.pod_name = Some("agent-x".into());
+        flags.pod_namespace = "system".into();
+    });
     world.with_agent(settings, eventually(|| world.manifest().exists())).await;
     let manifest: Value = serde_json::from_slice(&std::fs::read(world.manifest()).unwrap()).unwrap();
     assert_eq!(manifest["spec"]["containers"][0]["image"], "own:1");
@@ -901,7 +896,7 @@ async fn without_a_static_pod_path_no_supervisor_is_installed_and_captures_go_on
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
     // the process that listens is this test, which was started without a static pod path
-    let settings = Settings { manifest_dir: None, ..world.settings() };
+    let settings = world.settings_with(|flags| flags.node.host.manifest_dir = None);
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;
@@ -916,7 +911,7 @@ async fn without_a_static_pod_path_no_supervisor_is_installed_and_captures_go_on
 async fn an_empty_image_installs_no_supervisor() {
     let world = World::new();
     world.api.put_pod(world.start("till", "uid-1"));
-    let settings = Settings { supervisor_image: Some(String::new()), ..world.settings() };
+    let settings = world.settings_with(|flags| flags.supervisor_image = Some(String::new()));
     world
         .with_agent(settings, async {
             world.captured("till", 1).await;

@@ -95,7 +95,7 @@ fn supervise(node: &Node, address: SocketAddr) -> Part {
 }
 
 fn served(world: &World, address: SocketAddr) -> Settings {
-    Settings { metrics_address: Address::At(address), ..world.settings() }
+    world.settings_with(|flags| flags.metrics_address = Address::At(address))
 }
 
 #[test]

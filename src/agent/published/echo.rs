@@ -9,8 +9,7 @@ use kube::api::{Api, PartialObjectMeta, WatchEvent, WatchParams};
 use kube::{Client, Error, ResourceExt as _};
 use tokio::time::{Instant, sleep};
 
-use crate::agent::report::node_selector;
-use crate::api::podcheckpoint::PodCheckpoint;
+use crate::api::podcheckpoint::{PodCheckpoint, node_selector};
 use crate::client::retry::Retry;
 use crate::pod::id::PodId;
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::agent::index::{Captured, Index, Outcome};
-use crate::agent::report::{self, Supervisor};
+use crate::agent::index::Index;
+use crate::agent::outcome::{Captured, Outcome};
+use crate::agent::published::shown::{self, Supervisor};
 use crate::agent::risks::Risks;
 use crate::files::lock;
 use crate::metrics::catalog::Metric;
@@ -22,7 +23,7 @@ use crate::supervisor::record;
 
 /// What the loop wrote down last.
 #[derive(Debug)]
-pub struct Board {
+pub struct Telemetry {
     /// When the loop turns again.
     pub pulse: Pulse,
     /// Held by the supervisor as long as it lives.
@@ -49,7 +50,7 @@ struct State {
     supervisor: Option<Figures>,
 }
 
-impl Board {
+impl Telemetry {
     /// Knows nothing yet.
     pub fn new(supervisor_lock: PathBuf) -> Self {
         Self { pulse: Pulse::default(), supervisor_lock, state: RefCell::default() }
@@ -95,7 +96,7 @@ impl Board {
         state.verdicts = BTreeMap::from([(RECOVERABLE, 0), (NOT_CAPTURED, 0)]);
         state.store = None;
         for view in index.views() {
-            *state.verdicts.entry(report::verdict(&view)).or_default() += 1;
+            *state.verdicts.entry(shown::verdict(&view)).or_default() += 1;
             if let Outcome::Failed { reason, .. } = view.outcome
                 && STORE_ERRORS.contains(reason)
             {
@@ -118,7 +119,7 @@ impl Board {
     }
 }
 
-impl Source for Board {
+impl Source for Telemetry {
     fn page(&self) -> Page {
         let state = self.state.borrow();
         let mut page = Page::default();
@@ -165,7 +166,7 @@ impl Source for Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::index::Stored;
+    use crate::agent::outcome::Stored;
     use crate::metrics::catalog::Of;
     use crate::node::contact::Class;
     use crate::places::reports::{ContactReport, Outages};
@@ -176,7 +177,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("supervisor.lock");
         let _lock = lock::lock(&path).unwrap();
-        let board = Board::new(path);
+        let telemetry = Telemetry::new(path);
         let captured = |key: &str, captured: &str| Stored {
             key: id(key),
             generation: 1,
@@ -185,13 +186,13 @@ mod tests {
         };
         let stored =
             vec![captured("shop_new", "2026-11-21T10:00:00.000Z"), captured("shop_old", "2026-11-20T10:00:00.000Z")];
-        board.turned(&Index::new(Duration::ZERO, stored), 3, &Risks::from([(Risk::StoreFull, "none".into())]));
-        board.store_failed("StoreFull");
-        board.store_failed("CaptureFailed");
+        telemetry.turned(&Index::new(Duration::ZERO, stored), 3, &Risks::from([(Risk::StoreFull, "none".into())]));
+        telemetry.store_failed("StoreFull");
+        telemetry.store_failed("CaptureFailed");
         let contact = Some(ContactReport { class: Class::Silent, since: 0 });
         let status = Some(Status { contact, ..Status::default() });
-        board.supervised(&Supervisor { status, outages: Outages::default(), absent: None });
-        let text = board.page().text().unwrap();
+        telemetry.supervised(&Supervisor { status, outages: Outages::default(), absent: None });
+        let text = telemetry.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
             assert_eq!(told, !matches!(metric.of(), Of::Supervisor | Of::Operator), "{}", metric.name());
@@ -204,15 +205,15 @@ mod tests {
         ] {
             assert!(text.contains(&format!("\npod_checkpointer_{line}\n")), "{line} is not in {text}");
         }
-        assert_eq!(board.state.borrow().oldest.as_deref(), Some("2026-11-20T10:00:00.000Z"));
+        assert_eq!(telemetry.state.borrow().oldest.as_deref(), Some("2026-11-20T10:00:00.000Z"));
     }
 
     #[test]
     fn without_a_supervisor_every_checkpoint_is_inactive_and_nothing_is_said_of_contact() {
-        let board = Board::new("/nowhere".into());
+        let telemetry = Telemetry::new("/nowhere".into());
         let stored = Stored { key: id("shop_till"), generation: 1, ..Stored::unread(id("shop_till")) };
-        board.turned(&Index::new(Duration::ZERO, vec![stored]), 0, &Risks::new());
-        let text = board.page().text().unwrap();
+        telemetry.turned(&Index::new(Duration::ZERO, vec![stored]), 0, &Risks::new());
+        let text = telemetry.page().text().unwrap();
         assert!(text.contains("checkpoints{phase=\"Inactive\"} 1\n"), "{text}");
         assert!(text.contains("supervisor_up 0\n") && !text.contains("api_contact"), "{text}");
     }

@@ -1,50 +1,22 @@
-//! What runs beside the loop and comes back as [`Finished`]: captures, above all.
+//! Captures a pod and stores the result, and reads at the start what the store has.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::agent::index::{Captured, Stored};
-use crate::agent::report::Done;
-use crate::agent::survey::{Kept, Surroundings};
+use crate::agent::outcome::{Captured, Stored};
+use crate::agent::surroundings::Surroundings;
 use crate::agent::{Error, Settings, record};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
-use crate::client::gone::Answer;
 use crate::names::STORE_FAILED;
-use crate::places::store::{self, Generation, Put, Store, Tidied};
+use crate::places::store::{self, Generation, Put, Store};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
-
-/// What came of work.
-pub enum Finished {
-    Captured {
-        key: PodId,
-        captured: Captured,
-        took: Duration,
-    },
-    Answered {
-        key: PodId,
-        uid: String,
-        answer: Answer,
-        why: Option<String>,
-    },
-    /// With the kind of error, and what it is in words.
-    Removed {
-        key: PodId,
-        uid: String,
-        result: Result<(), (&'static str, String)>,
-    },
-    Reported(Box<Done>),
-    Looked(Surroundings),
-    Kept(Kept),
-    Tidied(Result<Tidied, store::Error>),
-    Told(Result<(), kube::Error>),
-}
 
 /// The newest generation of every pod in the store. One that cannot be read is told, and hides no other. Where none can, the
 /// pod is known all the same, so that what is left of it goes when the pod is proven gone: by what a sealed file says in
@@ -95,13 +67,13 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
     let node_uid = record::current_uid(&store);
     let sources = Sources {
         root: &settings.root,
-        kubelet_dir: &settings.kubelet_dir,
-        run_dir: &settings.run_dir,
+        kubelet_dir: &settings.host().kubelet_dir,
+        run_dir: &settings.host().run_dir,
         node_name: &settings.node_name,
         node_uid: node_uid.as_deref(),
         runtime: &surroundings.runtime,
         settings: &surroundings.kubelet,
-        planned_outage: settings.planned_outage,
+        planned_outage: settings.arguments.planned_outage,
     };
     let failed = |reason: &'static str, message: String| Captured::Failed { reason, message };
     let checkpoint = match timeout(CAPTURE_LIMIT, capture::capture(pod, &sources)).await {
@@ -110,7 +82,7 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
         Ok(Err(error)) => return failed("CaptureFailed", chain(&error)),
         Err(_) => return failed("CaptureFailed", format!("not done within {CAPTURE_LIMIT:?}")),
     };
-    let checkpoint = with_max_age(checkpoint, settings.max_age);
+    let checkpoint = with_max_age(checkpoint, settings.arguments.max_age);
     let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
     match put {
         Ok(Ok(stored)) => Captured::Stored(stored),
