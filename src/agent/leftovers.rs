@@ -87,17 +87,19 @@ impl Found {
         match &self.copies {
             Some(copies) if copies.is_empty() => {}
             Some(_) => {
-                return Some("its copies in the kubelet's directory may serve; remove them when they do not".into());
+                return Some(
+                    "its copies in the kubelet's directory may be serving; remove them when they are not".into(),
+                );
             }
             None => return Some("the kubelet's directory, where its copies would be, cannot be read".into()),
         }
         match copy_runs {
             Some(false) => {}
             Some(true) => return Some("one of its copies runs".into()),
-            None => return Some("the runtime does not tell whether one of its copies runs".into()),
+            None => return Some("the runtime does not report whether one of its copies runs".into()),
         }
         if !is_heard {
-            return Some("the API server does not tell whether it still runs here".into());
+            return Some("the API server does not report whether it still runs here".into());
         }
         if let Some(key) = checkpointer {
             return Some(format!("it still runs here as {key}; delete its DaemonSet"));
@@ -125,11 +127,11 @@ pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut 
     let stays = |why: &str| Some(format!("bootkube's checkpointer left {}: {why}", found.names()));
     if let Some(why) = found.needed(neighbours) {
         idle.0 = None;
-        return stays(&format!("{why}. Nothing of it is used"));
+        return stays(&format!("{why}. None of it is used"));
     }
     let since = *idle.0.get_or_insert(now);
     if now.duration_since(since) < QUIET {
-        return stays("nobody needs it; it is removed when that has been so for ten minutes");
+        return stays("no longer needed; removed once that has been so for ten minutes");
     }
     let mut failed = Vec::new();
     for directory in &found.directories {
@@ -278,7 +280,7 @@ mod tests {
         node.leave("till");
         fs::write(node.path("kubelet.conf"), "theirs").unwrap();
         let (found, root, mut idle, start) = (node.find().unwrap(), node.root(), Idle::default(), Instant::now());
-        assert!(tidy(&root, &found, &nobody(), &mut idle, start).unwrap().contains("nobody needs it"));
+        assert!(tidy(&root, &found, &nobody(), &mut idle, start).unwrap().contains("no longer needed"));
         let away = Neighbours { is_heard: false, ..nobody() };
         assert!(tidy(&root, &found, &away, &mut idle, start + QUIET).is_some());
         assert!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET).is_some(), "it begins anew");
