@@ -30,21 +30,21 @@ const GONE_LISTED: Duration = Duration::from_hours(1);
 pub enum Action {
     /// Capture this pod; the result goes to [`Index::captured`].
     Capture {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
-        /// The pod, [`Observed::object`].
+        /// Its JSON, [`Observed::object`].
         object: Arc<[u8]>,
     },
     /// Ask the API server whether this pod is gone; the answer goes to [`Index::answered`].
     Ask {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// Its UID.
         uid: String,
     },
     /// Remove the checkpoint of this pod; the result goes to [`Index::removed`].
     Remove {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// UID of the parent that is gone or no longer marked.
         uid: String,
@@ -101,18 +101,19 @@ impl Checkpoint {
     }
 }
 
+/// A capture in progress.
 #[derive(Debug)]
 struct Running {
     uid: String,
     fingerprint: u64,
-    /// What became of the pod while it was being captured.
+    /// What became of the pod meanwhile.
     parent: Parent,
 }
 
 /// A marked pod and its state, for its PodCheckpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// `<namespace>_<name>`.
+    /// The pod.
     pub key: &'a PodId,
     /// Its UID.
     pub uid: &'a str,

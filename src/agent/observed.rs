@@ -29,7 +29,7 @@ pub enum Marked {
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
 pub struct Observed {
-    /// `<namespace>_<name>`.
+    /// The pod.
     pub key: PodId,
     /// Its UID.
     pub uid: String,
@@ -78,7 +78,7 @@ impl Observed {
     }
 }
 
-/// `<namespace>_<name>` and UID.
+/// Namespace and name, and UID; `None`: one of them is missing or invalid.
 pub fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
     let metadata = &pod.metadata;
     let key = PodId::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?).ok()?;

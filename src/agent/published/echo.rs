@@ -151,7 +151,7 @@ mod tests {
         let mut version = ANY.to_owned();
         let there = Echo::There("shop_till".parse().unwrap());
         assert_eq!(take(WatchEvent::Added(object("7")), &mut version).unwrap(), Some(there.clone()));
-        assert_eq!(version, ANY, "others may not have been told of yet");
+        assert_eq!(version, ANY, "others may not have been reported yet");
         let bookmark =
             serde_json::from_value(json!({"kind": "PodCheckpoint", "apiVersion": "podcheckpointer.io/v1alpha1",
             "metadata": {"resourceVersion": "8"}}));

@@ -75,7 +75,7 @@ fn each_outcome_has_its_reasons() {
         let (is, reason, message) = condition(&status, "Captured");
         assert_eq!((is, reason), captured, "{outcome:?}");
         let kept = stored.is_some() && (is == "False");
-        assert_eq!(message.contains("generation 7, of an earlier form, is kept"), kept, "{message}");
+        assert_eq!(message.contains("generation 7, of an earlier state of the pod, is kept"), kept, "{message}");
         let (is, reason, message) = condition(&status, "Recoverable");
         assert_eq!((is, reason), recoverable, "{outcome:?}");
         if reason == "CsiVolume" {
@@ -181,10 +181,10 @@ fn what_is_in_the_way_at_the_node_is_a_condition_of_each_of_its_pods() {
         let (status, reason, message) = condition(&status, "NodeFit");
         (status.to_owned(), reason.to_owned(), message.to_owned())
     };
-    assert_eq!(shown(&[]), ("True".into(), "Fit".into(), "nothing of the node is in the way".into()));
+    assert_eq!(shown(&[]), ("True".into(), "Fit".into(), "nothing on the node would prevent recovery".into()));
     let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "the API server is api")]);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "Fit"), "it comes back all the same");
-    assert!(message.starts_with("note ServerNamedByDNS: the API server is api ("), "{message}");
+    assert!(message.starts_with("note: ServerNamedByDNS: the API server is api ("), "{message}");
     let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "api"), (Risk::StoreFull, "none")]);
     assert_eq!((status.as_str(), reason.as_str()), ("False", "StoreFull"), "the worst first");
     assert!(message.contains("ServerNamedByDNS"), "{message}");
@@ -226,5 +226,5 @@ fn what_is_new_is_told_once_and_again_for_each_outage() {
         let told: Vec<&str> = news(before, after).iter().map(|news| news.reason).collect();
         assert_eq!(told, reasons, "{before:?} {after:?}");
     }
-    assert!(news(Some(&second), &active)[0].note.contains("at t1, while the API server was away since t0"));
+    assert!(news(Some(&second), &active)[0].note.contains("at t1; the API server had been unreachable since t0"));
 }
