@@ -18,9 +18,9 @@ use crate::text::chain;
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
-/// The newest generation of every pod in the store. One that cannot be read is told, and hides no other. Where none can, the
-/// pod is known all the same, so that what is left of it goes when the pod is proven gone: by what a sealed file says in
-/// clear, else by its name alone, with no UID and no generation.
+/// The newest generation of every pod in the store. One that cannot be read is logged, and an older one is used. A pod without any
+/// readable one is listed nevertheless, so that its files are removed when the pod is proven gone: with what a sealed file says in
+/// clear, else by name only, without UID and generation.
 pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();
     for key in store.keys()? {
@@ -62,7 +62,7 @@ fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64)
     }
 }
 
-/// Captures a pod and stores what came of it.
+/// Captures a pod and stores the checkpoint.
 pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
     let node_uid = record::current_uid(&store);
     let sources = Sources {
@@ -91,7 +91,7 @@ pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: St
     }
 }
 
-/// The pod's own word on its age counts before the cluster's.
+/// Sets the maximum age of the flags, unless the pod's own annotation sets one.
 fn with_max_age(mut checkpoint: NodeCheckpoint, max_age: Option<Duration>) -> NodeCheckpoint {
     match (checkpoint.policy.max_age_seconds, max_age) {
         (None, Some(limit)) => {
@@ -105,7 +105,7 @@ fn with_max_age(mut checkpoint: NodeCheckpoint, max_age: Option<Duration>) -> No
 fn put(store: &Store, checkpoint: &NodeCheckpoint) -> Result<Stored, store::Error> {
     let pod = checkpoint.pod()?;
     let (Put::Written(number, _) | Put::Unchanged(number)) = store.put(checkpoint)?;
-    // what the store has, not what was to be written: the digest covers the time of capture, and depends on the key
+    // read back from the store: the digest covers the time of capture, and depends on the key
     let (newest, _) = store.newest(&pod)?;
     Ok(newest.as_ref().map_or_else(|| describe(pod, checkpoint, number, 0), stored))
 }

@@ -1,8 +1,9 @@
-//! What there is to do: a pure function of the pods that the watch told of, what the store holds, what came of earlier
-//! work, and now. No client, no files, no clock: everything comes in by a method, and [`Index::decide`] says what to begin.
+//! Marked pods and stored checkpoints, and what to do about them: a pure function of the pods that the watch reported, what the store
+//! holds, the results of earlier work, and the time. No client, no files, no clock: everything comes in through a method, and
+//! [`Index::decide`] says what to start.
 //!
 //! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that follows either from the
-//! watch's own word that this very pod is no longer marked, or from an [`Answer::Gone`] for its UID.
+//! watch reporting this very pod without a mark, or from an [`Answer::Gone`] for its UID.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,62 +20,62 @@ use crate::places::reports::AgentWord;
 use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 
-/// Captures that run at the same time: enough that a slow one holds nobody up, few enough for the memory.
+/// Captures that run at the same time: enough that a slow one does not delay the others, few enough for the memory.
 const CONCURRENT: usize = 4;
-/// How long after the removal of a checkpoint the supervisor is told that its parent is gone.
-const GONE_TOLD: Duration = Duration::from_hours(1);
+/// How long after the removal of a checkpoint `agent.yaml` lists its parent as gone.
+const GONE_LISTED: Duration = Duration::from_hours(1);
 
-/// Something to begin. Each ends with the method of the same name.
+/// Work to start.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Capture this pod; then [`Index::captured`].
+    /// Capture this pod; the result goes to [`Index::captured`].
     Capture {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
-        /// The pod, [`Observed::object`].
+        /// Its JSON, [`Observed::object`].
         object: Arc<[u8]>,
     },
-    /// Ask the API server whether this pod is gone; then [`Index::answered`].
+    /// Ask the API server whether this pod is gone; the answer goes to [`Index::answered`].
     Ask {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// Its UID.
         uid: String,
     },
-    /// Remove its checkpoint; then [`Index::removed`].
+    /// Remove the checkpoint of this pod; the result goes to [`Index::removed`].
     Remove {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// UID of the parent that is gone or no longer marked.
         uid: String,
     },
 }
 
-/// A pod that is marked, or perhaps is.
+/// A pod that is marked, or may be.
 #[derive(Debug)]
 struct Pod {
     observed: Observed,
-    /// Told of since the list began that is being read.
+    /// Reported since the current list began.
     listed: bool,
     /// Fingerprint at its last capture that was stored or refused.
     done: Option<u64>,
-    /// Captured anew whatever the fingerprint says.
+    /// To be captured again, whatever the fingerprint says.
     dirty: bool,
     not_before: Duration,
     retry: Retry,
     outcome: Outcome,
 }
 
-/// What is known of the parent of a checkpoint in the store.
+/// What is known about the parent of a checkpoint in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parent {
-    /// The watch has it, or no list was complete yet.
+    /// The watch reports it, or no list has been complete yet.
     Present,
-    /// The watch does not have it: the API server must be asked.
+    /// The watch does not report it: the API server must be asked.
     Missing,
     /// Proven gone at this time.
     Gone(Duration),
-    /// The watch has it without a mark.
+    /// The watch reports it without a mark.
     Unmarked,
 }
 
@@ -100,30 +101,31 @@ impl Checkpoint {
     }
 }
 
+/// A capture in progress.
 #[derive(Debug)]
 struct Running {
     uid: String,
     fingerprint: u64,
-    /// What became of the pod while it was being captured.
+    /// What became of the pod meanwhile.
     parent: Parent,
 }
 
-/// A marked pod with what is known of it, for the report.
+/// A marked pod and its state, for its PodCheckpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// `<namespace>_<name>`.
+    /// The pod.
     pub key: &'a PodId,
     /// Its UID.
     pub uid: &'a str,
     /// What marks it.
     pub marked: &'a str,
-    /// What its last capture came to.
+    /// Result of its last capture.
     pub outcome: &'a Outcome,
     /// What the store has of this very pod.
     pub stored: Option<&'a Stored>,
 }
 
-/// All that the agent knows.
+/// All marked pods and all stored checkpoints.
 #[derive(Debug)]
 pub struct Index {
     retention: Duration,
@@ -136,7 +138,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Begins with what the store holds.
+    /// Starts with what the store holds.
     pub fn new(retention: Duration, stored: Vec<Stored>) -> Self {
         let checkpoints =
             stored.into_iter().map(|stored| (stored.key.clone(), Checkpoint::new(stored, Parent::Present))).collect();
@@ -151,7 +153,7 @@ impl Index {
         }
     }
 
-    /// A list begins: what it does not name is missing at its end.
+    /// A list begins: pods that it does not name are missing at its end.
     pub fn begin_list(&mut self) {
         for pod in self.pods.values_mut() {
             pod.listed = false;
@@ -159,7 +161,7 @@ impl Index {
         self.census.begin_list();
     }
 
-    /// The watch told of a pod.
+    /// The watch reported a pod.
     pub fn see(&mut self, mut observed: Observed, now: Duration) {
         let key = observed.key.clone();
         let parent = if observed.marked == Marked::No { Parent::Unmarked } else { Parent::Present };
@@ -168,7 +170,7 @@ impl Index {
         {
             observed.marked = pod.observed.marked.clone();
         }
-        // what cannot be read is of the pod that has its name now, as far as anybody can tell
+        // an unreadable checkpoint is taken to belong to the pod that has the name now
         if let Some(checkpoint) = self
             .checkpoints
             .get_mut(&key)
@@ -178,7 +180,7 @@ impl Index {
         }
         self.set_parent(&key, &observed.uid, parent, now);
         self.census.see(&observed);
-        // a pod of the same name is another pod: the one before it is not here any more
+        // another pod of the same name means that the one before it is not here any more
         if let Some(checkpoint) =
             self.checkpoints.get_mut(&key).filter(|checkpoint| checkpoint.stored.uid != observed.uid)
             && checkpoint.parent == Parent::Present
@@ -216,7 +218,7 @@ impl Index {
         }
     }
 
-    /// The list is complete: what it did not name is not on this node any more, as far as the watch goes.
+    /// The list is complete: pods that it did not name are not on this node any more, according to the watch.
     pub fn end_list(&mut self, now: Duration) {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
@@ -234,7 +236,7 @@ impl Index {
         }
     }
 
-    /// The watch told that a pod was deleted.
+    /// The watch reported that a pod was deleted.
     pub fn delete(&mut self, key: &PodId, uid: &str, now: Duration) {
         if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
             self.pods.remove(key);
@@ -257,7 +259,7 @@ impl Index {
         }
     }
 
-    /// What to begin now.
+    /// The work to start now.
     pub fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         for (key, pod) in &mut self.pods {
@@ -302,12 +304,12 @@ impl Index {
             }
         }
         self.gone
-            .retain(|key, (_, since)| self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_TOLD);
+            .retain(|key, (_, since)| self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_LISTED);
         actions
     }
 
-    /// When [`Index::decide`] has something to do that it has not now. What is due already and was not begun waits for
-    /// other work to end, not for a time.
+    /// When [`Index::decide`] will have work that it does not have now. Work that is due and was not started waits for other work
+    /// to end, not for a time.
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let captures = self
             .pods
@@ -353,7 +355,7 @@ impl Index {
         let Some(checkpoint) = self.checkpoints.get_mut(key).filter(asked) else { return };
         checkpoint.busy = Busy::No;
         match answer {
-            // what the watch said meanwhile is newer than the question
+            // what the watch reported meanwhile is newer than the question
             _ if checkpoint.parent != Parent::Missing => {}
             Answer::Gone => {
                 checkpoint.parent = Parent::Gone(now);
@@ -364,7 +366,7 @@ impl Index {
         }
     }
 
-    /// A removal ended, well or not.
+    /// A removal ended, with success or not.
     pub fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
         let Some(checkpoint) = self.checkpoints.get_mut(key).filter(|checkpoint| checkpoint.stored.uid == uid) else {
             return;
@@ -382,20 +384,19 @@ impl Index {
         }
     }
 
-    /// Marked pods that their kubelet refused for good and that the store has: key and UID. Nobody but their owner replaces
-    /// them.
+    /// Marked pods, with UIDs, that the kubelet rejected for good and that the store has. No controller replaces them.
     pub fn rejected(&self) -> impl Iterator<Item = (&PodId, &str)> {
         let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
         known.map(|(key, pod)| (key, pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
     }
 
-    /// What all pods of the API server take of the node; `None` before a list was complete.
+    /// What all pods that the API server knows take of the node; `None` before a list was complete.
     pub fn taken(&self) -> Option<Demand> {
         self.complete.then(|| self.census.demand())
     }
 
-    /// What the supervisor and the command line are told; `fresh`: the API server was heard lately, so its word on who is
-    /// Ready counts still.
+    /// The content of `agent.yaml`, for the supervisor and the command line. `fresh`: the API server answered lately, so pods that it
+    /// reported as Ready still count as Ready.
     pub fn word(&self, fresh: bool) -> AgentWord {
         let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
         let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
@@ -429,8 +430,8 @@ impl Index {
         })
     }
 
-    /// Owners of pods that get no checkpoint and do something for pods that have one. A static pod is none of them: it comes
-    /// back; nor is one of which it is not known yet whether it is marked, or whether it can be captured.
+    /// Owners of pods without a checkpoint that captured pods need. Not among them are static pods, which come back by themselves, and
+    /// pods of which it is not known yet whether they are marked or can be captured.
     pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
         let checkpoint = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
         let needs: Vec<Needs> = checkpoint.map(|(_, pod)| pod.observed.needs).collect();
@@ -470,17 +471,17 @@ impl Index {
         self.stored(key).is_some_and(|stored| stored.uid == uid)
     }
 
-    /// Can it not be told yet whether this very pod is marked?
+    /// Is it unknown yet whether this very pod is marked?
     pub fn is_undecided(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
     }
 
-    /// Was a list ever complete?
+    /// Has a list ever been complete?
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Was every pod of the first list that is Ready captured, or is that known to be impossible for now?
+    /// Has a capture ended, with success or not, of every Ready pod?
     pub fn is_settled(&self) -> bool {
         let waits = |pod: &Pod| pod.observed.ready && !pod.observed.ending && pod.outcome == Outcome::Waiting;
         self.complete && !self.pods.values().any(waits)
@@ -496,13 +497,13 @@ impl Index {
         self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
     }
 
-    /// Is this very pod marked, or perhaps, as far as the watch goes?
+    /// Is this very pod marked, or may it be, according to the watch?
     pub fn has(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
     }
 
     fn lose(&mut self, key: &PodId, uid: &str, now: Duration) {
-        // more is known already of what was unmarked or proven gone
+        // an unmarked pod or one that is proven gone is not merely missing
         if self
             .checkpoints
             .get(key)
@@ -527,7 +528,7 @@ impl Index {
         }
     }
 
-    /// Was another pod of the same controller captured on this node, and is there?
+    /// Is another pod of the same controller captured and present on this node?
     fn has_successor(&self, key: &PodId) -> bool {
         let Some(lost) =
             self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|lost| lost.owner.is_some())

@@ -1,4 +1,4 @@
-//! The supervisor's own static pod: what it says, and how it gets into the kubelet's directory.
+//! The static pod of the supervisor: its manifest, and how it is written into the kubelet's directory.
 //!
 //! It is written as JSON, which a YAML 1.1 reader cannot misread. It names no UID: the kubelet derives one from the
 //! content, so a changed manifest is another pod and the old one ends first (pkg/kubelet/config/common.go).
@@ -35,7 +35,7 @@ const CAPABILITIES: [&str; 6] = [
 /// Why the supervisor could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kubelet starts no static pods.
+    /// The kubelet runs no static pods.
     #[error(
         "the kubelet has no staticPodPath, so nothing can be started on this node without the API server: set it in the \
          kubelet's configuration, for example to /etc/kubernetes/manifests, or give --manifest-dir"
@@ -45,7 +45,7 @@ pub enum Error {
     #[error("the kubelet's manifest directory {} is not a directory: create it, or give --manifest-dir", .0.display())]
     NoDirectory(PathBuf),
     /// Something else has the manifest's name.
-    #[error("{} is not a file of ours: move it away", .0.display())]
+    #[error("{} is not a manifest of the supervisor: move it away", .0.display())]
     Foreign(PathBuf),
     /// It could not be read.
     #[error("cannot read {}", .0.display())]
@@ -98,7 +98,7 @@ pub fn manifest(plan: &Plan) -> String {
                 "image": plan.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": arguments(plan),
-                // the kubelet's own word: after it was renamed, nothing of the node before is activated
+                // as the kubelet knows it: once the node is renamed, pods of the old node are not activated
                 "env": [container::field_variable("NODE_NAME", "spec.nodeName")],
                 "securityContext": container::root_security_context(&CAPABILITIES),
                 "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
@@ -117,7 +117,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     all.map(|argument| container::escaped(&argument)).collect()
 }
 
-/// Writes the manifest if it is not there with this text. `directory` is the real path. Says whether it wrote.
+/// Writes the manifest unless it is there with this text. `directory` is a real path. True if it was written.
 pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
     if !directory.is_dir() {
         return Err(Error::NoDirectory(directory.to_owned()));

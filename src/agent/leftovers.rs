@@ -1,8 +1,8 @@
 //! What bootkube's checkpointer left on the node, and what it looks like itself.
 //!
-//! Its three directories hold Secrets in clear, and are removed once nobody can need them any more: it does not run here by the
-//! API server's word, none of its copies is there or runs, each pod of this node that it protected has a checkpoint of ours,
-//! and all of that has been so for a while. Its copies in the kubelet's directory are named and never touched: one may be all
+//! Its three directories hold Secrets in clear. They are removed once they cannot be needed any more: the API server reports that it
+//! does not run here, none of its copies exists or runs, each pod of this node that it protected has a checkpoint, and all of that
+//! has been so for a while. Its copies in the kubelet's directory are named and never touched: one may be all
 //! that serves. `docs/migration.md` says what to do.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ const DIRECTORIES: [&str; 3] = [
 pub const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
 /// A longer file is no manifest of its.
 const LONGEST: u64 = 1 << 20;
-/// How long nobody must need it: longer than a DaemonSet takes to replace a pod.
+/// How long the directories must not be needed before they are removed: longer than a DaemonSet takes to replace a pod.
 const QUIET: Duration = Duration::from_mins(10);
 
 /// Is this bootkube's checkpointer itself? It is marked like the pods that it looks after, and must not come back beside us.
@@ -45,26 +45,26 @@ pub fn is_checkpointer(pod: &Value) -> bool {
 pub struct Found {
     /// Its directories that have something in them.
     directories: Vec<PathBuf>,
-    /// Active copies in the kubelet's directory; `None`: that cannot be told.
+    /// Active copies in the kubelet's directory; `None`: not known.
     copies: Option<Vec<PathBuf>>,
     /// Pods that it protected; `None`: not all of its manifests can be read.
     protected: Option<BTreeSet<PodId>>,
 }
 
-/// What is known of those who could need it.
+/// What is known about the pods that could need it.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
-    /// What the API server said of the pods of this node is of now.
+    /// The API server's report on the pods of this node is current.
     pub is_heard: bool,
     /// Bootkube's checkpointer on this node.
     pub checkpointer: Option<PodId>,
-    /// Pods of this node without a checkpoint of ours.
+    /// Pods of this node without a checkpoint.
     pub unprotected: BTreeSet<PodId>,
-    /// A copy runs, by the runtime's word; `None`: not known.
+    /// The runtime runs a copy; `None`: not known.
     pub copy_runs: Option<bool>,
 }
 
-/// Since when nobody needs it.
+/// Since when the directories are not needed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Idle(Option<Instant>);
 
@@ -81,23 +81,25 @@ pub fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
 }
 
 impl Found {
-    /// Why it stays; `None`: nobody needs it.
+    /// Why it stays; `None`: it is not needed.
     fn needed(&self, neighbours: &Neighbours) -> Option<String> {
         let Neighbours { is_heard, checkpointer, unprotected, copy_runs } = neighbours;
         match &self.copies {
             Some(copies) if copies.is_empty() => {}
             Some(_) => {
-                return Some("its copies in the kubelet's directory may serve; remove them when they do not".into());
+                return Some(
+                    "its copies in the kubelet's directory may be serving; remove them when they are not".into(),
+                );
             }
             None => return Some("the kubelet's directory, where its copies would be, cannot be read".into()),
         }
         match copy_runs {
             Some(false) => {}
             Some(true) => return Some("one of its copies runs".into()),
-            None => return Some("the runtime does not tell whether one of its copies runs".into()),
+            None => return Some("the runtime does not report whether one of its copies runs".into()),
         }
         if !is_heard {
-            return Some("the API server does not tell whether it still runs here".into());
+            return Some("the API server does not report whether it still runs here".into());
         }
         if let Some(key) = checkpointer {
             return Some(format!("it still runs here as {key}; delete its DaemonSet"));
@@ -120,16 +122,16 @@ impl Found {
     }
 }
 
-/// Removes what nobody has needed for a while; says what is left, and why.
+/// Removes what has not been needed for a while. Returns what is left, and why.
 pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut Idle, now: Instant) -> Option<String> {
     let stays = |why: &str| Some(format!("bootkube's checkpointer left {}: {why}", found.names()));
     if let Some(why) = found.needed(neighbours) {
         idle.0 = None;
-        return stays(&format!("{why}. Nothing of it is used"));
+        return stays(&format!("{why}. None of it is used"));
     }
     let since = *idle.0.get_or_insert(now);
     if now.duration_since(since) < QUIET {
-        return stays("nobody needs it; it is removed when that has been so for ten minutes");
+        return stays("no longer needed; removed once that has been so for ten minutes");
     }
     let mut failed = Vec::new();
     for directory in &found.directories {
@@ -225,7 +227,7 @@ mod tests {
         }
     }
 
-    fn nobody() -> Neighbours {
+    fn unneeded() -> Neighbours {
         Neighbours { is_heard: true, copy_runs: Some(false), ..Neighbours::default() }
     }
 
@@ -236,7 +238,7 @@ mod tests {
         fs::write(node.path("manifests/etcd.yaml"), "kind: Pod").unwrap();
         fs::write(node.0.path().join("elsewhere"), COPY).unwrap();
         std::os::unix::fs::symlink(node.0.path().join("elsewhere"), node.path("manifests/link.yaml")).unwrap();
-        assert_eq!(node.find(), None, "an empty directory, a manifest of somebody else and a link");
+        assert_eq!(node.find(), None, "an empty directory, a foreign manifest and a link");
         fs::create_dir_all(node.path("checkpoint-secrets/kube-system/api")).unwrap();
         fs::write(node.path("manifests/kube-system-api.json"), format!("{{\"{COPY}\": \"api\"}}")).unwrap();
         let found = node.find().unwrap();
@@ -248,26 +250,26 @@ mod tests {
         let node = Node::new();
         node.leave("till");
         let found = node.find().unwrap();
-        assert_eq!(found.needed(&nobody()), None);
+        assert_eq!(found.needed(&unneeded()), None);
         let unprotected = |key: &PodId| BTreeSet::from([key.to_owned()]);
-        assert_eq!(found.needed(&Neighbours { unprotected: unprotected(&id("shop_other")), ..nobody() }), None);
+        assert_eq!(found.needed(&Neighbours { unprotected: unprotected(&id("shop_other")), ..unneeded() }), None);
         for neighbours in [
-            Neighbours { is_heard: false, ..nobody() },
-            Neighbours { copy_runs: None, ..nobody() },
-            Neighbours { copy_runs: Some(true), ..nobody() },
-            Neighbours { checkpointer: Some(id("kube-system_pod-checkpointer-x")), ..nobody() },
-            Neighbours { unprotected: unprotected(&id("shop_till")), ..nobody() },
+            Neighbours { is_heard: false, ..unneeded() },
+            Neighbours { copy_runs: None, ..unneeded() },
+            Neighbours { copy_runs: Some(true), ..unneeded() },
+            Neighbours { checkpointer: Some(id("kube-system_pod-checkpointer-x")), ..unneeded() },
+            Neighbours { unprotected: unprotected(&id("shop_till")), ..unneeded() },
         ] {
             assert!(found.needed(&neighbours).is_some(), "{neighbours:?}");
         }
         fs::write(node.path("inactive-manifests/notes"), "by hand").unwrap();
-        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("by hand"), "a file of somebody else");
+        assert!(node.find().unwrap().needed(&unneeded()).unwrap().contains("by hand"), "a foreign file");
         fs::remove_file(node.path("inactive-manifests/notes")).unwrap();
         fs::write(node.path("manifests/x.json"), COPY).unwrap();
-        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("may serve"));
+        assert!(node.find().unwrap().needed(&unneeded()).unwrap().contains("may be serving"));
         let unknown = find(&node.root(), None).unwrap();
         assert!(
-            unknown.needed(&nobody()).unwrap().contains("cannot be read"),
+            unknown.needed(&unneeded()).unwrap().contains("cannot be read"),
             "where the copies would be is not known"
         );
     }
@@ -278,12 +280,12 @@ mod tests {
         node.leave("till");
         fs::write(node.path("kubelet.conf"), "theirs").unwrap();
         let (found, root, mut idle, start) = (node.find().unwrap(), node.root(), Idle::default(), Instant::now());
-        assert!(tidy(&root, &found, &nobody(), &mut idle, start).unwrap().contains("nobody needs it"));
-        let away = Neighbours { is_heard: false, ..nobody() };
+        assert!(tidy(&root, &found, &unneeded(), &mut idle, start).unwrap().contains("no longer needed"));
+        let away = Neighbours { is_heard: false, ..unneeded() };
         assert!(tidy(&root, &found, &away, &mut idle, start + QUIET).is_some());
-        assert!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET).is_some(), "it begins anew");
+        assert!(tidy(&root, &found, &unneeded(), &mut idle, start + QUIET).is_some(), "it starts over");
         assert!(node.path("checkpoint-secrets/shop/till/tls/key").exists());
-        assert_eq!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET * 2), None);
+        assert_eq!(tidy(&root, &found, &unneeded(), &mut idle, start + QUIET * 2), None);
         assert_eq!(node.find(), None);
         assert!(!node.path("checkpoint-secrets").exists() && node.path("kubelet.conf").exists());
     }
@@ -297,7 +299,7 @@ mod tests {
         std::os::unix::fs::symlink("/elsewhere", node.path("checkpoint-secrets")).unwrap();
         let found = node.find().unwrap();
         let mut idle = Idle(Some(Instant::now()));
-        tidy(&node.root(), &found, &nobody(), &mut idle, Instant::now() + QUIET);
+        tidy(&node.root(), &found, &unneeded(), &mut idle, Instant::now() + QUIET);
         assert!(elsewhere.join("file").exists());
         assert!(!node.path("checkpoint-secrets").is_symlink());
     }

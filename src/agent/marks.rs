@@ -1,4 +1,4 @@
-//! What marks a pod: its own annotation, its labels, or its namespace. An opt-out on the pod wins over all of them.
+//! What marks a pod: its own annotation, its labels, or its namespace. An opt-out on the pod overrides all of them.
 //!
 //! Pure. The labels of a namespace come from a watch of their own and may come later than its pods, or not at all. Until they
 //! are known, what only they could mark is [`Marked::Unknown`], which neither captures nor removes anything.
@@ -19,7 +19,7 @@ use crate::pod::mark;
 /// Which marks count.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Namespaces that are looked at; none: all. Nothing marks a pod of another one.
+    /// Namespaces whose pods can be marked; empty: all.
     pub limit: Vec<String>,
     /// Marks the pods that match any of these.
     pub select: Vec<Selector>,
@@ -29,7 +29,7 @@ pub struct Rules {
     pub own: Option<(String, String)>,
 }
 
-/// The rules, with what is known of namespaces and the pods that depend on that.
+/// The rules, and what is known about namespaces and the pods that depend on them.
 #[derive(Debug, Default)]
 pub struct Marks {
     rules: Rules,
@@ -45,17 +45,17 @@ pub struct Marks {
 struct Candidate {
     namespace: String,
     object: Arc<[u8]>,
-    /// Told of since the list of pods began that is being read.
+    /// Reported since the current list of pods began.
     listed: bool,
 }
 
 impl Marks {
-    /// Nothing is known of namespaces yet.
+    /// Starts without knowing any namespace.
     pub fn new(rules: Rules) -> Self {
         Self { rules, ..Self::default() }
     }
 
-    /// What the index needs of a pod; `None`: it has no name or UID that could be one.
+    /// What the index needs of a pod; `None`: it has no valid name or no UID.
     pub fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
         let (key, uid) = observed::identity(&pod)?;
         let object = observed::trim(pod);
@@ -100,8 +100,8 @@ impl Marks {
         self.listing.get_or_insert_default().insert(name, selected);
     }
 
-    /// The list of namespaces is complete; gives the pods that are to be looked at again. A namespace that it did not have is
-    /// not known any more: its pods go by themselves, or its storage was lost.
+    /// The list of namespaces is complete; returns the pods whose mark may have changed. A namespace that it did not name is
+    /// not known any more: its pods are deleted separately, or the cluster lost its data.
     pub fn end_namespaces(&mut self) -> Vec<Observed> {
         let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
         let news = self.known.iter().filter(|(name, selected)| before.get(*name) != Some(*selected));
@@ -109,7 +109,7 @@ impl Marks {
         self.look_again(&news)
     }
 
-    /// A namespace is new or has other labels; gives the pods that are to be looked at again.
+    /// A namespace is new or has other labels; returns the pods whose mark may have changed.
     pub fn see_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) -> Vec<Observed> {
         let selected = self.selects(labels);
         if self.known.insert(name.clone(), selected) == Some(selected) {
@@ -135,14 +135,14 @@ impl Marks {
             .collect()
     }
 
-    /// What is known without its namespace's labels; `None`: they decide.
+    /// What marks a pod regardless of its namespace's labels; `None`: these decide.
     fn by_itself(&self, pod: &Value, namespace: &str) -> Option<Marked> {
         let Rules { limit, select, namespaces, own } = &self.rules;
         if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || mark::is_opted_out(pod) {
             return Some(Marked::No);
         }
         let mark = mark::mark(pod);
-        // it marks itself for itself, and must not come back beside us
+        // it marks itself for its own use, and must not run beside this program
         if leftovers::is_checkpointer(pod) && mark != Some(CHECKPOINT) {
             return Some(Marked::No);
         }

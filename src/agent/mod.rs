@@ -1,15 +1,15 @@
 //! The agent: captures the marked pods of its node while all is well, so that the supervisor can bring them back when
-//! nothing is.
+//! it is not.
 //!
 //! ```text
 //!   watch ─────┐                       ┌─► capture ─► store
 //!   swaps ─────┼─► index (pure) ───────┼─► ask, remove
 //!   results ───┘         │             └─► …whose results come back
 //!                        ├─► agent.yaml (for the supervisor and the command line)
-//!                        └─► report (pure) ─► PodCheckpoints, Events
+//!                        └─► ledger (pure) ─► PodCheckpoints, Events
 //! ```
-//! One loop owns all of it. Work runs beside it and comes back with its result; nothing is spawned that nobody waits
-//! for. The API server's silence stops captures of what it does not tell, and removes nothing.
+//! One loop owns all of it. Work runs beside the loop, which waits for every result. While the API server is silent, no checkpoint is
+//! removed, and only pods that it reported before are captured.
 
 mod captures;
 mod census;
@@ -55,13 +55,13 @@ use crate::places::run::RunDir;
 use crate::places::store::{self, Store};
 use crate::text::chain;
 
-/// How long a lock that is held is left alone before it is tried again.
+/// Pause before a lock that is held is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the agent cannot start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Settings that mean nothing.
+    /// Invalid settings.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The host's files cannot be reached.
@@ -70,16 +70,16 @@ pub enum Error {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// How to reach the API server is not known.
+    /// The credentials for the API server cannot be read.
     #[error("cannot tell how to reach the API server")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A client of the API server cannot be made.
     #[error("cannot make a client of the API server")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Changes of files cannot be followed.
-    #[error("cannot follow changes of files (inotify)")]
+    /// Changes of files cannot be watched.
+    #[error("cannot watch for changes of files (inotify)")]
     Follow(#[source] io::Error),
-    /// What must go on for ever has ended.
+    /// A watch that never ends by itself has ended.
     #[error("the watch of pods ended")]
     Ended,
 }
@@ -130,8 +130,7 @@ pub async fn start(
     run(settings, client, patient, stop).await
 }
 
-/// Runs with this client until `stop`. The `patient` one lets the server be silent for minutes, for the one watch that needs
-/// no quick word.
+/// Runs with this client until `stop`. The `patient` client lets the server be silent for minutes, for the watch of PodCheckpoints.
 pub async fn run(
     settings: Settings,
     client: Client,
@@ -147,7 +146,7 @@ pub async fn run(
     store.create()?;
     let _lock = take_lock(&store).await?;
     if let Err(error) = store.clean() {
-        tracing::warn!("leftovers of a crash stay: {}", chain(&error));
+        tracing::warn!("cannot remove leftovers of a crash: {}", chain(&error));
     }
     let run = RunDir::new(resolve(&settings.host().run_dir)?, &settings.host().run_dir);
     let (client, heard) = heard::listen(client);
@@ -159,8 +158,7 @@ pub async fn run(
     metrics::beside(Box::pin(agent.run(echoes, stop)), metrics).await
 }
 
-/// Takes the agent's lock. `status` holds it for a moment when it looks whether somebody does, so a lock that is held is
-/// tried for a moment more.
+/// Takes the agent's lock. `status` holds it for a moment to see whether it is held, so a few attempts are made.
 async fn take_lock(store: &Store) -> Result<File, store::Error> {
     for _ in 0..10 {
         match store.lock(AGENT_LOCK) {

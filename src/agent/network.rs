@@ -1,5 +1,5 @@
-//! Which pods run the network of the node, and which need it. Pure, and by what such pods are known to look like: nothing
-//! in the API says it.
+//! Which pods run the network of the node, and which need it. Pure. Such pods are recognized by what they usually look like: nothing in
+//! the API identifies them.
 
 use serde_json::Value;
 
@@ -10,9 +10,9 @@ use crate::node::network;
 pub enum Support {
     /// It sets up the pod network, or keeps up what does (CNI).
     Plugin,
-    /// It leads Services to their pods (kube-proxy).
+    /// It routes Services to their pods (kube-proxy).
     Proxy,
-    /// It answers for names in the cluster.
+    /// It resolves names in the cluster (DNS).
     Names,
 }
 
@@ -65,7 +65,7 @@ impl Support {
 pub struct Needs {
     /// It has an address of its own.
     pub plugin: bool,
-    /// It asks for names in the cluster, which are names of Services as a rule.
+    /// It resolves names in the cluster, usually those of Services.
     pub names: bool,
 }
 

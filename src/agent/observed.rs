@@ -14,22 +14,22 @@ use crate::pod::id::PodId;
 use crate::pod::mark;
 use crate::pod::room::Demand;
 
-/// What marks a pod, in a namespace that we look after.
+/// What marks a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Marked {
     /// This, in words.
     By(String),
     /// Nothing does.
     No,
-    /// It cannot be told yet: nothing is begun for it, and nothing of it is removed.
+    /// Not known yet: the pod is not captured, and its checkpoint is not removed.
     Unknown,
 }
 
-/// A pod as the watch told of it.
+/// A pod as the watch reported it.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
 pub struct Observed {
-    /// `<namespace>_<name>`.
+    /// The pod.
     pub key: PodId,
     /// Its UID.
     pub uid: String,
@@ -37,23 +37,23 @@ pub struct Observed {
     pub marked: Marked,
     /// Its condition Ready is true.
     pub ready: bool,
-    /// Being deleted: it is not captured any more.
+    /// It is being deleted, and not captured any more.
     pub ending: bool,
-    /// Its kubelet refused it for good, and nobody but its owner replaces it.
+    /// The kubelet rejected it for good, and no controller replaces it.
     pub rejected: bool,
     /// What it takes of the node; `None`: nothing, or it is counted elsewhere.
     pub demand: Option<Demand>,
     /// What it does for the other pods of the node, and its owner's name.
     pub support: Option<(Support, String)>,
-    /// What it needs of them.
+    /// What it needs of other pods.
     pub needs: Needs,
     /// It is bootkube's checkpointer.
     pub is_bootkubes: bool,
     /// Ids of its running containers, as the runtime knows them.
     pub containers: Vec<String>,
-    /// Of everything that a checkpoint depends on: another one means that it must be captured anew.
+    /// Hash of everything that a checkpoint depends on: when it changes, the pod must be captured again.
     pub fingerprint: u64,
-    /// The pod as JSON without what nobody needs: a tenth of what the parsed object takes.
+    /// The trimmed pod as JSON: a tenth of the memory of the parsed object.
     pub object: Arc<[u8]>,
 }
 
@@ -78,7 +78,7 @@ impl Observed {
     }
 }
 
-/// `<namespace>_<name>` and UID.
+/// Namespace and name, and UID; `None`: one of them is missing or invalid.
 pub fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
     let metadata = &pod.metadata;
     let key = PodId::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?).ok()?;
@@ -94,10 +94,10 @@ fn demand(pod: &Value) -> Option<Demand> {
     pod.get("spec").filter(|_| counts).map(Demand::of)
 }
 
-/// How the status of a pod begins that its kubelet refused for good (pkg/kubelet/kubelet.go, `rejectPod`).
+/// Start of the status message of a pod that the kubelet rejected for good (pkg/kubelet/kubelet.go, `rejectPod`).
 const REJECTED: &str = "Pod was rejected";
 
-/// Its kubelet refused it for good, and no controller replaces it.
+/// The kubelet rejected it for good, and no controller replaces it.
 fn is_rejected(pod: &Value) -> bool {
     let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
@@ -105,7 +105,7 @@ fn is_rejected(pod: &Value) -> bool {
     is_alone && text("/status/phase") == "Failed" && text("/status/message") == REJECTED
 }
 
-/// The pod without what no capture looks at and what would be kept in memory for every pod.
+/// The pod without fields that no capture reads, which would take memory for every pod.
 pub fn trim(mut pod: DynamicObject) -> Value {
     pod.metadata.managed_fields = None;
     let mut data = pod.data;
@@ -136,7 +136,7 @@ pub fn trim(mut pod: DynamicObject) -> Value {
     object
 }
 
-/// Types and status only: times and messages change without meaning anything here.
+/// Type and status only: times and messages change without meaning here.
 fn conditions(conditions: Value) -> Value {
     let Value::Array(conditions) = conditions else { return Value::Null };
     conditions
@@ -156,7 +156,7 @@ fn containers(pod: &Value) -> Vec<String> {
     running.filter_map(id).collect()
 }
 
-/// Of everything that a checkpoint is made from and the watch tells: a heartbeat of the status is not in it.
+/// Hash of everything that the watch reports and a checkpoint is made from; heartbeats of the status are left out.
 fn fingerprint(pod: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     for part in ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences"] {

@@ -9,7 +9,7 @@ use crate::reasons::Warning;
 pub struct Stored {
     /// The pod.
     pub key: PodId,
-    /// UID of its parent; empty: not known, because nothing of it can be read.
+    /// UID of its parent; empty: not known, because no generation can be read.
     pub uid: String,
     /// UID of its parent's controller.
     pub owner: Option<String>,
@@ -21,12 +21,12 @@ pub struct Stored {
     pub size: u64,
     /// When it was captured, RFC 3339.
     pub captured: String,
-    /// What its owner should know.
+    /// Warnings of the capture.
     pub warnings: Vec<Warning>,
 }
 
 impl Stored {
-    /// A pod of whose checkpoints none can be read.
+    /// For a pod of which no checkpoint can be read.
     pub fn unread(key: PodId) -> Self {
         Self {
             key,
@@ -41,17 +41,17 @@ impl Stored {
     }
 }
 
-/// What the last capture of a pod came to.
+/// Result of the last capture of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// None was made since the agent began.
+    /// There was none since the agent started.
     #[default]
     Waiting,
     /// The store has it.
     Captured,
     /// It cannot come back correctly.
     Refused(Vec<Reason>),
-    /// A passing fault; it is tried again.
+    /// A temporary fault; the capture is retried.
     Failed {
         /// For the condition.
         reason: &'static str,
@@ -60,7 +60,7 @@ pub enum Outcome {
     },
 }
 
-/// What a capture came to.
+/// Result of a capture.
 #[derive(Clone, Debug)]
 pub enum Captured {
     /// The store has this generation, new or the same as before.

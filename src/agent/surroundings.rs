@@ -11,7 +11,7 @@ use crate::node::network;
 use crate::node::runtime::{self, Runtime};
 use crate::text::chain;
 
-/// How long the kubelet may take to say what it owns.
+/// How long the kubelet may take to answer.
 const KUBELET_LIMIT: Duration = Duration::from_secs(5);
 /// How long a call of the runtime may take.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
@@ -21,9 +21,9 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
 pub struct Surroundings {
     /// The container runtime.
     pub runtime: Runtime,
-    /// How the kubelet was started; what an earlier look found if this one could not.
+    /// How the kubelet was started, according to this look or else an earlier one.
     pub kubelet: kubelet::Settings,
-    /// The kubelet told how it was started, in this look or an earlier one.
+    /// It is known how the kubelet was started, from this look or an earlier one.
     pub is_known: bool,
     /// The network plugin needs neither the API server nor a pod to set up the network of others.
     pub network_works_offline: bool,
@@ -37,7 +37,7 @@ pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroun
     let found = ask_kubelet(&settings.root, &settings.host().kubelet_dir).await;
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
     let kubelet = found.unwrap_or_else(|error| {
-        problems.push(format!("{}; it is asked again", chain(&error)));
+        problems.push(format!("{}; retrying", chain(&error)));
         before.map(|before| before.kubelet.clone()).unwrap_or_default()
     });
     let runtime = match find_runtime(&settings.root, settings.arguments.node.cri_endpoint.as_deref()) {
@@ -51,7 +51,7 @@ pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroun
     Surroundings { runtime, kubelet, is_known, network_works_offline, problems }
 }
 
-/// How the kubelet that runs was started.
+/// How the running kubelet was started.
 pub async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet::Settings, kubelet::Error> {
     let host_path = kubelet_dir.join("pod-resources/kubelet.sock");
     let down = |error| kubelet::Error::Down(host_path.clone(), error);
@@ -60,7 +60,7 @@ pub async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet:
     kubelet::settings(root, owned.pid)
 }
 
-/// The runtime's socket, its real path; else the one that is tried all the same, and what is wrong.
+/// Real path of the runtime's socket. The error is the path to use nevertheless, and the problem.
 pub fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<PathBuf, (PathBuf, String)> {
     let real = |path: &Path| root.resolve(path).unwrap_or_else(|_| path.to_owned());
     if let Some(given) = cri_endpoint {
@@ -100,5 +100,5 @@ pub fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<
     if exists(&settings.root) {
         return Ok(usual);
     }
-    Err("the kubelet has not told its static pod directory yet; give --manifest-dir if it never does".into())
+    Err("the kubelet's static pod directory is not known yet; give --manifest-dir if it stays unknown".into())
 }

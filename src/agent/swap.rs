@@ -1,4 +1,4 @@
-//! What changes under our feet: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
+//! Watches files with inotify: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
 //!
 //! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside the old and renames a
 //! link over `..data` (pkg/volume/util/atomic_writer.go): one event in the volume's own directory, whatever changed.
@@ -13,15 +13,15 @@ use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 use crate::places::reports;
 use crate::pod::id::PodId;
 
-/// Room for a few dozen events at a time; an overflow of the kernel's own queue is told as [`Change::All`].
+/// Room for a few dozen events at a time; an overflow of the kernel's own queue is reported as [`Change::All`].
 const BUFFER: usize = 4096;
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A volume of this pod (`<namespace>_<name>`).
+    /// A volume of this pod.
     Volume(PodId),
-    /// What the supervisor reports.
+    /// The supervisor's reports.
     Reports,
     /// Perhaps everything: events were lost.
     All,
@@ -35,14 +35,14 @@ enum Subject {
 
 /// The directories that are followed.
 pub struct Swaps {
-    /// `None`: the kernel gives us none, so nothing is followed.
+    /// `None`: the kernel has no instance left, so nothing is watched.
     stream: Option<EventStream<[u8; BUFFER]>>,
     subjects: HashMap<WatchDescriptor, Subject>,
 }
 
 impl Swaps {
-    /// Follows nothing yet. Where the kernel has no instance left for us (fs.inotify.max_user_instances, which all of
-    /// root's programs share), following fails and everything else goes on.
+    /// Watches nothing yet. If the kernel has no instance left (fs.inotify.max_user_instances, which all programs of root share),
+    /// [`Swaps::follow`] fails and everything else works.
     pub fn new() -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER])).ok();
         Self { stream, subjects: HashMap::new() }
@@ -53,7 +53,7 @@ impl Swaps {
         self.stream.as_ref().ok_or_else(none)?.watches().add(path, mask)
     }
 
-    /// Follows the volumes of a pod. One that is not there is not an error: a capture will say what it misses.
+    /// Watches the volumes of a pod. An absent one is not an error: the capture reports what is missing.
     pub fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
         for path in directories {
             if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
@@ -72,12 +72,12 @@ impl Swaps {
         Ok(())
     }
 
-    /// Follows no volume of pods that are not among these (`<namespace>_<name>` and UID) any more.
+    /// Stops watching the volumes of all other pods than these.
     pub fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
         let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
-                // gone with its directory already, as a rule
+                // usually gone with its directory already
                 let _ = watches.remove(watch.clone());
                 false
             }

@@ -1,4 +1,4 @@
-//! What the agent tells in figures, and whether it is well: its own, and the supervisor's record.
+//! Metrics and health of the agent, with the metrics of the supervisor.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::agent::index::Index;
 use crate::agent::outcome::{Captured, Outcome};
-use crate::agent::published::shown::{self, Supervisor};
+use crate::agent::published::shown::{self, SupervisorReports};
 use crate::agent::risks::Risks;
 use crate::files::lock;
 use crate::metrics::catalog::Metric;
@@ -21,12 +21,12 @@ use crate::places::reports::{Counts, Status, Times};
 use crate::reasons::Risk;
 use crate::supervisor::record;
 
-/// What the loop wrote down last.
+/// What metrics and health are answered from. The loop writes it, and the server reads it without asking the loop.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// When the loop turns again.
+    /// When the loop is expected to turn again.
     pub pulse: Pulse,
-    /// Held by the supervisor as long as it lives.
+    /// Locked by the supervisor as long as it runs.
     supervisor_lock: PathBuf,
     state: RefCell<State>,
 }
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl Telemetry {
-    /// Knows nothing yet.
+    /// Starts without any figures. `supervisor_lock`: path of the file that the supervisor locks while it runs.
     pub fn new(supervisor_lock: PathBuf) -> Self {
         Self { pulse: Pulse::default(), supervisor_lock, state: RefCell::default() }
     }
@@ -87,7 +87,7 @@ impl Telemetry {
         self.state.borrow_mut().damaged += u64::try_from(files).unwrap_or_default();
     }
 
-    /// The loop turned: what it knows now.
+    /// Takes in the state of the loop after a turn.
     pub fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
         let mut state = self.state.borrow_mut();
         state.problems = problems;
@@ -112,8 +112,8 @@ impl Telemetry {
         }
     }
 
-    /// What the supervisor wrote.
-    pub fn supervised(&self, supervisor: &Supervisor) {
+    /// Takes in what the supervisor reported.
+    pub fn supervised(&self, supervisor: &SupervisorReports) {
         let counts = &supervisor.outages.counts;
         self.state.borrow_mut().supervisor = supervisor.status.as_ref().map(|status| Figures::new(status, counts));
     }
@@ -144,7 +144,7 @@ impl Source for Telemetry {
         if let Some(supervisor) = &state.supervisor {
             supervisor.add_to(&mut page, record::now(), lives);
         } else {
-            // nobody activates anything
+            // without a supervisor every checkpoint is inactive
             let inactive = Figures::new(&Status::default(), &Counts::default()).with_inactive(state.checkpoints);
             inactive.add_to(&mut page, record::now(), false);
         }
@@ -191,7 +191,7 @@ mod tests {
         telemetry.store_failed("CaptureFailed");
         let contact = Some(ContactReport { class: Class::Silent, since: 0 });
         let status = Some(Status { contact, ..Status::default() });
-        telemetry.supervised(&Supervisor { status, outages: Outages::default(), absent: None });
+        telemetry.supervised(&SupervisorReports { status, outages: Outages::default(), absent: None });
         let text = telemetry.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));

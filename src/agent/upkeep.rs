@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::agent::Settings;
 use crate::agent::install::{self, Plan};
 use crate::agent::leftovers::{self, Idle, Neighbours};
-use crate::agent::record::{self, Learned, Stranger};
+use crate::agent::record::{self, Learned, ReplacedNode};
 use crate::agent::risks::{self, Risks};
 use crate::agent::surroundings::{Surroundings, manifest_dir};
 use crate::client::heard::explain;
@@ -23,31 +23,31 @@ use crate::places::store::Store;
 use crate::pod::room;
 use crate::text::chain;
 
-/// Where the supervisor's manifest stands, or why there is none, and what else is not in order.
+/// Result of a round of upkeep.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct Findings {
     /// Why no supervisor is installed.
     pub absent: Option<String>,
     /// What could not be done, with what to do about it.
     pub problems: Vec<String>,
-    /// For the next time.
+    /// For the next round.
     pub memory: Memory,
-    /// The node's UID is another than before, or known for the first time: checkpoints name it.
+    /// The UID of the node changed, or was learned for the first time: checkpoints name it.
     pub is_another: bool,
 }
 
-/// What one look at the node leaves for the next.
+/// What a round of upkeep leaves for the next.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    stranger: Stranger,
+    replaced: ReplacedNode,
     idle: Idle,
-    /// What would keep the node's pods from coming back.
+    /// What would prevent the recovery of the node's pods.
     pub risks: Risks,
 }
 
 impl Memory {
-    /// Somebody may need what bootkube's checkpointer left.
-    pub fn is_needed(&mut self) {
+    /// What bootkube's checkpointer left may be needed, so it stays for now.
+    pub fn keep_leftovers(&mut self) {
         self.idle = Idle::default();
     }
 }
@@ -60,8 +60,8 @@ pub async fn keep(
     store: &Store,
     neighbours: Neighbours,
     memory: Memory,
-) -> Kept {
-    let mut kept = Kept { memory, ..Kept::default() };
+) -> Findings {
+    let mut kept = Findings { memory, ..Findings::default() };
     record_node(settings, surroundings, client, store, &mut kept).await;
     if let Some(found) = leftovers::find(&settings.root, manifest_dir(settings, surroundings).ok().as_deref()) {
         let sandboxes = surroundings.runtime.sandboxes().await.ok();
@@ -88,11 +88,11 @@ async fn record_node(
     surroundings: &Surroundings,
     client: &Client,
     store: &Store,
-    kept: &mut Kept,
+    kept: &mut Findings,
 ) {
     let name = &settings.node_name;
     let before = store.node().unwrap_or_else(|error| {
-        kept.problems.push(format!("{}; it is written anew", chain(&error)));
+        kept.problems.push(format!("{}; it will be written again", chain(&error)));
         None
     });
     let known = before.as_ref().map(|record| record.node_uid.as_str());
@@ -100,12 +100,12 @@ async fn record_node(
     match Api::<Node>::all(client.clone()).get(name).await {
         Ok(node) => {
             learned.uid = node.metadata.uid.map(|seen| {
-                let chosen = kept.memory.stranger.choose(known, &seen, Instant::now());
+                let chosen = kept.memory.replaced.choose(known, &seen, Instant::now());
                 if chosen != seen {
                     kept.problems.push(format!(
-                        "node {name} is another object than the one that was recorded (made anew, or a new cluster behind \
-                         the same address): nothing of the old one is activated, and no checkpoint is removed until it has \
-                         been the same for an hour"
+                        "node {name} is another object than the recorded one (it was created again, or a new cluster has \
+                         the same address): pods of the old node are not activated, and no checkpoint is removed before \
+                         the new object has been there for an hour"
                     ));
                 }
                 (chosen, seen)
@@ -118,7 +118,7 @@ async fn record_node(
     }
     learned.servers = match &surroundings.kubelet.kubeconfig {
         _ if !surroundings.is_known => None,
-        // said by hand, and passed on to the supervisor
+        // given by flag, and passed on to the supervisor
         None if !settings.arguments.decision.apiservers.is_empty() => None,
         None => {
             kept.problems.push(
@@ -144,14 +144,16 @@ async fn record_node(
     }
 }
 
-/// Installs the supervisor. `Some`: none is wanted, and why.
+/// Installs the supervisor. `Some`: none is to be installed, for this reason.
 async fn supervise(
     settings: &Settings,
     surroundings: &Surroundings,
     client: &Client,
 ) -> Result<Option<String>, String> {
     let image = match &settings.arguments.supervisor_image {
-        Some(image) if image.is_empty() => return Ok(Some("--supervisor-image is empty: none is installed".into())),
+        Some(image) if image.is_empty() => {
+            return Ok(Some("--supervisor-image is empty: no supervisor is installed".into()));
+        }
         Some(image) => image.clone(),
         None => {
             let (namespace, name) = (&settings.arguments.pod_namespace, settings.arguments.pod_name.as_deref());

@@ -1,8 +1,8 @@
-//! The watch of the pods of this node, as JSON, so that fields newer than our types survive; and, only where namespaces can
-//! mark pods, one of the namespaces' labels.
+//! The watch of the pods of this node, as JSON, so that fields newer than the program's types survive; and the watch of the labels of
+//! namespaces, used only where these can mark pods.
 //!
 //! A list comes in pages, once; afterwards the server ends each watch after half a minute and it goes on from where it was,
-//! so a connection that died without a word is noticed, and nothing is listed again unless the server forgot where we were.
+//! so a connection that died silently is noticed, and nothing is listed again unless the resource version has expired.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const PAGE: u32 = 4;
 /// Namespaces in a page; each is small.
 const NAMESPACE_PAGE: u32 = 100;
 
-/// How soon the server may forget where we were once more before that is a fault like any other.
+/// How soon a second 410 after the last one counts as an ordinary fault.
 const FORGOTTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// The type of pods, without a type.
@@ -28,7 +28,7 @@ pub fn resource() -> ApiResource {
     ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&())
 }
 
-/// Everything that happens to the pods of this node; after a fault it pauses and goes on.
+/// Everything that happens to the pods of this node. Continues after a pause when there is a fault.
 pub fn pods(
     client: kube::Client,
     node: &str,
@@ -39,7 +39,7 @@ pub fn pods(
     listed_at_once(watcher(api, config)).default_backoff()
 }
 
-/// Everything that happens to namespaces, of which only names and labels are sent.
+/// Everything that happens to namespaces, as metadata only.
 pub fn namespaces(
     client: kube::Client,
 ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
@@ -47,11 +47,10 @@ pub fn namespaces(
     listed_at_once(watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config)).default_backoff()
 }
 
-/// Without the word that the server has forgotten where we were: the watcher lists at once then.
+/// Drops errors with the code 410 (resource version expired), so that the watcher lists again at once.
 ///
-/// That is what an API server says that was away, after it let the watch begin, and the pause that is made after a fault is
-/// by then the long one of the outage: up to a minute in which we would know nothing and seem to have been heard. A server
-/// that forgets again and again is met with pauses.
+/// An API server sends one after an outage, once the watch has begun. The back-off has reached its longest pause by then: up to a
+/// minute in which the agent would know nothing although the server answers. Repeated errors of this kind are met with pauses.
 fn listed_at_once<T>(
     events: impl Stream<Item = Result<watcher::Event<T>, watcher::Error>>,
 ) -> impl Stream<Item = Result<watcher::Event<T>, watcher::Error>> {

@@ -14,11 +14,11 @@ use crate::client;
 use crate::pod::id::PodId;
 use crate::reasons::{Refusal, Risk};
 
-/// How long the watch of namespaces must not fail to be well again: longer than its pauses.
+/// How long the namespace watch must run without an error to count as healthy again: longer than its pauses.
 const NAMESPACES_WELL: Duration = Duration::from_mins(2);
 
 impl Agent {
-    /// Tells people what a capture came to: in the log, and a refusal beside the pod as well.
+    /// Logs the result of a capture, and records an Event on the pod if it was refused.
     pub(super) fn report_capture(&mut self, key: &PodId, captured: &Captured, new: bool) {
         let pod = key.to_string();
         match captured {
@@ -28,7 +28,7 @@ impl Agent {
             Captured::Stored(_) => {}
             Captured::Refused(reasons) => {
                 let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                tracing::warn!(pod, reasons = text, "would not come back on this node without the API server");
+                tracing::warn!(pod, reasons = text, "the pod would not come back on this node without the API server");
                 let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
                 let first = reasons.first().map(|reason| reason.refusal);
                 let (name, advice) = (first.map(|it| it.to_string()), first.map(Refusal::advice));
@@ -37,12 +37,12 @@ impl Agent {
                 self.record_pod_event(key, &uid, EventType::Warning, &name, &note);
             }
             Captured::Failed { reason, message } => {
-                tracing::warn!(pod, reason, message, "capture failed; it is tried again");
+                tracing::warn!(pod, reason, message, "capture failed; retrying");
             }
         }
     }
 
-    /// Tells it beside the node, where `kubectl describe node` shows it.
+    /// Records an Event on the Node, where `kubectl describe node` shows it.
     pub(super) fn record_node_event(&mut self, risk: Risk, seen: &str) {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
@@ -51,10 +51,10 @@ impl Agent {
             uid: record::current_uid(&self.store),
             ..ObjectReference::default()
         };
-        self.record_event(regarding, EventType::Warning, risk.as_str(), &risks::told(risk, seen));
+        self.record_event(regarding, EventType::Warning, risk.as_str(), &risks::message(risk, seen));
     }
 
-    /// Tells it beside the pod.
+    /// Records an Event on the Pod.
     pub(super) fn record_pod_event(&mut self, key: &PodId, uid: &str, type_: EventType, reason: &str, note: &str) {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
@@ -67,7 +67,7 @@ impl Agent {
         self.record_event(regarding, type_, reason, note);
     }
 
-    /// Writes an Event. The recorder makes a series of what is told again.
+    /// Records an Event. The recorder makes a series of repeated ones.
     fn record_event(&mut self, regarding: ObjectReference, type_: EventType, reason: &str, note: &str) {
         let event = client::event(type_, reason, note, "Checkpoint");
         let recorder = self.recorder.clone();
@@ -75,7 +75,7 @@ impl Agent {
         self.work.push(publish.boxed_local());
     }
 
-    /// Logs when the API server falls silent and when it is heard again.
+    /// Logs when the API server falls silent and when it answers again, and drops problems of watches that have recovered.
     pub(super) fn note_silence(&mut self) {
         let now = self.now();
         if self.heard.is_within(now.saturating_sub(self.watch_failed)) {
@@ -91,10 +91,10 @@ impl Agent {
                 let age = self.heard.age().map(|age| age.as_secs());
                 tracing::warn!(
                     seconds = age,
-                    "the API server is silent: nothing is removed, nothing is taken for Ready"
+                    "the API server is silent: no checkpoint is removed, and no pod counts as Ready"
                 );
             } else {
-                tracing::info!("the API server is heard again");
+                tracing::info!("the API server answers again");
             }
         }
     }

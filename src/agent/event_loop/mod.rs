@@ -1,4 +1,4 @@
-//! The loop that owns all that the agent knows: it takes what comes in, begins what is due, and waits.
+//! The loop that owns the state of the agent: it takes in events and results, starts what is due, and waits.
 
 mod events;
 mod run_dir;
@@ -25,8 +25,8 @@ use crate::agent::index::Index;
 use crate::agent::marks::{Marks, Rules};
 use crate::agent::observed::{self, Marked, Observed};
 use crate::agent::published::echo::Echo;
-use crate::agent::published::ledger::Reporter;
-use crate::agent::published::shown::Supervisor;
+use crate::agent::published::ledger::Ledger;
+use crate::agent::published::shown::SupervisorReports;
 use crate::agent::risks::{self, Risks};
 use crate::agent::surroundings::Surroundings;
 use crate::agent::swap::{Change, Swaps};
@@ -43,13 +43,13 @@ use crate::pod::id::PodId;
 use crate::problems::Problems;
 use crate::reasons::Risk;
 
-/// How old the API server's word on who is Ready may be. It is heard with every watch, each half a minute.
+/// How old the API server's report on which pods are Ready may be. Every watch renews it, about each half minute.
 const FRESH: Duration = Duration::from_secs(75);
 /// How often the store is put in order.
 const TIDY: Duration = Duration::from_hours(1);
-/// How often the node is looked at again.
+/// How often the node is surveyed again.
 const SURVEY: Duration = Duration::from_mins(10);
-/// How long work in progress may take to end when the agent must.
+/// How long work in progress may take to finish when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Topics of problems.
@@ -62,7 +62,7 @@ const VOLUME_CHANGES: &str = "changes of volumes";
 const REPORT_CHANGES: &str = "changes of reports";
 const STORE: &str = "store";
 
-/// The agent at work.
+/// The running agent.
 pub(crate) struct Agent {
     settings: Rc<Settings>,
     client: Client,
@@ -73,31 +73,31 @@ pub(crate) struct Agent {
     start: Instant,
     index: Index,
     marks: Marks,
-    reporter: Reporter,
+    ledger: Ledger,
     recorder: Recorder,
-    supervisor: Supervisor,
+    supervisor: SupervisorReports,
     swaps: Swaps,
     /// Pods with a volume that cannot be followed, and when they are captured again.
     unfollowed: BTreeSet<PodId>,
     unfollowed_due: Option<Duration>,
     surroundings: Option<Rc<Surroundings>>,
-    /// When the store is put in order; `None`: that is being done.
+    /// When the store is put in order next; `None`: in progress.
     tidy: Option<Duration>,
-    /// When the node is looked at again; `None`: it is being looked at.
+    /// When the node is surveyed next; `None`: in progress.
     survey: Option<Duration>,
     survey_retry: Retry,
     memory: Memory,
-    /// The node was asked for once, well or not: checkpoints name its UID.
+    /// The node object was requested once, with or without success: checkpoints name its UID.
     is_recorded: bool,
     problems: Problems,
-    /// What the last look at the node found, and what else is known of the node, as it was last told.
+    /// The risks of the node, as they were last reported.
     risks: Risks,
-    /// The run directory is on a disk.
+    /// The run directory is on a disk, not in memory.
     run_on_disk: bool,
     /// Pods whose newest checkpoint is damaged; `None`: the store was not put in order yet.
     damaged: Option<BTreeSet<PodId>>,
     written: Option<(AgentWord, Duration)>,
-    /// When the watch last failed; it does not say when it is well again.
+    /// When the watch of pods last failed. Nothing reports when it has recovered.
     watch_failed: Duration,
     /// The same of the watch of namespaces.
     namespaces_failed: Duration,
@@ -106,7 +106,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Begins with what the store holds.
+    /// Starts with what the store holds.
     pub fn new(
         settings: Settings,
         client: Client,
@@ -134,8 +134,8 @@ impl Agent {
             start: Instant::now(),
             index,
             marks: Marks::new(rules),
-            reporter: Reporter::default(),
-            supervisor: Supervisor::default(),
+            ledger: Ledger::default(),
+            supervisor: SupervisorReports::default(),
             swaps: Swaps::new(),
             unfollowed: BTreeSet::new(),
             unfollowed_due: None,
@@ -161,7 +161,7 @@ impl Agent {
         self.start.elapsed()
     }
 
-    /// Works until `stop`; then what is being written is written to its end.
+    /// Runs until `stop`; then finishes what is being written.
     pub async fn run(mut self, echoes: impl Stream<Item = Echo>, stop: impl Future<Output = ()>) -> Result<(), Error> {
         self.open_run_dir();
         let mut stop = pin!(stop);
@@ -181,7 +181,7 @@ impl Agent {
                 event = watch.next() => self.take(event.ok_or(Error::Ended)?),
                 Some(echo) = echoes.next() => {
                     let now = self.now();
-                    self.reporter.hear(echo, now);
+                    self.ledger.hear(echo, now);
                 }
                 event = namespaces.next() => self.take_namespace(event.ok_or(Error::Ended)?),
                 Some(finished) = self.work.next() => self.finish(finished),
@@ -189,14 +189,14 @@ impl Agent {
                 () = sleep_until(wake) => {}
             }
         }
-        tracing::info!("ending: what is being written is written to its end");
+        tracing::info!("stopping: finishing what is being written");
         let rest = async { while self.work.next().await.is_some() {} };
-        // what only waits (retries, a silent API server) is of no use to a later agent
+        // requests that only wait (retries, a silent API server) are of no use to a later agent
         let _ = timeout(DRAIN, rest).await;
         Ok(())
     }
 
-    /// Begins all that is due.
+    /// Starts everything that is due.
     fn begin(&mut self) {
         let now = self.now();
         if self.survey.take_if(|due| *due <= now).is_some() {
@@ -218,9 +218,9 @@ impl Agent {
             }
         }
         if !self.heard.is_within(FRESH) || self.index.census().bootkube_checkpointer().is_some() {
-            self.memory.is_needed();
+            self.memory.keep_leftovers();
         }
-        // before that, what an earlier agent reported of the node is the better word
+        // until then, what an earlier agent reported about the node is more complete
         let is_known = self.is_recorded && self.damaged.is_some();
         if is_known {
             self.assess_risks();
@@ -228,7 +228,7 @@ impl Agent {
         if self.index.is_complete() && is_known {
             let keeps = |key: &PodId, uid: &str| self.index.has_stored(key, uid) || self.index.is_undecided(key, uid);
             let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-            if let Some(job) = self.reporter.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
+            if let Some(job) = self.ledger.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
                 self.write(job);
             }
         }
@@ -236,7 +236,7 @@ impl Agent {
         self.write_agent_file(now);
     }
 
-    /// Puts together what of the node would keep its pods from coming back, and tells what is new of that.
+    /// Collects what on the node would prevent the recovery of its pods. Logs changes, and records an Event for each new risk.
     fn assess_risks(&mut self) {
         let mut risks = self.memory.risks.clone();
         let mut add = |risk, seen: Option<String>| {
@@ -258,23 +258,23 @@ impl Agent {
         let before = std::mem::replace(&mut self.risks, risks);
         for (risk, seen) in &self.risks.clone() {
             if !before.contains_key(risk) {
-                tracing::warn!(risk = risk.as_str(), "{}", risks::told(*risk, seen));
+                tracing::warn!(risk = risk.as_str(), "{}", risks::message(*risk, seen));
                 self.record_node_event(*risk, seen);
             }
         }
         for risk in before.keys().filter(|risk| !self.risks.contains_key(risk)) {
-            tracing::info!(risk = risk.as_str(), "no longer so");
+            tracing::info!(risk = risk.as_str(), "no longer a risk");
         }
     }
 
-    /// When something is due at the latest.
+    /// The latest time at which something is due.
     fn wake(&self) -> Duration {
         let now = self.now();
         let index = self.surroundings.as_ref().filter(|_| self.is_recorded).and_then(|_| self.index.wake(now));
         let heartbeat = self.written.as_ref().map(|(_, written)| written.saturating_add(run_dir::HEARTBEAT));
         let times = [
             index,
-            self.reporter.wake(now),
+            self.ledger.wake(now),
             self.survey,
             self.tidy,
             self.unfollowed_due,
@@ -284,7 +284,7 @@ impl Agent {
         times.into_iter().flatten().min().unwrap_or(now).max(now.saturating_add(Duration::from_millis(1)))
     }
 
-    /// The watch said something.
+    /// Takes in an event of the watch of pods.
     fn take(&mut self, event: Result<watcher::Event<DynamicObject>, watcher::Error>) {
         let now = self.now();
         let event = match event {
@@ -328,7 +328,7 @@ impl Agent {
         }
     }
 
-    /// The watch of namespaces said something.
+    /// Takes in an event of the watch of namespaces.
     fn take_namespace(&mut self, event: Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>) {
         let now = self.now();
         let event = match event {

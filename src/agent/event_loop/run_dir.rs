@@ -14,14 +14,13 @@ use crate::places::run;
 use crate::pod::id::PodId;
 use crate::text::chain;
 
-/// How often the agent says that it lives, if it has nothing else to say. The supervisor waits for an hour.
+/// How often the agent renews its heartbeat when nothing else changes. The supervisor waits for an hour.
 pub(super) const HEARTBEAT: Duration = Duration::from_mins(10);
 
 impl Agent {
-    /// Opens the run directory, or opens it again: somebody may have unmounted or removed it.
+    /// Opens the run directory, or opens it again in case it was unmounted or removed.
     pub(super) fn open_run_dir(&mut self) {
-        let opened =
-            clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
+        let opened = clock::boot_id(&self.settings.root).map_err(|error| format!("cannot read the boot ID: {error}"));
         self.run_on_disk = false;
         let opened = opened.and_then(|boot| {
             self.run.open(&boot).map_err(|error| {
@@ -52,14 +51,14 @@ impl Agent {
         }
     }
 
-    /// Writes `agent.yaml` if it says something new, or if it is time to show that the agent lives.
+    /// Writes `agent.yaml` if its content changed, or if the heartbeat is due.
     pub(super) fn write_agent_file(&mut self, now: Duration) {
         if self.problems.has(RUN_DIRECTORY) || !self.index.is_complete() && self.problems.is_empty() {
             return;
         }
         let rejected = self.rejected();
         let fresh = self.heard.is_within(FRESH);
-        let risks = self.risks.iter().map(|(risk, seen)| (risk.to_string(), risks::told(*risk, seen))).collect();
+        let risks = self.risks.iter().map(|(risk, seen)| (risk.to_string(), risks::message(*risk, seen))).collect();
         let problems = self.problems.texts();
         let word = AgentWord { problems, risks, rejected, unheard: !fresh, ..self.index.word(fresh) };
         if self.written.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
@@ -72,21 +71,25 @@ impl Agent {
         let before = self.written.replace((word, now)).map(|(word, _)| word.rejected).unwrap_or_default();
         for (key, uid) in self.rejected() {
             if before.get(&key) != Some(&uid) {
-                tracing::error!(pod = key.to_string(), "the kubelet refused it when it came back; its twin stands in");
-                let note =
-                    format!("Its kubelet refused it when it came back from an outage: {REJECTED_AT_RETURN_ADVICE}");
+                tracing::error!(
+                    pod = key.to_string(),
+                    "the kubelet rejected the pod when it came back; its twin continues to serve"
+                );
+                let note = format!(
+                    "The kubelet rejected the pod when it came back from an outage: {REJECTED_AT_RETURN_ADVICE}"
+                );
                 self.record_pod_event(&key, &uid, EventType::Warning, REJECTED_AT_RETURN, &note);
             }
         }
     }
 
-    /// Marked pods that came back from an outage and were refused by the kubelet for good: key and UID.
+    /// Marked pods, with UIDs, that the kubelet rejected for good when they came back from an outage.
     fn rejected(&self) -> BTreeMap<PodId, String> {
         let outages = &self.supervisor.outages.outages;
         let in_this_boot = |key: &PodId, uid: &str| {
             outages.iter().any(|outage| outage.pods.get(key).is_some_and(|pod| pod.parent_uid == uid))
         };
-        let came_back = |(key, uid): &(&PodId, &str)| in_this_boot(key, uid) || self.reporter.had_outage(key, uid);
+        let came_back = |(key, uid): &(&PodId, &str)| in_this_boot(key, uid) || self.ledger.had_outage(key, uid);
         self.index.rejected().filter(came_back).map(|(key, uid)| (key.clone(), (*uid).to_owned())).collect()
     }
 }

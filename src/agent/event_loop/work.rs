@@ -1,4 +1,4 @@
-//! What the loop starts and does not wait for, and what it makes of the results.
+//! Work that runs beside the loop: how it is started, and what is done with its result.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::agent::published::ledger::{Done, Job};
 use crate::agent::published::shown::News;
 use crate::agent::published::write;
 use crate::agent::surroundings::{self, Surroundings};
-use crate::agent::upkeep::{self, Kept};
+use crate::agent::upkeep::{self, Findings};
 use crate::agent::{captures, record};
 use crate::capture;
 use crate::client::gone::{self, Answer};
@@ -26,10 +26,10 @@ use crate::places::store::{self, Tidied};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
-/// How often a pod is captured whose volumes cannot be followed.
+/// How often a pod is captured whose volumes cannot be watched.
 const UNFOLLOWED: Duration = Duration::from_mins(1);
 
-/// What came of work.
+/// The result of work.
 pub(super) enum Finished {
     Captured {
         key: PodId,
@@ -42,7 +42,7 @@ pub(super) enum Finished {
         answer: Answer,
         why: Option<String>,
     },
-    /// With the kind of error, and what it is in words.
+    /// With the kind and the text of an error.
     Removed {
         key: PodId,
         uid: String,
@@ -50,7 +50,7 @@ pub(super) enum Finished {
     },
     Reported(Box<Done>),
     Surveyed(Surroundings),
-    Kept(Kept),
+    Upkept(Findings),
     Tidied(Result<Tidied, store::Error>),
     EventRecorded(Result<(), kube::Error>),
 }
@@ -67,7 +67,7 @@ impl Agent {
     pub(super) fn tidy_store(&mut self) {
         let store = self.store.clone();
         let tidy = async move {
-            // one that panicked has said so
+            // a panic has logged itself
             let tidied = tokio::task::spawn_blocking(move || store.tidy()).await;
             Finished::Tidied(tidied.unwrap_or_else(|_| Ok(Tidied::default())))
         };
@@ -81,6 +81,7 @@ impl Agent {
         self.work.push(write.boxed_local());
     }
 
+    /// Starts an action of the index.
     pub(super) fn perform(&mut self, action: Action, surroundings: &Rc<Surroundings>) {
         match action {
             Action::Capture { key, object } => {
@@ -120,7 +121,7 @@ impl Agent {
         }
     }
 
-    /// Follows the volumes of a pod, before they are read: a swap during the capture is noticed.
+    /// Watches the volumes of a pod before they are read, so that a swap during the capture is noticed.
     fn follow(&mut self, key: &PodId, pod: &Value) {
         let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         let volumes = capture::volume_dirs(pod, &self.settings.host().kubelet_dir);
@@ -153,7 +154,7 @@ impl Agent {
                 let pod = key.to_string();
                 match (answer, why) {
                     (Answer::Gone, _) => tracing::info!(pod, uid, "the API server says that the pod is gone"),
-                    (_, Some(why)) => tracing::debug!(pod, uid, why, "not known whether the pod is gone"),
+                    (_, Some(why)) => tracing::debug!(pod, uid, why, "cannot tell whether the pod is gone"),
                     _ => {}
                 }
                 self.index.answered(&key, &uid, answer, now);
@@ -178,7 +179,7 @@ impl Agent {
                         self.record_pod_event(key, &known.pod, EventType::Normal, reason, note);
                     }
                 }
-                if let Some(trouble) = self.reporter.done(*done, now) {
+                if let Some(trouble) = self.ledger.done(*done, now) {
                     tracing::warn!("{trouble}");
                 }
             }
@@ -195,11 +196,11 @@ impl Agent {
                 let mut neighbours = self.index.neighbours();
                 neighbours.is_heard &= self.heard.is_within(FRESH);
                 let keep = async move {
-                    Finished::Kept(upkeep::keep(&settings, &found, &client, &store, neighbours, memory).await)
+                    Finished::Upkept(upkeep::keep(&settings, &found, &client, &store, neighbours, memory).await)
                 };
                 self.work.push(keep.boxed_local());
             }
-            Finished::Kept(Kept { absent, problems, memory, is_another }) => {
+            Finished::Upkept(Findings { absent, problems, memory, is_another }) => {
                 if is_another && self.is_recorded {
                     self.index.swapped_all();
                 }
@@ -224,25 +225,25 @@ impl Agent {
         }
     }
 
-    /// No checkpoint of this pod is damaged any more.
+    /// The pod has no damaged checkpoint any more.
     fn mend(&mut self, key: &PodId) {
         if let Some(damaged) = &mut self.damaged {
             damaged.remove(key);
         }
     }
 
-    /// The store was put in order. A pod with a damaged checkpoint is captured anew.
+    /// The store was put in order. A pod with a damaged checkpoint is captured again.
     fn tidied(&mut self, tidied: Result<Tidied, store::Error>) {
         let tidied = tidied.unwrap_or_else(|error| Tidied { failed: vec![error], ..Tidied::default() });
         let Tidied { removed, aside, damaged, resealed, failed } = tidied;
         let known = self.damaged.get_or_insert_default();
-        // one that did not see all of the store says nothing of the rest
+        // if not all of the store was read, nothing is known about the rest
         if failed.is_empty() && damaged.is_some() {
             known.clear();
         }
         known.extend(damaged.into_iter().flatten());
         for path in removed {
-            tracing::info!(path = %path.display(), "removed: nobody needs it any more");
+            tracing::info!(path = %path.display(), "removed a file that is no longer needed");
         }
         self.telemetry.damaged(aside.len());
         for error in &failed {
@@ -250,7 +251,7 @@ impl Agent {
         }
         for (key, path) in aside {
             let pod = key.to_string();
-            tracing::warn!(pod, file = %path.display(), "a checkpoint is damaged and was set aside; the pod is captured anew");
+            tracing::warn!(pod, file = %path.display(), "a checkpoint is damaged and was set aside; the pod is captured again");
             self.index.swapped(&key);
         }
         if resealed > 0 {
@@ -261,7 +262,7 @@ impl Agent {
         self.problems.set(STORE, problems.collect::<Vec<_>>());
     }
 
-    /// Is this a generation that the store did not have?
+    /// Did the store not have this generation before?
     fn is_new(&self, key: &PodId, captured: &Captured) -> bool {
         let Captured::Stored(stored) = captured else { return false };
         let before = self.index.stored(key);

@@ -1,5 +1,5 @@
-//! Which of its PodCheckpoints the API server has: one that somebody deleted, by itself or with its definition, is written
-//! again. A watch of their metadata tells; it begins with what there is, so nothing is ever listed for it.
+//! Watches the metadata of the PodCheckpoints of this node, so that one that was deleted, alone or with its definition, is written
+//! again. The watch starts with the existing objects, so they never have to be listed.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use crate::api::podcheckpoint::{PodCheckpoint, node_selector};
 use crate::client::retry::Retry;
 use crate::pod::id::PodId;
 
-/// Seconds after which the server ends a watch, and it goes on from where it was.
+/// Seconds after which the server ends a watch; the next one continues where it ended.
 const WATCH_SECONDS: u32 = 240;
 /// Longest silence on its connection.
 pub const SILENCE: Duration = Duration::from_secs(255);
 /// Between attempts: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
-/// A watch that lasted so long was well.
+/// A watch that lasted this long was healthy.
 const WELL: Duration = Duration::from_secs(20);
-/// Whatever there is, from the server's memory.
+/// Resource version for the existing objects, from the server's cache.
 const ANY: &str = "0";
 
-/// What the watch told.
+/// What the watch reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Echo {
-    /// A look at all of them begins: each that is there is told of in the next seconds.
+    /// The watch starts: each existing object is reported within seconds.
     Begins,
-    /// It is there: `<namespace>_<name>`.
+    /// The object of this pod exists.
     There(PodId),
-    /// It was deleted: `<namespace>_<name>`, and its UID.
+    /// The object of this pod, with this UID, was deleted.
     Gone(PodId, Option<String>),
 }
 
@@ -41,12 +41,12 @@ struct State {
     api: Api<PodCheckpoint>,
     params: WatchParams,
     version: String,
-    /// What the watch tells, and when it began.
+    /// The events of the watch, and when it began.
     events: Option<(Events, Instant)>,
     retry: Retry,
 }
 
-/// Everything that happens to the PodCheckpoints of this node; after a fault it pauses and goes on. Never ends.
+/// Everything that happens to the PodCheckpoints of this node. Continues after a pause when there is a fault; never ends.
 pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use<> {
     let state = State {
         api: Api::all(client),
@@ -61,7 +61,7 @@ pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use
                 match state.api.watch_metadata(&state.params, &state.version).await {
                     Ok(events) => state.events = Some((events.boxed(), Instant::now())),
                     Err(error) => {
-                        tracing::debug!("the watch of PodCheckpoints does not begin: {error}");
+                        tracing::debug!("cannot start the watch of PodCheckpoints: {error}");
                         forget(&mut state.version, &error);
                         sleep(state.retry.pause()).await;
                     }
@@ -87,7 +87,7 @@ pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use
                 tracing::debug!("the watch of PodCheckpoints: {error}");
                 forget(&mut state.version, error);
             }
-            // one that ended as we asked for it goes on at once
+            // a watch that ended at its time limit continues at once
             if error.is_some() || !is_well {
                 sleep(state.retry.pause()).await;
             }
@@ -95,8 +95,8 @@ pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use
     })
 }
 
-/// What an event says. What is there at the begin is told of in no order, so before the first bookmark there is nowhere to go
-/// on from.
+/// What an event says. The existing objects are reported in no order at the start, so the watch cannot continue from any of them
+/// before the first bookmark.
 fn take(event: WatchEvent<PartialObjectMeta<PodCheckpoint>>, version: &mut String) -> Result<Option<Echo>, Error> {
     let key = |object: &PartialObjectMeta<PodCheckpoint>| {
         PodId::new(&object.namespace().unwrap_or_default(), &object.name_any()).ok()
@@ -124,7 +124,7 @@ fn go_on(version: &mut String, object: &PartialObjectMeta<PodCheckpoint>) {
     }
 }
 
-/// The server does not know where we were, or has nothing of the kind: what there is must be looked at again.
+/// The server does not have this resource version any more, or does not know the kind: the watch must start over.
 fn forget(version: &mut String, error: &Error) {
     if matches!(error, Error::Api(status) if matches!(status.code, 404 | 410)) {
         ANY.clone_into(version);
@@ -151,7 +151,7 @@ mod tests {
         let mut version = ANY.to_owned();
         let there = Echo::There("shop_till".parse().unwrap());
         assert_eq!(take(WatchEvent::Added(object("7")), &mut version).unwrap(), Some(there.clone()));
-        assert_eq!(version, ANY, "others may not have been told of yet");
+        assert_eq!(version, ANY, "others may not have been reported yet");
         let bookmark =
             serde_json::from_value(json!({"kind": "PodCheckpoint", "apiVersion": "podcheckpointer.io/v1alpha1",
             "metadata": {"resourceVersion": "8"}}));

@@ -8,7 +8,7 @@ use kube::Error;
 
 use crate::agent::index::View;
 use crate::agent::published::echo::Echo;
-use crate::agent::published::shown::{self, News, Supervisor};
+use crate::agent::published::shown::{self, News, SupervisorReports};
 use crate::agent::risks::Risks;
 use crate::api::podcheckpoint::PodCheckpointStatus;
 use crate::client::gone::is_not_found;
@@ -16,27 +16,27 @@ use crate::client::heard::explain;
 use crate::client::retry::Retry;
 use crate::pod::id::PodId;
 
-/// What to ask of the API server next.
+/// A request to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
-    /// Read what an earlier agent of this node wrote.
+    /// List what an earlier agent of this node wrote.
     Seed,
-    /// Write one.
+    /// Write an object.
     Write {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// UID of the pod.
         uid: String,
-        /// Metadata and spec are to be written first.
+        /// Whether to write metadata and spec first.
         spec: bool,
         /// What it should show.
         status: Box<PodCheckpointStatus>,
-        /// What is to be told beside the pod when that is written.
+        /// Events to record on the pod once that is written.
         news: Vec<News>,
     },
-    /// Remove one whose pod is no longer marked, or is another pod of the same name.
+    /// Delete an object whose pod is no longer marked, or is another pod of the same name.
     Delete {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// UID of the object, if known.
         uid: Option<String>,
@@ -47,13 +47,13 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Done {
     /// Of [`Job::Seed`].
-    Seeded(Result<Vec<(PodId, Known)>, Error>),
+    Seeded(Result<Vec<(PodId, Published)>, Error>),
     /// Of [`Job::Write`], with the UID of the object if it was learned.
     Written {
-        /// `<namespace>_<name>`.
+        /// The pod.
         key: PodId,
         /// What was written.
-        known: Box<Known>,
+        known: Box<Published>,
         /// Whether it went well.
         result: Result<Option<String>, Error>,
         /// As in the job.
@@ -63,51 +63,51 @@ pub enum Done {
     Deleted(PodId, Result<(), Error>),
 }
 
-/// One `PodCheckpoint` as the API server has it.
+/// A `PodCheckpoint` as the API server has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Known {
+pub struct Published {
     /// UID of the object.
     pub object: Option<String>,
     /// UID of the pod it is of.
     pub pod: String,
-    /// What it shows; `None`: perhaps something else than we know.
+    /// What it shows; `None`: not known.
     pub status: Option<PodCheckpointStatus>,
-    /// The API server does not have it any more; what it showed is remembered here only.
+    /// The API server does not have it any more; what it showed is recorded only here.
     pub is_gone: bool,
 }
 
-impl Known {
+impl Published {
     fn lose(&mut self) {
         (self.object, self.is_gone) = (None, true);
     }
 }
 
-/// What was written, and what is to be written next.
+/// What was written. Says what to write next.
 #[derive(Debug)]
-pub struct Reporter {
+pub struct Ledger {
     seeded: bool,
     busy: bool,
-    known: BTreeMap<PodId, Known>,
+    known: BTreeMap<PodId, Published>,
     waiting: BTreeMap<PodId, (Retry, Duration)>,
     seed: (Retry, Duration),
     trouble: Option<String>,
-    /// Those that a look at all of them has not found yet, and when it is over.
+    /// Objects that the list at the start of a watch has not named yet, and when that list counts as complete.
     missing: Option<(BTreeSet<PodId>, Duration)>,
-    /// Deleted while something was being asked of the API server: its answer may be older.
+    /// Deleted while a request was running: its answer may be older than the deletion.
     unheard: Vec<(PodId, Option<String>)>,
-    /// How often each was deleted lately, and when it was last.
+    /// Back-off of objects that were deleted lately, and when each was last deleted.
     deletions: BTreeMap<PodId, (Retry, Duration)>,
 }
 
-/// How long a look at all of them takes at most.
-const LOOK: Duration = Duration::from_secs(30);
-/// How soon one that was deleted is written again, and how late where that happens again and again. Not at once: its pod may
-/// be gone, too, as is told in a moment.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
-/// Deletions that far apart have nothing to do with each other.
+/// How long the watch may take at most to name all objects at its start.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+/// Pause before a deleted object is written again: the first, and the longest if it is deleted again and again. Never at once,
+/// because the pod may be gone too, which the watch of pods reports a moment later.
+const REWRITE_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+/// Deletions further apart than this are unrelated.
 const CALM: Duration = Duration::from_mins(10);
 
-impl Default for Reporter {
+impl Default for Ledger {
     fn default() -> Self {
         let retry = Retry::new(Duration::from_secs(2), Duration::from_mins(5));
         Self {
@@ -124,15 +124,15 @@ impl Default for Reporter {
     }
 }
 
-impl Reporter {
-    /// What the API server has was told of. One that is not there any more is written again, whole and with what it showed;
-    /// that one which was only not told of is written once more does no harm.
+impl Ledger {
+    /// Takes in what the watch says exists. An object that is gone is written again in full, with its old status; rewriting one that
+    /// the watch merely missed is harmless.
     pub fn hear(&mut self, echo: Echo, now: Duration) {
         match echo {
             Echo::Begins => {
                 // there is such a kind
                 self.seed.1 = self.seed.1.min(now);
-                self.missing = Some((self.known.keys().cloned().collect(), now.saturating_add(LOOK)));
+                self.missing = Some((self.known.keys().cloned().collect(), now.saturating_add(LIST_LIMIT)));
             }
             Echo::There(key) => {
                 if let Some((missing, _)) = &mut self.missing {
@@ -151,22 +151,22 @@ impl Reporter {
     /// This object was deleted.
     fn forget(&mut self, key: &PodId, object: Option<&String>, now: Duration) {
         let is_this =
-            |known: &&mut Known| !known.is_gone && (known.object.is_none() || known.object.as_ref() == object);
+            |known: &&mut Published| !known.is_gone && (known.object.is_none() || known.object.as_ref() == object);
         let Some(known) = self.known.get_mut(key).filter(is_this) else { return };
         known.lose();
         let again = self.deletions.get_mut(key).filter(|(_, last)| now.saturating_sub(*last) <= CALM);
         let pause = if let Some((retry, last)) = again {
             *last = now;
-            retry.pause().max(PATIENCE.0)
+            retry.pause().max(REWRITE_PAUSES.0)
         } else {
-            self.deletions.insert(key.clone(), (Retry::new(PATIENCE.0, PATIENCE.1), now));
-            PATIENCE.0
+            self.deletions.insert(key.clone(), (Retry::new(REWRITE_PAUSES.0, REWRITE_PAUSES.1), now));
+            REWRITE_PAUSES.0
         };
         self.waiting.insert(key.clone(), (Retry::default(), now.saturating_add(pause)));
     }
 
-    /// Those that a look at all of them did not find are not there.
-    fn look(&mut self, now: Duration) {
+    /// Objects that the list at the start of the watch did not name do not exist.
+    fn end_list(&mut self, now: Duration) {
         if let Some((missing, _)) = self.missing.take_if(|(_, end)| *end <= now) {
             for key in missing {
                 if let Some(known) = self.known.get_mut(&key) {
@@ -176,14 +176,13 @@ impl Reporter {
         }
     }
 
-    /// The next thing to do, if nothing is being done. `views` are the marked pods once a list of them was complete;
-    /// `keeps` tells of a pod
-    /// that is none of them whether the store still has a checkpoint of it, or it may be marked yet.
+    /// The next job; `None` while one is running. `views` are the marked pods, once a list of them was complete. `keeps` says of
+    /// any other pod whether the store still has its checkpoint, or whether it may yet turn out to be marked.
     pub fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
         keeps: impl Fn(&PodId, &str) -> bool,
-        supervisor: &Supervisor,
+        supervisor: &SupervisorReports,
         risks: &Risks,
         now: Duration,
         wall: Timestamp,
@@ -195,7 +194,7 @@ impl Reporter {
             self.busy = self.seed.1 <= now;
             return self.busy.then_some(Job::Seed);
         }
-        self.look(now);
+        self.end_list(now);
         let is_waiting = |key: &PodId| self.waiting.get(key).is_some_and(|(_, until)| *until > now);
         let mut wanted = BTreeSet::new();
         let mut job = None;
@@ -206,7 +205,7 @@ impl Reporter {
             }
             let known = self.known.get(view.key);
             job = match known {
-                // its owner is gone, and the API server's garbage collector may take it at any moment
+                // its owner is gone, so the garbage collector may delete it at any moment
                 Some(known) if known.pod != view.uid && !known.is_gone => {
                     Some(Job::Delete { key: view.key.clone(), uid: known.object.clone() })
                 }
@@ -232,7 +231,7 @@ impl Reporter {
             Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
         };
         let job = job.or_else(unwanted);
-        let is_wanted = |key: &PodId, known: &Known| wanted.contains(key) || keeps(key, &known.pod);
+        let is_wanted = |key: &PodId, known: &Published| wanted.contains(key) || keeps(key, &known.pod);
         self.known.retain(|key, known| !known.is_gone || is_wanted(key, known));
         self.deletions.retain(|key, _| self.known.contains_key(key));
         self.waiting.retain(|key, _| wanted.contains(key) || self.known.contains_key(key));
@@ -240,13 +239,13 @@ impl Reporter {
         job
     }
 
-    /// Has this very pod been activated in an outage, by what its object shows?
+    /// Does the object of this very pod show that it was activated in an outage?
     pub fn had_outage(&self, key: &PodId, uid: &str) -> bool {
         let status = self.known.get(key).filter(|known| known.pod == uid).and_then(|known| known.status.as_ref());
         status.is_some_and(|status| status.last_outage.is_some())
     }
 
-    /// When [`Reporter::next`] has something to do that it has not now.
+    /// When [`Ledger::next`] will have a job that it does not have now.
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let seed = (!self.seeded).then_some(self.seed.1);
         let waiting = self.waiting.values().map(|(_, until)| *until);
@@ -254,7 +253,7 @@ impl Reporter {
         seed.into_iter().chain(waiting).chain(look).filter(|time| *time > now).min()
     }
 
-    /// Something was done, well or not. Says what there is to tell about it, once and not at every attempt.
+    /// Takes in the result of a job. Returns a problem to log, once and not at every attempt.
     pub fn done(&mut self, done: Done, now: Duration) -> Option<String> {
         self.busy = false;
         let trouble = match done {
@@ -262,7 +261,7 @@ impl Reporter {
                 self.seeded = true;
                 let before = std::mem::replace(&mut self.known, known.into_iter().collect());
                 for (key, mut known) in before {
-                    // not there any more, and nobody else remembers what it showed
+                    // deleted, and what it showed is recorded nowhere else
                     known.lose();
                     self.known.entry(key).or_insert(known);
                 }
@@ -273,7 +272,7 @@ impl Reporter {
                 Some(match &error {
                     error if is_not_found(error) => {
                         "the resource PodCheckpoint is not installed (kubectl apply -k crds): nothing is reported through \
-                         the API, everything else goes on"
+                         the API; everything else continues"
                             .to_owned()
                     }
                     error => format!("cannot list PodCheckpoints: {}", explain(error)),
@@ -282,12 +281,12 @@ impl Reporter {
             Done::Written { key, known, result: Ok(object), news: _ } => {
                 let object = object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
                 self.waiting.remove(&key);
-                self.known.insert(key, Known { object, ..*known });
+                self.known.insert(key, Published { object, ..*known });
                 None
             }
             Done::Written { key, result: Err(error), .. } => {
-                // somebody removed it, or its namespace, or the kind: it is written whole the next time, and if it was new,
-                // what there is must be learned anew
+                // the object, its namespace or its kind was deleted: it is written in full the next time, and if it was new,
+                // the existing objects must be listed again
                 if is_not_found(&error) {
                     if let Some(known) = self.known.get_mut(&key).filter(|known| !known.is_gone) {
                         known.lose();

@@ -12,22 +12,22 @@ use crate::names::{FIT, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::places::reports::{Outage, Outages, Phase, PodReport, Status};
 use crate::reasons::Blocked;
 
-/// What the supervisor says.
+/// What the supervisor last reported.
 #[derive(Clone, Debug, Default)]
-pub struct Supervisor {
-    /// `status.yaml`; `None`: it has not written any.
+pub struct SupervisorReports {
+    /// `status.yaml`; `None`: the supervisor has not written one.
     pub status: Option<Status>,
     /// `outages.yaml`.
     pub outages: Outages,
-    /// Why there is none, if the agent knows.
+    /// Why there is no supervisor, if the agent knows.
     pub absent: Option<String>,
 }
 
-/// What a `PodCheckpoint` should show; `risks` are those of its node, `before` is what it shows, so that a condition keeps the
-/// time of its last change.
+/// What a `PodCheckpoint` should show. `risks` are those of the node. `before` is what the object shows now, so that a condition
+/// keeps the time of its last change.
 pub fn status(
     view: &View<'_>,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorReports,
     risks: &Risks,
     before: Option<&PodCheckpointStatus>,
     now: Timestamp,
@@ -45,7 +45,7 @@ pub fn status(
         marked_by: Some(view.marked.to_owned()),
         warnings: stored.map(|stored| stored.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         last_outage: last_outage(view, &supervisor.outages)
-            // one of an earlier boot is remembered here only
+            // an outage of an earlier boot is recorded only here
             .or_else(|| before.and_then(|before| before.last_outage.clone())),
     }
 }
@@ -70,22 +70,24 @@ impl Claim {
 
 fn captured(view: &View<'_>) -> Claim {
     let claim = |status, reason: &str, message: String| Claim::new("Captured", status, reason, message);
-    let kept = view.stored.map(|stored| format!("; generation {}, of an earlier form, is kept", stored.generation));
+    let kept = view
+        .stored
+        .map(|stored| format!("; generation {}, of an earlier state of the pod, is kept", stored.generation));
     let kept = kept.unwrap_or_default();
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), _) => {
             let names: Vec<&str> = reasons.iter().map(|reason| reason.refusal.as_str()).collect();
             claim("False", "Refused", format!("{}: see condition Recoverable{kept}", names.join(", ")))
         }
-        (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; tried again{kept}")),
+        (Outcome::Failed { reason, message }, _) => claim("False", reason, format!("{message}; retrying{kept}")),
         (_, Some(stored)) => {
-            claim("True", "Captured", format!("generation {} holds the pod as it runs", stored.generation))
+            claim("True", "Captured", format!("generation {} matches the running pod", stored.generation))
         }
-        (_, None) => claim("False", "WaitingForReady", "a pod is captured when it is Ready".into()),
+        (_, None) => claim("False", "WaitingForReady", "the pod is captured as soon as it is Ready".into()),
     }
 }
 
-/// The reason of the condition `Recoverable`, in one word: one of a closed set.
+/// The reason of the condition `Recoverable`: one of a closed set.
 pub fn verdict(view: &View<'_>) -> &'static str {
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), _) => reasons.first().map_or("Refused", |reason| reason.refusal.as_str()),
@@ -102,25 +104,25 @@ fn recoverable(view: &View<'_>) -> Claim {
                 reasons.iter().map(|reason| format!("{reason} ({})", reason.refusal.advice())).collect();
             let kept = stored.map(|stored| {
                 format!(
-                    " Generation {}, captured {} of an earlier form of this pod, would be used.",
+                    " Generation {}, captured {} from an earlier state of this pod, would be used.",
                     stored.generation, stored.captured
                 )
             });
             claim("False", format!("{}.{}", each.join("; "), kept.unwrap_or_default()))
         }
         (_, Some(stored)) if stored.warnings.is_empty() => {
-            claim("True", "it comes back on this node without the API server".into())
+            claim("True", "the pod would come back on this node without the API server".into())
         }
         (_, Some(stored)) => {
             let each: Vec<String> =
                 stored.warnings.iter().map(|warning| format!("{warning} ({})", warning.advice())).collect();
-            claim("True", format!("it comes back on this node; note {}", each.join("; ")))
+            claim("True", format!("the pod would come back on this node; note: {}", each.join("; ")))
         }
-        (_, None) => claim("Unknown", "nothing was captured yet".into()),
+        (_, None) => claim("Unknown", "the pod has not been captured yet".into()),
     }
 }
 
-fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
+fn active(report: Option<&PodReport>, supervisor: &SupervisorReports) -> Claim {
     let claim = |status, reason: &str, message: String| Claim::new("Active", status, reason, message);
     if supervisor.status.is_none() {
         let why = supervisor.absent.clone().unwrap_or_else(|| "the supervisor has not reported yet".into());
@@ -130,18 +132,18 @@ fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
         Some((Phase::Active, report)) if report.reason.is_some() => {
             let reason = report.reason.as_deref().unwrap_or_default();
             let advice = Blocked::ALL.iter().find(|known| known.as_str() == reason).map(|known| known.advice());
-            let message = "its twin runs in its place although the API server answers";
+            let message = "the twin still runs in the pod's place although the API server answers";
             claim("True", reason, format!("{message} ({})", advice.unwrap_or(REJECTED_AT_RETURN_ADVICE)))
         }
-        None | Some((Phase::Inactive, _)) => claim("False", "Inactive", "nothing of it runs".into()),
-        Some((Phase::Active, _)) => claim("True", "Active", "its twin runs in its place".into()),
+        None | Some((Phase::Inactive, _)) => claim("False", "Inactive", "no twin runs".into()),
+        Some((Phase::Active, _)) => claim("True", "Active", "the twin runs in the pod's place".into()),
         Some((Phase::Released, _)) => {
-            claim("True", "Released", "its twin serves on until the pod has taken over".into())
+            claim("True", "Released", "the twin keeps serving until the pod has taken over".into())
         }
         Some((Phase::Blocked, report)) => {
             let reason = report.reason.clone().unwrap_or_else(|| "Blocked".into());
             let advice = Blocked::ALL.iter().find(|known| known.as_str() == reason).map(|known| known.advice());
-            let mut message = report.message.clone().unwrap_or_else(|| "it should be active and cannot be".into());
+            let mut message = report.message.clone().unwrap_or_else(|| "the twin should run but cannot".into());
             if let Some(advice) = advice {
                 message = format!("{message} ({advice})");
             }
@@ -151,16 +153,17 @@ fn active(report: Option<&PodReport>, supervisor: &Supervisor) -> Claim {
 }
 
 fn node_fit(risks: &Risks) -> Claim {
-    let each: Vec<String> = risks.iter().map(|(risk, seen)| format!("{risk}: {}", risks::told(*risk, seen))).collect();
+    let each: Vec<String> =
+        risks.iter().map(|(risk, seen)| format!("{risk}: {}", risks::message(*risk, seen))).collect();
     match risks.keys().next() {
-        None => Claim::new("NodeFit", "True", FIT, "nothing of the node is in the way".into()),
-        // those that are in the way come first
-        Some(first) if first.is_mild() => Claim::new("NodeFit", "True", FIT, format!("note {}", each.join("; "))),
+        None => Claim::new("NodeFit", "True", FIT, "nothing on the node would prevent recovery".into()),
+        // risks that prevent recovery come first
+        Some(first) if first.is_mild() => Claim::new("NodeFit", "True", FIT, format!("note: {}", each.join("; "))),
         Some(first) => Claim::new("NodeFit", "False", first.as_str(), each.join("; ")),
     }
 }
 
-fn find<'a>(view: &View<'_>, supervisor: &'a Supervisor) -> Option<&'a PodReport> {
+fn find<'a>(view: &View<'_>, supervisor: &'a SupervisorReports) -> Option<&'a PodReport> {
     supervisor
         .status
         .as_ref()?
@@ -185,48 +188,49 @@ fn last_outage(view: &View<'_>, outages: &Outages) -> Option<LastOutage> {
     })
 }
 
-/// A time of the boot-time clock on the wall clock of the outage's begin: the same at every look, whatever was set since.
+/// Converts a time of the boot-time clock, in milliseconds, to wall-clock time, counted from the start of the outage: the result
+/// does not change when the clock is set later.
 fn wall(outage: &Outage, time: u64) -> Option<String> {
     let begin: Timestamp = outage.from_wall.parse().ok()?;
     let passed = i64::try_from(time).ok()?.checked_sub(i64::try_from(outage.from).ok()?)?;
     Some(begin.checked_add(SignedDuration::from_millis(passed)).ok()?.to_string())
 }
 
-/// Something that a person who looks at the pod should see. Told once, because it is compared with what was written before,
-/// by an earlier agent too.
+/// Something that a person who looks at the pod should see, as an Event. Recorded once: it follows from the difference to what
+/// was written before, also by an earlier agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
-    /// For an Event.
+    /// Reason of the Event.
     pub reason: &'static str,
-    /// The same in words.
+    /// Note of the Event.
     pub note: String,
 }
 
-/// What is new in a status.
+/// What is new in a status, compared with the one before.
 pub(crate) fn news(before: Option<&PodCheckpointStatus>, status: &PodCheckpointStatus) -> Vec<News> {
     let mut news = Vec::new();
-    // each generation is one more; that there is one at all is what matters
+    // only the first generation is news
     if let Some(generation) = status.generation.filter(|_| before.is_none_or(|before| before.generation.is_none())) {
         let note =
-            format!("Captured as generation {generation}: it would come back on this node without the API server");
+            format!("Captured as generation {generation}: the pod would come back on this node without the API server");
         news.push(News { reason: "Captured", note });
     }
     let Some(outage) = &status.last_outage else { return news };
     let known = before.and_then(|before| before.last_outage.as_ref()).filter(|known| known.from == outage.from);
     if let Some(at) = outage.activated.as_ref().filter(|_| known.is_none_or(|known| known.activated.is_none())) {
-        let note = format!("Brought back at {at}, while the API server was away since {}", outage.from);
+        let note = format!("Brought back at {at}; the API server had been unreachable since {}", outage.from);
         news.push(News { reason: "Activated", note });
     }
     if let Some(times) = outage.taken_back.filter(|times| known.and_then(|known| known.taken_back) < Some(*times)) {
         let note = format!(
-            "The API server was lost again before the pod had taken over, {times} times since {}: brought back anew, and each \
-             time later than before, up to 5 minutes",
+            "The API server was lost again before the pod had taken over, {times} times since {}: brought back again each \
+             time, after a longer delay, up to 5 minutes",
             outage.from
         );
         news.push(News { reason: "RateLimited", note });
     }
     if let Some(at) = outage.released.as_ref().filter(|_| known.is_none_or(|known| known.released.is_none())) {
-        let note = format!("Its stand-in was released at {at}, when the API server answered again");
+        let note = format!("The twin was released at {at}, when the API server answered again");
         news.push(News { reason: "Released", note });
     }
     news

@@ -31,7 +31,7 @@ pub(crate) fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-pub(crate) fn reporting(phase: Phase) -> Supervisor {
+pub(crate) fn reporting(phase: Phase) -> SupervisorReports {
     let pod = |uid: &str, phase| PodReport {
         namespace: "shop".into(),
         name: "till".into(),
@@ -41,7 +41,7 @@ pub(crate) fn reporting(phase: Phase) -> Supervisor {
         ..PodReport::default()
     };
     let pods = vec![pod("another", Phase::Released), pod("u1", phase)];
-    Supervisor { status: Some(Status { pods, ..Status::default() }), ..Supervisor::default() }
+    SupervisorReports { status: Some(Status { pods, ..Status::default() }), ..SupervisorReports::default() }
 }
 
 pub(crate) fn condition<'a>(status: &'a PodCheckpointStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
@@ -71,11 +71,11 @@ fn each_outcome_has_its_reasons() {
         (&Outcome::Captured, None, ("False", "WaitingForReady"), ("Unknown", "NotCaptured")),
     ];
     for (outcome, stored, captured, recoverable) in table {
-        let status = status(&view(outcome, stored), &Supervisor::default(), &Risks::new(), None, time(0));
+        let status = status(&view(outcome, stored), &SupervisorReports::default(), &Risks::new(), None, time(0));
         let (is, reason, message) = condition(&status, "Captured");
         assert_eq!((is, reason), captured, "{outcome:?}");
         let kept = stored.is_some() && (is == "False");
-        assert_eq!(message.contains("generation 7, of an earlier form, is kept"), kept, "{message}");
+        assert_eq!(message.contains("generation 7, of an earlier state of the pod, is kept"), kept, "{message}");
         let (is, reason, message) = condition(&status, "Recoverable");
         assert_eq!((is, reason), recoverable, "{outcome:?}");
         if reason == "CsiVolume" {
@@ -101,7 +101,7 @@ fn the_supervisors_word_counts_for_this_very_pod() {
         let (is, reason, _) = condition(&status, "Active");
         assert_eq!((is, reason, status.phase), (active.0, active.1, Some(phase)));
     }
-    let absent = Supervisor { absent: Some("no staticPodPath".into()), ..Supervisor::default() };
+    let absent = SupervisorReports { absent: Some("no staticPodPath".into()), ..SupervisorReports::default() };
     let status = status(&view(&Outcome::Captured, Some(&good)), &absent, &Risks::new(), None, time(0));
     assert_eq!(condition(&status, "Active"), ("Unknown", "NoSupervisor", "no staticPodPath"));
     assert_eq!(status.phase, None);
@@ -110,9 +110,14 @@ fn the_supervisors_word_counts_for_this_very_pod() {
 #[test]
 fn a_condition_keeps_the_time_of_its_last_change_of_status() {
     let good = stored();
-    let first = status(&view(&Outcome::Waiting, None), &Supervisor::default(), &Risks::new(), None, time(0));
-    let second =
-        status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &Risks::new(), Some(&first), time(10));
+    let first = status(&view(&Outcome::Waiting, None), &SupervisorReports::default(), &Risks::new(), None, time(0));
+    let second = status(
+        &view(&Outcome::Captured, Some(&good)),
+        &SupervisorReports::default(),
+        &Risks::new(),
+        Some(&first),
+        time(10),
+    );
     let third = status(
         &view(&Outcome::Captured, Some(&good)),
         &reporting(Phase::Inactive),
@@ -147,32 +152,39 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
         pods: [(id(KEY), PodOutage { parent_uid: uid.into(), ..pod.clone() })].into(),
     };
     let outages = vec![outage("u1", "2026-11-21T10:00:00Z"), outage("another", "2026-11-21T12:00:00Z")];
-    let supervisor = Supervisor { outages: Outages { outages, ..Outages::default() }, ..Supervisor::default() };
+    let supervisor =
+        SupervisorReports { outages: Outages { outages, ..Outages::default() }, ..SupervisorReports::default() };
     let first = status(&view(&Outcome::Captured, Some(&good)), &supervisor, &Risks::new(), None, time(0));
     let last = first.last_outage.clone().unwrap();
     assert_eq!((last.from.as_str(), last.to.as_deref()), ("2026-11-21T10:00:00Z", Some("2026-11-21T11:00:00Z")));
     assert_eq!(last.serving.as_deref(), Some("2026-11-21T10:00:05.25Z"));
     assert_eq!(last.activated, None);
-    let rebooted =
-        status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &Risks::new(), Some(&first), time(9));
+    let rebooted = status(
+        &view(&Outcome::Captured, Some(&good)),
+        &SupervisorReports::default(),
+        &Risks::new(),
+        Some(&first),
+        time(9),
+    );
     assert_eq!(rebooted.last_outage, first.last_outage);
 }
 
-/// A reporter that knows of these, and its supervisor.
+/// A ledger that knows of these, and its supervisor.
 
 #[test]
 fn what_is_in_the_way_at_the_node_is_a_condition_of_each_of_its_pods() {
     let shown = |risks: &[(Risk, &str)]| {
         let risks: Risks = risks.iter().map(|(risk, seen)| (*risk, (*seen).to_owned())).collect();
         let good = stored();
-        let status = status(&view(&Outcome::Captured, Some(&good)), &Supervisor::default(), &risks, None, time(0));
+        let status =
+            status(&view(&Outcome::Captured, Some(&good)), &SupervisorReports::default(), &risks, None, time(0));
         let (status, reason, message) = condition(&status, "NodeFit");
         (status.to_owned(), reason.to_owned(), message.to_owned())
     };
-    assert_eq!(shown(&[]), ("True".into(), "Fit".into(), "nothing of the node is in the way".into()));
+    assert_eq!(shown(&[]), ("True".into(), "Fit".into(), "nothing on the node would prevent recovery".into()));
     let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "the API server is api")]);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "Fit"), "it comes back all the same");
-    assert!(message.starts_with("note ServerNamedByDNS: the API server is api ("), "{message}");
+    assert!(message.starts_with("note: ServerNamedByDNS: the API server is api ("), "{message}");
     let (status, reason, message) = shown(&[(Risk::ServerNamedByDNS, "api"), (Risk::StoreFull, "none")]);
     assert_eq!((status.as_str(), reason.as_str()), ("False", "StoreFull"), "the worst first");
     assert!(message.contains("ServerNamedByDNS"), "{message}");
@@ -214,5 +226,5 @@ fn what_is_new_is_told_once_and_again_for_each_outage() {
         let told: Vec<&str> = news(before, after).iter().map(|news| news.reason).collect();
         assert_eq!(told, reasons, "{before:?} {after:?}");
     }
-    assert!(news(Some(&second), &active)[0].note.contains("at t1, while the API server was away since t0"));
+    assert!(news(Some(&second), &active)[0].note.contains("at t1; the API server had been unreachable since t0"));
 }

@@ -4,7 +4,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions
 use kube::{Client, Error, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::agent::published::ledger::{Done, Job, Known};
+use crate::agent::published::ledger::{Done, Job, Published};
 use crate::api::podcheckpoint::{PodCheckpoint, PodCheckpointStatus, label, node_selector};
 use crate::client::gone;
 use crate::names::{FIELD_MANAGER, NODE_LABEL};
@@ -13,13 +13,13 @@ use crate::pod::id::PodId;
 /// Objects in a page of the list.
 const PAGE: u32 = 50;
 
-/// Does a job.
+/// Does a job. Errors are part of the result.
 pub async fn perform(client: Client, node: String, job: Job) -> Done {
     match job {
         Job::Seed => Done::Seeded(list(&client, &node).await),
         Job::Write { key, uid, spec, status, news } => {
             let result = write(&client, &node, &key, &uid, spec, &status).await;
-            let known = Box::new(Known { object: None, pod: uid, status: Some(*status), is_gone: false });
+            let known = Box::new(Published { object: None, pod: uid, status: Some(*status), is_gone: false });
             Done::Written { key, known, result, news }
         }
         Job::Delete { key, uid } => {
@@ -37,8 +37,8 @@ pub(crate) async fn delete(client: Client, key: &PodId, uid: Option<String>) -> 
     gone::delete(&api, key.name(), &parameters).await.map(drop)
 }
 
-/// All of this node.
-pub async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Known)>, Error> {
+/// All objects of this node, by pod.
+pub async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Published)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
     let mut parameters = ListParams::default().labels(&node_selector(node)).limit(PAGE);
@@ -52,7 +52,7 @@ pub async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Known)>, Er
             // no agent wrote it: no pod has such a name
             let Ok(key) = id else { continue };
             let (object, pod, status) = (object.uid(), object.spec.pod_uid, object.status);
-            all.push((key, Known { object, pod, status, is_gone: false }));
+            all.push((key, Published { object, pod, status, is_gone: false }));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters.continue_token = Some(token),

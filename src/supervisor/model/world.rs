@@ -24,7 +24,7 @@ const BOUND: u64 = 900_000;
 const EVENTS: u64 = 60;
 /// How soon the owner of a rejected pod replaces it, if a controller does, and if a person does.
 const OWNER: [u64; 2] = [60_000, 3_600_000];
-/// The agent says for so long what it last heard: `FRESH` in agent/hub.rs.
+/// The agent says for so long what it last heard: `FRESH` in agent/event_loop.
 const FRESH: u64 = 75_000;
 
 /// What came to pass.

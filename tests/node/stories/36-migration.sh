@@ -55,7 +55,7 @@ hand_back quiet
 
 kubectl -n edge delete pod pod-checkpointer-x >/dev/null
 deleted=$(now)
-wait_for 700 "the leftovers to have nobody" says 'nobody needs it'
+wait_for 700 "the leftovers to have nobody" says 'no longer needed'
 from=$(now)
 gone() { ! ls -d "$old"/{inactive-manifests,checkpoint-secrets} 2>/dev/null; }
 wait_for 1300 "the leftovers to go" gone
