@@ -238,7 +238,6 @@ fn user(container: &mut Map<String, Value>, pod: &Value) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::checkpoint::testing::checkpoint;

@@ -465,7 +465,6 @@ fn fault_in(error: &hyper::Error) -> Fault {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
