@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use stub::api::{Api, Mood};
+use stub::api::Mood;
 use stub::node::{NAME, listing};
 use stub::{Mode, Node, Part, Pod};
 use till::View;
@@ -54,13 +54,12 @@ fn main() -> ExitCode {
 
 struct Story {
     began: Instant,
-    api: Api,
     node: Node,
 }
 
 impl Story {
     async fn tell() -> anyhow::Result<()> {
-        let story = Self { began: Instant::now(), api: Api::new(NAME, "node-uid-1"), node: Node::start() };
+        let story = Self { began: Instant::now(), node: Node::start() };
         println!("Everything is below {}.\n", story.node.path("").display());
         story.boot_with_the_api_server().await?;
         let (agent, supervisor) = story.begin().await?;
@@ -81,13 +80,13 @@ impl Story {
         self.node.kubelet.sync_api(&[till::pod(&self.node)]);
         self.wait("the pod runs", || self.runs(till::UID)).await?;
         self.say("kubelet", "runs shop/till: a Secret (mode 0440), a ConfigMap, a token, env from both");
-        self.api.put_pod(till::object(&self.node, false));
+        self.node.api.put_pod(till::object(&self.node, false));
         Ok(())
     }
 
     /// The agent starts and installs the supervisor, which the kubelet starts.
     async fn begin(&self) -> anyhow::Result<(Part, Part)> {
-        let agent = Part::agent(self.settings()?, self.api.client());
+        let agent = Part::agent(self.settings()?, self.node.api.client());
         self.wait("the supervisor's manifest", || self.manifest().is_file()).await?;
         self.say("agent", format!("watches the pods of {NAME}, and installed {SUPERVISOR}.yaml"));
         let supervisor = self.start_supervisor().await?;
@@ -99,7 +98,7 @@ impl Story {
 
     async fn capture(&self) -> anyhow::Result<View> {
         let ready = Instant::now();
-        self.api.put_pod(till::object(&self.node, true));
+        self.node.api.put_pod(till::object(&self.node, true));
         self.say("kubelet", "shop/till is Ready");
         let store = self.node.store();
         let newest = || store.newest(&till::id()).ok().and_then(|(newest, _)| newest);
@@ -118,7 +117,7 @@ impl Story {
     async fn cut_power(&self, agent: Part, supervisor: Part) {
         agent.kill().await;
         supervisor.kill().await;
-        self.api.change(|state| state.mood = Mood::Silent);
+        self.node.api.change(|state| state.mood = Mood::Silent);
         self.node.server.set(Mode::Refuse).await;
         self.node.cut_power().await;
         println!();
@@ -166,7 +165,7 @@ impl Story {
     async fn release(&self, twin: &str) -> anyhow::Result<()> {
         println!();
         let answers = Instant::now();
-        self.api.change(|state| state.mood = Mood::Well);
+        self.node.api.change(|state| state.mood = Mood::Well);
         self.node.server.set(Mode::Status(200)).await;
         self.say("API server", "answers again");
         self.wait("the release", || !self.node.link(till::KEY).is_symlink()).await?;
@@ -180,7 +179,7 @@ impl Story {
     /// The kubelet takes in the pods of the API server, the agent's among them; it runs again as a process of this story.
     async fn hand_over(&self, twin: &str, parent: &View) -> anyhow::Result<Part> {
         till::write_volumes(&self.node);
-        self.api.put_pod(till::object(&self.node, false));
+        self.node.api.put_pod(till::object(&self.node, false));
         self.node
             .kubelet
             .sync_api(&[till::pod(&self.node), Pod::new("pod-checkpointer", "pod-checkpointer-x7k2p", "agent-uid")]);
@@ -188,11 +187,11 @@ impl Story {
         ensure!(self.runs(twin), "pod and twin side by side");
         self.say("kubelet", "takes its pods in: starts shop/till beside its twin, and the agent; rejects none");
         let overlap = Instant::now();
-        let agent = Part::agent(self.settings()?, self.api.client());
+        let agent = Part::agent(self.settings()?, self.node.api.client());
         // a pod needs a moment until it is Ready
         sleep(Duration::from_millis(300)).await;
         ensure!(self.runs(twin), "a twin that serves until the pod is Ready");
-        self.api.put_pod(till::object(&self.node, true));
+        self.node.api.put_pod(till::object(&self.node, true));
         self.say("kubelet", "shop/till is Ready");
         self.wait("the end of the twin", || !self.runs(twin)).await?;
         ensure!(self.runs(till::UID), "the pod, when its twin ended");
@@ -234,7 +233,7 @@ impl Story {
         let state = self.node.runtime.state.borrow();
         ensure!(state.sandboxes.values().all(|sandbox| sandbox.pod.uid != twin), "a runtime without the twin");
         let is_pod = |path: &&String| path.contains("/pods/");
-        let pods = self.api.state.borrow().objects.keys().filter(is_pod).count();
+        let pods = self.node.api.state.borrow().objects.keys().filter(is_pod).count();
         ensure!(pods == 1, "an API server that never heard of the twin");
         self.say("API server", "knows one pod, shop/till; it was never told of a mirror pod");
         println!("\nEvery step was seen, in {:.1} s.", self.began.elapsed().as_secs_f32());
@@ -298,12 +297,12 @@ impl Story {
 
     /// What the PodCheckpoint says, by JSON pointer.
     fn published(&self, pointer: &str) -> Option<String> {
-        let checkpoint = self.api.checkpoint("shop", "till")?;
+        let checkpoint = self.node.api.checkpoint("shop", "till")?;
         Some(checkpoint.pointer(pointer)?.as_str()?.to_owned())
     }
 
     fn is_recoverable(&self) -> bool {
-        let checkpoint = self.api.checkpoint("shop", "till").unwrap_or_default();
+        let checkpoint = self.node.api.checkpoint("shop", "till").unwrap_or_default();
         let conditions = checkpoint.pointer("/status/conditions").and_then(Value::as_array);
         let is =
             |condition: &Value, name: &str, value: &str| condition.get(name).and_then(Value::as_str) == Some(value);

@@ -1,8 +1,6 @@
 //! The table names every field of the newest API, and says the truth: pods with every field set, one at a time, in
 //! circumstances that matter, and many at once, are rendered, and what differs must be what the table says.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::io::Write as _;
 

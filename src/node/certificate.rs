@@ -123,7 +123,6 @@ fn any(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 

@@ -10,10 +10,10 @@ use pod_checkpointer::places::reports::{AGENT, AgentWord};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::life::{checkpoint, parent};
 use crate::stub::id;
 use crate::stub::node::{IMAGE, NAME, story};
 use crate::stub::{Mode, Node, Part, eventually, until};
+use crate::supervisor::{checkpoint, parent};
 
 impl Node {
     /// A node whose pods serve and are captured, under a supervisor.

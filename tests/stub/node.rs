@@ -17,6 +17,7 @@ use pod_checkpointer::{agent, supervisor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::api::Api;
 use super::{Kubelet, PATIENCE, ProbeServer, Runtime, id};
 
 pub const NAME: &str = "node-1";
@@ -25,7 +26,9 @@ pub const IMAGE: &str = "registry.example/till:v1";
 
 pub struct Node {
     directory: tempfile::TempDir,
-    /// Its side of contact: answers, or does not.
+    /// The objects of its API server.
+    pub api: Api,
+    /// The same server as probes meet it: answers, or does not.
     pub server: ProbeServer,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
@@ -34,15 +37,20 @@ pub struct Node {
 impl Node {
     /// A node that has just booted and whose API server answers.
     pub fn start() -> Self {
-        let directory = memory();
+        Self::start_in(memory())
+    }
+
+    /// The same below this directory.
+    pub fn start_in(directory: tempfile::TempDir) -> Self {
         let path = |below: &str| directory.path().join(below);
         let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
         runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
-        let server = ProbeServer::start();
+        let api = Api::new(NAME, "node-uid-1");
+        let server = ProbeServer::before(api.clone());
         std::fs::write(path("ca.crt"), server.server().ca).unwrap();
         let kubelet =
             Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
-        Self { directory, server, runtime, kubelet }
+        Self { directory, api, server, runtime, kubelet }
     }
 
     pub fn path(&self, below: &str) -> PathBuf {

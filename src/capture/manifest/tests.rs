@@ -1,7 +1,7 @@
 //! Pods as an API server tells them, from `tests/fixtures/pods`, with the twins that are made of them beside
 //! (`UPDATE_FIXTURES=1` writes those anew: read the difference), and each rule by name.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value)]
 
 use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::{Value, json};

@@ -92,6 +92,9 @@ pub struct Api {
     pub state: Arc<watch::Sender<State>>,
 }
 
+/// The API group of this program's custom resources.
+pub const GROUP: &str = "podcheckpointer.io";
+
 /// Path of a pod.
 pub fn pod_path(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods/{name}")

@@ -15,13 +15,12 @@ pub struct Resource<'a> {
 impl<'a> Resource<'a> {
     /// None: the path names nothing of an API group.
     pub fn parse(path: &'a str) -> Option<Self> {
-        let (version, rest) = match path.strip_prefix("/api/") {
-            Some(core) => core.split_once('/')?,
-            None => {
-                let named = path.strip_prefix("/apis/")?;
-                let (end, _) = named.match_indices('/').nth(1)?;
-                (&named[..end], &named[end + 1..])
-            }
+        let (version, rest) = if let Some(core) = path.strip_prefix("/api/") {
+            core.split_once('/')?
+        } else {
+            let named = path.strip_prefix("/apis/")?;
+            let (end, _) = named.match_indices('/').nth(1)?;
+            (&named[..end], &named[end + 1..])
         };
         let parts: Vec<&str> = rest.split('/').collect();
         let (namespace, parts) = match parts.as_slice() {
