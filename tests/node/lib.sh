@@ -225,6 +225,18 @@ protected() { # with agents that are there
   wait_for 60 "the supervisor" supervisor_runs
 }
 
+# first_control_plane: with an etcd on the node, an API server that is a process of the node and controllers that are processes
+# of the site, until those in the cluster can be created
+first_control_plane() {
+  cp "$dir"/pki/{apiserver,admin}.{crt,key} "$dir/pki/sa.key" "$disk/etc/kubernetes/pki/"
+  # shellcheck disable=SC2046
+  start_on_node apiserver kube-apiserver $(ETCD_IP=$node_ip api_flags /etc/kubernetes/pki)
+  wait_for 60 "the first API server" api_wait 1
+  controllers_start
+  wait_for 60 "the node to be Ready" node_ready
+}
+node_ready() { kubectl get node "$name" | grep -w Ready; }
+
 traces() { # what the program could leave behind on the node's disk and in its memory
   on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true
 }
