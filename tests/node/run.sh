@@ -25,16 +25,14 @@ while [ $# -gt 0 ]; do
 done
 [ "$(id -u)" = 0 ] || { echo "run.sh: a real node needs root" >&2; exit 1; }
 
-install_missing() {
-  local missing=()
-  need() { command -v "$1" >/dev/null || [ -e "$1" ] || missing+=("$2"); } # PROGRAM PACKAGE
+# shellcheck source=../packages.sh
+. "$here/../packages.sh"
+packages() {
   need runc runc; need /usr/lib/cni/portmap containernetworking-plugins; need iptables iptables; need ip iproute2
   need openssl openssl; need python3 python3; need pgrep procps; need unshare util-linux; need /usr/bin/containerd containerd
   need /usr/lib/python3/dist-packages/yaml python3-yaml
   need promtool prometheus; need curl curl
-  [ ${#missing[@]} = 0 ] && return
-  echo "installing ${missing[*]}"
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  install_needed
 }
 build_program() {
   local target=x86_64-unknown-linux-gnu
@@ -54,7 +52,7 @@ for s in "$here"/stories/*.sh; do
 done
 [ ${#stories[@]} -gt 0 ] || { echo "run.sh: no story is called ${wanted[*]} (run.sh -l lists them)" >&2; exit 2; }
 
-[ -n "$build_only" ] || install_missing
+[ -n "$build_only" ] || packages
 for r in "${runtimes[@]}"; do "$here/build.sh" "$r"; done
 [ -n "${PROGRAM:-}" ] || build_program
 [ -z "$build_only" ] || exit 0
