@@ -28,10 +28,12 @@ cell() { echo "  cell: $1 | $2 | $3"; }
 # wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time. The bound is an idle machine's; one with
 # several nodes is given PATIENCE times as much.
 wait_for() {
-  local seconds=$(($1 * ${PATIENCE:-1})) what=$2 from; shift 2; from=$(now)
-  until "$@" >"$work/last" 2>&1; do
+  local seconds=$(($1 * ${PATIENCE:-1})) what=$2 from asked pause; shift 2; from=$(now)
+  until asked=${EPOCHREALTIME/[.,]/}; "$@" >"$work/last" 2>&1; do
     (( $(now) - from < seconds * 1000 )) || fail "waited $seconds s for: $what. Last answer: $(tail -3 "$work/last")"
-    sleep 0.1
+    # no longer asked than not: kubectl takes a tenth of a second of a processor that the node may need
+    pause=$((${EPOCHREALTIME/[.,]/} - asked)); (( pause > 100000 )) || pause=100000
+    sleep "$((pause / 1000000)).$(printf %06d $((pause % 1000000)))"
   done
 }
 # stays SECONDS WHAT COMMAND…: it is true, and remains so

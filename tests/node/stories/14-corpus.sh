@@ -1,6 +1,7 @@
 #!/bin/bash
 # Pods with every field that a twin can carry: each twin sees what its parent saw; those that cannot come back are refused.
-# once
+# on containerd2
+# once: 15-charts does the like on the other runtime
 . "$(dirname "$0")/../lib.sh"
 
 corpus=$here/corpus

@@ -1,6 +1,7 @@
 #!/bin/bash
 # What of the node is in its pods' way is shown while all is well: at its pods, beside the node, on the node, in figures.
-# last
+# on containerd1
+# once: the risks are the kubelet's and the API's
 . "$(dirname "$0")/../lib.sh"
 
 fit() { # STATUS REASON: of the node, as each of its pods shows it
