@@ -1,7 +1,8 @@
 #!/bin/bash
 # Twenty nodes with 500 marked pods: what the agents ask of the API server while all is quiet, and after it was away.
+# on containerd2
+# once: the runtimes are stubs
 # long
-# once
 # The nodes are tests/fleet: real agents beside stub kubelets and runtimes. What agents ask is counted by the API server's own
 # audit log. NODES=20, PODS=25 of each, QUIET=300 and AWAY=90 seconds.
 . "$(dirname "$0")/../lib.sh"

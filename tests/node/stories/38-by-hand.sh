@@ -1,7 +1,8 @@
 #!/bin/bash
 # What people do to an installation: an admission webhook refuses us or is dead, the namespace or a definition is deleted.
+# on containerd1
+# once: the operator knows no runtime
 # long
-# last
 . "$(dirname "$0")/../lib.sh"
 
 kept() { # every checkpoint, and the supervisor's process

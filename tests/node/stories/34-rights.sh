@@ -1,7 +1,7 @@
 #!/bin/bash
 # An agent's token may write what is of its own node, and nothing else; settings that cannot work are refused.
-# once
-# It comes last on its runtime: it deletes the node object, and nothing of the node before is kept up.
+# on containerd2
+# once: rights are the API server's
 . "$(dirname "$0")/../lib.sh"
 
 # with_token TOKEN COMMAND…: kubectl with nothing but this token

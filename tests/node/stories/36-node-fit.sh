@@ -1,6 +1,7 @@
 #!/bin/bash
 # What of the node is in its pods' way is shown while all is well: at its pods, beside the node, on the node, in figures.
-# last
+# on containerd1
+# once: the risks are the kubelet's and the API's
 . "$(dirname "$0")/../lib.sh"
 
 fit() { # STATUS REASON: of the node, as each of its pods shows it
@@ -75,7 +76,7 @@ used=$((100 - $(on_node df --output=avail,size /var/lib/containerd | awk 'NR == 
 cp "$disk/var/lib/kubelet/config.yaml" "$work/config.yaml"
 sed -i "s/^imageGCHigh.*/imageGCHighThresholdPercent: $((used + 2))\nimageGCLowThresholdPercent: $((used + 1))/" "$disk/var/lib/kubelet/config.yaml"
 kubelet_stop; kubelet_start
-wait_for 60 "the node to be Ready" sh -c "kubectl get node $name | grep -w Ready"
+wait_for 60 "the node to be Ready" node_ready
 kill_part agent
 told ImagesAtRisk
 message | grep 'localhost/once:1' >/dev/null || fail "not named: $(message)"

@@ -1,7 +1,8 @@
 #!/bin/bash
 # All is removed while the node is cut off: it serves on, hands over when it is back, and is left an hour later.
+# on containerd1
+# once: the operator knows no runtime
 # long
-# last
 . "$(dirname "$0")/../lib.sh"
 
 healthy

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The operator installs everything, repairs it, shows what is wrong, upgrades, is taken over from, and removes everything.
-# last
+# on containerd2
+# once: the operator knows no runtime
 . "$(dirname "$0")/../lib.sh"
 
 supervisor_pid() { pid_of supervisor | head -1; }
