@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_told_to_leave_before_anything_is_deleted_even_where_the_daemon_set_is_gone() {
+    fn agents_are_asked_to_leave_before_anything_is_deleted_even_where_the_daemon_set_is_gone() {
         let first = progress(&[("a", true, true)]);
         for set in [AgentSet::Absent, AgentSet::Captures] {
             assert_eq!(next(&Progress { set, ..first.clone() }), Next::Retire);

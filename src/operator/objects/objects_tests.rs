@@ -96,7 +96,7 @@ fn every_setting_reaches_the_agents() {
 }
 
 #[test]
-fn metrics_that_nobody_can_reach_have_no_service_and_health_is_still_asked_for() {
+fn metrics_that_only_the_node_can_reach_have_no_service_and_health_is_still_probed() {
     for (address, host, reachable) in [
         ("off", None, false),
         ("127.0.0.1:1", Some(json!("127.0.0.1")), false),
