@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::metrics::address::Address;
-use crate::names::{OPERATOR, RUN_DIR, STATE_DIR};
+use crate::names::{LOCKED_OUT_AFTER, OPERATOR, RUN_DIR, STATE_DIR};
+use crate::node::host::HostRoot;
 use crate::pod::selector;
-use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
 /// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
 #[derive(Debug, Parser)]
@@ -108,6 +108,13 @@ pub struct NodeArguments {
     /// unix:///run/crio/crio.sock]
     #[arg(long, env = "POD_CHECKPOINTER_CRI_ENDPOINT", value_name = "unix://PATH", value_parser = endpoint)]
     pub cri_endpoint: Option<PathBuf>,
+}
+
+impl HostArguments {
+    /// `--host-root`, else where the host's root directory is found to be.
+    pub fn root(&self) -> std::io::Result<HostRoot> {
+        self.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)))
+    }
 }
 
 impl NodeArguments {

@@ -2,6 +2,8 @@
 //!
 //! Nothing else in the program spells one of these out, so what a name means and who uses it can be found from here.
 
+use std::time::Duration;
+
 use crate::reasons::Blocked;
 
 /// Group of our annotations and custom resources.
@@ -103,6 +105,10 @@ pub const NOT_CAPTURED: &str = "NotCaptured";
 pub const REJECTED_AT_RETURN: &str = "RejectedAtReturn";
 /// What its owner can do about it.
 pub const REJECTED_AT_RETURN_ADVICE: &str = "delete the pod and make it anew; its twin serves until then, and ends when the API server says that the pod is gone";
+
+/// A kubelet that got nothing from an API server that answers this node for this long is locked out. One that starts may
+/// take a minute to list its pods.
+pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
 
 /// A twin was linked.
 pub const ACTIVATED: &str = "Activated";

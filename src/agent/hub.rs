@@ -685,8 +685,7 @@ impl Agent {
 
     /// Opens the run directory, or opens it again: somebody may have unmounted or removed it.
     fn open_run_dir(&mut self) {
-        let opened =
-            clock::boot_id(&self.settings.root).map_err(|error| format!("cannot tell which boot this is: {error}"));
+        let opened = clock::boot_id().map_err(|error| format!("cannot tell which boot this is: {error}"));
         self.run_on_disk = false;
         let opened = opened.and_then(|boot| {
             self.run.open(&boot).map_err(|error| {

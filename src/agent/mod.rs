@@ -149,7 +149,7 @@ impl Settings {
             pod_namespace,
         } = arguments;
         let node_name = node.node_name()?;
-        let root = node.host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
+        let root = node.host.root();
         Ok(Self {
             root: root.map_err(Error::Host)?,
             node_name,

@@ -74,7 +74,9 @@ pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRec
         node_uid,
         current_uid,
         allocatable: learned.allocatable.or(before.allocatable),
-        servers: learned.servers.map_or(before.servers, |servers| servers.into_iter().map(server).collect()),
+        servers: learned
+            .servers
+            .map_or(before.servers, |servers| servers.into_iter().map(ServerRecord::from).collect()),
         kind: before.kind,
     }
 }
@@ -87,11 +89,6 @@ pub fn current_uid(store: &Store) -> Option<String> {
 /// The UID that is recorded, if any.
 pub fn node_uid(store: &Store) -> Option<String> {
     store.node().ok().flatten().map(|record| record.node_uid).filter(|uid| !uid.is_empty())
-}
-
-fn server(server: Server) -> ServerRecord {
-    let Server { url, ca, tls_name, proxy } = server;
-    ServerRecord { url, ca, tls_name, proxy }
 }
 
 #[cfg(test)]

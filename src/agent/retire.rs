@@ -231,7 +231,7 @@ impl Leaving<'_> {
 
     /// Writes the word. Says what the supervisor waits for, as far as it is known.
     async fn tell(&self, node: &Places) -> Result<String, String> {
-        let boot = clock::boot_id(&self.settings.root).map_err(|error| error.to_string())?;
+        let boot = clock::boot_id().map_err(|error| error.to_string())?;
         node.run.open(&boot).map_err(|error| chain(&error))?;
         let status: Status = node.run.read(STATUS).ok().flatten().unwrap_or_default();
         let needed = status.pods.iter().filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released));

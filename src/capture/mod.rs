@@ -194,7 +194,7 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         kind: format::KIND.into(),
         digest: String::new(),
         written_by: format::WRITTEN_BY.into(),
-        captured: captured_now(sources.root)?,
+        captured: captured_now()?,
         parent: parent(&pod, sources.node_uid),
         policy,
         images: live.images,
@@ -221,9 +221,9 @@ fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     warnings
 }
 
-fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
+fn captured_now() -> Result<Captured, Error> {
     let boot_id =
-        clock::boot_id(root).map_err(|source| Error::Io { doing: "read the identity of this boot".into(), source })?;
+        clock::boot_id().map_err(|source| Error::Io { doing: "read the identity of this boot".into(), source })?;
     Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
 }
 

@@ -69,7 +69,7 @@ impl Ground {
             kubelet,
             settings,
             kubelet_dir,
-            boot_id: clock::boot_id(&root)?,
+            boot_id: clock::boot_id()?,
             name: name.to_lowercase(),
             node,
         })

@@ -3,8 +3,6 @@
 use std::time::Duration;
 use std::{fs, io};
 
-use crate::node::host::HostRoot;
-
 /// Time since boot, also while suspended (`CLOCK_BOOTTIME`).
 pub fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -12,6 +10,6 @@ pub fn boot_time() -> Duration {
 }
 
 /// Identity of this boot (random(4), `/proc/sys/kernel/random/boot_id`): the same for every container of the node.
-pub fn boot_id(_root: &HostRoot) -> io::Result<String> {
+pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -71,8 +71,7 @@ pub struct Manifests {
 impl Places {
     /// Finds the directories; looks into none of them.
     pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
-        let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-        let root = root.context("cannot reach the host's files")?;
+        let root = arguments.root().context("cannot reach the host's files")?;
         let manifests_host_path = arguments
             .manifest_dir
             .clone()

@@ -8,9 +8,10 @@ use futures::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
 use crate::node::clock;
-use crate::node::contact::{self, Class, Contact, Outcome, Prober, Tracker};
+use crate::node::contact::{Class, Contact, Outcome, Tracker};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::Server;
+use crate::node::probe::{self, Prober};
 use crate::supervisor::decide::FAILED_PROBES;
 
 /// Least distance of two probes.
@@ -55,7 +56,7 @@ impl Asking {
     }
 
     /// Asks these servers from now on; contact stays as it is known. Those that cannot be asked are errors.
-    pub fn ask(&mut self, servers: Vec<Server>) -> Vec<contact::Error> {
+    pub fn ask(&mut self, servers: Vec<Server>) -> Vec<probe::Error> {
         if servers == self.servers {
             return Vec::new();
         }
@@ -102,8 +103,8 @@ impl Asking {
             let mut outcomes: FuturesUnordered<_> = probers.iter().map(Prober::probe).collect();
             let mut best = Outcome::Refused;
             while let Some(outcome) = outcomes.next().await {
-                best = std::cmp::min_by_key(best, outcome, |outcome| rank(*outcome));
-                if rank(best) == 0 {
+                best = best.or(outcome);
+                if best.is_answer() {
                     break;
                 }
             }
@@ -152,16 +153,5 @@ impl Asking {
             Some(contact) if contact.failures >= FAILED_PROBES => ALERT.min(interval),
             Some(_) | None => (delay / FAILED_PROBES).clamp(LEAST_PAUSE, interval.max(LEAST_PAUSE)),
         }
-    }
-}
-
-/// Lower is better.
-fn rank(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Status(500..=599) => 1,
-        Outcome::Status(_) => 0,
-        Outcome::Unproven => 2,
-        Outcome::TimedOut => 3,
-        Outcome::Refused => 4,
     }
 }

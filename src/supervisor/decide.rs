@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
-use crate::names::{HOLD_SECONDS, REJECTED_AT_RETURN};
+use crate::names::{HOLD_SECONDS, LOCKED_OUT_AFTER, REJECTED_AT_RETURN};
 use crate::node::contact::{Class, Contact};
 use crate::reasons::Blocked;
 use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
@@ -60,10 +60,7 @@ pub const LEAST_GRACE: Duration = Duration::from_millis(50);
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// A kubelet that got nothing from an API server that answers us for this long is locked out. One that starts may take a
-/// minute to list its pods.
-pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
-/// The same in words.
+/// What is said of a kubelet that got nothing for [`LOCKED_OUT_AFTER`].
 pub const LOCKED_OUT: &str = "the API server answers this node, but the kubelet has had no pod of it for minutes";
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);

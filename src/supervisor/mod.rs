@@ -43,7 +43,6 @@ use crate::files::write;
 use crate::metrics;
 use crate::names::SUPERVISOR_LOCK;
 use crate::node::clock;
-use crate::node::host::HostRoot;
 use crate::places::run::RunDir;
 use crate::places::store::Store;
 
@@ -74,14 +73,13 @@ pub enum Error {
 pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let node_name = arguments.node.node_name()?;
     let host = &arguments.node.host;
-    let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-    let root = root.map_err(Error::Host)?;
+    let root = host.root().map_err(Error::Host)?;
     let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
     // read when something is activated, which may be before the disk with the keys is there
     let keys = KeyFiles::new(root.clone(), host.key_files.clone());
     let store = Store::new(resolve(&host.state_dir)?).with_keys(keys);
-    let boot_id = clock::boot_id(&root).map_err(Error::Host)?;
+    let boot_id = clock::boot_id().map_err(Error::Host)?;
 
     write::directory(run.path())?;
     let mut stop = pin!(stop);

@@ -8,11 +8,11 @@ use serde_json::json;
 use super::kubelet::{Kubelet, NODE, Reach, Runtime};
 use super::pods::Marked;
 use super::random::Random;
-use crate::names::PARENT_UID;
+use crate::names::{LOCKED_OUT_AFTER, PARENT_UID};
 use crate::node::contact::{Class, Outcome, Tracker};
 use crate::places::reports::AgentWord;
 use crate::reasons::Blocked;
-use crate::supervisor::decide::{self, Action, LOCKED_OUT_AFTER, Phase, Settings, State, decide};
+use crate::supervisor::decide::{self, Action, Phase, Settings, State, decide};
 use crate::supervisor::facts::{self, Facts, Run, Seen};
 use crate::supervisor::observe::{self, Known, Lists, Made};
 
