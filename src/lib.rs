@@ -20,7 +20,7 @@
 //!           kubelet's static pod directory
 //! ```
 //!
-//! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
+//! Input and output are at the ends ([`node`], [`agent`], `supervisor::shell`); what decides ([`supervisor::core`],
 //! [`agent::index`]) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
 //! takes the time as an argument.
 //!

@@ -16,9 +16,9 @@ use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::{Page, count};
 use crate::metrics::{Pulse, Source};
 use crate::names::{CAPTURE_RESULTS, NOT_CAPTURED, RECOVERABLE, STORE_ERRORS};
+use crate::node::clock::{self, milliseconds};
 use crate::places::reports::{Counts, Status, Times};
 use crate::reasons::Risk;
-use crate::supervisor::record;
 
 /// What the loop wrote down last.
 #[derive(Debug)]
@@ -141,11 +141,11 @@ impl Source for Board {
         let lives = lock::is_locked(&self.supervisor_lock).unwrap_or_default();
         page.one(Metric::SupervisorUp, f64::from(u8::from(lives)));
         if let Some(supervisor) = &state.supervisor {
-            supervisor.add_to(&mut page, record::now(), lives);
+            supervisor.add_to(&mut page, milliseconds(clock::boot_time()), lives);
         } else {
             // nobody activates anything
             let inactive = Figures::new(&Status::default(), &Counts::default()).with_inactive(state.checkpoints);
-            inactive.add_to(&mut page, record::now(), false);
+            inactive.add_to(&mut page, milliseconds(clock::boot_time()), false);
         }
         page
     }

@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::{DecisionArguments, LogFormat};
 use crate::files::write;
 use crate::metrics::address::Address;
 use crate::names::SUPERVISOR;
+use crate::places::manifests::is_supervisor;
 
 /// What the supervisor may do beyond an ordinary process of user 0, and what for.
 const CAPABILITIES: [&str; 6] = [
@@ -216,7 +217,7 @@ pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
             if known == text.as_bytes() && metadata.permissions().mode() & 0o7777 == 0o600 {
                 return Ok(false);
             }
-            if !is_ours(&known) {
+            if !is_supervisor(&known) {
                 return Err(Error::Foreign(path));
             }
         }
@@ -227,18 +228,13 @@ pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Is this a manifest of the supervisor, of whatever version?
-pub fn is_ours(text: &[u8]) -> bool {
-    let pod: Value = serde_yaml::from_slice(text).unwrap_or_default();
-    pod.pointer("/metadata/name").and_then(Value::as_str) == Some(SUPERVISOR)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::args::{Arguments, Command};
     use clap::Parser as _;
     use k8s_openapi::api::core::v1::Pod;
+    use serde_json::Value;
 
     fn plan() -> Plan {
         Plan {

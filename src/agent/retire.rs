@@ -29,9 +29,10 @@ use crate::metrics::{self, Pulse, Source};
 use crate::names::{DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
 use crate::places;
+use crate::places::manifests::Manifests;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::{self, Store};
-use crate::places::{Manifests, Places, run};
+use crate::places::{Places, run};
 use crate::text::chain;
 
 /// Between rounds: the first pause, and the longest. The supervisor goes by a word that is two minutes old at most.
@@ -155,7 +156,7 @@ impl Leaving<'_> {
         let found = survey::look(self.settings, self.before.as_ref()).await;
         let directory = survey::manifest_dir(self.settings, &found);
         let node = self.node(directory.as_deref().unwrap_or(Path::new(crate::node::kubelet::MANIFEST_DIR)))?;
-        let manifests = node.manifests().map_err(|error| format!("{error:#}"))?;
+        let manifests = node.manifests().map_err(|error| chain(&error))?;
         if done && is_clean(&node, &manifests) {
             return Ok(());
         }
@@ -186,7 +187,7 @@ impl Leaving<'_> {
 
     fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
         let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
+        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| chain(&error))
     }
 
     /// The node's PodCheckpoints, by the API server's word of now.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::{DrillArguments, HoldArguments, HostArguments, SwitchArguments};
 use crate::cli::table::columns;
 use crate::cli::{Answer, answer};
-use crate::drill::ground::Ground;
+use crate::drill::node::DrillNode;
 use crate::drill::{Outcome, outage, rehearse, switch};
 use crate::places::Places;
 
@@ -59,14 +59,14 @@ struct Pod {
 
 /// A node to hold a drill on. Before anything asynchronous: it asks the kubelet by itself.
 pub fn find(arguments: &HostArguments) -> anyhow::Result<Places> {
-    Places::find(arguments)
+    Ok(Places::find(arguments)?)
 }
 
 /// Runs `drill`; `stop` ends it early, with nothing left behind.
 pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
-    let ground = Ground::find(&arguments.node, node).await?;
-    ground.is_quiet().await?;
-    let chosen = ground.keys(&arguments.pods)?;
+    let node = DrillNode::find(&arguments.node, node).await?;
+    node.is_quiet().await?;
+    let chosen = node.keys(&arguments.pods)?;
     let mut outcomes = outage::Outcomes::new();
     let mut keys = Vec::new();
     for (key, reasons) in chosen {
@@ -78,7 +78,7 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
         }
     }
     let plan = match arguments.outage {
-        Some(time) => Some(outage::Plan::make(&ground, arguments, time).await?),
+        Some(time) => Some(outage::Plan::make(&node, arguments, time).await?),
         None => None,
     };
     if let Some(plan) = &plan
@@ -86,16 +86,16 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
     {
         confirm(&plan.describe(keys.len()))?;
     }
-    let _lock = lock(&ground).await?;
+    let _lock = lock(&node).await?;
     // of a drill before this one that was killed
-    rehearse::end(&ground).await?;
+    rehearse::end(&node).await?;
     let work = async {
         if let Some(plan) = &plan {
-            return outage::run(&ground, plan, &keys, &mut outcomes).await;
+            return outage::run(&node, plan, &keys, &mut outcomes).await;
         }
-        let image = ground.image(arguments.image.as_deref()).await?;
+        let image = node.image(arguments.image.as_deref()).await?;
         for key in &keys {
-            let outcome = rehearse::rehearse(&ground, key, &image, arguments.limit).await?;
+            let outcome = rehearse::rehearse(&node, key, &image, arguments.limit).await?;
             outcomes.insert(key.clone(), outcome);
         }
         Ok(())
@@ -105,7 +105,7 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
         () = stop => Err(anyhow::anyhow!("ended before its end")),
     };
     // whatever happened: the way back, links, files
-    let ended = rehearse::end(&ground).await;
+    let ended = rehearse::end(&node).await;
     worked?;
     ended?;
     let shown = Shown {
@@ -131,10 +131,10 @@ pub async fn hold(arguments: &HoldArguments, stop: impl Future<Output = ()>) -> 
     }
 }
 
-async fn lock(ground: &Ground) -> anyhow::Result<std::fs::File> {
+async fn lock(node: &DrillNode) -> anyhow::Result<std::fs::File> {
     let begun = tokio::time::Instant::now();
     loop {
-        match ground.place.lock()? {
+        match node.place.lock()? {
             Some(lock) => return Ok(lock),
             // the supervisor may be looking whether somebody holds it
             None if begun.elapsed() < LOCK => tokio::time::sleep(LOCK / 20).await,

@@ -15,7 +15,7 @@ use crate::files::yaml;
 use crate::places::reports::{Outages, PodOutage};
 
 /// Schedules that tell how long the model takes.
-const SCHEDULES: u64 = 100;
+const SCHEDULES: u64 = 200;
 /// The supervisor notes a moment at its next pass, and the model's clock goes in steps of 50 ms.
 const TOLERANCE: i64 = 300;
 

@@ -5,18 +5,13 @@
 //! better than none.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::node::host::HostRoot;
 use crate::node::runtime::{Detail, State};
 use crate::reasons::Blocked;
-use crate::supervisor::facts::Key;
-use crate::supervisor::observe::{Known, Lists};
+use crate::supervisor::core::facts::Key;
+use crate::supervisor::core::known::Known;
+use crate::supervisor::core::observe::Lists;
 
 /// A twin may take this long to come up, and one that fails must run this long to be well again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +51,7 @@ pub struct Record {
 pub enum Ask {
     /// What the runtime says of this container: [`Health::told`].
     Container(String),
-    /// What the node shows of a twin without a sandbox, [`without_sandbox`]: [`Health::shown`].
+    /// What the node shows of a twin without a sandbox: [`Health::shown`].
     Node {
         /// See [`Fallen::Sandbox`].
         tried: usize,
@@ -84,48 +79,6 @@ pub fn fallen(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fallen> {
     })
 }
 
-/// What the node shows of a twin that has had no sandbox for a while, in words; `manifest` is its own.
-///
-/// The kubelet makes the pod's directory when it has admitted it, then waits for its volumes, then makes the sandbox
-/// (pkg/kubelet/kubelet.go, `SyncPod`).
-pub fn without_sandbox(root: &HostRoot, kubelet_dir: &Path, uid: &str, manifest: &Value, tried: usize) -> String {
-    let directory = kubelet_dir.join("pods").join(uid);
-    if tried > 0 {
-        return format!("the kubelet made {tried} sandboxes that do not stand: the node's network may be in the way");
-    }
-    match root.resolve(&directory).and_then(fs::symlink_metadata) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let path = directory.display();
-            return format!("the kubelet has made no {path}: it has not read the manifest, or refused the pod");
-        }
-        Err(error) => return format!("cannot tell whether the kubelet took it: {}: {error}", directory.display()),
-    }
-    let volumes = manifest.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    let mut missing = volumes.filter_map(|volume| {
-        let text = |pointer| volume.pointer(pointer).and_then(Value::as_str);
-        let (name, path, wanted) = (text("/name")?, text("/hostPath/path")?, text("/hostPath/type")?);
-        let lacks = lacks(root, Path::new(path), wanted)?;
-        Some(format!("the kubelet took it and waits for volume {name}: {path} {lacks}"))
-    });
-    missing.next().unwrap_or_else(|| {
-        "the kubelet took it and has made no sandbox: a volume or the node's network may be in the way".to_owned()
-    })
-}
-
-/// What keeps a path from being of this type, as the kubelet checks it before a volume is mounted
-/// (pkg/volume/hostpath/host_path.go, `checkType`); `None`: nothing, or that cannot be told.
-fn lacks(root: &HostRoot, path: &Path, wanted: &str) -> Option<String> {
-    if wanted.is_empty() || wanted.ends_with("OrCreate") {
-        return None;
-    }
-    match root.host_path_type(path) {
-        Ok(found) => (found != Some(wanted)).then(|| format!("is no {wanted}")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("is not there ({wanted})")),
-        Err(_) => None,
-    }
-}
-
 #[derive(Debug)]
 struct Ailing {
     fallen: Fallen,
@@ -141,7 +94,7 @@ pub struct Health(BTreeMap<Key, Ailing>);
 impl Health {
     /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be asked, if that is not
     /// known yet.
-    pub fn observe(&mut self, key: &str, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
+    pub fn observe(&mut self, key: &Key, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
         let Some(fallen) = fallen else {
             if let Some(ailing) = self.0.get_mut(key) {
                 let since = *ailing.well_since.get_or_insert(now);
@@ -182,12 +135,12 @@ impl Health {
                 (text, is_over.then(|| Ask::Container(id.clone())))
             }
         };
-        self.0.insert(key.to_owned(), Ailing { fallen, text, asked: now, well_since: None });
+        self.0.insert(key.clone(), Ailing { fallen, text, asked: now, well_since: None });
         ask
     }
 
     /// What the runtime said of the container that was asked for.
-    pub fn told(&mut self, key: &str, detail: &Detail) {
+    pub fn told(&mut self, key: &Key, detail: &Detail) {
         let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else { return };
         let (code, reason) = (detail.exit_code, &detail.reason);
         let (what, Record { name, attempt, .. }) = match fallen {
@@ -199,19 +152,19 @@ impl Health {
     }
 
     /// What the node showed of a twin without a sandbox.
-    pub fn shown(&mut self, key: &str, shown: String) {
+    pub fn shown(&mut self, key: &Key, shown: String) {
         if let Some(Ailing { fallen: Fallen::Sandbox { .. }, text, .. }) = self.0.get_mut(key) {
             *text = shown;
         }
     }
 
     /// Forgets twins that are not active any more.
-    pub fn retain(&mut self, is_active: impl Fn(&str) -> bool) {
+    pub fn retain(&mut self, is_active: impl Fn(&Key) -> bool) {
         self.0.retain(|key, _| is_active(key));
     }
 
     /// What is to be said of a twin; `None`: it is well, as far as is known.
-    pub fn of(&self, key: &str) -> Option<(Blocked, &str)> {
+    pub fn of(&self, key: &Key) -> Option<(Blocked, &str)> {
         self.0.get(key).map(|ailing| {
             let reason = match ailing.fallen {
                 Fallen::Sandbox { .. } => Blocked::KubeletRefuses,
@@ -242,6 +195,10 @@ mod tests {
             sandboxes: vec![Sandbox { id: "s".into(), uid: "twin".into(), ready: true, ..Sandbox::default() }],
             containers: containers.iter().map(container).collect(),
         }
+    }
+
+    fn key() -> Key {
+        "shop_till".into()
     }
 
     fn at(seconds: u64) -> Duration {
@@ -286,22 +243,22 @@ mod tests {
     fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_for_a_while() {
         let mut health = Health::default();
         let ended = |attempt: u32| Some(Fallen::Ended(record("app", attempt)));
-        assert_eq!(health.observe("k", at(0), at(29), ended(0)), None, "it may be starting");
-        assert_eq!(health.observe("k", at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
-        health.told("k", &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
+        assert_eq!(health.observe(&key(), at(0), at(29), ended(0)), None, "it may be starting");
+        assert_eq!(health.observe(&key(), at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
+        health.told(&key(), &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
         let text = "container app ended with exit code 137 (OOMKilled); it was started anew 1 times";
-        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)));
-        assert_eq!(health.observe("k", at(0), at(31), ended(1)), None, "known already");
-        health.observe("k", at(0), at(40), None);
-        health.observe("k", at(0), at(69), None);
-        assert_eq!(health.of("k"), Some((Blocked::NotRunning, text)), "it runs for the moment");
-        assert_eq!(health.observe("k", at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
-        health.observe("k", at(0), at(70), None);
-        health.observe("k", at(0), at(100), None);
-        assert_eq!(health.of("k"), None);
-        health.observe("k", at(0), at(100), ended(3));
+        assert_eq!(health.of(&key()), Some((Blocked::NotRunning, text)));
+        assert_eq!(health.observe(&key(), at(0), at(31), ended(1)), None, "known already");
+        health.observe(&key(), at(0), at(40), None);
+        health.observe(&key(), at(0), at(69), None);
+        assert_eq!(health.of(&key()), Some((Blocked::NotRunning, text)), "it runs for the moment");
+        assert_eq!(health.observe(&key(), at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
+        health.observe(&key(), at(0), at(70), None);
+        health.observe(&key(), at(0), at(100), None);
+        assert_eq!(health.of(&key()), None);
+        health.observe(&key(), at(0), at(100), ended(3));
         health.retain(|_| false);
-        assert_eq!(health.of("k"), None);
+        assert_eq!(health.of(&key()), None);
     }
 
     #[test]
@@ -309,9 +266,9 @@ mod tests {
         let mut health = Health::default();
         let mut tell = |after, code| {
             let fallen = Fallen::Missing { name: "app".into(), after };
-            let asked = health.observe("k", at(0), at(60), Some(fallen)).is_some();
-            health.told("k", &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
-            (asked, health.of("k").unwrap().1.to_owned())
+            let asked = health.observe(&key(), at(0), at(60), Some(fallen)).is_some();
+            health.told(&key(), &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
+            (asked, health.of(&key()).unwrap().1.to_owned())
         };
         let begins =
             |told: (bool, String), asked, with: &str| assert!(told.0 == asked && told.1.contains(with), "{told:?}");
@@ -329,48 +286,18 @@ mod tests {
     fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
         let mut health = Health::default();
         let none = |tried| Some(Fallen::Sandbox { tried });
-        assert_eq!(health.observe("k", at(0), at(29), none(0)), None);
-        assert_eq!(health.observe("k", at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
-        health.shown("k", "shown".into());
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
-        assert_eq!(health.observe("k", at(30), at(31), none(0)), None, "linked again: said still");
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(health.observe(&key(), at(0), at(29), none(0)), None);
+        assert_eq!(health.observe(&key(), at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
+        health.shown(&key(), "shown".into());
+        assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
+        assert_eq!(health.observe(&key(), at(30), at(31), none(0)), None, "linked again: said still");
+        assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
         assert_eq!(
-            health.observe("k", at(30), at(60), none(0)),
+            health.observe(&key(), at(30), at(60), none(0)),
             Some(Ask::Node { tried: 0 }),
             "it may be otherwise now"
         );
-        assert_eq!(health.observe("k", at(30), at(61), none(0)), None);
-        assert_eq!(health.of("k"), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
-    }
-
-    #[test]
-    fn what_the_kubelet_waits_for_is_read_from_the_node() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = HostRoot::new(directory.path());
-        let at = |path: &str| directory.path().join(path.trim_start_matches('/'));
-        let manifest = json!({"spec": {"volumes": [
-            {"name": "ours", "hostPath": {"path": "/run/ours", "type": "Directory"}},
-            {"name": "made", "hostPath": {"path": "/made", "type": "DirectoryOrCreate"}},
-            {"name": "scratch", "emptyDir": {}},
-            {"name": "modem", "hostPath": {"path": "/dev/modem", "type": "CharDevice"}},
-        ]}});
-        let shown = |tried| without_sandbox(&root, Path::new("/var/lib/kubelet"), "u", &manifest, tried);
-        assert!(shown(0).contains("/var/lib/kubelet/pods/u: it has not read"), "{}", shown(0));
-        assert!(shown(2).contains("2 sandboxes that do not stand"), "{}", shown(2));
-        fs::create_dir_all(at("/var/lib/kubelet/pods/u")).unwrap();
-        fs::create_dir_all(at("/run/ours")).unwrap();
-        assert!(shown(0).contains("volume modem: /dev/modem is not there (CharDevice)"), "{}", shown(0));
-        fs::create_dir_all(at("/dev/modem")).unwrap();
-        assert!(shown(0).contains("volume modem: /dev/modem is no CharDevice"), "{}", shown(0));
-        fs::remove_dir(at("/dev/modem")).unwrap();
-        std::os::unix::fs::symlink("/made", at("/dev/modem")).unwrap();
-        fs::create_dir(at("/made")).unwrap();
-        assert!(shown(0).contains("is no CharDevice"), "a link is followed, within the node: {}", shown(0));
-        fs::remove_dir_all(at("/dev")).unwrap();
-        let without =
-            json!({"spec": {"volumes": [{"name": "ours", "hostPath": {"path": "/run/ours", "type": "Directory"}}]}});
-        let shown = without_sandbox(&root, Path::new("/var/lib/kubelet"), "u", &without, 0);
-        assert!(shown.contains("has made no sandbox"), "{shown}");
+        assert_eq!(health.observe(&key(), at(30), at(61), none(0)), None);
+        assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
     }
 }

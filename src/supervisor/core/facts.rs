@@ -9,6 +9,16 @@ use crate::node::contact::Contact;
 /// `<namespace>_<pod>` of the parent.
 pub type Key = String;
 
+/// The key of the pod with this name.
+pub fn key_of(namespace: &str, name: &str) -> Key {
+    format!("{namespace}_{name}")
+}
+
+/// Namespace and name of the pod.
+pub fn key_parts(key: &Key) -> (&str, &str) {
+    key.split_once('_').unwrap_or_default()
+}
+
 /// An answer to a yes-or-no question that may not have been answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seen {

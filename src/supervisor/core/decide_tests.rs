@@ -1,9 +1,9 @@
-//! Each row of the design's table by name, then every state with every combination of facts.
+//! Each row of the decision by name, then every state with every combination of facts.
 
 use std::io::Write as _;
 
 use super::*;
-use crate::supervisor::facts::Seen;
+use crate::supervisor::core::facts::Seen;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: Duration = Duration::from_secs(1000);
@@ -178,7 +178,7 @@ fn the_next_group_starts_when_the_lower_one_runs_or_is_blocked() {
     (cni.twin, cni.twin_sandbox, cni.twin_owned) = (Run::Running, Seen::Yes, Seen::Yes);
     assert_eq!(decide(&after, &ran, &settings()).1, [Action::Activate(key())]);
     let mut blocked = after.clone();
-    blocked.blocked("kube-system_cni", NOW, Blocked::ImageAbsent, "cni:1".into());
+    blocked.blocked(&"kube-system_cni".into(), NOW, Blocked::ImageAbsent, "cni:1".into());
     assert_eq!(decide(&blocked, &seen, &settings()).1, [Action::Activate(key())]);
 }
 
@@ -188,7 +188,7 @@ fn a_blocked_one_is_tried_again_with_growing_pauses() {
     let mut now = state(Phase::Inactive);
     let mut pauses = Vec::new();
     for _ in 0..9 {
-        now.blocked("shop_till", seen.now, Blocked::Damaged, "both".into());
+        now.blocked(&"shop_till".into(), seen.now, Blocked::Damaged, "both".into());
         let again = now.pods["shop_till"].blocked.as_ref().unwrap().again;
         assert!(decide(&now, &seen, &settings()).1.is_empty());
         pauses.push(again.saturating_sub(seen.now).as_secs());

@@ -1,19 +1,13 @@
-//! From what the node says to facts. The pure half: lists in, facts out; asking is done by the pass in the module above.
+//! From what was listed to facts: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::SystemTime;
-use std::{fs, io};
+use std::collections::BTreeSet;
 
-use serde_json::Value;
-
-use crate::checkpoint::{NodeCheckpoint, Policy};
 use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::{Container, Sandbox, State};
 use crate::places::reports::AgentWord;
-use crate::places::store::{self, Store};
-use crate::supervisor::facts::{Key, PodFacts, Run, Seen};
+use crate::supervisor::core::facts::{Key, PodFacts, Run, Seen, key_parts};
+use crate::supervisor::core::known::Known;
 
 /// What the runtime listed in one pass.
 #[derive(Clone, Debug, Default)]
@@ -24,137 +18,15 @@ pub struct Lists {
     pub containers: Vec<Container>,
 }
 
-/// What is kept in memory of a checkpoint: enough to decide, nothing secret.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// How it is activated and handed over.
-    pub policy: Policy,
-    /// UID of the parent.
-    pub parent_uid: String,
-    /// Its priority, which decides where not all fit.
-    pub priority: i32,
-    /// Names of its containers that are not init containers.
-    pub containers: Vec<String>,
-    /// Names of its init containers, in their order.
-    pub init_containers: Vec<String>,
-    /// When its directory was last changed.
-    changed: Option<SystemTime>,
-    /// It is in the store, not only on the node.
-    pub in_store: bool,
-}
-
-impl Known {
-    /// Of a checkpoint in the store.
-    pub fn of(checkpoint: &NodeCheckpoint, changed: Option<SystemTime>) -> Self {
-        Self {
-            policy: checkpoint.policy.clone(),
-            parent_uid: checkpoint.parent.uid.clone(),
-            priority: priority(&checkpoint.manifest),
-            containers: container_names(&checkpoint.manifest, "containers"),
-            init_containers: container_names(&checkpoint.manifest, "initContainers"),
-            changed,
-            in_store: true,
-        }
-    }
-
-    /// Of a twin whose checkpoint is no longer in the store, from its manifest in force.
-    pub fn of_manifest(manifest: &Value) -> Self {
-        let host_network = manifest.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default();
-        let annotation = format!("/metadata/annotations/{}", crate::names::PARENT_UID.replace('/', "~1"));
-        let parent_uid = manifest.pointer(&annotation).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Self {
-            policy: Policy { host_network, ..unknown_policy() },
-            parent_uid,
-            priority: priority(manifest),
-            containers: container_names(manifest, "containers"),
-            init_containers: container_names(manifest, "initContainers"),
-            changed: None,
-            in_store: false,
-        }
-    }
-}
-
-fn unknown_policy() -> Policy {
-    Policy {
-        start_group: crate::names::DEFAULT_START_GROUP,
-        max_age_seconds: None,
-        handover: None,
-        host_network: false,
-        host_port: false,
-        stateful: false,
-        slow_start: true,
-        grace_seconds: 30,
-    }
-}
-
-fn container_names(manifest: &Value, list: &str) -> Vec<String> {
-    let containers = manifest.get("spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
-    let name = |container: &Value| container.get("name").and_then(Value::as_str).map(str::to_owned);
-    containers.into_iter().flatten().filter_map(name).collect()
-}
-
-/// The checkpoints of the store, read again only where a directory changed.
-#[derive(Debug, Default)]
-pub struct Index {
-    /// By pod.
-    pub known: BTreeMap<Key, Known>,
-}
-
-impl Index {
-    /// What was activated: a key that was missing when the store was looked at may be there by now.
-    pub fn learn(&mut self, key: &str, checkpoint: &NodeCheckpoint) {
-        if let Some(known) = self.known.get_mut(key) {
-            *known = Known::of(checkpoint, known.changed);
-        }
-    }
-
-    /// Looks at the store. A checkpoint that cannot be read stays known, so that it is shown as blocked; one that is
-    /// `held` (its twin is on the node) stays known when it left the store.
-    pub fn refresh(&mut self, store: &Store, held: impl Fn(&str) -> bool) -> Result<(), store::Error> {
-        let keys = store.keys()?;
-        self.known.retain(|key, known| {
-            known.in_store &= keys.binary_search(key).is_ok();
-            known.in_store || held(key)
-        });
-        for key in keys {
-            let directory: PathBuf = store.directory().join("checkpoints").join(&key);
-            let changed = fs::metadata(&directory).and_then(|metadata| metadata.modified()).ok();
-            if self.known.get(&key).is_some_and(|known| known.in_store && known.changed == changed) {
-                continue;
-            }
-            let (newest, bad) = store.newest(&key)?;
-            for error in &bad {
-                tracing::warn!(error = error as &dyn std::error::Error, "a checkpoint cannot be used");
-            }
-            let header = bad.iter().find_map(store::Error::header);
-            let known = match newest {
-                Some(generation) => Known::of(&generation.checkpoint, changed),
-                // sealed, without its key: what stands in clear is enough to say so
-                None => Known {
-                    policy: header.map_or_else(unknown_policy, |header| header.policy.clone()),
-                    parent_uid: header.map(|header| header.parent.uid.clone()).unwrap_or_default(),
-                    priority: 0,
-                    containers: Vec::new(),
-                    init_containers: Vec::new(),
-                    changed,
-                    in_store: true,
-                },
-            };
-            self.known.insert(key, known);
-        }
-        Ok(())
-    }
-}
-
 /// Whether this kubelet process made a container for a pod of the API server: one that was not there when it owned no such
 /// pod. A supervisor that came later than the kubelet's first pods does not know.
 #[derive(Debug, Default)]
-pub struct Made {
+pub struct NewContainers {
     before: Option<BTreeSet<String>>,
     seen: bool,
 }
 
-impl Made {
+impl NewContainers {
     /// Takes in what a pass listed. `owned`: what the kubelet owns, listed after that; `None`: it did not answer.
     pub fn look(&mut self, lists: Option<&Lists>, owned: Option<&Owned>, node_name: &str) -> Seen {
         let Some(owned) = owned else {
@@ -184,19 +56,17 @@ impl Made {
     }
 }
 
-/// What is known of one pod, from what was listed. `twin_uid` is the UID that is linked or was.
-#[allow(clippy::too_many_arguments)]
+/// What is known of one pod, from what was listed.
 pub fn pod_facts(
-    key: &str,
+    key: &Key,
     known: &Known,
     node_name: &str,
     lists: Option<&Lists>,
     owned: Option<&Owned>,
     agent: Option<&AgentWord>,
-    twin_uid: Option<&str>,
     exclusive_host_ports: bool,
 ) -> PodFacts {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+    let (namespace, name) = key_parts(key);
     let owns =
         |pod: String| owned.map_or(Seen::Unknown, |owned| owned.pods.contains(&(namespace.to_owned(), pod)).into());
     let mut facts = PodFacts {
@@ -207,15 +77,13 @@ pub fn pod_facts(
         ..PodFacts::of(&known.policy, exclusive_host_ports)
     };
     if let Some(lists) = lists {
-        let is_parent = |sandbox: &&Sandbox| {
-            sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
-        };
+        let is_parent = |sandbox: &&Sandbox| is_parent_of(sandbox, namespace, name);
         let is_twin = |sandbox: &&Sandbox| is_twin_of(sandbox, namespace, name);
         facts.parent = run(lists, &known.containers, is_parent);
         facts.twin = run(lists, &known.containers, is_twin);
         facts.parent_container = has_container(lists, &known.containers, is_parent).into();
         facts.parent_sandbox = lists.sandboxes.iter().any(|sandbox| sandbox.ready && is_parent(&sandbox)).into();
-        let ours = |sandbox: &Sandbox| sandbox.ready && Some(sandbox.uid.as_str()) == twin_uid;
+        let ours = |sandbox: &Sandbox| sandbox.ready && Some(&sandbox.uid) == known.twin_uid.as_ref();
         facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
     }
     if let Some(agent) = agent {
@@ -231,9 +99,7 @@ pub fn pod_facts(
 /// The agent's word counts for the very containers that run: a word from before the outage does not.
 fn is_ready(ready: Option<&Vec<String>>, lists: Option<&Lists>, namespace: &str, name: &str) -> bool {
     let (Some(ready), Some(lists)) = (ready, lists) else { return false };
-    let parent = |sandbox: &&Sandbox| {
-        sandbox.ready && sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
-    };
+    let parent = |sandbox: &&Sandbox| sandbox.ready && is_parent_of(sandbox, namespace, name);
     lists.sandboxes.iter().filter(parent).any(|sandbox| {
         let mut ids = ready.iter();
         !ready.is_empty()
@@ -256,6 +122,11 @@ pub fn is_twin_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
     of == Some((namespace, name)) && sandbox.namespace == namespace && source(sandbox) == Some("file")
 }
 
+/// A sandbox of the pod itself, whatever its UID: of that name, and not from a file.
+pub fn is_parent_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
+    sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
+}
+
 /// Does the kubelet own a pod that did not come from a file? Its name lacks the node's.
 pub fn is_synced(owned: &Owned, node_name: &str) -> bool {
     let suffix = format!("-{}", node_name.to_lowercase());
@@ -268,11 +139,6 @@ fn has_container(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox)
     lists.containers.iter().any(|container| {
         expected.contains(&container.name) && ready.iter().any(|sandbox| sandbox.id == container.sandbox)
     })
-}
-
-fn priority(manifest: &Value) -> i32 {
-    let priority = manifest.pointer("/spec/priority").and_then(Value::as_i64);
-    priority.and_then(|priority| priority.try_into().ok()).unwrap_or_default()
 }
 
 fn source(sandbox: &Sandbox) -> Option<&str> {
@@ -301,23 +167,10 @@ fn run(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) 
     }
 }
 
-/// The uid of a manifest in force.
-pub fn manifest_uid(manifest: &Value) -> Option<String> {
-    manifest.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
-}
-
-/// Reads a manifest in force; `None`: there is none.
-pub fn read_manifest(path: &std::path::Path) -> io::Result<Option<Value>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn sandbox(id: &str, name: &str, uid: &str, source: &str, ready: bool) -> Sandbox {
         let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
@@ -334,7 +187,8 @@ mod tests {
 
     fn facts(lists: Option<&Lists>, owned: Option<&Owned>) -> PodFacts {
         let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
-        pod_facts("shop_till", &Known::of(&checkpoint, None), "Node-1", lists, owned, None, Some("twin"), false)
+        let known = Known { twin_uid: Some("twin".into()), ..Known::of(&checkpoint) };
+        pod_facts(&"shop_till".into(), &known, "Node-1", lists, owned, None, false)
     }
 
     #[test]
@@ -390,7 +244,7 @@ mod tests {
             containers: vec![container("p", "app", State::Running)],
         };
         lists.containers[0].id = "of-the-last-kubelet".into();
-        let mut made = Made::default();
+        let mut made = NewContainers::default();
         let mut look = |lists: Option<&Lists>, owned: Option<&Owned>| made.look(lists, owned, "node-1");
         assert_eq!(look(Some(&lists), Some(&synced)), Seen::Unknown, "nobody saw what was there before");
         assert_eq!(look(Some(&lists), Some(&alone)), Seen::No);
@@ -431,11 +285,11 @@ mod tests {
     #[test]
     fn who_is_refused_is_unknown_while_the_agent_hears_nothing() {
         let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
-        let known = Known::of(&checkpoint, None);
+        let known = Known::of(&checkpoint);
         let rejected = |uid: &str, unheard| {
             let rejected = BTreeMap::from([("shop_till".to_owned(), uid.to_owned())]);
             let word = AgentWord { rejected, unheard, ..AgentWord::default() };
-            pod_facts("shop_till", &known, "node-1", None, None, Some(&word), None, false).parent_rejected
+            pod_facts(&"shop_till".into(), &known, "node-1", None, None, Some(&word), false).parent_rejected
         };
         assert_eq!(rejected(&known.parent_uid, false), Seen::Yes);
         assert_eq!(rejected("its predecessor", false), Seen::No);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::checkpoint::Handover;
 use crate::node::contact::{Class, Contact};
 use crate::reasons::Blocked;
-use crate::supervisor::decide::{Action, Block, Phase, Pod, Settings, State, decide};
-use crate::supervisor::facts::{Facts, Kubelet, PodFacts, Run, Seen};
+use crate::supervisor::core::decide::{Action, Block, Phase, Pod, Settings, State, decide};
+use crate::supervisor::core::facts::{Facts, Kubelet, PodFacts, Run, Seen};
 
 const KEY: &str = "namespace_pod";
 const NOW: Duration = Duration::from_hours(1);
