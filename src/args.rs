@@ -83,7 +83,7 @@ pub struct HostArguments {
     /// Where the host's root directory is [default: /proc/PARENT-PID/root in a container with the host's processes, else /]
     #[arg(long, env = "POD_CHECKPOINTER_HOST_ROOT", value_name = "DIR", value_parser = absolute)]
     pub host_root: Option<PathBuf>,
-    /// The kubelet's directory of static pod manifests [default: its staticPodPath, else /etc/kubernetes/manifests]
+    /// The kubelet's directory of static pod manifests [default: its staticPodPath; /etc/kubernetes/manifests if it cannot be asked]
     #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
     pub manifest_dir: Option<PathBuf>,
     /// File on the host with the key that checkpoints are sealed with: 32 bytes, as they are, in hexadecimal or in base64,

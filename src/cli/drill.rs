@@ -24,7 +24,7 @@ const LOCK: Duration = Duration::from_secs(2);
 /// What a rehearsal does not show, whatever its outcome.
 const NOT_REHEARSED: [&str; 6] = [
     "the workload itself: its program, its init containers, probes and hooks were not run, nor was its image's user",
-    "ports of the node, requests of CPU and memory, priority, and limits",
+    "ports of the node being bound, limits and priority at work (whether requests and ports fit was checked)",
     "networks and addresses that annotations or labels ask for",
     "writing to hostPath volumes and claims, which were mounted read-only",
     "a kubelet and a runtime after a reboot, and a CNI plugin that needs the API server then",

@@ -742,7 +742,7 @@ fn what_a_crash_left_goes_and_what_is_in_force_stays() {
 }
 
 /// What the agent recorded of the node.
-fn recorded(node: &Node, name: &str, uid: &str, allocatable: Option<Amounts>) {
+pub fn recorded(node: &Node, name: &str, uid: &str, allocatable: Option<Amounts>) {
     node.store().create().unwrap();
     let record = NodeRecord {
         api_version: API_VERSION.into(),
@@ -757,7 +757,7 @@ fn recorded(node: &Node, name: &str, uid: &str, allocatable: Option<Amounts>) {
 }
 
 /// A checkpoint that requests so much of a processor, with this priority.
-fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
+pub fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
     let mut made = checkpoint(name);
     made.manifest["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
     made.manifest["spec"]["priority"] = json!(priority);

@@ -82,7 +82,7 @@ pub(super) enum Flaw {
     ReleasesLate,
     /// What was linked although the API server answers is not remembered over a restart.
     ForgetsReasons,
-    /// The agent's sign of life is not seen.
+    /// The agent's sign of life is not seen, unless it has something to say.
     DeafToAgent,
 }
 
@@ -270,7 +270,7 @@ impl Supervised {
         let (lists, kubelet) = (lists.map(|lists| self.seen(lists, view)), seen_owned(kubelet, view.flaw));
         self.kubelet = kubelet.owned().map(|owned| owned.pid).or(self.kubelet);
         let mut agent = view.disk.word.clone();
-        if let Some(word) = agent.as_mut().filter(|_| view.flaw == Flaw::DeafToAgent) {
+        if let Some(word) = agent.as_mut().filter(|word| view.flaw == Flaw::DeafToAgent && word.rejected.is_empty()) {
             word.heartbeat = 0;
         }
         let seen = Observation {
@@ -372,7 +372,7 @@ impl Supervised {
         self.core.done(action, outcome, view.time());
         match action {
             Action::StopParent(_) if is_started && view.flaw == Flaw::ForgetsStops => self.core.ended(action),
-            Action::Forget(key) if view.flaw == Flaw::ForgetsCheckpoints => self.core.lose(key),
+            Action::Forget(key) if is_done && view.flaw == Flaw::ForgetsCheckpoints => self.core.lose(key),
             _ => {}
         }
     }
@@ -472,7 +472,7 @@ impl Supervised {
         let grace = stop.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap());
         let takes = grace.map_or(200, |grace| if runs { ends_in.min(grace) } else { 0 });
         view.runtime.end_containers(&sandboxes, view.now + takes);
-        let late = if view.random.one_in(4) { view.random.between(0, 25_000) } else { 0 };
+        let late = if view.random.one_in(3) { view.random.between(0, 30_000) } else { 0 };
         self.stops.push(Stop { action: action.clone(), sandboxes, ends: view.now + takes + late });
         Outcome::Started
     }

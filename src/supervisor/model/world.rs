@@ -46,7 +46,7 @@ enum Removal {
 
 /// What came to pass.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Tally {
     pub(super) reboots: u64,
     pub(super) activations: u64,
     pub(super) handovers: u64,
@@ -62,7 +62,7 @@ pub(super) struct Told {
     pub(super) left: u64,
 }
 
-impl AddAssign for Told {
+impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.reboots += other.reboots;
         self.activations += other.activations;
@@ -114,9 +114,11 @@ pub(super) struct World {
     unserved_since: BTreeMap<usize, u64>,
     /// Since when a twin should be told to end.
     due_since: BTreeMap<usize, u64>,
+    /// Since when something is linked that is not active.
+    linked_since: BTreeMap<usize, u64>,
     removal: Removal,
     trace: VecDeque<String>,
-    pub(super) told: Told,
+    pub(super) told: Tally,
 }
 
 impl World {
@@ -159,9 +161,10 @@ impl World {
             owner_at: 0,
             unserved_since: BTreeMap::new(),
             due_since: BTreeMap::new(),
+            linked_since: BTreeMap::new(),
             removal: Removal::No,
             trace: VecDeque::new(),
-            told: Told::default(),
+            told: Tally::default(),
             pods,
         }
     }
@@ -291,6 +294,7 @@ impl World {
         self.own(reach);
         self.check_serving(reach);
         self.check_handover();
+        self.check_links();
     }
 
     /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes another of that name.
@@ -464,7 +468,9 @@ impl World {
             2 => self.random.between(30_000, 200_000),
             _ => self.random.between(200_000, 1_500_000),
         };
-        self.next_event = self.now + gap;
+        // an hour and more of calm: long enough to take an agent that is there for one that is gone
+        let calm = if self.random.one_in(60) { self.random.between(3_700_000, 5_000_000) } else { 0 };
+        self.next_event = self.now + gap + calm;
         self.fault_at = self.now;
         match self.random.between(0, 16) {
             0..4 => self.outage(),
@@ -658,6 +664,22 @@ impl World {
             let since = *self.due_since.entry(pod).or_insert(self.now);
             if self.now > since + LATE {
                 self.fail(&format!("{}: its twin is not told to end", self.pods[pod].key));
+            }
+        }
+    }
+
+    /// What is linked is what the supervisor holds for active.
+    fn check_links(&mut self) {
+        for pod in 0..self.pods.len() {
+            let phase = self.supervised.as_ref().and_then(|it| it.core().state().pods.get(&self.pods[pod].key));
+            let is_active = phase.is_none_or(|pod| matches!(pod.phase, Phase::Active { .. }));
+            if is_active || !self.disk.links.contains_key(&pod) {
+                self.linked_since.remove(&pod);
+                continue;
+            }
+            let since = *self.linked_since.entry(pod).or_insert(self.now);
+            if self.now > since + LATE {
+                self.fail(&format!("{}: is linked though it is not active", self.pods[pod].key));
             }
         }
     }
