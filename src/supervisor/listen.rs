@@ -8,7 +8,7 @@ use crate::node::host::HostRoot;
 use crate::node::{clock, sockets};
 use crate::supervisor::core::Core;
 use crate::supervisor::core::pace::LOOK;
-use crate::supervisor::probes::{Ended, Probes};
+use crate::supervisor::probes::{Probe, Probes};
 
 /// Where a name is asked for.
 const DNS: u16 = 53;
@@ -106,7 +106,7 @@ impl Listener {
     }
 }
 
-fn hear(core: &mut Core, Ended { began, ended, outcome }: Ended) -> bool {
+fn hear(core: &mut Core, Probe { began, ended, outcome }: Probe) -> bool {
     let is_news = core.heard(began, ended, outcome);
     if let Some(contact) = core.contact().filter(|_| is_news) {
         tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");

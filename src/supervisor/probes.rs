@@ -18,7 +18,7 @@ pub const AT_ONCE: usize = 4;
 
 /// A probe that ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended {
+pub struct Probe {
     /// When it began, since boot.
     pub began: Duration,
     /// When it ended, since boot.
@@ -33,7 +33,7 @@ pub struct Probes {
     limit: Duration,
     servers: Vec<Server>,
     probers: Vec<Prober>,
-    under_way: JoinSet<Ended>,
+    under_way: JoinSet<Probe>,
 }
 
 impl Probes {
@@ -90,12 +90,12 @@ impl Probes {
                     break;
                 }
             }
-            Ended { began, ended: clock::boot_time(), outcome }
+            Probe { began, ended: clock::boot_time(), outcome }
         });
     }
 
     /// Waits for a probe to end. Never ends while none is under way; can be dropped and asked again.
-    pub async fn ended(&mut self) -> Ended {
+    pub async fn ended(&mut self) -> Probe {
         loop {
             match self.under_way.join_next().await {
                 Some(Ok(ended)) => return ended,
@@ -106,7 +106,7 @@ impl Probes {
     }
 
     /// A probe that ended already, if there is one.
-    pub fn try_ended(&mut self) -> Option<Ended> {
+    pub fn try_ended(&mut self) -> Option<Probe> {
         self.under_way.try_join_next()?.ok()
     }
 }

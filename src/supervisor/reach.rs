@@ -90,13 +90,12 @@ impl Reach {
     }
 
     async fn ask_runtime(&mut self) -> Result<Lists, String> {
-        let runtime = match &self.runtime {
-            Some(runtime) => runtime.clone(),
-            None => {
-                let socket = runtime::find(&self.root, self.cri_endpoint.as_deref());
-                let runtime = Runtime::new(socket.map_err(|error| chain(&error))?, CALL_LIMIT);
-                self.runtime.insert(runtime).clone()
-            }
+        let runtime = if let Some(runtime) = &self.runtime {
+            runtime.clone()
+        } else {
+            let socket = runtime::find(&self.root, self.cri_endpoint.as_deref());
+            let runtime = Runtime::new(socket.map_err(|error| chain(&error))?, CALL_LIMIT);
+            self.runtime.insert(runtime).clone()
         };
         if self.exclusive_host_ports.is_none()
             && let Ok(version) = runtime.version().await

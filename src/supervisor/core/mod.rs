@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::checkpoint::Policy;
 use crate::names::{ACTIVATED, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK};
 use crate::node::contact::{Class, Contact, Outcome as Probed, Tracker};
 use crate::node::kubelet::Owned;
@@ -314,7 +315,7 @@ impl Core {
     /// What an action stops through the runtime, going by what the runtime listed; `None`: it stops nothing.
     pub fn stop(&self, action: &Action, lists: &Lists) -> Option<Stop> {
         let policy = |key: &Key| self.known.get(key).map(|known| &known.policy);
-        let grace = |key: &Key| policy(key).map_or(Duration::from_secs(30), |policy| policy.grace());
+        let grace = |key: &Key| policy(key).map_or(Duration::from_secs(30), Policy::grace);
         match action {
             Action::StopTwin(key) => {
                 // where two mappings of a host port cannot be, the parent's sandbox is about to be made

@@ -87,6 +87,7 @@ pub(super) enum Flaw {
 }
 
 /// The node, as the supervisor meets it.
+#[allow(clippy::struct_excessive_bools)] // what is so of a node, each by itself
 pub(super) struct View<'a> {
     pub(super) now: u64,
     pub(super) reach: Reach,
@@ -323,7 +324,7 @@ impl Supervised {
                 {
                     let (id, name) = (format!("no container of {}", sandbox.id), "app".to_owned());
                     let (sandbox, state) = (sandbox.id.clone(), State::Created);
-                    lists.containers.push(Container { id, name, sandbox, state, ..Container::default() });
+                    lists.containers.push(Container { id, sandbox, name, state, ..Container::default() });
                 }
             }
             _ => {}
@@ -411,7 +412,7 @@ impl Supervised {
                 Outcome::Done
             }
             Action::Retire => {
-                self.retire(view);
+                Self::retire(view);
                 Outcome::Done
             }
             Action::Unstick => Outcome::Done,
@@ -485,7 +486,7 @@ impl Supervised {
         }
     }
 
-    fn retire(&mut self, view: &mut View<'_>) {
+    fn retire(view: &mut View<'_>) {
         let twins = (0..view.pods.len()).filter(|pod| view.runtime.runs(*pod, true)).count();
         if !view.is_removed {
             view.said.push("VIOLATED: left the node though the agent lives".into());
