@@ -1,4 +1,5 @@
-//! Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
+//! Brings marked pods back on a Kubernetes node that restarts without its API server, and hands
+//! them back.
 //!
 //! ```text
 //!              API server
@@ -9,7 +10,7 @@
 //!           └──────┬──────┘
 //!                  │ writes checkpoints, installs the supervisor
 //!           ┌──────▼──────┐
-//!           │ checkpoint  │  one file a generation, with a digest
+//!           │ checkpoint  │  one file per generation, with a digest
 //!           └──────┬──────┘
 //!                  │ reads
 //!           ┌──────▼──────┐   asks: does the API server answer? what does the
@@ -19,22 +20,19 @@
 //!                  │ links / unlinks manifests
 //!           kubelet's static pod directory
 //! ```
-//!
-//! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
-//! [`agent::index`]) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
-//! takes the time as an argument.
+//! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`). The decisions ([`supervisor::decide`], [`agent::index`]) and the way from a pod to a manifest ([`capture::manifest`], [`capture::environment`]) are pure functions, which take the time as an argument.
 //!
 //! # Words
 //!
-//! - **parent**: the pod of the API server that its owner marked.
-//! - **checkpoint**: all that is needed to run it again, in one file; a **generation** is one state of it.
+//! - **parent**: a pod in the API server that its owner has marked.
+//! - **checkpoint**: everything needed to run the parent again, in one file. A **generation** is one version of it.
 //! - **twin**: the static pod made from a checkpoint, with a UID of its own.
 //! - **capture**: make a checkpoint of a parent that is Ready.
-//! - **contact**: what is known of the API server, as a class with the time since when.
-//! - **owned**: managed by the kubelet process that runs now, by its own word.
-//! - **activate**: unpack a checkpoint to memory and link its twin; **release**: remove the link and let the twin serve on;
-//!   **take over**: the parent serves again.
-//! - **pass**: ask, decide, do, tell; **facts**: what a pass knows, where unknown is never absent.
+//! - **contact**: what is known about the API server: a class, such as "answering" or "silent", and the time since when.
+//! - **owned**: managed by the kubelet process that runs now, according to that kubelet.
+//! - **activate**: unpack a checkpoint to memory and link its twin into the kubelet's manifest directory.
+//! - **release**: remove that link and let the twin serve on. **take over**: the parent serves again.
+//! - **pass**: one round of the supervisor: ask, decide, act, report. **facts**: what a pass knows; unknown is never absent.
 //! - **retire**: leave the node as it was before.
 
 pub mod agent;

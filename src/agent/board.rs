@@ -150,11 +150,11 @@ impl Source for Board {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let state = self.state.borrow();
         let pods = (!state.settled).then(|| "pods: the first list has not been worked through yet".to_owned());
         let store = state.store.map(|reason| format!("store: checkpoints cannot be written ({reason})"));

@@ -56,11 +56,11 @@ impl Source for Board {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         self.left.borrow().iter().cloned().collect()
     }
 }

@@ -90,11 +90,11 @@ impl Source for Board {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.leader.borrow().as_ref().and_then(Pulse::ailment).into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.leader.borrow().as_ref().and_then(Pulse::stalled).into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let lease = (!self.is_heard.get()).then(|| "lease: the API server has not told yet who holds it".to_owned());
         let leads = self.leader.borrow().is_some();
         let settings = (leads && !self.is_informed.get()).then(|| "settings: they were not read yet".to_owned());
@@ -150,15 +150,15 @@ mod tests {
     #[test]
     fn an_operator_is_ready_when_it_knows_who_leads_and_the_leader_when_it_knows_the_settings() {
         let board = Board::default();
-        assert_eq!(board.hindrances().len(), 1);
+        assert_eq!(board.not_ready().len(), 1);
         board.hears();
-        assert!(board.hindrances().is_empty(), "another one leads");
+        assert!(board.not_ready().is_empty(), "another one leads");
         board.acts(Instant::now());
-        assert_eq!(board.hindrances().len(), 1);
+        assert_eq!(board.not_ready().len(), 1);
         board.knows();
-        assert!(board.hindrances().is_empty() && board.ailments().is_empty());
+        assert!(board.not_ready().is_empty() && board.unhealthy().is_empty());
         board.stops();
         board.acts(Instant::now());
-        assert_eq!(board.hindrances().len(), 1, "they are read anew");
+        assert_eq!(board.not_ready().len(), 1, "they are read anew");
     }
 }

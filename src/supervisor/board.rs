@@ -39,11 +39,11 @@ impl Source for Board {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let waits = self.passed.get().is_none();
         waits.then(|| "pass: none has ended yet".to_owned()).into_iter().collect()
     }
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {
         let board = Board::default();
-        assert_eq!(board.hindrances(), ["pass: none has ended yet"]);
+        assert_eq!(board.not_ready(), ["pass: none has ended yet"]);
         assert!(!board.page().text().unwrap().contains("api_contact"), "nothing is known yet");
         let contact = Some(ContactReport { class: Class::Failing, since: 0 });
         board.passed(Figures::new(&Status { contact, ..Status::default() }, &Counts::default()));
@@ -68,6 +68,6 @@ mod tests {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
             assert_eq!(told, !matches!(metric.of(), Of::Agent | Of::Operator), "{}", metric.name());
         }
-        assert!(board.ailments().is_empty() && board.hindrances().is_empty());
+        assert!(board.unhealthy().is_empty() && board.not_ready().is_empty());
     }
 }

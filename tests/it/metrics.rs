@@ -195,8 +195,8 @@ async fn captures_refusals_and_errors_of_the_store_are_counted() {
             world.api.until_condition("shop", "blocked", "Captured", "False", "StoreFailed").await;
             assert!(value(address, "store_errors_total{kind=\"StoreFailed\"}").await.unwrap() >= 1.0);
             assert!(value(address, "captures_total{result=\"Failed\"}").await.unwrap() >= 1.0);
-            let hindrance = "store: checkpoints cannot be written (StoreFailed)\n".to_owned();
-            assert_eq!(get(address, "/readyz").await, (503, hindrance));
+            let reason = "store: checkpoints cannot be written (StoreFailed)\n".to_owned();
+            assert_eq!(get(address, "/readyz").await, (503, reason));
             assert_eq!(get(address, "/healthz").await.0, 200);
 
             std::fs::remove_file(&in_the_way).unwrap();

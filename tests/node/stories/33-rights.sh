@@ -60,9 +60,9 @@ may with_token "$theirs" create -f "$(object other node-9)"
 must_not "$own: the token is of node $name, the object of node node-9" with_token "$ours" create -f "$(object third node-9)"
 must_not "$own" with_token "$ours" apply --server-side -f "$(object third node-9)"
 must_not "$own" set_phase "$ours" other Active
-must_not 'of one node for good' with_token "$ours" -n shop patch podcheckpoint other --type merge -p "{\"spec\": {\"nodeName\": \"$name\"}}"
-must_not 'of one node for good' with_token "$ours" -n shop patch podcheckpoint mine --type merge -p '{"spec": {"nodeName": "node-9"}}'
-must_not 'of one pod for good' kubectl -n shop patch podcheckpoint mine --type merge -p '{"spec": {"podUID": "u2"}}'
+must_not 'nodeName is immutable' with_token "$ours" -n shop patch podcheckpoint other --type merge -p "{\"spec\": {\"nodeName\": \"$name\"}}"
+must_not 'nodeName is immutable' with_token "$ours" -n shop patch podcheckpoint mine --type merge -p '{"spec": {"nodeName": "node-9"}}'
+must_not 'podUID is immutable' kubectl -n shop patch podcheckpoint mine --type merge -p '{"spec": {"podUID": "u2"}}'
 must_not 'at least 1 chars long' kubectl apply -f "$(object nobodys '""')"
 must_not "$own" with_token "$ours" -n shop delete podcheckpoint other
 must_not "$own" with_token "$theirs" -n shop delete podcheckpoint mine
