@@ -34,7 +34,7 @@ const CAPABILITIES: [&str; 6] = [
 
 /// Why the supervisor could not be installed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The kubelet runs no static pods.
     #[error(
         "the kubelet has no staticPodPath, so nothing can be started on this node without the API server: set it in the \
@@ -57,7 +57,7 @@ pub enum Error {
 
 /// What a supervisor's manifest depends on.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Its image.
     pub image: String,
     /// The agent's namespace.
@@ -69,7 +69,7 @@ pub struct Plan {
 }
 
 /// The manifest's text.
-pub fn manifest(plan: &Plan) -> String {
+pub(crate) fn manifest(plan: &Plan) -> String {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -118,7 +118,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
 }
 
 /// Writes the manifest unless it is there with this text. `directory` is a real path. True if it was written.
-pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
+pub(crate) fn install(directory: &Path, text: &str) -> Result<bool, Error> {
     if !directory.is_dir() {
         return Err(Error::NoDirectory(directory.to_owned()));
     }

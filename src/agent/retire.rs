@@ -66,7 +66,7 @@ impl Source for Health {
 }
 
 /// Runs until `stop`. Ready as soon as the node is clean but for this process.
-pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub(crate) async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let health =
         Health { pulse: Pulse::default(), left: RefCell::new(Some("the node has not been checked yet".into())) };
     let metrics = metrics::serve(settings.arguments.metrics_address, &health);

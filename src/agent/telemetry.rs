@@ -23,7 +23,7 @@ use crate::supervisor::record;
 
 /// What metrics and health are answered from. The loop writes it, and the server reads it without asking the loop.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// When the loop is expected to turn again.
     pub pulse: Pulse,
     /// Locked by the supervisor as long as it runs.
@@ -52,12 +52,12 @@ struct State {
 
 impl Telemetry {
     /// Starts without any figures. `supervisor_lock`: path of the file that the supervisor locks while it runs.
-    pub fn new(supervisor_lock: PathBuf) -> Self {
+    pub(crate) fn new(supervisor_lock: PathBuf) -> Self {
         Self { pulse: Pulse::default(), supervisor_lock, state: RefCell::default() }
     }
 
     /// A capture ended, after this time; `new`: the store had no such generation.
-    pub fn captured(&self, captured: &Captured, new: bool, took: Duration) {
+    pub(crate) fn captured(&self, captured: &Captured, new: bool, took: Duration) {
         let [stored, unchanged, refused, failed] = CAPTURE_RESULTS;
         let result = match captured {
             Captured::Stored(_) if new => stored,
@@ -76,19 +76,19 @@ impl Telemetry {
     }
 
     /// Something failed; counted if it is an error of the store.
-    pub fn store_failed(&self, reason: &str) {
+    pub(crate) fn store_failed(&self, reason: &str) {
         if let Some(kind) = STORE_ERRORS.into_iter().find(|kind| *kind == reason) {
             *self.state.borrow_mut().store_errors.entry(kind).or_default() += 1;
         }
     }
 
     /// Damaged files were set aside.
-    pub fn damaged(&self, files: usize) {
+    pub(crate) fn damaged(&self, files: usize) {
         self.state.borrow_mut().damaged += u64::try_from(files).unwrap_or_default();
     }
 
     /// Takes in the state of the loop after a turn.
-    pub fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
+    pub(crate) fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
         let mut state = self.state.borrow_mut();
         state.problems = problems;
         state.risks = risks.keys().copied().collect();
@@ -113,7 +113,7 @@ impl Telemetry {
     }
 
     /// Takes in what the supervisor reported.
-    pub fn supervised(&self, supervisor: &SupervisorReports) {
+    pub(crate) fn supervised(&self, supervisor: &SupervisorReports) {
         let counts = &supervisor.outages.counts;
         self.state.borrow_mut().supervisor = supervisor.status.as_ref().map(|status| Figures::new(status, counts));
     }
