@@ -1,4 +1,5 @@
-//! Flags and environment, read here and nowhere else, into validated settings.
+//! The command line: flags and environment variables, parsed into validated settings here and
+//! nowhere else.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,29 +9,30 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::metrics::address::Address;
-use crate::names::{OPERATOR, RUN_DIR, STATE_DIR};
+use crate::names::{LOCKED_OUT_AFTER, OPERATOR, RUN_DIR, STATE_DIR};
+use crate::node::host::HostRoot;
 use crate::pod::selector;
-use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
-/// Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
+/// Bring marked pods back on a Kubernetes node that restarts without its API server, and hand them
+/// back
 #[derive(Debug, Parser)]
 #[command(name = "pod-checkpointer", version, about, propagate_version = true, max_term_width = 110)]
 pub struct Arguments {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// How log lines look.
+    /// Format of the log lines
     #[arg(long, env = "POD_CHECKPOINTER_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of the log lines
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -43,61 +45,65 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// What the program can be told to do.
-#[allow(clippy::large_enum_variant, reason = "there is one, and not for long")]
+/// The commands of the program.
+#[allow(clippy::large_enum_variant, reason = "a process has only one, and only briefly")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Capture the marked pods of this node, install the supervisor, report (runs as a DaemonSet)
+    /// Capture the marked pods of this node, install the supervisor, and report (runs as a
+    /// DaemonSet)
     Agent(AgentArguments),
-    /// Observe, decide, activate and release (runs as a static pod)
+    /// Bring pods back while the API server is away, and hand them back (runs as a static pod)
     Supervisor(SupervisorArguments),
-    /// Make what the PodCheckpointer of the cluster asks for, and keep it so (runs as a Deployment)
+    /// Install what the cluster's PodCheckpointer asks for, and keep it that way (runs as a
+    /// Deployment)
     Operator(OperatorArguments),
-    /// Show what is captured on this node, what is active, and why not
+    /// Show what is captured on this node, what is active, and why something is not
     Status(LookArguments),
-    /// Show one checkpoint, without the content of Secrets
+    /// Show one checkpoint, without the contents of Secrets
     Show(ShowArguments),
-    /// Verify every checkpoint of this node; exits with 3 when something is wrong
+    /// Verify every checkpoint on this node; exits with 3 if something is wrong
     Verify(VerifyArguments),
-    /// Write all checkpoints of this node into one file
+    /// Write all checkpoints of this node to one file
     Export(ExportArguments),
-    /// Put the checkpoints of an exported file into this node's store, before an agent runs
+    /// Import the checkpoints of an exported file into this node's store, before an agent runs
     Import(ImportArguments),
-    /// Tell whether pods will come back, from their manifests and without a cluster; exits with 3 when one will not
+    /// Check from manifests, without a cluster, whether pods will come back; exits with 3 if one
+    /// will not
     Render(RenderArguments),
-    /// Rehearse on this node what an outage would bring back; exits with 3 when a pod did not recover
+    /// Rehearse on this node what an outage would bring back; exits with 3 if a pod did not recover
     Drill(DrillArguments),
-    /// Wait, in the place of a workload that is rehearsed
+    /// Wait, in place of a container that is being rehearsed
     #[command(hide = true)]
     Hold(HoldArguments),
-    /// Give a node that a drill cut off its way back, whatever becomes of the drill
+    /// Reconnect a node that a drill has cut off, even if the drill dies
     #[command(hide = true)]
     DrillSwitch(SwitchArguments),
-    /// Remove everything of ours from this node
+    /// Remove everything that belongs to pod-checkpointer from this node
     Uninstall(UninstallArguments),
     /// Print the custom resource definitions, or write them to a directory
     Crd(CrdArguments),
-    /// Print all objects of an installation, for kubectl apply; needs no cluster
+    /// Print all objects of an installation for kubectl apply; needs no cluster
     Manifests(ManifestsArguments),
 }
 
-/// Where things are on the node.
+/// Paths on the node.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct HostArguments {
-    /// Directory of the checkpoints
+    /// Directory that holds the checkpoints
     #[arg(long, env = "POD_CHECKPOINTER_STATE_DIR", default_value = STATE_DIR, value_name = "DIR", value_parser = absolute)]
     pub state_dir: PathBuf,
-    /// Memory-backed directory of what is in force
+    /// Memory-backed directory for everything that is currently active
     #[arg(long, env = "POD_CHECKPOINTER_RUN_DIR", default_value = RUN_DIR, value_name = "DIR", value_parser = absolute)]
     pub run_dir: PathBuf,
-    /// Where the host's root directory is [default: /proc/PARENT-PID/root in a container with the host's processes, else /]
+    /// Path to the host's root directory [default: /proc/PARENT-PID/root in a container that shares
+    /// the host's PID namespace, else /]
     #[arg(long, env = "POD_CHECKPOINTER_HOST_ROOT", value_name = "DIR", value_parser = absolute)]
     pub host_root: Option<PathBuf>,
-    /// The kubelet's directory of static pod manifests [default: its staticPodPath, else /etc/kubernetes/manifests]
+    /// The kubelet's directory of static pod manifests [default: its staticPodPath; /etc/kubernetes/manifests if it cannot be asked]
     #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
     pub manifest_dir: Option<PathBuf>,
-    /// File on the host with the key that checkpoints are sealed with: 32 bytes, as they are, in hexadecimal or in base64,
-    /// of root's and for nobody else. May be given again: the first seals, all open
+    /// File on the host with a key to seal checkpoints: 32 bytes, raw, hex or base64; owned by root
+    /// and readable by root only. May be repeated: the first key seals, every key opens
     #[arg(long = "key-file", env = "POD_CHECKPOINTER_KEY_FILE", value_delimiter = ',', value_name = "FILE", value_parser = absolute)]
     pub key_files: Vec<PathBuf>,
     /// The kubelet's root directory
@@ -105,23 +111,30 @@ pub struct HostArguments {
     pub kubelet_dir: PathBuf,
 }
 
-/// What both parts need to know of their node.
+/// What agent, supervisor and drill need to know about their node.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct NodeArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
     /// Name of this node
     #[arg(long, env = "POD_CHECKPOINTER_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Socket of the container runtime [default: first that exists of unix:///run/containerd/containerd.sock,
-    /// unix:///run/crio/crio.sock]
+    /// Socket of the container runtime [default: the first that exists of
+    /// unix:///run/containerd/containerd.sock and unix:///run/crio/crio.sock]
     #[arg(long, env = "POD_CHECKPOINTER_CRI_ENDPOINT", value_name = "unix://PATH", value_parser = endpoint)]
     pub cri_endpoint: Option<PathBuf>,
 }
 
+impl HostArguments {
+    /// `--host-root`, else where the host's root directory is found to be.
+    pub fn root(&self) -> std::io::Result<HostRoot> {
+        self.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)))
+    }
+}
+
 impl NodeArguments {
-    /// `--node-name`, else `$NODE_NAME`.
+    /// `--node-name`, else `$NODE_NAME`; an error if both are missing or empty.
     pub fn node_name(&self) -> Result<String, Invalid> {
         self.node_name
             .clone()
@@ -131,72 +144,77 @@ impl NodeArguments {
     }
 }
 
-/// How the supervisor decides; the agent passes these on into its manifest.
+/// How the supervisor decides. The agent copies these into the supervisor's manifest.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct DecisionArguments {
-    /// Silence of the API server before anything is activated; at least 3 probes must have failed
+    /// How long the API server must be silent before anything is activated; at least 3 probes must
+    /// also have failed
     #[arg(long, env = "POD_CHECKPOINTER_ACTIVATION_DELAY", default_value = "3s", value_name = "TIME", value_parser = duration)]
     pub activation_delay: Duration,
-    /// How often the API server is asked (250ms while something is active)
+    /// How often to probe the API server (every 250ms while something is active)
     #[arg(long, env = "POD_CHECKPOINTER_PROBE_INTERVAL", default_value = "1s", value_name = "TIME", value_parser = positive)]
     pub probe_interval: Duration,
-    /// How long the API server has to answer a probe
+    /// Timeout of a probe
     #[arg(long, env = "POD_CHECKPOINTER_PROBE_TIMEOUT", default_value = "1s", value_name = "TIME", value_parser = positive)]
     pub probe_timeout: Duration,
-    /// Close the kubelet's own connections that wait on a silent API server while a pod waits to start
+    /// Close the kubelet's connections to a silent API server while a pod waits to start
     #[arg(long, env = "POD_CHECKPOINTER_UNSTICK_KUBELET", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub unstick_kubelet: bool,
-    /// How long a kubelet must get nothing from an API server that answers before its pods are activated all the same, 3m at
-    /// least [default: never, because nobody can ask whether they still exist]
+    /// Activate even though the API server answers, once it has given the kubelet nothing for this
+    /// long; at least 3m [default: never, because the pods may have been deleted meanwhile]
     #[arg(long, env = "POD_CHECKPOINTER_ACTIVATE_LOCKED_OUT", value_name = "TIME", value_parser = patience)]
     pub activate_locked_out: Option<Duration>,
-    /// API server to ask, several times for several: contact is there while one answers [default: what the agent recorded, the server of the kubelet's own kubeconfig]
+    /// URL of an API server to probe; may be repeated: one that answers is enough [default: the one
+    /// that the agent recorded, else that of the kubelet's kubeconfig]
     #[arg(long = "apiserver", env = "POD_CHECKPOINTER_APISERVER", value_delimiter = ',', value_name = "URL")]
     pub apiservers: Vec<String>,
-    /// File with the CA of these API servers, or with several CAs
+    /// File with the CA certificates of these API servers
     #[arg(long, env = "POD_CHECKPOINTER_APISERVER_CA", value_name = "FILE", requires = "apiservers", value_parser = absolute)]
     pub apiserver_ca: Option<PathBuf>,
 }
 
-/// Of the agent.
+/// Flags of `agent`.
 #[derive(Args, Clone, Debug)]
 pub struct AgentArguments {
-    /// Of its node.
+    /// Its node.
     #[command(flatten)]
     pub node: NodeArguments,
-    /// Passed on to the supervisor.
+    /// Copied to the supervisor.
     #[command(flatten)]
     pub decision: DecisionArguments,
-    /// Kubeconfig to reach the API server with [default: in-cluster]
+    /// Kubeconfig for the API server [default: in-cluster]
     #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Image of the supervisor [default: that of the agent's own container]; empty: install no supervisor
+    /// Image of the supervisor; if empty, no supervisor is installed [default: the image of the
+    /// agent's own container]
     #[arg(long, env = "POD_CHECKPOINTER_SUPERVISOR_IMAGE", value_name = "IMAGE")]
     pub supervisor_image: Option<String>,
-    /// Namespaces whose marked pods are captured, however they are marked [default: all]
+    /// Capture marked pods in these namespaces only, whatever marks them [default: all]
     #[arg(long, env = "POD_CHECKPOINTER_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     pub namespaces: Vec<String>,
-    /// Marks every pod of the namespaces with these labels, for example site=edge [default: none]
+    /// Mark every pod in namespaces with these labels, for example site=edge [default: none]
     #[arg(long, env = "POD_CHECKPOINTER_NAMESPACE_SELECTOR", value_name = "SELECTOR", value_parser = selector::parse)]
     pub namespace_selector: Option<Selector>,
-    /// Marks the pods with these labels, for example app=till,tier in (front,back); may be given again, one is enough
+    /// Mark pods with these labels, for example app=till,tier in (front,back); may be repeated: a
+    /// pod needs to match only one
     #[arg(long, env = "POD_CHECKPOINTER_SELECT", value_delimiter = ';', value_name = "SELECTOR", value_parser = selector::parse)]
     pub select: Vec<Selector>,
-    /// Age at which a checkpoint is not activated any more, where the pod's own annotation does not say [default: none]
+    /// Age from which a checkpoint is no longer activated, unless the pod's annotation says
+    /// otherwise [default: none]
     #[arg(long, env = "POD_CHECKPOINTER_MAX_AGE", value_name = "TIME", value_parser = whole_seconds)]
     pub max_age: Option<Duration>,
-    /// The longest outage that is planned for: a kubelet certificate that expires sooner is warned of
+    /// The longest outage to plan for: warn if the kubelet's certificate expires sooner
     #[arg(long, env = "POD_CHECKPOINTER_PLANNED_OUTAGE", default_value = "168h", value_name = "TIME", value_parser = whole_seconds)]
     pub planned_outage: Duration,
-    /// How long a checkpoint outlives its deleted parent when no successor was captured
+    /// How long to keep the checkpoint of a deleted pod while no successor has been captured
     #[arg(long, env = "POD_CHECKPOINTER_RETENTION", default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub retention: Duration,
-    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off. The supervisor is given the port
-    /// after it on 127.0.0.1, or off as well
+    /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off. The supervisor
+    /// serves its own on 127.0.0.1 at the next port, or not at all if this is off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
     pub metrics_address: Address,
-    /// Capture nothing more, and leave this node: its supervisor is told to go as soon as nobody needs it, and what is left
-    /// of ours is removed. Ready means that it is done
+    /// Capture nothing more and clean up this node: the supervisor goes once no pod needs it, then
+    /// everything else is removed. The agent becomes Ready when this is done
     #[arg(long, env = "POD_CHECKPOINTER_RETIRE")]
     pub retire: bool,
     /// Name of the agent's own pod (downward API)
@@ -207,16 +225,16 @@ pub struct AgentArguments {
     pub pod_namespace: String,
 }
 
-/// Of the supervisor.
+/// Flags of `supervisor`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorArguments {
-    /// Of its node.
+    /// Its node.
     #[command(flatten)]
     pub node: NodeArguments,
     /// How it decides.
     #[command(flatten)]
     pub decision: DecisionArguments,
-    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
+    /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
     pub metrics_address: Address,
 }
@@ -291,16 +309,17 @@ impl SupervisorArguments {
     }
 }
 
-/// Of the operator.
+/// Flags of `operator`.
 #[derive(Args, Clone, Debug)]
 pub struct OperatorArguments {
-    /// Kubeconfig to reach the API server with [default: in-cluster]
+    /// Kubeconfig for the API server [default: in-cluster]
     #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Image of agent and supervisor, where the PodCheckpointer names none [default: that of the operator's own container]
+    /// Image of agent and supervisor if the PodCheckpointer names none [default: the image of the
+    /// operator's own container]
     #[arg(long, env = "POD_CHECKPOINTER_IMAGE", value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Where metrics and health are served: IP:PORT, :PORT for all addresses, or off
+    /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
     pub metrics_address: Address,
     /// Name of the operator's own pod (downward API)
@@ -311,52 +330,52 @@ pub struct OperatorArguments {
     pub pod_namespace: String,
 }
 
-/// Of the commands that only look.
+/// Flags of `status`, and some of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct LookArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
-    /// How the answer looks
+    /// Output format
     #[arg(long, short, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
 }
 
-/// Of `verify`.
+/// Flags of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArguments {
-    /// As those of the other commands that look.
+    /// The flags that `verify` shares with `status`.
     #[command(flatten)]
     pub look: LookArguments,
-    /// Set damaged files aside, and remove what a crash left
+    /// Set damaged files aside, and remove what a crash left behind
     #[arg(long)]
     pub repair: bool,
 }
 
-/// Of `export`.
+/// Flags of `export`.
 #[derive(Args, Clone, Debug)]
 pub struct ExportArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
-    /// Where to; `-`: standard output
+    /// File to write; `-` for standard output
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Write the content of Secrets in clear, instead of sealing the file with the first key
+    /// Write the contents of Secrets in clear text instead of sealing the file with the first key
     #[arg(long)]
     pub plain: bool,
 }
 
-/// Of `import`.
+/// Flags of `import`.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
-    /// What `export` wrote; `-`: standard input
+    /// File that `export` wrote; `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Store in clear, and use the keys only to open the file
+    /// Store checkpoints in clear text, and use the keys only to open the file
     #[arg(long)]
     pub plain: bool,
 }
@@ -368,96 +387,101 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
-    /// For both.
+    /// For people and programs.
     Yaml,
 }
 
-/// Of `show`.
+/// Flags of `show`.
 #[derive(Args, Clone, Debug)]
 pub struct ShowArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
-    /// Which pod
+    /// The pod
     #[arg(value_name = "NAMESPACE/POD")]
     pub pod: String,
-    /// Show the content of volumes and the environment as well
+    /// Also show the contents of volumes and the environment
     #[arg(long)]
     pub reveal: bool,
 }
 
-/// Of `render`.
+/// Flags of `render`.
 #[derive(Args, Clone, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["filename", "live"]))]
 pub struct RenderArguments {
-    /// File of pods, workloads or lists of them, `-` for standard input, or a directory; may be given more than once
+    /// File with pods, workloads or lists of them, `-` for standard input, or a directory; may be
+    /// repeated
     #[arg(long, short, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
-    /// Look into the directories below a directory as well
+    /// Also read the directories below a directory
     #[arg(long, short = 'R')]
     pub recursive: bool,
-    /// Namespace of objects that name none
+    /// Namespace of objects that do not name one
     #[arg(long, short, default_value = "default", value_name = "NAME")]
     pub namespace: String,
-    /// Render what runs on this node instead: its own environment and images; asks the API server for the pod
+    /// Render a pod that runs on this node, with its real environment and images; asks the API
+    /// server for the pod
     #[arg(long, value_name = "NAMESPACE/POD")]
     pub live: Option<String>,
-    /// Kubeconfig to reach the API server with for --live [default: in-cluster]
+    /// Kubeconfig for the API server, with --live [default: in-cluster]
     #[arg(long, env = "POD_CHECKPOINTER_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Show the values of a live pod's environment as well
+    /// Also show the values of a live pod's environment variables
     #[arg(long, requires = "live", conflicts_with = "filename")]
     pub reveal: bool,
-    /// Tell every field that changes, and why
+    /// List every field that changes, and why
     #[arg(long)]
     pub explain: bool,
-    /// How the answer looks: the manifests as YAML, all that is known as JSON, or a verdict a line
+    /// Output format: the manifests as YAML, everything known as JSON, or one verdict per line
     #[arg(long, short, default_value = "yaml", value_name = "FORMAT")]
     pub output: Output,
-    /// Of the node; for files, only the length of its name and the run directory matter
+    /// The node; for files, only the length of its name and the run directory matter
     #[command(flatten)]
     pub node: NodeArguments,
 }
 
-/// Of `drill`.
+/// Flags of `drill`.
 #[derive(Args, Clone, Debug)]
 pub struct DrillArguments {
-    /// Which pods [default: all that are marked on this node]
+    /// Pods to rehearse [default: all marked pods on this node]
     #[arg(value_name = "NAMESPACE/POD")]
     pub pods: Vec<String>,
-    /// Really cut this node's own path to the API server for so long, 10s to 1h, and recover for real; all of it is undone
-    /// then. Only on a node that may be cut off: the kubelet is started again, and the pods are stopped
+    /// Cut this node off from the API server for this long (10s to 1h) and recover for real;
+    /// everything is undone afterwards. Only on a node that may be cut off: the kubelet is
+    /// restarted and the pods are stopped
     #[arg(long, value_name = "TIME", value_parser = outage)]
     pub outage: Option<Duration>,
-    /// Do not ask whether the node may be cut off
+    /// Do not ask for confirmation before cutting the node off
     #[arg(long, requires = "outage")]
     pub yes: bool,
-    /// How the kubelet is started again, for sh -c [default: systemctl restart kubelet, where systemd runs]
+    /// Command for sh -c that restarts the kubelet [default: systemctl restart kubelet, where
+    /// systemd runs]
     #[arg(long, requires = "outage", value_name = "COMMAND")]
     pub restart_kubelet: Option<String>,
-    /// How long a rehearsed pod may take to run
+    /// How long a rehearsed pod may take until it runs
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = positive)]
     pub limit: Duration,
-    /// Image on this node that rehearsed containers run instead of theirs [default: the supervisor's]
+    /// Image on this node to run in place of the rehearsed containers' own [default: the
+    /// supervisor's]
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// How the answer looks
+    /// Output format
     #[arg(long, short, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
-    /// Of its node.
+    /// Its node.
     #[command(flatten)]
     pub node: NodeArguments,
 }
 
-/// Of `hold`.
+/// Flags of `hold`.
 #[derive(Args, Clone, Debug)]
 pub struct HoldArguments {
-    /// How long
+    /// How long to wait
     #[arg(value_name = "TIME", value_parser = duration)]
     pub time: Duration,
 }
 
-/// Of `drill-switch`.
+/// Flags of `drill-switch`.
 #[derive(Args, Clone, Debug)]
 pub struct SwitchArguments {
     /// The run directory with the record of the drill
@@ -465,49 +489,50 @@ pub struct SwitchArguments {
     pub run_dir: PathBuf,
 }
 
-/// Of `uninstall`.
+/// Flags of `uninstall`.
 #[derive(Args, Clone, Debug)]
 pub struct UninstallArguments {
-    /// Where things are.
+    /// Paths on the node.
     #[command(flatten)]
     pub host: HostArguments,
-    /// Remove also while the agent still runs or twins serve in place of their parents
+    /// Remove even while the agent still runs or twins serve in place of their parents
     #[arg(long)]
     pub force: bool,
 }
 
-/// Of `crd`.
+/// Flags of `crd`.
 #[derive(Args, Clone, Debug)]
 pub struct CrdArguments {
-    /// Write one file a resource into this directory instead of printing
+    /// Write one file per resource to this directory instead of printing
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
 }
 
-/// Of `manifests`.
+/// Flags of `manifests`.
 #[derive(Args, Clone, Debug)]
 pub struct ManifestsArguments {
     /// File with a PodCheckpointer, `-` for standard input [default: one with an empty spec]
     #[arg(long, short, value_name = "FILE")]
     pub filename: Option<PathBuf>,
-    /// Image of agent and supervisor, where the PodCheckpointer names none
+    /// Image of agent and supervisor if the PodCheckpointer names none
     #[arg(long, default_value = concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
     pub image: String,
-    /// Leave the custom resource definitions out
+    /// Leave out the custom resource definitions
     #[arg(long)]
     pub skip_crds: bool,
-    /// Print the operator instead, which makes all else of the PodCheckpointer in the cluster
+    /// Print the operator instead, which installs everything else according to the cluster's
+    /// PodCheckpointer
     #[arg(long, conflicts_with = "filename")]
     pub operator: bool,
 }
 
-/// Reads a command line of the program, its name first, and says what is wrong with it in one line.
+/// Parses a command line of the program, including its name. The error is one line.
 pub fn read(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
     let read = Arguments::try_parse_from(arguments).map(|arguments| arguments.command);
     read.map_err(|error| error.render().to_string().lines().next().unwrap_or_default().to_owned())
 }
 
-/// Settings that mean nothing; the text says what to write instead.
+/// Invalid settings; the text says what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub &'static str);
@@ -533,7 +558,7 @@ fn positive(text: &str) -> Result<Duration, String> {
 fn patience(text: &str) -> Result<Duration, String> {
     let parsed = duration(text)?;
     if parsed < LOCKED_OUT_AFTER {
-        Err("must be at least 3m: a kubelet may take as long to start".into())
+        Err("must be at least 3m, because a kubelet may take that long to start".into())
     } else {
         Ok(parsed)
     }
@@ -557,109 +582,5 @@ fn endpoint(text: &str) -> Result<PathBuf, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_flags_are_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_wrong_flag_is_said_with_what_to_write() {
-        for (flags, hint) in [
-            (vec!["--activation-delay", "soon"], "3s"),
-            (vec!["--probe-interval", "0s"], "10ms"),
-            (vec!["--state-dir", "here"], "absolute"),
-            (vec!["--cri-endpoint", "tcp://x"], "unix://"),
-            (vec!["--metrics-address", "localhost:9798"], "127.0.0.1:9798, :9798 or off"),
-            (vec!["--unheard-of"], "--unheard-of"),
-        ] {
-            let error =
-                Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains(hint), "{error}");
-        }
-    }
-
-    fn supervisor(flags: &[String]) -> SupervisorArguments {
-        let line = ["pod-checkpointer", "supervisor"].into_iter().chain(flags.iter().map(String::as_str));
-        match Arguments::try_parse_from(line).unwrap().command {
-            Command::Supervisor(arguments) => arguments,
-            other => panic!("not the supervisor: {other:?}"),
-        }
-    }
-
-    /// A value other than the default for every flag of the supervisor; a flag that is missing here fails the test below.
-    const EVERY_FLAG: [&str; 15] = [
-        "--state-dir=/var/lib/state",
-        "--run-dir=/run/run",
-        "--kubelet-dir=/var/lib/kubelets",
-        "--host-root=/host",
-        "--manifest-dir=/etc/manifests",
-        "--key-file=/etc/new.key,/etc/old.key",
-        "--node-name=node-1",
-        "--cri-endpoint=unix:///run/cri.sock",
-        "--activation-delay=1500ms",
-        "--probe-interval=700ms",
-        "--probe-timeout=90s",
-        "--unstick-kubelet=false",
-        "--activate-locked-out=10m",
-        "--apiserver=https://api.example:6443,https://[fd00::1]:6443",
-        "--metrics-address=[::1]:9999",
-    ];
-
-    #[test]
-    fn every_flag_of_the_supervisor_is_written_as_it_is_read() {
-        let mut flags: Vec<String> = EVERY_FLAG.map(str::to_owned).to_vec();
-        flags.push("--apiserver-ca=/etc/ca.pem".into());
-        let arguments = supervisor(&flags);
-        let written = arguments.to_flags();
-        assert_eq!(supervisor(&written), arguments);
-        let command = Arguments::command();
-        let supervisor = command.find_subcommand("supervisor").unwrap();
-        for name in supervisor.get_arguments().filter_map(|flag| flag.get_long()) {
-            let is_named = |flags: &[String]| flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
-            assert!(is_named(&flags), "the test gives no --{name}");
-            assert!(is_named(&written), "--{name} is not written");
-        }
-    }
-
-    #[test]
-    fn defaults_and_the_extremes_of_times_are_written_as_they_are_read() {
-        let default = supervisor(&[]);
-        assert_eq!(supervisor(&default.to_flags()), default);
-        for time in ["0", "10ms", "61s", "36h", "1year 1ns"] {
-            let arguments = supervisor(&[format!("--activation-delay={time}")]);
-            assert_eq!(supervisor(&arguments.to_flags()), arguments, "{time}");
-        }
-    }
-
-    #[test]
-    fn an_agent_passes_on_to_its_supervisor_what_both_have_flags_for() {
-        let own = ["--host-root", "--node-name", "--manifest-dir", "--metrics-address"];
-        let flags: Vec<&str> =
-            EVERY_FLAG.into_iter().filter(|flag| !own.iter().any(|name| flag.starts_with(name))).collect();
-        let more = ["--host-root=/host", "--node-name=node-1", "--metrics-address=:80"];
-        let line = ["pod-checkpointer", "agent"].into_iter().chain(more).chain(flags.iter().copied());
-        let Command::Agent(agent) = Arguments::try_parse_from(line).unwrap().command else { panic!("not the agent") };
-        let expected = ["--manifest-dir=/etc/manifests", "--metrics-address=127.0.0.1:81"];
-        let expected: Vec<String> = flags.into_iter().chain(expected).map(str::to_owned).collect();
-        assert_eq!(agent.supervisor("/etc/manifests".into()), supervisor(&expected));
-    }
-
-    #[test]
-    fn an_outage_has_bounds_and_nothing_of_it_goes_without() {
-        for (flags, hint) in [
-            (vec!["--outage", "9s"], "from 10s to 1h"),
-            (vec!["--outage", "61m"], "from 10s to 1h"),
-            (vec!["--yes"], "--outage"),
-            (vec!["--restart-kubelet", "true"], "--outage"),
-        ] {
-            let error = Arguments::try_parse_from(["pod-checkpointer", "drill"].into_iter().chain(flags)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains(hint), "{error}");
-        }
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

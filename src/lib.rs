@@ -1,4 +1,5 @@
-//! Brings marked pods back on a Kubernetes node that restarts without its API server, and hands them over again.
+//! Brings marked pods back on a Kubernetes node that restarts without its API server, and hands
+//! them back.
 //!
 //! ```text
 //!              API server
@@ -23,21 +24,23 @@
 //! `docs/architecture.md` is the map: what each folder owns, what may import what, four walks through the code, and the
 //! invariants that a change keeps. `CONTRIBUTING.md` says how to test and send a change.
 //!
-//! Input and output are at the ends ([`node`], [`agent`], `supervisor::pass`); what decides ([`supervisor::decide`],
+//! Input and output are at the ends ([`node`], [`agent`], `supervisor::shell`); what decides ([`supervisor::core`],
 //! `agent::index`) and what turns a pod into a manifest ([`capture::manifest`], [`capture::environment`]) is pure and
 //! takes the time as an argument.
 //!
 //! # Words
 //!
-//! - **parent**: the pod of the API server that its owner marked.
-//! - **checkpoint**: all that is needed to run it again, in one file; a **generation** is one state of it.
+//! - **parent**: a pod in the API server that its owner has marked.
+//! - **checkpoint**: everything needed to run the parent again, in one file. A **generation** is one version of it.
 //! - **twin**: the static pod made from a checkpoint, with a UID of its own.
 //! - **capture**: make a checkpoint of a parent that is Ready.
-//! - **contact**: what is known about the API server, as a class and the time since when it holds.
-//! - **owned**: managed by the kubelet process that runs now, according to that process.
-//! - **activate**: unpack a checkpoint to memory and link its twin; **release**: remove the link and let the twin serve on;
-//!   **take over**: the parent serves again.
-//! - **pass**: ask, decide, act, record; **facts**: what a pass knows, where unknown is never absent.
+//! - **contact**: what is known about the API server: a class, such as "answering" or "silent", and the time since
+//!   when.
+//! - **owned**: managed by the kubelet process that runs now, according to that kubelet.
+//! - **activate**: unpack a checkpoint to memory and link its twin into the kubelet's manifest directory.
+//! - **release**: remove that link and let the twin serve on. **take over**: the parent serves again.
+//! - **pass**: one round of the supervisor: ask, decide, act, report. **facts**: what a pass knows; unknown is never
+//!   absent.
 //! - **retire**: leave the node as it was before.
 
 pub mod agent;

@@ -1,5 +1,5 @@
-//! The program: parses, runs, prints what went wrong once, and ends with an exit code: 0 done, 1 failed, 2 wrong usage,
-//! 3 the answer is no.
+//! The program: parses its arguments, runs a command, and prints an error once. Exit codes: 0 done,
+//! 1 failed, 2 wrong usage, 3 the answer is no.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -13,11 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    // wrong usage ends here, with 2
+    // wrong usage ends the process here, with 2
     let arguments = Arguments::parse();
-    // keys and what was sealed pass through memory: no core dump holds them
+    // keys and unsealed checkpoints pass through memory, and must not end up in a core dump
     if let Err(error) = process::keep_to_itself() {
-        eprintln!("pod-checkpointer: core dumps cannot be switched off: {error}");
+        eprintln!("pod-checkpointer: cannot disable core dumps: {error}");
     }
     match run(arguments) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
@@ -65,12 +65,12 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
     }
 }
 
-/// One thread: both parts wait most of the time, and each thread costs memory.
+/// Runs on one thread: every part waits most of the time, and each thread costs memory.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// Ends with the first signal to end.
+/// Completes at the first SIGTERM or SIGINT.
 fn stop() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {

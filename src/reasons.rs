@@ -1,6 +1,6 @@
-//! Reasons that users see: why a pod is refused, why a checkpoint is not activated, what to know of a recoverable pod, and
-//! what is wrong with a node. Each is one line of a catalogue with its explanation and its advice; `docs/reasons.md` is
-//! generated from it.
+//! Reasons that users see: why a pod is refused, why a checkpoint is not activated, what to know
+//! about a recoverable pod, and what is wrong with a node. Each is an entry of a catalogue with its
+//! explanation and its advice; `docs/reasons.md` is generated from it.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ macro_rules! reasons {
             /// Every value, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// What it means: the first words of its documentation here.
+            /// What it means, one or two sentences: its documentation here.
             pub fn explanation(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)*).trim_ascii(),)* }
             }
@@ -37,45 +37,51 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a pod cannot come back correctly, said before the disaster.
+    /// Why a pod could not come back correctly, reported before an outage.
     Refusal {
-        /// The pod does not restart always: a Job's pod must not run twice.
+        /// The pod's restartPolicy is not Always; a Job's pod, for example, must not run twice.
         RestartPolicy => "only pods with restartPolicy Always can be brought back; unmark this one",
-        /// A static pod comes back by itself.
+        /// It is a static pod, which comes back by itself.
         MirrorOrStatic => "the kubelet starts static pods by itself; remove the mark",
         /// The pod is being deleted or has ended.
-        Terminating => "wait for its successor, which is captured when it is Ready",
-        /// A claim is attached and mounted with the API server's help, which a static pod does not get.
-        PersistentVolume => "a claim of a local or hostPath volume can come back: accept that with podcheckpointer.io/accept: persistent-volume; others need the API server to attach",
+        Terminating => "wait for its successor, which is captured once it is Ready",
+        /// A PersistentVolumeClaim is attached and mounted with the help of the API server, which a
+        /// static pod does not have.
+        PersistentVolume => "a claim bound to a local or hostPath volume can come back: accept that with podcheckpointer.io/accept: persistent-volume; other volumes need the API server to be attached",
         /// The kubelet refuses inline CSI volumes in static pods.
-        CsiVolume => "inline CSI volumes are refused in static pods; use another kind of volume",
-        /// A generic ephemeral volume is a claim that the API server makes.
-        EphemeralVolume => "generic ephemeral volumes need the API server; use emptyDir",
+        CsiVolume => "use another kind of volume instead of the inline CSI volume",
+        /// A generic ephemeral volume is a PersistentVolumeClaim that is created through the API
+        /// server.
+        EphemeralVolume => "use an emptyDir instead of the generic ephemeral volume",
         /// The kubelet refuses dynamic resource claims in static pods.
-        ResourceClaim => "resource claims are prepared by the API server; remove them or the mark",
-        /// A device plugin that has not registered when the twin starts makes the kubelet reject it for good.
+        ResourceClaim => "resource claims need the API server; remove them or the mark",
+        /// If its device plugin has not registered when the twin starts, the kubelet rejects the
+        /// twin for good.
         ExtendedResource => "device plugins may not have registered at boot; remove the extended resource or the mark",
-        /// Huge pages of the twin and of its returning parent would be counted together.
+        /// The huge pages of the twin and of its returning parent would be counted together.
         HugePages => "huge pages would be counted twice at hand-over; remove them or the mark",
-        /// A runtime class that the kubelet cannot look up without the API server.
-        RuntimeClass => "the kubelet cannot look a runtime class up offline; use one whose handler is the runtime's default",
-        /// An image that ran is no longer on the node, and nobody may be there to pull it from.
+        /// The kubelet cannot look up its runtime class without the API server.
+        RuntimeClass => "use a runtime class whose handler is the runtime's default",
+        /// An image of the pod is no longer on the node, and during an outage the registry may be
+        /// out of reach.
         ImageAbsent => "pull the image again, and protect it from the kubelet's image garbage collection",
         /// The kubelet would ask for a pull secret that a static pod cannot name.
         ImageNeedsPullSecret => "let the kubelet trust images on the node (imagePullCredentialsVerificationPolicy), or preload the image",
-        /// What a container was given as environment cannot be known.
-        EnvironmentUnknown => "the runtime does not tell the container's environment; restart the pod, or report the runtime's version",
-        /// An environment value is not UTF-8 text, and a manifest can hold nothing else.
-        EnvironmentNotText => "the value is not UTF-8 text; put it into a file of a Secret or ConfigMap volume",
-        /// The kubelet's rules for static pods refuse it.
+        /// The environment variables of a container cannot be determined.
+        EnvironmentUnknown => "the runtime does not report the container's environment; restart the pod, or report the runtime's version to this project",
+        /// The value of an environment variable is not UTF-8 text, and a manifest can hold only
+        /// text.
+        EnvironmentNotText => "put the value into a file of a Secret or ConfigMap volume",
+        /// It breaks the kubelet's rules for static pods.
         RejectedByKubeletRules => "change the named field, or remove the mark",
-        /// A field that this version of the program has no rule for.
-        UnknownField => "upgrade pod-checkpointer; it must know a field before it may pass or drop it",
-        /// A StatefulSet's pod may have been started elsewhere by now, and each may exist once.
+        /// The pod uses a field that this version of the program does not know.
+        UnknownField => "upgrade pod-checkpointer; it must know a field before it can keep or drop it",
+        /// A StatefulSet's pod may have been started on another node meanwhile, and only one copy
+        /// of each may run.
         StatefulSet => "a second copy may do harm: accept that with podcheckpointer.io/accept: stateful",
-        /// It is larger than a checkpoint, or a manifest for the kubelet, may be.
+        /// It is larger than a checkpoint or a kubelet's manifest may be.
         TooLarge => "make its Secrets and ConfigMaps smaller",
-        /// An annotation of ours has a value that means nothing.
+        /// A podcheckpointer.io annotation has an invalid value.
         InvalidAnnotation => "correct the annotation's value",
     }
 }
@@ -83,81 +89,90 @@ reasons! {
 reasons! {
     /// Why a checkpoint that should be active is not.
     Blocked {
-        /// No generation passes verification.
-        Damaged => "run `pod-checkpointer verify` on the node; it is captured anew when the API server answers",
-        /// It was captured longer ago than its max-age.
-        Expired => "raise podcheckpointer.io/max-age if an older checkpoint is better than none",
-        /// It is sealed, and no key was given.
+        /// No generation of the checkpoint passes verification.
+        Damaged => "run `pod-checkpointer verify` on the node; the pod is captured again once the API server answers",
+        /// It is older than its max-age.
+        Expired => "raise podcheckpointer.io/max-age if an old checkpoint is better than none",
+        /// The checkpoint is sealed, and no key was given.
         KeyMissing => "give the key with --key-file",
-        /// It is sealed with another key.
-        KeyWrong => "give the key that sealed it with --key-file",
+        /// The checkpoint is sealed with another key.
+        KeyWrong => "give the key that it was sealed with, with --key-file",
         /// An image is not on the node.
         ImageAbsent => "import the image into the runtime",
         /// The kubelet would ask for a pull secret that a static pod cannot name.
         ImageNeedsPullSecret => "let the kubelet trust images on the node (imagePullCredentialsVerificationPolicy)",
-        /// The run directory is on a disk, where no clear text may be written.
+        /// The run directory is on a disk, where unsealed checkpoints must not be written.
         RunDirNotMemory => "mount a tmpfs at the run directory",
-        /// The node has no room for it beside what runs.
+        /// The node lacks resources or ports for it, given what already runs.
         NoRoom => "free resources or ports on the node",
-        /// A file that is not ours has the name of our link.
+        /// A file that does not belong to pod-checkpointer has the name of the twin's link.
         ForeignManifest => "move the file out of the kubelet's manifest directory",
-        /// The kubelet was given the manifest and does not run it.
-        KubeletRefuses => "look for the pod's name in the kubelet's log",
-        /// Its twin was taken by the kubelet, and its containers do not stay up.
-        NotRunning => "look at its containers' logs below /var/log/pods on the node",
-        /// It was captured on another node object than the one this node is now: renamed, or removed and made anew.
-        OtherNode => "nothing of the old node is activated; marked pods are captured anew when they run on this one",
-        /// The API server answers, but the kubelet gets nothing from it, so nobody starts the pod.
-        KubeletLockedOut => "look whether the kubelet's client certificate has expired, its node object is gone or its rights are lost; --activate-locked-out says after how long to activate all the same",
+        /// The kubelet has the manifest but does not run it.
+        KubeletRefuses => "search the kubelet's log for the pod's name",
+        /// The kubelet started the twin, but its containers do not stay up.
+        NotRunning => "read its containers' logs below /var/log/pods on the node",
+        /// It was captured under another Node object: this node has since been renamed, or removed
+        /// and re-created.
+        OtherNode => "checkpoints of the old Node are not activated; marked pods are captured again when they run on the new one",
+        /// The API server answers, but the kubelet gets nothing from it and does not start the pod.
+        KubeletLockedOut => "check whether the kubelet's client certificate has expired, its Node is gone or its permissions are lost; --activate-locked-out sets after how long to activate anyway",
         /// Unpacking or linking failed.
-        WriteFailed => "look at the supervisor's log; the run directory may be full",
+        WriteFailed => "read the supervisor's log; the run directory may be full",
     }
 }
 
 reasons! {
-    /// What an owner should know of a pod that is recoverable all the same.
+    /// What an owner should know about a pod that is recoverable.
     Warning {
-        /// A Deployment's pod without a node pin may run elsewhere by then.
+        /// It is not pinned to its node, so its controller may have started a copy on another one
+        /// meanwhile.
         MayBeRescheduled => "pin it to its node, or accept a second copy during the outage",
-        /// The pod network may need the API server to set the pod up.
+        /// The pod network may need the API server to connect the pod.
         NetworkNeedsAPI => "use host network or a host port, or a CNI that starts without the API server",
-        /// The token is captured and expires like any other.
-        ServiceAccountToken => "the captured token expires; nothing renews it while the API server is away",
+        /// Its service account token is captured and expires as usual.
+        ServiceAccountToken => "make sure that the token outlives an outage; nothing renews it while the API server is away",
         /// The kubelet's client certificate expires soon, and a kubelet with an expired one may not start.
         KubeletCertificateExpires => "renew the kubelet's client certificate",
-        /// The certificate of a podCertificate projection is captured and expires like any other.
-        PodCertificate => "the captured certificate expires; nothing renews it while the API server is away",
-        /// Init containers run again.
-        InitContainersRunAgain => "its init containers run again on the node, without the API server",
+        /// The certificate of a podCertificate projection is captured and expires as usual.
+        PodCertificate => "make sure that the certificate outlives an outage; nothing renews it while the API server is away",
+        /// Its init containers run again when it is brought back.
+        InitContainersRunAgain => "make sure that its init containers can run again, and without the API server",
     }
 }
 
 reasons! {
-    /// What of the node itself would keep its pods from coming back, or make that slow; worst first.
+    /// What is wrong with the node itself and would keep its pods from coming back, or slow them
+    /// down; worst first.
     Risk {
-        /// The kubelet starts no static pods, so nothing can be started without the API server.
+        /// The kubelet has no directory of static pods, so nothing can be started without the API
+        /// server.
         NoStaticPodDirectory => "set staticPodPath in the kubelet's configuration, or give --manifest-dir",
-        /// The run directory is on a disk, where no clear text may be written.
+        /// The run directory is on a disk, where unsealed checkpoints must not be written.
         RunDirNotMemory => "mount a tmpfs at the run directory",
-        /// The file system of the checkpoints has no room for more of them.
-        StoreFull => "free space, or inodes, on the file system of the state directory",
-        /// A checkpoint was damaged on the disk, and no whole one has taken its place yet.
-        StoreDamaged => "run `pod-checkpointer verify` on the node, and look at the health of its disk",
-        /// The kubelet's client certificate expires within the longest outage that is planned for; a kubelet that starts with an expired one may end.
-        KubeletCertificateExpires => "renew the kubelet's client certificate, or say with --planned-outage how long an outage may last",
-        /// The kubelet is about to remove images that no container uses now, and a checkpoint needs one of them.
+        /// The file system of the checkpoints has no space for more of them.
+        StoreFull => "free space or inodes on the file system of the state directory",
+        /// A checkpoint was damaged on the disk and has not been replaced by an intact one yet.
+        StoreDamaged => "run `pod-checkpointer verify` on the node, and check the health of its disk",
+        /// The kubelet's client certificate expires within the longest planned outage, and a
+        /// kubelet may exit if it starts with an expired one.
+        KubeletCertificateExpires => "renew the kubelet's client certificate, or set with --planned-outage how long an outage may last",
+        /// The kubelet is about to remove images that no container uses, and a checkpoint needs one
+        /// of them.
         ImagesAtRisk => "free space on the file system of the images, or raise imageGCHighThresholdPercent in the kubelet's configuration",
-        /// Pods that run the node's network have no checkpoint, and pods that have one need it.
-        NetworkNotCheckpointed => "mark them as well, with a lower podcheckpointer.io/start-group: network plugin 10, kube-proxy 20, DNS 30",
-        /// The kernel does not let the supervisor close connections, so a pod with volumes may come back a minute later.
-        CannotUnstick => "use a kernel with CONFIG_INET_DIAG_DESTROY, and let the supervisor have CAP_NET_ADMIN",
-        /// The kubelet finds its API server by a name that only name servers know; without them it waits for 20 seconds at a time.
-        ServerNamedByDNS => "put the name into /etc/hosts of the node, or let the kubelet's kubeconfig name an address",
+        /// The pods that provide the node's network have no checkpoint, but pods that have one need
+        /// that network.
+        NetworkNotCheckpointed => "mark them too, with a lower podcheckpointer.io/start-group: network plugin 10, kube-proxy 20, DNS 30",
+        /// The kernel does not let the supervisor close the kubelet's connections, so a pod with
+        /// volumes may come back a minute later.
+        CannotUnstick => "use a kernel with CONFIG_INET_DIAG_DESTROY, and grant the supervisor CAP_NET_ADMIN",
+        /// The kubelet finds its API server by a name that only name servers can resolve; without
+        /// them it waits for 20 seconds at a time.
+        ServerNamedByDNS => "add the name to /etc/hosts on the node, or put an IP address into the kubelet's kubeconfig",
     }
 }
 
 impl Risk {
-    /// Its pods come back all the same, only later.
+    /// Whether the node's pods still come back in spite of it, only later.
     pub fn is_mild(self) -> bool {
         matches!(self, Self::CannotUnstick | Self::ServerNamedByDNS)
     }

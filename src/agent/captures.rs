@@ -21,7 +21,7 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 /// The newest generation of every pod in the store. One that cannot be read is logged, and an older one is used. A pod without any
 /// readable one is listed nevertheless, so that its files are removed when the pod is proven gone: with what a sealed file says in
 /// clear, else by name only, without UID and generation.
-pub fn load(store: &Store) -> Result<Vec<Stored>, Error> {
+pub(crate) fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();
     for key in store.keys()? {
         match store.newest(&key) {
@@ -63,7 +63,7 @@ fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64)
 }
 
 /// Captures a pod and stores the checkpoint.
-pub async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
+pub(crate) async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
     let node_uid = record::current_uid(&store);
     let sources = Sources {
         root: &settings.root,

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{LogFormat, SupervisorArguments};
 use crate::files::write;
 use crate::names::SUPERVISOR;
-use crate::places;
+use crate::places::manifests::is_supervisor;
 use crate::pod::container;
 
 /// What the supervisor may do beyond an ordinary process of user 0, and what for.
@@ -34,7 +34,7 @@ const CAPABILITIES: [&str; 6] = [
 
 /// Why the supervisor could not be installed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The kubelet runs no static pods.
     #[error(
         "the kubelet has no staticPodPath, so nothing can be started on this node without the API server: set it in the \
@@ -57,7 +57,7 @@ pub enum Error {
 
 /// What a supervisor's manifest depends on.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Its image.
     pub image: String,
     /// The agent's namespace.
@@ -69,7 +69,7 @@ pub struct Plan {
 }
 
 /// The manifest's text.
-pub fn manifest(plan: &Plan) -> String {
+pub(crate) fn manifest(plan: &Plan) -> String {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -118,7 +118,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
 }
 
 /// Writes the manifest unless it is there with this text. `directory` is a real path. True if it was written.
-pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
+pub(crate) fn install(directory: &Path, text: &str) -> Result<bool, Error> {
     if !directory.is_dir() {
         return Err(Error::NoDirectory(directory.to_owned()));
     }
@@ -130,7 +130,7 @@ pub fn install(directory: &Path, text: &str) -> Result<bool, Error> {
             if known == text.as_bytes() && metadata.permissions().mode() & 0o7777 == 0o600 {
                 return Ok(false);
             }
-            if !places::is_supervisor(&known) {
+            if !is_supervisor(&known) {
                 return Err(Error::Foreign(path));
             }
         }

@@ -25,14 +25,14 @@ const DIRECTORIES: [&str; 3] = [
     "/etc/kubernetes/checkpoint-configmaps",
 ];
 /// Its annotation on the copy of a pod: the pod's name.
-pub const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
+pub(crate) const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
 /// A longer file is no manifest of its.
 const LONGEST: u64 = 1 << 20;
 /// How long the directories must not be needed before they are removed: longer than a DaemonSet takes to replace a pod.
 const QUIET: Duration = Duration::from_mins(10);
 
 /// Is this bootkube's checkpointer itself? It is marked like the pods that it looks after, and must not come back beside us.
-pub fn is_checkpointer(pod: &Value) -> bool {
+pub(crate) fn is_checkpointer(pod: &Value) -> bool {
     let list = |path: &str| pod.pointer(path).and_then(Value::as_array).into_iter().flatten();
     let mut paths = list("/spec/volumes").filter_map(|volume| volume.pointer("/hostPath/path")?.as_str());
     let mut commands = list("/spec/containers").filter_map(|container| container.pointer("/command/0")?.as_str());
@@ -42,7 +42,7 @@ pub fn is_checkpointer(pod: &Value) -> bool {
 
 /// What was found. Host paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its directories that have something in them.
     directories: Vec<PathBuf>,
     /// Active copies in the kubelet's directory; `None`: not known.
@@ -53,7 +53,7 @@ pub struct Found {
 
 /// What is known about the pods that could need it.
 #[derive(Clone, Debug, Default)]
-pub struct Neighbours {
+pub(crate) struct Neighbours {
     /// The API server's report on the pods of this node is current.
     pub is_heard: bool,
     /// Bootkube's checkpointer on this node.
@@ -66,10 +66,10 @@ pub struct Neighbours {
 
 /// Since when the directories are not needed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Idle(Option<Instant>);
+pub(crate) struct Idle(Option<Instant>);
 
 /// Looks for it; `manifest_dir` is the host path of the kubelet's directory, if it is known. `None`: there is nothing.
-pub fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
+pub(crate) fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
     let is_filled = |path: &Path| {
         let entries = root.resolve(path).and_then(std::fs::read_dir);
         entries.is_ok_and(|mut entries| entries.next().is_some())
@@ -123,7 +123,13 @@ impl Found {
 }
 
 /// Removes what has not been needed for a while. Returns what is left, and why.
-pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut Idle, now: Instant) -> Option<String> {
+pub(crate) fn tidy(
+    root: &HostRoot,
+    found: &Found,
+    neighbours: &Neighbours,
+    idle: &mut Idle,
+    now: Instant,
+) -> Option<String> {
     let stays = |why: &str| Some(format!("bootkube's checkpointer left {}: {why}", found.names()));
     if let Some(why) = found.needed(neighbours) {
         idle.0 = None;

@@ -18,7 +18,7 @@ use crate::pod::mark;
 
 /// Which marks count.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Namespaces whose pods can be marked; empty: all.
     pub limit: Vec<String>,
     /// Marks the pods that match any of these.
@@ -31,7 +31,7 @@ pub struct Rules {
 
 /// The rules, and what is known about namespaces and the pods that depend on them.
 #[derive(Debug, Default)]
-pub struct Marks {
+pub(crate) struct Marks {
     rules: Rules,
     /// Is this namespace selected? One that is not in here is not known.
     known: BTreeMap<String, bool>,
@@ -51,12 +51,12 @@ struct Candidate {
 
 impl Marks {
     /// Starts without knowing any namespace.
-    pub fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         Self { rules, ..Self::default() }
     }
 
     /// What the index needs of a pod; `None`: it has no valid name or no UID.
-    pub fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
+    pub(crate) fn observe(&mut self, pod: DynamicObject) -> Option<Observed> {
         let (key, uid) = observed::identity(&pod)?;
         let object = observed::trim(pod);
         let namespace = key.namespace().to_owned();
@@ -73,36 +73,36 @@ impl Marks {
     }
 
     /// A list of pods begins.
-    pub fn begin_list(&mut self) {
+    pub(crate) fn begin_list(&mut self) {
         for candidate in self.candidates.values_mut() {
             candidate.listed = false;
         }
     }
 
     /// A list of pods is complete.
-    pub fn end_list(&mut self) {
+    pub(crate) fn end_list(&mut self) {
         self.candidates.retain(|_, candidate| candidate.listed);
     }
 
     /// A pod is gone.
-    pub fn forget(&mut self, key: &PodId) {
+    pub(crate) fn forget(&mut self, key: &PodId) {
         self.candidates.remove(key);
     }
 
     /// A list of namespaces begins.
-    pub fn begin_namespaces(&mut self) {
+    pub(crate) fn begin_namespaces(&mut self) {
         self.listing = Some(BTreeMap::new());
     }
 
     /// A namespace that the list has.
-    pub fn list_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) {
+    pub(crate) fn list_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) {
         let selected = self.selects(labels);
         self.listing.get_or_insert_default().insert(name, selected);
     }
 
     /// The list of namespaces is complete; returns the pods whose mark may have changed. A namespace that it did not name is
     /// not known any more: its pods are deleted separately, or the cluster lost its data.
-    pub fn end_namespaces(&mut self) -> Vec<Observed> {
+    pub(crate) fn end_namespaces(&mut self) -> Vec<Observed> {
         let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
         let news = self.known.iter().filter(|(name, selected)| before.get(*name) != Some(*selected));
         let news: Vec<String> = news.map(|(name, _)| name.clone()).collect();
@@ -110,7 +110,7 @@ impl Marks {
     }
 
     /// A namespace is new or has other labels; returns the pods whose mark may have changed.
-    pub fn see_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) -> Vec<Observed> {
+    pub(crate) fn see_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) -> Vec<Observed> {
         let selected = self.selects(labels);
         if self.known.insert(name.clone(), selected) == Some(selected) {
             return Vec::new();
@@ -119,7 +119,7 @@ impl Marks {
     }
 
     /// A namespace is gone, and nothing is known of it any more.
-    pub fn forget_namespace(&mut self, name: &str) {
+    pub(crate) fn forget_namespace(&mut self, name: &str) {
         self.known.remove(name);
     }
 

@@ -101,8 +101,7 @@ impl Settings {
     /// From flags and environment. An error if they do not name the node, or if the host's files cannot be reached.
     pub fn new(arguments: AgentArguments, log_format: LogFormat) -> Result<Self, Error> {
         let node_name = arguments.node.node_name()?;
-        let root = arguments.node.host.host_root.clone();
-        let root = root.map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root))).map_err(Error::Host)?;
+        let root = arguments.node.host.root().map_err(Error::Host)?;
         Ok(Self { root, node_name, arguments, log_format })
     }
 

@@ -16,7 +16,7 @@ use crate::pod::room::Demand;
 
 /// What marks a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Marked {
+pub(crate) enum Marked {
     /// This, in words.
     By(String),
     /// Nothing does.
@@ -28,7 +28,7 @@ pub enum Marked {
 /// A pod as the watch reported it.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // what a pod is, each by itself
-pub struct Observed {
+pub(crate) struct Observed {
     /// The pod.
     pub key: PodId,
     /// Its UID.
@@ -79,7 +79,7 @@ impl Observed {
 }
 
 /// Namespace and name, and UID; `None`: one of them is missing or invalid.
-pub fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
+pub(crate) fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
     let metadata = &pod.metadata;
     let key = PodId::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?).ok()?;
     Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
@@ -106,7 +106,7 @@ fn is_rejected(pod: &Value) -> bool {
 }
 
 /// The pod without fields that no capture reads, which would take memory for every pod.
-pub fn trim(mut pod: DynamicObject) -> Value {
+pub(crate) fn trim(mut pod: DynamicObject) -> Value {
     pod.metadata.managed_fields = None;
     let mut data = pod.data;
     let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();

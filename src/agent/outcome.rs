@@ -6,7 +6,7 @@ use crate::reasons::Warning;
 
 /// The newest generation of one pod in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The pod.
     pub key: PodId,
     /// UID of its parent; empty: not known, because no generation can be read.
@@ -27,7 +27,7 @@ pub struct Stored {
 
 impl Stored {
     /// For a pod of which no checkpoint can be read.
-    pub fn unread(key: PodId) -> Self {
+    pub(crate) fn unread(key: PodId) -> Self {
         Self {
             key,
             uid: String::new(),
@@ -43,7 +43,7 @@ impl Stored {
 
 /// Result of the last capture of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// There was none since the agent started.
     #[default]
     Waiting,
@@ -62,7 +62,7 @@ pub enum Outcome {
 
 /// Result of a capture.
 #[derive(Clone, Debug)]
-pub enum Captured {
+pub(crate) enum Captured {
     /// The store has this generation, new or the same as before.
     Stored(Stored),
     /// As [`Outcome::Refused`].

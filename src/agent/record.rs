@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A node object with another UID than the recorded one, and since when it is there.
 #[derive(Clone, Debug, Default)]
-pub struct ReplacedNode(Option<(String, Instant)>);
+pub(crate) struct ReplacedNode(Option<(String, Instant)>);
 
 impl ReplacedNode {
     /// The UID to record, given what is recorded and what the API server says.
-    pub fn choose(&mut self, recorded: Option<&str>, seen: &str, now: Instant) -> String {
+    pub(crate) fn choose(&mut self, recorded: Option<&str>, seen: &str, now: Instant) -> String {
         let Some(recorded) = recorded.filter(|recorded| *recorded != seen && !recorded.is_empty()) else {
             self.0 = None;
             return seen.to_owned();
@@ -44,7 +44,7 @@ impl ReplacedNode {
 
 /// What could be learned about the node this time.
 #[derive(Debug, Default)]
-pub struct Learned {
+pub(crate) struct Learned {
     /// UID to record, and the UID of its object now.
     pub uid: Option<(String, String)>,
     /// What the kubelet may give to pods.
@@ -54,7 +54,7 @@ pub struct Learned {
 }
 
 /// Makes the record from what is known: what could not be learned this time stays as it was.
-pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRecord {
+pub(crate) fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRecord {
     let before = before.unwrap_or_else(|| NodeRecord {
         api_version: API_VERSION.into(),
         kind: "NodeRecord".into(),
@@ -74,24 +74,21 @@ pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRec
         node_uid,
         current_uid,
         allocatable: learned.allocatable.or(before.allocatable),
-        servers: learned.servers.map_or(before.servers, |servers| servers.into_iter().map(server).collect()),
+        servers: learned
+            .servers
+            .map_or(before.servers, |servers| servers.into_iter().map(ServerRecord::from).collect()),
         kind: before.kind,
     }
 }
 
 /// The UID of the node object as the API server last named it, if it ever did.
-pub fn current_uid(store: &Store) -> Option<String> {
+pub(crate) fn current_uid(store: &Store) -> Option<String> {
     store.node().ok().flatten().and_then(|record| record.current_uid().map(str::to_owned))
 }
 
 /// The UID that is recorded, if any.
-pub fn node_uid(store: &Store) -> Option<String> {
+pub(crate) fn node_uid(store: &Store) -> Option<String> {
     store.node().ok().flatten().map(|record| record.node_uid).filter(|uid| !uid.is_empty())
-}
-
-fn server(server: Server) -> ServerRecord {
-    let Server { url, ca, tls_name, proxy } = server;
-    ServerRecord { url, ca, tls_name, proxy }
 }
 
 #[cfg(test)]

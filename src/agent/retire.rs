@@ -28,9 +28,10 @@ use crate::metrics::{self, Pulse, Source};
 use crate::names::{AGENT_LOCK, DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
 use crate::places;
+use crate::places::manifests::Manifests;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::{self, Store};
-use crate::places::{Manifests, Places, run};
+use crate::places::{Places, run};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
@@ -56,17 +57,17 @@ impl Source for Health {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         self.left.borrow().iter().cloned().collect()
     }
 }
 
 /// Runs until `stop`. Ready as soon as the node is clean but for this process.
-pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub(crate) async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let health =
         Health { pulse: Pulse::default(), left: RefCell::new(Some("the node has not been checked yet".into())) };
     let metrics = metrics::serve(settings.arguments.metrics_address, &health);
@@ -230,7 +231,7 @@ impl Retirement<'_> {
 
     /// Asks the supervisor to leave. Returns what it waits for, as far as that is known.
     async fn ask_supervisor(&self, node: &Places) -> Result<String, String> {
-        let boot = clock::boot_id(&self.settings.root).map_err(|error| error.to_string())?;
+        let boot = clock::boot_id().map_err(|error| error.to_string())?;
         node.run.open(&boot).map_err(|error| chain(&error))?;
         let status: Status = node.run.read(STATUS).ok().flatten().unwrap_or_default();
         let needed = status.pods.iter().filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released));

@@ -19,7 +19,7 @@ use crate::reasons::Risk;
 use crate::text::first_of;
 
 /// The risks, worst first, each with what was observed.
-pub type Risks = BTreeMap<Risk, String>;
+pub(crate) type Risks = BTreeMap<Risk, String>;
 
 /// Less free space than this counts as none: twice the size of the largest possible checkpoint.
 const LEAST_SPACE: u64 = 16 << 20;
@@ -48,7 +48,7 @@ impl From<Option<String>> for Finding {
 }
 
 /// The risks that files, file systems and the runtime of the node show. `before` is the result of the last check.
-pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
+pub(crate) async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
     let root = &settings.root;
     let mut risks = Risks::new();
     let mut add = |risk, look: Finding| {
@@ -79,7 +79,7 @@ pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &S
 
 /// Which pods run the network but have no checkpoint, although captured pods need them. `works_offline`: the network plugin works
 /// without its pods.
-pub fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
+pub(crate) fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
     let named: Vec<String> = lacking
         .iter()
         .filter(|(support, _)| *support != Support::Plugin || !works_offline)
@@ -90,13 +90,13 @@ pub fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> O
 }
 
 /// Checkpoints that are damaged, by `<namespace>_<name>`.
-pub fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
+pub(crate) fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
     let named: Vec<String> = keys.iter().take(NAMED).map(ToString::to_string).collect();
     (!named.is_empty()).then(|| format!("checkpoints of {} pods are damaged, such as {}", keys.len(), named.join(", ")))
 }
 
 /// A risk in words: what was observed, and what to do.
-pub fn message(risk: Risk, seen: &str) -> String {
+pub(crate) fn message(risk: Risk, seen: &str) -> String {
     format!("{seen} ({})", risk.advice())
 }
 

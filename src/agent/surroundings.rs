@@ -18,7 +18,7 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What captures need of the node.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// The container runtime.
     pub runtime: Runtime,
     /// How the kubelet was started, according to this look or else an earlier one.
@@ -32,7 +32,7 @@ pub struct Surroundings {
 }
 
 /// Asks the kubelet how it was started and finds the runtime.
-pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
+pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
     let mut problems = Vec::new();
     let found = ask_kubelet(&settings.root, &settings.host().kubelet_dir).await;
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
@@ -52,7 +52,7 @@ pub async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroun
 }
 
 /// How the running kubelet was started.
-pub async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet::Settings, kubelet::Error> {
+pub(crate) async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet::Settings, kubelet::Error> {
     let host_path = kubelet_dir.join("pod-resources/kubelet.sock");
     let down = |error| kubelet::Error::Down(host_path.clone(), error);
     let socket = root.resolve(&host_path).map_err(down)?;
@@ -61,7 +61,7 @@ pub async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet:
 }
 
 /// Real path of the runtime's socket. The error is the path to use nevertheless, and the problem.
-pub fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<PathBuf, (PathBuf, String)> {
+pub(crate) fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<PathBuf, (PathBuf, String)> {
     let real = |path: &Path| root.resolve(path).unwrap_or_else(|_| path.to_owned());
     if let Some(given) = cri_endpoint {
         return Ok(real(given));
@@ -84,7 +84,7 @@ pub fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<Path
 }
 
 /// The kubelet's directory of static pod manifests, a host path.
-pub fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
+pub(crate) fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
     if let Some(given) = &settings.host().manifest_dir {
         return Ok(given.clone());
     }

@@ -18,7 +18,7 @@ const BUFFER: usize = 4096;
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A volume of this pod.
     Volume(PodId),
     /// The supervisor's reports.
@@ -34,7 +34,7 @@ enum Subject {
 }
 
 /// The directories that are followed.
-pub struct Swaps {
+pub(crate) struct Swaps {
     /// `None`: the kernel has no instance left, so nothing is watched.
     stream: Option<EventStream<[u8; BUFFER]>>,
     subjects: HashMap<WatchDescriptor, Subject>,
@@ -43,7 +43,7 @@ pub struct Swaps {
 impl Swaps {
     /// Watches nothing yet. If the kernel has no instance left (fs.inotify.max_user_instances, which all programs of root share),
     /// [`Swaps::follow`] fails and everything else works.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER])).ok();
         Self { stream, subjects: HashMap::new() }
     }
@@ -54,7 +54,7 @@ impl Swaps {
     }
 
     /// Watches the volumes of a pod. An absent one is not an error: the capture reports what is missing.
-    pub fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
+    pub(crate) fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
         for path in directories {
             if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
                 continue;
@@ -73,7 +73,7 @@ impl Swaps {
     }
 
     /// Stops watching the volumes of all other pods than these.
-    pub fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
         let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
@@ -86,14 +86,14 @@ impl Swaps {
     }
 
     /// Follows the supervisor's reports in the run directory.
-    pub fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
+    pub(crate) fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
         let watch = self.add(run_dir, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
         self.subjects.insert(watch, Subject::Reports);
         Ok(())
     }
 
     /// The next change. May be dropped and called again without losing one.
-    pub async fn next(&mut self) -> io::Result<Change> {
+    pub(crate) async fn next(&mut self) -> io::Result<Change> {
         loop {
             let Some(stream) = &mut self.stream else { return std::future::pending().await };
             let event = stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;

@@ -17,13 +17,13 @@ use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::{Page, count};
 use crate::metrics::{Pulse, Source};
 use crate::names::{CAPTURE_RESULTS, NOT_CAPTURED, RECOVERABLE, STORE_ERRORS};
+use crate::node::clock::{self, milliseconds};
 use crate::places::reports::{Counts, Status, Times};
 use crate::reasons::Risk;
-use crate::supervisor::record;
 
 /// What metrics and health are answered from. The loop writes it, and the server reads it without asking the loop.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// When the loop is expected to turn again.
     pub pulse: Pulse,
     /// Locked by the supervisor as long as it runs.
@@ -52,12 +52,12 @@ struct State {
 
 impl Telemetry {
     /// Starts without any figures. `supervisor_lock`: path of the file that the supervisor locks while it runs.
-    pub fn new(supervisor_lock: PathBuf) -> Self {
+    pub(crate) fn new(supervisor_lock: PathBuf) -> Self {
         Self { pulse: Pulse::default(), supervisor_lock, state: RefCell::default() }
     }
 
     /// A capture ended, after this time; `new`: the store had no such generation.
-    pub fn captured(&self, captured: &Captured, new: bool, took: Duration) {
+    pub(crate) fn captured(&self, captured: &Captured, new: bool, took: Duration) {
         let [stored, unchanged, refused, failed] = CAPTURE_RESULTS;
         let result = match captured {
             Captured::Stored(_) if new => stored,
@@ -76,19 +76,19 @@ impl Telemetry {
     }
 
     /// Something failed; counted if it is an error of the store.
-    pub fn store_failed(&self, reason: &str) {
+    pub(crate) fn store_failed(&self, reason: &str) {
         if let Some(kind) = STORE_ERRORS.into_iter().find(|kind| *kind == reason) {
             *self.state.borrow_mut().store_errors.entry(kind).or_default() += 1;
         }
     }
 
     /// Damaged files were set aside.
-    pub fn damaged(&self, files: usize) {
+    pub(crate) fn damaged(&self, files: usize) {
         self.state.borrow_mut().damaged += u64::try_from(files).unwrap_or_default();
     }
 
     /// Takes in the state of the loop after a turn.
-    pub fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
+    pub(crate) fn turned(&self, index: &Index, problems: usize, risks: &Risks) {
         let mut state = self.state.borrow_mut();
         state.problems = problems;
         state.risks = risks.keys().copied().collect();
@@ -113,7 +113,7 @@ impl Telemetry {
     }
 
     /// Takes in what the supervisor reported.
-    pub fn supervised(&self, supervisor: &SupervisorReports) {
+    pub(crate) fn supervised(&self, supervisor: &SupervisorReports) {
         let counts = &supervisor.outages.counts;
         self.state.borrow_mut().supervisor = supervisor.status.as_ref().map(|status| Figures::new(status, counts));
     }
@@ -142,20 +142,20 @@ impl Source for Telemetry {
         let lives = lock::is_locked(&self.supervisor_lock).unwrap_or_default();
         page.one(Metric::SupervisorUp, f64::from(u8::from(lives)));
         if let Some(supervisor) = &state.supervisor {
-            supervisor.add_to(&mut page, record::now(), lives);
+            supervisor.add_to(&mut page, milliseconds(clock::boot_time()), lives);
         } else {
             // without a supervisor every checkpoint is inactive
             let inactive = Figures::new(&Status::default(), &Counts::default()).with_inactive(state.checkpoints);
-            inactive.add_to(&mut page, record::now(), false);
+            inactive.add_to(&mut page, milliseconds(clock::boot_time()), false);
         }
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let state = self.state.borrow();
         let pods = (!state.settled).then(|| "pods: the first list has not been worked through yet".to_owned());
         let store = state.store.map(|reason| format!("store: checkpoints cannot be written ({reason})"));

@@ -25,7 +25,7 @@ use crate::text::chain;
 
 /// Result of a round of upkeep.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Why no supervisor is installed.
     pub absent: Option<String>,
     /// What could not be done, with what to do about it.
@@ -38,7 +38,7 @@ pub struct Findings {
 
 /// What a round of upkeep leaves for the next.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     replaced: ReplacedNode,
     idle: Idle,
     /// What would prevent the recovery of the node's pods.
@@ -47,13 +47,13 @@ pub struct Memory {
 
 impl Memory {
     /// What bootkube's checkpointer left may be needed, so it stays for now.
-    pub fn keep_leftovers(&mut self) {
+    pub(crate) fn keep_leftovers(&mut self) {
         self.idle = Idle::default();
     }
 }
 
 /// Records what the supervisor must know, installs it, and clears away what an older checkpointer left.
-pub async fn keep(
+pub(crate) async fn keep(
     settings: &Settings,
     surroundings: &Surroundings,
     client: &Client,

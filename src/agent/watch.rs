@@ -24,12 +24,12 @@ const NAMESPACE_PAGE: u32 = 100;
 const FORGOTTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// The type of pods, without a type.
-pub fn resource() -> ApiResource {
+pub(crate) fn resource() -> ApiResource {
     ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&())
 }
 
 /// Everything that happens to the pods of this node. Continues after a pause when there is a fault.
-pub fn pods(
+pub(crate) fn pods(
     client: kube::Client,
     node: &str,
 ) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
@@ -40,7 +40,7 @@ pub fn pods(
 }
 
 /// Everything that happens to namespaces, as metadata only.
-pub fn namespaces(
+pub(crate) fn namespaces(
     client: kube::Client,
 ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
     let config = watcher::Config::default().page_size(NAMESPACE_PAGE).timeout(WATCH_SECONDS);

@@ -37,7 +37,7 @@ pub struct PodCheckpointSpec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("the node of a PodCheckpoint cannot change: delete it, and the agent of the node that runs the pod writes another"))]
     pub node_name: String,
-    /// UID of the pod: a later pod of the same name has another checkpoint.
+    /// UID of the pod. A later pod of the same name has a checkpoint of its own.
     #[serde(rename = "podUID")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("the pod of a PodCheckpoint cannot change: delete it, and the agent writes another"))]
@@ -59,11 +59,12 @@ pub struct PodCheckpointStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Number of the newest generation in the store of the node; it grows with every capture that found something new.
+    /// Number of the newest generation on the node; it grows with every capture that found a
+    /// change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub generation: Option<i64>,
-    /// Digest of that generation, `sha256:` and 64 hexadecimal digits.
+    /// Digest of that generation: `sha256:` and 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Size of that generation's file in bytes.
@@ -98,7 +99,7 @@ pub struct LastOutage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub to: Option<String>,
-    /// When the twin was given to the kubelet.
+    /// When the twin was handed to the kubelet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub activated: Option<String>,

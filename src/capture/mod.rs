@@ -1,4 +1,5 @@
-//! Parent pod to checkpoint: what ran, not what the API server would resolve now.
+//! From a parent pod to its checkpoint: what actually ran, not what the API server would resolve
+//! now.
 //!
 //! ```text
 //! pod's JSON ──► schema ──► eligibility ──► manifest (pure, all reasons at once)
@@ -7,8 +8,9 @@
 //! kubelet's directory ──► volumes
 //! ```
 //!
-//! Reading takes a moment in which the kubelet may restart a container or swap a volume. So both are looked at again at
-//! the end, and a capture that mixes two states is [`Error::Gone`], to be tried again.
+//! Reading takes a moment, in which the kubelet may restart a container or swap a volume. Both are
+//! therefore checked again at the end, and a capture that would mix two states is [`Error::Gone`],
+//! to be retried.
 
 pub mod changes;
 pub mod claims;
@@ -36,18 +38,18 @@ use crate::node::runtime::{self, Runtime, State};
 use crate::node::{certificate, clock, kubelet, network};
 use crate::pod::names::is_name;
 use crate::reasons::{Refusal, Warning};
-use manifest::{Live, Told};
+use manifest::{Answers, Live};
 
-/// A manifest must stay below the kubelet's own limit of 10 MiB (pkg/kubelet/config/common.go).
+/// The longest manifest in bytes; the kubelet's own limit is 10 MiB (pkg/kubelet/config/common.go).
 const LONGEST_MANIFEST: usize = 9 << 20;
 
-/// One reason why a pod is refused, with the thing it is about: a field's path, a volume, a container. Never a value of a
-/// Secret or of the environment.
+/// One reason why a pod is refused, with what it is about: a field's path, a volume or a container.
+/// It never contains a value of a Secret or of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Reason {
-    /// What kind of reason.
+    /// The kind of reason.
     pub refusal: Refusal,
-    /// What it is about.
+    /// What the reason is about.
     pub detail: String,
 }
 
@@ -57,7 +59,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Host directories in which the kubelet swaps `..data`: name and path of every captured volume.
+/// Name and host directory of every captured volume; in these directories the kubelet swaps
+/// `..data`.
 pub fn volume_dirs(pod: &Value, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
     let (pod, _) = schema::read(pod);
     pod.map(|pod| directories(&pod, kubelet_dir)).unwrap_or_default()
@@ -76,42 +79,43 @@ fn directories(pod: &Pod, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// Where a capture looks.
+/// What a capture reads from.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// The host's files.
+    /// The host's file system.
     pub root: &'a HostRoot,
     /// The kubelet's directory, a host path.
     pub kubelet_dir: &'a Path,
-    /// Where a supervisor will unpack volumes, a host path.
+    /// The run directory, where a supervisor will unpack volumes, a host path.
     pub run_dir: &'a Path,
     /// Name of this node.
     pub node_name: &'a str,
-    /// UID of its node object, if known.
+    /// UID of its Node object, if known.
     pub node_uid: Option<&'a str>,
     /// The container runtime.
     pub runtime: &'a Runtime,
-    /// How the kubelet was started.
+    /// The settings that the kubelet runs with.
     pub settings: &'a kubelet::Settings,
-    /// The longest outage that is planned for.
+    /// The longest planned outage.
     pub planned_outage: Duration,
 }
 
-/// The longest outage that is planned for, where nobody says. A kubelet renews its certificate when a tenth to a third of its
-/// time is left (client-go, util/certificate): one with less than this is not renewed, or lives very shortly.
+/// Default of the longest planned outage. A kubelet renews its certificate when a tenth to a third
+/// of its lifetime is left (client-go, util/certificate), so one with less time left than this is
+/// either not renewed or very short-lived.
 pub const PLANNED_OUTAGE: Duration = Duration::from_hours(7 * 24);
 
 /// Why there is no checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pod cannot come back correctly; to be told to its owner.
+    /// The pod could not come back correctly; its owner must be told why.
     #[error("the pod cannot be checkpointed: {}", list(.0))]
     Refused(Vec<Reason>),
-    /// It changed while it was captured.
-    #[error("{0} changed while it was captured")]
+    /// Something changed during the capture.
+    #[error("{0} changed during the capture")]
     Gone(String),
-    /// The runtime did not tell.
-    #[error("cannot learn what runs")]
+    /// The runtime did not answer.
+    #[error("cannot ask the container runtime what runs")]
     Runtime(#[source] runtime::Error),
     /// A file could not be read.
     #[error("cannot {doing}")]
@@ -125,7 +129,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Is it worth to try again without a change of the pod?
+    /// Whether it is worth retrying without a change to the pod.
     pub fn is_passing(&self) -> bool {
         !matches!(self, Self::Refused(_))
     }
@@ -135,8 +139,8 @@ fn list(reasons: &[Reason]) -> String {
     reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What stands against a pod as far as its object tells, without a look at the node. What only the node could tell (where a
-/// claim leads, what a runtime class means) stands against it.
+/// Why a pod would be refused, from its object alone. Whatever only the node could tell (where a
+/// claim's volume is, what a runtime class means) counts as a reason.
 pub fn judge(pod: &Value, run_dir: &Path, node_name: &str) -> Vec<Reason> {
     let (pod, mut reasons) = schema::read(pod);
     if let Some(pod) = pod {
@@ -159,9 +163,9 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
     let mut found_reasons = Vec::new();
     let (running, live) = match inspect(&pod, sources, &mut found_reasons).await {
         Ok(found) => found,
-        // A pod that is refused anyway is told so, whatever else is wrong at the moment.
+        // a pod that is refused anyway is reported as refused, whatever else fails at the moment
         Err(error) => {
-            reasons.extend(judge(&Live { told: Told::Later, ..Live::default() }));
+            reasons.extend(judge(&Live { answers: Answers::Later, ..Live::default() }));
             return Err(if reasons.is_empty() { error } else { Error::Refused(reasons) });
         }
     };
@@ -175,10 +179,10 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
     let (twin, _) = manifest::render(&pod, sources.run_dir, &live.live);
     let manifest = serde_json::to_value(&twin).unwrap_or_default();
     if manifest.to_string().len() > LONGEST_MANIFEST {
-        let detail = "the manifest is longer than the kubelet reads".to_owned();
+        let detail = "the manifest is longer than the kubelet accepts".to_owned();
         return Err(Error::Refused(vec![Reason { refusal: Refusal::TooLarge, detail }]));
     }
-    // Both again: equal before and after means that what was read belongs together.
+    // check both again: if they are the same before and after, what was read belongs together
     if Running::of(&pod, sources).await? != running {
         return Err(Error::Gone("a container".into()));
     }
@@ -189,16 +193,15 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         }
     }
     let policy = eligibility::policy(&pod).map_err(Error::Refused)?;
-    let mut checkpoint =
-        NodeCheckpoint::new(parent(&pod, sources.node_uid), captured_now(sources.root)?, policy, manifest);
+    let mut checkpoint = NodeCheckpoint::new(parent(&pod, sources.node_uid), captured_now()?, policy, manifest);
     checkpoint.images = live.images;
     checkpoint.warnings = warnings(&pod, sources);
     checkpoint.volumes = volumes;
     Ok(checkpoint.with_digest())
 }
 
-/// The object's, and those that the node knows of: a pod on the pod network needs its plugins, and every pod a kubelet that
-/// starts.
+/// The warnings of the pod's object and those of the node: a pod on the pod network needs the
+/// network's plugins, and every pod needs a kubelet that starts.
 fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     let mut warnings = eligibility::warnings(pod);
     let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
@@ -213,9 +216,8 @@ fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     warnings
 }
 
-fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
-    let boot_id =
-        clock::boot_id(root).map_err(|source| Error::Io { doing: "read the identity of this boot".into(), source })?;
+fn captured_now() -> Result<Captured, Error> {
+    let boot_id = clock::boot_id().map_err(|source| Error::Io { doing: "read the ID of this boot".into(), source })?;
     Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
 }
 
@@ -231,13 +233,14 @@ fn parent(pod: &Pod, node_uid: Option<&str>) -> Parent {
     }
 }
 
-/// What the node knows of a pod.
+/// What the node knows about a pod.
 struct Found {
     live: Live,
     images: BTreeMap<String, crate::checkpoint::Image>,
 }
 
-/// Asks the node for environment, images, claims and profiles, and adds what stands against the pod.
+/// Asks the node for environments, images, claims and profiles, and adds the reasons to refuse the
+/// pod.
 async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) -> Result<(Running, Found), Error> {
     let running = Running::of(pod, sources).await?;
     let mut details = BTreeMap::new();
@@ -258,7 +261,7 @@ async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) ->
         environments: environments(pod, &details, reasons),
         images: images.named,
         image_volumes: images.mounted,
-        told: Told::All {
+        answers: Answers::All {
             claims: claims::look_up(pod, &bound, sources)?,
             handler: handler(pod, &running, sources).await?,
         },
@@ -268,7 +271,8 @@ async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) ->
     Ok((running, Found { live, images: images.ran }))
 }
 
-/// The environment of each container, from its record or, without one, as far as it can be computed.
+/// The environment of each container: from the runtime's record or, without one, computed if that
+/// is possible.
 fn environments(
     pod: &Pod,
     details: &BTreeMap<&str, runtime::Detail>,
@@ -284,7 +288,7 @@ fn environments(
             Some((container.name.as_str(), environment::captured(&detail.info, container, hostname.as_deref())))
         })
         .collect();
-    // What the services were: any container that tells is as good as another.
+    // the variables of Services: the first container that shows them is as good as any other
     let services = containers()
         .find_map(|container| environment::services(container, captured.get(container.name.as_str())?.as_ref().ok()?));
     let mut environments = BTreeMap::new();
@@ -293,7 +297,7 @@ fn environments(
             let computed = services.as_ref().and_then(|services| {
                 environment::computed(container, &identity(pod, host_network), &addresses, services)
             });
-            computed.ok_or_else(|| environment::Error::Unknown("the runtime has no record of it".into()))
+            computed.ok_or_else(|| environment::Error::Unknown("the runtime has no record of the container".into()))
         });
         let rendered = known.and_then(|known| environment::render(container, &known, host_network, &addresses));
         match rendered {
@@ -309,7 +313,7 @@ fn environments(
     environments
 }
 
-/// The fields of a pod that a container may be given and that never change, by path.
+/// The fields of a pod that may be in a container's environment and never change, by path.
 fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
     let (metadata, spec) = (&pod.metadata, pod.spec.as_ref());
     let mut fields = environment::Environment::new();
@@ -321,7 +325,8 @@ fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
     put("spec.nodeName", spec.and_then(|spec| spec.node_name.as_ref()));
     put("spec.serviceAccountName", spec.and_then(|spec| spec.service_account_name.as_ref()));
     let addresses = addresses(pod);
-    // On the host network they are the node's, and literals: those must be known to be what they were.
+    // on the host network they are the node's addresses and would be literals, which must be the
+    // ones of that time
     if !host_network && !addresses.one.is_empty() {
         put("status.podIP", Some(&addresses.one));
         put("status.podIPs", Some(&addresses.all));
@@ -329,7 +334,8 @@ fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
     fields
 }
 
-/// Does the pod's runtime class lead where a pod without one goes?
+/// Whether the pod's runtime class leads to the handler of a pod without a class; the inner error
+/// says why not.
 async fn handler(pod: &Pod, running: &Running, sources: &Sources<'_>) -> Result<Result<(), String>, Error> {
     let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
     if class.is_empty() {
@@ -345,7 +351,7 @@ async fn handler(pod: &Pod, running: &Running, sources: &Sources<'_>) -> Result<
     Ok(match default {
         Some(default) if default == handler => Ok(()),
         Some(default) => Err(format!("its handler is {handler:?}, the runtime's default {default:?}")),
-        None => Err(format!("its handler is {handler:?}, and the runtime does not tell its default")),
+        None => Err(format!("its handler is {handler:?}, and the runtime does not report its default")),
     })
 }
 
@@ -358,7 +364,7 @@ fn addresses(pod: &Pod) -> environment::Addresses {
     }
 }
 
-/// What CRI-O puts into HOSTNAME; `None` where it is the node's.
+/// What CRI-O sets HOSTNAME to; `None` if that is the node's name.
 fn hostname(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     if spec.host_network == Some(true) || spec.set_hostname_as_fqdn == Some(true) {
@@ -372,7 +378,7 @@ fn hostname(pod: &Pod) -> Option<String> {
     }
 }
 
-/// The containers that make the pod as it is now: of each the newest, all in one sandbox.
+/// The containers of the pod as it is now: the newest of each name, all in one sandbox.
 #[derive(Debug, PartialEq, Eq)]
 struct Running {
     sandbox: String,
@@ -396,7 +402,8 @@ impl Running {
     fn newest(pod: &Pod, found: &[runtime::Container]) -> Result<Self, Error> {
         let spec = pod.spec.clone().unwrap_or_default();
         let inits = spec.init_containers.unwrap_or_default();
-        // The sandbox in force is the one in which something runs: an older one has only what ended.
+        // the current sandbox is the one in which a container runs; older ones have only ended
+        // containers
         let sandbox = found.iter().find(|it| it.state == State::Running).map(|it| it.sandbox.as_str());
         let Some(sandbox) = sandbox else { return Err(Error::Gone("the set of running containers".into())) };
         if found.iter().any(|it| it.state == State::Running && it.sandbox != sandbox) {
@@ -407,7 +414,8 @@ impl Running {
             let is_init = inits.iter().any(|init| init.name == container.name);
             let of_name = found.iter().filter(|it| it.name == container.name && it.sandbox == sandbox);
             let Some(newest) = of_name.max_by_key(|it| (it.attempt, it.state == State::Running)) else {
-                // The kubelet keeps the last record of each; an init container's may be lost all the same.
+                // the kubelet keeps the last record of each, but an init container's may still be
+                // lost
                 if is_init {
                     continue;
                 }
@@ -422,7 +430,7 @@ impl Running {
     }
 }
 
-/// Is it always running in a Ready pod? Not an init container that has done its work.
+/// Whether the container always runs in a Ready pod, unlike an init container that has completed.
 fn is_kept_running(container: &Container, is_init: bool) -> bool {
     match container.restart_policy.as_deref() {
         Some(policy) => policy == "Always",

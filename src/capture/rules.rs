@@ -1,9 +1,10 @@
-//! The rule of every field of a pod: what becomes of it in a twin, and why.
+//! The rule for every field of a pod: what happens to it in a twin, and why.
 //!
-//! This is what people read (`docs/rules.md`, `render --explain`). What is done is in [`super::manifest`] and
-//! [`super::eligibility`]; the tests hold the two together, and every field of the newest version of the API must have a
-//! rule here. Only what is not carried over may be said of a whole subtree (`**`), so that a new field within something
-//! that is kept has no rule, and is found.
+//! This is what people read (`docs/rules.md`, `render --explain`). The code is in
+//! [`super::manifest`] and [`super::eligibility`]; tests compare the two, and every field of the
+//! newest version of the API must have a rule here. Only a rule for fields that are not carried
+//! over may cover a whole subtree (`**`), so that a new field below something kept has no rule,
+//! which a test detects.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,47 +12,49 @@ use std::sync::LazyLock;
 
 use crate::reasons::Refusal;
 
-/// What becomes of a field.
+/// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the same in the twin.
+    /// The twin has the same.
     Kept,
-    /// It is in the twin, with a value that says the same there.
+    /// The twin has it, with a value that means the same there.
     Rewritten,
-    /// It is a reference to the API; the twin has what it stood for, in another place.
+    /// It is a reference to the API; the twin has what it refers to, elsewhere.
     Concrete,
-    /// It means nothing for a pod that is on its node already, or that no API server looks after.
+    /// The twin does not have it: it means nothing for a pod that is already on its node, or
+    /// without an API server.
     Dropped,
     /// A pod that has it cannot come back.
     Refused(&'static [Refusal]),
 }
 
-/// A circumstance in which another verdict holds.
+/// A condition under which another verdict holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Unless {
-    /// The circumstance, to be read after "unless".
+    /// The condition, to be read after "unless".
     pub when: &'static str,
-    /// What becomes of the field then.
+    /// What happens to the field then.
     pub verdict: Verdict,
-    /// Why, in a sentence.
+    /// Why, to be read after "because".
     pub why: &'static str,
 }
 
-/// The rule of some fields.
+/// The rule for some fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The fields: names separated by dots, `{a,b}` for either, `[*]` for each element of a list or each key of a map,
     /// `[x*]` for the keys that begin so, and `**` at the end for everything below.
     pub paths: &'static str,
-    /// What becomes of them.
+    /// What happens to them.
     pub verdict: Verdict,
-    /// Why, in a sentence.
+    /// Why, a sentence without its full stop.
     pub why: &'static str,
-    /// Where in Kubernetes that is settled; empty: it is plain, or our own choice.
+    /// File of the Kubernetes repository that this rests on; empty: it is obvious, or a choice of
+    /// this program.
     pub source: &'static str,
-    /// Why the twin may have it where the parent does not; `None`: it never has.
+    /// Why the twin may have it although the parent does not; `None`: it never has it then.
     pub added: Option<&'static str>,
-    /// When something else holds.
+    /// When another verdict holds.
     pub unless: Option<Unless>,
 }
 
@@ -95,7 +98,7 @@ impl Rule {
         self
     }
 
-    /// The patterns without alternatives.
+    /// The paths with each `{a,b}` expanded.
     pub fn patterns(&self) -> Vec<String> {
         alternatives(self.paths)
     }
@@ -123,36 +126,36 @@ pub const RULES: &[Rule] = &[
     Rule::kept(
         "metadata.name",
         FILE_SOURCE,
-        "the kubelet itself adds the node's name to a static pod's, so the two never have the same",
+        "the kubelet appends the node's name to a static pod's, so the two names always differ",
     )
     .unless(
-        "it does not fit beside the node's name",
+        "it is too long together with the node's name",
         Verdict::Refused(&[Refusal::RejectedByKubeletRules]),
-        "name and node name together must be a DNS subdomain, and fit into the name of a log directory",
+        "both together must be a valid pod name and fit into the name of a log directory",
     ),
-    Rule::kept("metadata.namespace", FILE_SOURCE, "network policies and logs go by it"),
-    Rule::kept("metadata.labels[*]", "", "network policies select by them, and without a mirror pod no Service sees them"),
-    Rule::kept("metadata.annotations[*]", "", "it may say how runtime or network plugin set the pod up"),
+    Rule::kept("metadata.namespace", FILE_SOURCE, "network policies and log paths depend on it"),
+    Rule::kept("metadata.labels[*]", "", "network policies select pods by them; a Service cannot, as long as there is no mirror pod"),
+    Rule::kept("metadata.annotations[*]", "", "the runtime or the network plugin may configure the pod by it"),
     Rule::dropped(
         "metadata.annotations[podcheckpointer.io/*]",
         "",
-        "it has been heeded, and a twin is not checkpointed again",
+        "already applied, and a twin is not checkpointed itself",
     )
-    .added("it tells whose twin this is")
+    .added("it names the parent of the twin")
     .unless(
-        "its value means nothing",
+        "its value is invalid",
         Verdict::Refused(&[Refusal::InvalidAnnotation, Refusal::StatefulSet]),
-        "a wish that is not understood is not passed over",
+        "an invalid setting must not be ignored",
     ),
     Rule::dropped(
         "metadata.annotations[checkpointer.alpha.coreos.com/*]",
         "",
-        "it has been heeded, and a twin is not checkpointed again",
+        "already applied, and a twin is not checkpointed itself",
     ),
     Rule::dropped(
         "metadata.annotations[kubernetes.io/config.*]",
         "pkg/kubelet/types/pod_update.go",
-        "the kubelet sets it for each pod itself",
+        "the kubelet sets it itself for each pod",
     )
     .unless(
         "it says that the pod is static",
@@ -162,122 +165,122 @@ pub const RULES: &[Rule] = &[
     Rule::dropped(
         "metadata.annotations[kubectl.kubernetes.io/last-applied-configuration]",
         "",
-        "it is a note of kubectl for itself",
+        "only kubectl uses it",
     ),
     Rule::dropped(
         "metadata.annotations[{k8s.v1.cni.cncf.io/network-status,k8s.v1.cni.cncf.io/networks-status,\
          k8s.ovn.org/pod-networks,cni.projectcalico.org/*}]",
         "",
-        "a network plugin noted there what the parent got, its address among it; the twin gets its own",
+        "a network plugin recorded there what the parent got, such as its address; the twin gets its own",
     ),
     Rule::kept(
         "metadata.annotations[{container.apparmor.security.beta.kubernetes.io/*,\
          container.seccomp.security.alpha.kubernetes.io/*,seccomp.security.alpha.kubernetes.io/pod}]",
         VALIDATION,
-        "it chooses a security profile",
+        "it selects a security profile",
     )
     .unless(
-        "a field of the securityContext says it as well",
+        "a field of the securityContext sets the same",
         Verdict::Dropped,
-        "field and annotation must agree, and only the field counts",
+        "field and annotation must agree, and the field is enough",
     ),
     Rule::rewritten(
         "metadata.uid",
         FILE_SOURCE,
-        "each activation has a UID of its own: the kubelet never retries one that it rejected, and the parent's is the parent's",
+        "each activation has a UID of its own: the kubelet never retries one that it rejected, and the parent's belongs to the parent",
     ),
     Rule::refused(
         &[Refusal::Terminating],
         "metadata.deletionTimestamp",
         "pkg/kubelet/pod_workers.go",
-        "the pod is going; its successor is captured",
+        "the pod is being deleted; its successor is captured",
     ),
-    Rule::dropped("metadata.ownerReferences.**", "", "the twin belongs to no controller and is counted by none")
+    Rule::dropped("metadata.ownerReferences.**", "", "the twin has no controller, and none must count it")
         .unless(
-            "the controller is a StatefulSet and its owner did not accept that, or it is the node",
+            "the controller is a StatefulSet and the pod's owner did not accept that, or it is the Node",
             Verdict::Refused(&[Refusal::StatefulSet, Refusal::MirrorOrStatic]),
-            "a StatefulSet's pod may have been started elsewhere; the node's own are static pods",
+            "a StatefulSet's pod may have been started elsewhere, and pods owned by a Node are static pods",
         ),
     Rule::dropped(
         "metadata.{creationTimestamp,deletionGracePeriodSeconds,generation,managedFields,resourceVersion,selfLink}.**",
         "",
-        "the API server keeps it for its object, and a static pod is none",
+        "it belongs to an object in the API, and a static pod is not one",
     ),
-    Rule::dropped("metadata.{finalizers,generateName}.**", "", "only an object in the API is deleted or named with it"),
-    Rule::dropped("spec.activeDeadlineSeconds", "", "the time would count from the twin's start anew"),
+    Rule::dropped("metadata.{finalizers,generateName}.**", "", "only objects in the API are deleted or named by it"),
+    Rule::dropped("spec.activeDeadlineSeconds", "", "the time would start again with the twin"),
     Rule::dropped(
         "spec.{affinity,nodeSelector}.**",
         "pkg/kubelet/lifecycle/predicate.go",
-        "the pod is on its node already; a required affinity that fails makes the kubelet ask the API server, and wait",
+        "the pod is already on its node; for a required affinity that does not match, the kubelet would ask the API server and wait",
     ),
     Rule::dropped(
         "spec.{nodeName,schedulerName,schedulingGates,schedulingGroup,tolerations,topologySpreadConstraints}.**",
         FILE_SOURCE,
-        "nobody schedules a static pod",
+        "a static pod is not scheduled",
     ),
     Rule::dropped(
         "spec.preemptionPolicy",
         "plugin/pkg/admission/priority",
-        "only the scheduler looks at it",
+        "only the scheduler uses it",
     ),
-    Rule::dropped("spec.readinessGates.**", "", "who sets the condition writes to the API server"),
+    Rule::dropped("spec.readinessGates.**", "", "the condition would be set through the API server"),
     Rule::kept("spec.overhead[*]", "pkg/kubelet/kuberuntime/kuberuntime_sandbox_linux.go", "the pod's cgroup is that much larger"),
     Rule::dropped(
         "spec.ephemeralContainers.**",
         VALIDATION,
-        "they were for a look at the parent, and no pod may begin with them",
+        "they were added to debug the parent, and no pod may start with them",
     ),
     Rule::rewritten(
         "spec.automountServiceAccountToken",
         REFERENCES,
-        "a static pod has no service account; the parent's token comes as a file",
+        "a static pod has no service account; the twin gets the parent's token as a file",
     )
-    .added("a static pod has no service account; the parent's token comes as a file"),
+    .added("a static pod has no service account; the twin gets the parent's token as a file"),
     Rule::dropped(
         "spec.{serviceAccount,serviceAccountName}",
         REFERENCES,
-        "a static pod may not name one; the parent's token comes as a file",
+        "a static pod must not name one; the twin gets the parent's token as a file",
     ),
     Rule::dropped(
         "spec.imagePullSecrets.**",
         REFERENCES,
-        "a static pod may not name one; the images are on the node",
+        "a static pod must not name one; the images are on the node",
     ),
     Rule::rewritten(
         "spec.enableServiceLinks",
         ENVIRONMENT,
-        "the variables of Services are among the captured ones",
+        "the captured variables already contain those of Services",
     )
-    .added("the variables of Services are among the captured ones"),
+    .added("the captured variables already contain those of Services"),
     Rule::kept(
         "spec.{dnsPolicy,dnsConfig.nameservers[*],dnsConfig.searches[*],dnsConfig.options[*].name,\
          dnsConfig.options[*].value,hostAliases[*].ip,hostAliases[*].hostnames[*]}",
         "pkg/kubelet/network/dns",
-        "the kubelet makes resolv.conf and hosts from it, for a static pod as well",
+        "the kubelet writes resolv.conf and hosts from it, also for a static pod",
     ),
     Rule::kept("spec.{hostIPC,hostNetwork,hostPID,hostUsers,shareProcessNamespace}", "", "the same namespaces"),
-    Rule::kept("spec.hostname", HOSTNAME, "programs know themselves by it")
-        .added("the parent's came from its name, and a twin's name ends in the node's")
-        .unless("it is empty", Verdict::Rewritten, "the parent's came from its name, and a twin's name ends in the node's"),
-    Rule::kept("spec.hostnameOverride", HOSTNAME, "programs know themselves by it")
-        .added("the parent's hostname came from its name, and one with dots can be said only here"),
-    Rule::kept("spec.setHostnameAsFQDN", HOSTNAME, "programs know themselves by it").unless(
-        "the hostname is said as hostnameOverride",
+    Rule::kept("spec.hostname", HOSTNAME, "programs may identify themselves by it")
+        .added("the parent's came from its name, and the twin's name ends in the node's name")
+        .unless("it is empty", Verdict::Rewritten, "the parent's came from its name, and the twin's name ends in the node's name"),
+    Rule::kept("spec.hostnameOverride", HOSTNAME, "programs may identify themselves by it")
+        .added("the parent's hostname came from its name, and one with dots is allowed only here"),
+    Rule::kept("spec.setHostnameAsFQDN", HOSTNAME, "programs may identify themselves by it").unless(
+        "the hostname is set as hostnameOverride",
         Verdict::Dropped,
         "the two exclude each other, and without a subdomain the name is the same",
     ),
-    Rule::kept("spec.subdomain", HOSTNAME, "programs know themselves by it").unless(
-        "the pod's name holds dots and spec.hostname is not set",
+    Rule::kept("spec.subdomain", HOSTNAME, "programs may identify themselves by it").unless(
+        "the pod's name contains dots and spec.hostname is not set",
         Verdict::Refused(&[Refusal::RejectedByKubeletRules]),
-        "no field of a static pod gives such a name below a subdomain",
+        "no field of a static pod can set such a name together with a subdomain",
     ),
     Rule::rewritten(
         "spec.priority",
         "plugin/pkg/admission/priority",
-        "plus one: the API server refuses a mirror pod whose priority is not its class's own, and the kubelet does not mind",
+        "plus one: the API server then refuses a mirror pod of the twin, because its priority differs from its class's; the kubelet accepts it",
     )
-    .added("the API server refuses a mirror pod whose priority is not its class's own"),
-    Rule::kept("spec.priorityClassName", "pkg/kubelet/qos/policy.go", "the OOM score goes by the class's name"),
+    .added("the API server then refuses a mirror pod of the twin, because its priority differs from its class's"),
+    Rule::kept("spec.priorityClassName", "pkg/kubelet/qos/policy.go", "the OOM score depends on the name of the class"),
     Rule::refused(
         &[Refusal::ResourceClaim],
         "spec.{resourceClaims,resources.claims,containers[*].resources.claims,initContainers[*].resources.claims}.**",
@@ -287,10 +290,10 @@ pub const RULES: &[Rule] = &[
     Rule::kept(
         "spec.{resources,containers[*].resources,initContainers[*].resources}.{limits,requests}[*]",
         "pkg/kubelet/cm",
-        "cgroup limits, shares and the OOM score come from it",
+        "cgroup limits, shares and the OOM score depend on it",
     )
     .unless(
-        "it is a device plugin's, and not 0",
+        "it is a device plugin's and not 0",
         Verdict::Refused(&[Refusal::ExtendedResource]),
         "a plugin that has not registered yet makes the kubelet reject the pod for good",
     ),
@@ -298,24 +301,24 @@ pub const RULES: &[Rule] = &[
         &[Refusal::HugePages],
         "spec.{resources,containers[*].resources,initContainers[*].resources}.{limits,requests}[hugepages-*]",
         "pkg/kubelet/cm",
-        "twin and returning parent would be counted together",
+        "those of the twin and of the returning parent would be counted together",
     )
-    .unless("it is 0", Verdict::Kept, "nothing is asked for"),
+    .unless("it is 0", Verdict::Kept, "nothing is requested"),
     Rule::kept("spec.os.name", "", "linux").unless(
         "it is not linux",
         Verdict::Refused(&[Refusal::RejectedByKubeletRules]),
-        "what this program does on a node is Linux's",
+        "this program supports only Linux nodes",
     ),
     Rule::kept("spec.restartPolicy", "", "Always").unless(
         "it is not Always",
         Verdict::Refused(&[Refusal::RestartPolicy]),
-        "a pod that ends must not run twice",
+        "a pod that runs to completion must not run twice",
     ),
     Rule::refused(
         &[Refusal::RuntimeClass],
         "spec.runtimeClassName",
         "pkg/kubelet/runtimeclass",
-        "the kubelet looks the class up in the API; dropped when capture finds that its handler is the runtime's default",
+        "the kubelet looks the class up in the API; dropped if capture finds that its handler is the runtime's default",
     ),
     Rule::kept(
         "spec.securityContext.{appArmorProfile.localhostProfile,appArmorProfile.type,fsGroup,fsGroupChangePolicy,\
@@ -326,17 +329,17 @@ pub const RULES: &[Rule] = &[
         "",
         "the same identity and confinement",
     ),
-    Rule::kept("spec.securityContext.seLinuxChangePolicy", VALIDATION, "Recursive is what happens anyway").unless(
+    Rule::kept("spec.securityContext.seLinuxChangePolicy", VALIDATION, "Recursive is the behavior anyway").unless(
         "it is not Recursive",
         Verdict::Dropped,
-        "it counts only for volumes that a twin cannot have, and a kubelet without the gate SELinuxMount refuses it",
+        "it affects only volumes that a twin cannot have, and a kubelet without the feature gate SELinuxMount refuses it",
     ),
     Rule::rewritten(
         "spec.terminationGracePeriodSeconds",
         "pkg/kubelet/kuberuntime/kuberuntime_container.go killContainer",
-        "more by the time that a twin is held while its returning parent starts; then it gets what the parent has",
+        "longer by the time that a twin is kept while its returning parent starts; after that it gets the parent's period",
     )
-    .added("the parent's default, and the time that a twin is held while its returning parent starts"),
+    .added("the parent's default, plus the time that a twin is kept while its returning parent starts"),
     Rule::kept(
         "spec.{containers,initContainers}[*].{args[*],command[*],name,stdin,stdinOnce,terminationMessagePath,\
          terminationMessagePolicy,tty,workingDir}",
@@ -346,33 +349,33 @@ pub const RULES: &[Rule] = &[
     Rule::rewritten(
         "spec.{containers,initContainers}[*].env[*].{name,value}",
         ENVIRONMENT,
-        "what the parent's container got, word for word (each `$` doubled); only the pod's address stays a reference",
+        "exactly what the parent's container got (each `$` doubled); only the pod's address stays a reference",
     )
     .added("the parent's container got it from a Secret, a ConfigMap, a Service or a field"),
     Rule::concrete(
         "spec.{containers,initContainers}[*].env[*].valueFrom.{configMapKeyRef,fileKeyRef,resourceFieldRef,secretKeyRef}.**",
         REFERENCES,
-        "the value that the parent's container got stands in its place",
+        "replaced by the value that the parent's container got",
     ),
     Rule::concrete(
         "spec.{containers,initContainers}[*].env[*].valueFrom.fieldRef.{apiVersion,fieldPath}",
         ENVIRONMENT,
-        "the value that the parent's container got stands in its place: the twin's own field differs",
+        "replaced by the value that the parent's container got, because the twin's own field differs",
     )
     .unless(
         "it is the pod's address, on the pod network",
         Verdict::Kept,
-        "it must mean the twin's address",
+        "it must be the twin's address",
     ),
     Rule::concrete(
         "spec.{containers,initContainers}[*].envFrom.**",
         REFERENCES,
-        "the variables that the parent's container got stand in `env`",
+        "`env` has the variables that the parent's container got",
     ),
     Rule::kept("spec.{containers,initContainers}[*].image", "", "the same image").unless(
-        "its tag has moved since",
+        "its tag has since been moved to another image",
         Verdict::Rewritten,
-        "what ran is named, so that the same runs again",
+        "the twin names the image that ran, so that the same one runs again",
     ),
     Rule::rewritten(
         "spec.{containers,initContainers}[*].imagePullPolicy",
@@ -388,7 +391,7 @@ pub const RULES: &[Rule] = &[
     ),
     Rule::kept("spec.{containers,initContainers}[*].lifecycle.{postStart.sleep.seconds,stopSignal}", "", "the same hook"),
     Rule::kept("spec.{containers,initContainers}[*].lifecycle.preStop.sleep.seconds", "", "the same hook").added(
-        "it holds the twin when the kubelet ends it, until its parent serves again; the supervisor ends it earlier",
+        "it keeps the twin alive while the kubelet stops it, until its parent serves again; the supervisor ends it earlier",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].{lifecycle.postStart,lifecycle.preStop,livenessProbe,readinessProbe,\
@@ -399,7 +402,7 @@ pub const RULES: &[Rule] = &[
     .unless(
         "it is a name and the pod is on the host network",
         Verdict::Rewritten,
-        "the ports and so their names are dropped there",
+        "the ports, and with them their names, are dropped there",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].{livenessProbe,readinessProbe,startupProbe}.{failureThreshold,grpc.port,\
@@ -411,44 +414,44 @@ pub const RULES: &[Rule] = &[
     Rule::rewritten(
         "spec.{containers,initContainers}[*].{livenessProbe,readinessProbe,startupProbe}.exec.command[*]",
         "pkg/kubelet/container/helpers.go ExpandContainerCommandOnlyStatic",
-        "expanded with the variables as they were declared: the twin declares other words",
+        "expanded with the variables that the parent declares, because the twin's declarations differ",
     ),
     Rule::rewritten(
         "spec.{containers,initContainers}[*].{livenessProbe,startupProbe}.terminationGracePeriodSeconds",
         "pkg/kubelet/kuberuntime/kuberuntime_container.go killContainer",
-        "1 where the container is held, so that a failed probe does not wait for that",
+        "1 if the container is kept alive at its end, so that a failed probe does not wait for that",
     )
-    .added("the pod's own is longer by the time that a twin is held, and a failed probe must not wait for that"),
+    .added("the pod's period is longer by the time that a twin is kept, and a failed probe must not wait for that"),
     Rule::kept(
         "spec.{containers,initContainers}[*].readinessProbe.terminationGracePeriodSeconds",
         VALIDATION,
-        "it means nothing there",
+        "it has no effect there",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].ports[*].{containerPort,hostIP,hostPort,name,protocol}",
         "",
-        "probes and port mappings go by them",
+        "probes and port mappings use them",
     )
     .unless(
         "the pod is on the host network",
         Verdict::Dropped,
-        "each would count as a host port, and the returning parent would be rejected for it",
+        "each would count as a host port, and the kubelet would reject the returning parent",
     ),
     Rule::kept(
         "spec.{containers[*].resizePolicy[*].resourceName,containers[*].resizePolicy[*].restartPolicy}",
         "",
-        "the kubelet restarts the container by it",
+        "it controls how the kubelet restarts the container",
     ),
     Rule::dropped(
         "spec.initContainers[*].resizePolicy.**",
         "pkg/kubelet/config/common.go (v1.34)",
-        "kubelets up to v1.34 refuse it there in a static pod, and nobody resizes a twin",
+        "kubelets up to v1.34 refuse it there in a static pod, and a twin is never resized",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].{restartPolicy,\
          restartPolicyRules[*].action,restartPolicyRules[*].exitCodes.operator,restartPolicyRules[*].exitCodes.values[*]}",
         "",
-        "the kubelet restarts the container by it",
+        "it controls how the kubelet restarts the container",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].securityContext.{allowPrivilegeEscalation,appArmorProfile.localhostProfile,\
@@ -463,7 +466,7 @@ pub const RULES: &[Rule] = &[
         &[Refusal::PersistentVolume],
         "spec.{containers,initContainers}[*].volumeDevices.**",
         REFERENCES,
-        "a block device comes from a claim",
+        "a block device comes from a PersistentVolumeClaim",
     ),
     Rule::kept(
         "spec.{containers,initContainers}[*].volumeMounts[*].{mountPath,mountPropagation,name,recursiveReadOnly,subPath,\
@@ -472,25 +475,25 @@ pub const RULES: &[Rule] = &[
         "the same mount",
     ),
     Rule::kept("spec.{containers,initContainers}[*].volumeMounts[*].readOnly", "", "the same mount")
-        .added("a captured volume is read-only, as the parent saw it: a host path is not by itself")
+        .added("a captured volume is read-only, as for the parent; a host path would be writable")
         .unless(
             "the volume is captured",
             Verdict::Rewritten,
-            "a captured volume is read-only, as the parent saw it: a host path is not by itself",
+            "a captured volume is read-only, as for the parent; a host path would be writable",
         ),
-    Rule::kept("spec.volumes[*].name", "", "mounts name it").unless(
-        "it is no DNS label",
+    Rule::kept("spec.volumes[*].name", "", "mounts refer to it").unless(
+        "it is not a DNS label",
         Verdict::Refused(&[Refusal::RejectedByKubeletRules]),
         "it becomes part of paths on the host",
     ),
     Rule::concrete(
         "spec.volumes[*].{configMap,downwardAPI,projected,secret}.**",
         REFERENCES,
-        "the files that the parent saw come as a host path, in memory: bytes, modes, owners and links",
+        "the twin gets the parent's files as a host path in memory, with their contents, modes, owners and links",
     ),
     Rule::kept("spec.volumes[*].hostPath.{path,type}", "", "the same directory")
         .added("a captured volume is unpacked there"),
-    Rule::kept("spec.volumes[*].{emptyDir.medium,emptyDir.sizeLimit}", "", "it begins empty, like the parent's"),
+    Rule::kept("spec.volumes[*].{emptyDir.medium,emptyDir.sizeLimit}", "", "it starts empty, as the parent's did"),
     Rule::kept("spec.volumes[*].{nfs.path,nfs.readOnly,nfs.server}", "", "the kubelet mounts it without the API server"),
     Rule::kept("spec.volumes[*].image.reference", "", "the same image"),
     Rule::rewritten(
@@ -503,8 +506,7 @@ pub const RULES: &[Rule] = &[
         &[Refusal::PersistentVolume],
         "spec.volumes[*].persistentVolumeClaim.**",
         REFERENCES,
-        "the kubelet refuses claims in static pods: the API server must bind and attach them; an accepted one that capture \
-         finds to be a local or hostPath volume becomes that path",
+        "the kubelet refuses claims in static pods, because binding and attaching need the API server; an accepted claim that capture finds bound to a local or hostPath volume becomes that path",
     ),
     Rule::refused(
         &[Refusal::CsiVolume],
@@ -516,23 +518,23 @@ pub const RULES: &[Rule] = &[
         &[Refusal::EphemeralVolume],
         "spec.volumes[*].ephemeral.**",
         REFERENCES,
-        "the API server makes a claim for it",
+        "its claim is created through the API server",
     ),
     Rule::refused(
         &[Refusal::RejectedByKubeletRules],
         "spec.volumes[*].{awsElasticBlockStore,azureDisk,azureFile,cephfs,cinder,fc,flexVolume,flocker,gcePersistentDisk,\
          gitRepo,glusterfs,iscsi,photonPersistentDisk,portworxVolume,quobyte,rbd,scaleIO,storageos,vsphereVolume}.**",
         REFERENCES,
-        "somebody must attach it, or the kubelet refuses it in static pods",
+        "it must be attached by a controller, or the kubelet refuses it in static pods",
     ),
-    Rule::dropped("status.**", "", "the kubelet finds out for itself").unless(
+    Rule::dropped("status.**", "", "the kubelet determines it itself").unless(
         "the pod has ended",
         Verdict::Refused(&[Refusal::Terminating]),
         "its successor is captured",
     ),
 ];
 
-/// A step of a path.
+/// A part of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
     /// A field of an object.
@@ -541,12 +543,12 @@ pub enum Segment {
     Element(String),
 }
 
-/// `spec.containers[app].image`.
+/// The path as text, for example `spec.containers[app].image`.
 pub fn text(path: &[Segment]) -> String {
     path.iter().fold(String::new(), |mut text, segment| {
         match segment {
             Segment::Field(name) if text.is_empty() => text.push_str(name),
-            // Writing to a string cannot fail.
+            // writing to a string cannot fail
             Segment::Field(name) => drop(write!(text, ".{name}")),
             Segment::Element(name) => drop(write!(text, "[{name}]")),
         }
@@ -554,7 +556,8 @@ pub fn text(path: &[Segment]) -> String {
     })
 }
 
-/// The opposite of [`text`], for patterns and for the paths of a schema: in these no element holds a bracket.
+/// The inverse of [`text`], for patterns and for the paths of a schema: their elements contain no
+/// bracket.
 fn parse(path: &str) -> Vec<Segment> {
     let mut found = Vec::new();
     let mut rest = path;
@@ -576,7 +579,7 @@ fn parse(path: &str) -> Vec<Segment> {
 struct Node {
     below: BTreeMap<Segment, Node>,
     rule: Option<&'static Rule>,
-    /// Of everything below, and of this.
+    /// The rule for this node and everything below it.
     rest: Option<&'static Rule>,
 }
 
@@ -612,7 +615,7 @@ impl Node {
     }
 }
 
-/// The most specific rule of a field; `None`: no rule names it.
+/// The most specific rule for a field; `None` if no rule covers it.
 pub fn of(path: &[Segment]) -> Option<&'static Rule> {
     let mut node = &*TREE;
     let mut rest = None;
@@ -624,7 +627,8 @@ pub fn of(path: &[Segment]) -> Option<&'static Rule> {
     node.rule.or(rest)
 }
 
-/// The first rule of something in this field that a twin may have where the parent has none.
+/// The first rule for something within this field that a twin may have although the parent does
+/// not.
 pub fn within(path: &[Segment]) -> Option<&'static Rule> {
     fn first(node: &Node) -> Option<&'static Rule> {
         let own = node.rule.or(node.rest).filter(|rule| rule.added.is_some());
@@ -633,7 +637,7 @@ pub fn within(path: &[Segment]) -> Option<&'static Rule> {
     path.iter().try_fold(&*TREE, |node, segment| node.step(segment)).and_then(first)
 }
 
-/// Are the keys of this object its owner's own, as those of labels are?
+/// Whether users choose the keys of this object, like those of labels.
 pub fn has_free_keys(path: &[Segment]) -> bool {
     let node = path.iter().try_fold(&*TREE, |node, segment| node.step(segment));
     node.is_some_and(|node| node.below.keys().any(|segment| matches!(segment, Segment::Element(_))))

@@ -95,6 +95,7 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(node.key_problems());
+    problems.extend(node.no_static_pods.iter().map(|error| chain(error)));
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
     problems.extend(
         manifests

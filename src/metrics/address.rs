@@ -8,8 +8,8 @@ use std::str::FromStr;
 use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait in the kernel to be taken. Where they are too many, it drops them, and a client that is in a hurry
-/// tries again only after a second.
+/// Connections that may wait in the kernel to be accepted. It drops what exceeds this, and the
+/// client then retries only after a second.
 const BACKLOG: u32 = 128;
 
 /// Where metrics are served.
@@ -17,9 +17,9 @@ const BACKLOG: u32 = 128;
 pub enum Address {
     /// Nowhere.
     Off,
-    /// At this port of all addresses, of IPv6 too where there is one.
+    /// At this port of all addresses, those of IPv6 included if the node has IPv6.
     All(u16),
-    /// At this one.
+    /// At this address.
     At(SocketAddr),
 }
 
@@ -51,8 +51,9 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Where the supervisor of an agent with this address serves: the next port, and for this node alone, which has its
-    /// metrics from the agent anyhow.
+    /// The address of the supervisor whose agent has this one: the next port, on 127.0.0.1.
+    /// Scrapers get the supervisor's metrics from the agent, so it need not be reachable from
+    /// outside the node.
     #[must_use]
     pub fn beside(self) -> Self {
         let port = match self {
@@ -64,13 +65,14 @@ impl Address {
         Self::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), next))
     }
 
-    /// Listens there; nothing if that is nowhere.
+    /// Listens at the address; `None` if metrics are off.
     pub fn listen(self) -> io::Result<Option<TcpListener>> {
         let address = match self {
             Self::Off => return Ok(None),
             Self::At(address) => address,
             Self::All(port) => match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-                // without IPv6 the protocol or its address is not there; a taken port is taken
+                // without IPv6 the protocol or its address is missing; a port in use is in use for
+                // both
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => (Ipv4Addr::UNSPECIFIED, port).into(),
                 listener => return listener.map(Some),
             },
@@ -81,10 +83,10 @@ impl Address {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // what a part before this one left in TIME-WAIT does not hold the port
+    // connections that an earlier process left in TIME-WAIT must not keep the port in use
     socket.set_reuseaddr(true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // of IPv4 too, whatever the node's default is
+        // accept IPv4 as well, whatever the node's default is
         set_ipv6_v6only(&socket, false)?;
     }
     socket.bind(address)?;
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_read_as_it_is_shown() {
+    fn an_address_is_parsed_as_it_is_displayed() {
         for text in [":9797", "127.0.0.1:9798", "[::1]:9798", "[::]:9798", "0.0.0.0:1", "off"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_serves_beside_its_agent_and_only_its_own_node() {
+    fn a_supervisor_serves_at_the_port_after_its_agents_and_only_its_own_node() {
         for (agent, supervisor) in [
             (":9797", "127.0.0.1:9798"),
             ("10.0.0.1:80", "127.0.0.1:81"),

@@ -1,4 +1,5 @@
-//! The supervisor's record in figures: served by the supervisor, and by the agent, which reads it.
+//! The supervisor's report as metrics: served by the supervisor, and by the agent, which reads the
+//! report from the run directory.
 
 use crate::metrics::catalog::Metric;
 use crate::metrics::page::{Page, count, seconds};
@@ -6,10 +7,10 @@ use crate::names::activation_results;
 use crate::node::contact::Class;
 use crate::places::reports::{ContactReport, Counts, Phase, Status};
 
-/// Of which part a problem is.
+/// Value of the label `part`.
 const SUPERVISOR: &str = "supervisor";
 
-/// The supervisor's record in figures.
+/// The supervisor's report as metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     phases: [(&'static str, u64); 4],
@@ -19,7 +20,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// From what the supervisor writes.
+    /// Takes what the supervisor writes to its report.
     pub fn new(status: &Status, counts: &Counts) -> Self {
         let of = |phase| status.pods.iter().filter(|pod| pod.phase == phase).map(|_| 1).sum();
         Self {
@@ -35,7 +36,7 @@ impl Figures {
         }
     }
 
-    /// The same with so many checkpoints that are inactive.
+    /// The same with this number of inactive checkpoints.
     #[must_use]
     pub fn with_inactive(mut self, checkpoints: u64) -> Self {
         if let Some((_, inactive)) = self.phases.first_mut() {
@@ -44,8 +45,9 @@ impl Figures {
         self
     }
 
-    /// Adds all of it. `now` is on the clock of the record; `lives` tells whether the supervisor does: without it nobody
-    /// asks the API server, and what was last heard is not told as if it were so.
+    /// Adds everything to `page`. `now` is on the clock of the report, in milliseconds. `lives`
+    /// says whether the supervisor runs: if not, nothing probes the API server, and the last known
+    /// contact is not exported as if it were current.
     pub fn add_to(&self, page: &mut Page, now: u64, lives: bool) {
         let Self { phases, problems, contact, counts } = self;
         let Counts { outages, activations, unstuck, activation, takeover, overlap } = counts;
@@ -69,7 +71,7 @@ impl Figures {
     }
 }
 
-/// Adds what program this is.
+/// Adds the metric with the program's version and part.
 pub fn add_build(page: &mut Page, part: &'static str) {
     page.sample(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), part], 1.0);
 }

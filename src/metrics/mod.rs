@@ -1,9 +1,10 @@
-//! Metrics and health of both parts: what is told in figures ([`figures`]), its text ([`page`]), and the small HTTP server
-//! that gives it out ([`server`]).
+//! Metrics and health of every part: what is exported ([`catalog`], [`figures`]), its text format
+//! ([`page`]), and the small HTTP server ([`server`]).
 //!
-//! A part's loop writes what it knows on a board of its own, and the server reads it there: it never asks the loop, so a
-//! scrape holds nothing up, and a loop that hangs is told as such. Metrics never stop recovery: a taken port is tried again,
-//! and a client can cost no more than one of few connections, for few seconds.
+//! A part's loop writes what it knows to a board of its own, and the server reads it there. The
+//! server never asks the loop, so a scrape delays nothing, and a loop that hangs is reported as
+//! hanging. Metrics never stop recovery: a port in use is retried, and a client can hold at most
+//! one of a handful of connections, and only for a few seconds.
 
 pub mod address;
 pub mod catalog;
@@ -20,22 +21,24 @@ use tokio::time::Instant;
 use crate::metrics::page::Page;
 pub use server::serve;
 
-/// What a part tells. Nothing in it names a pod, a path or a secret.
+/// What a part exports. Nothing in it may name a pod, a path or a secret.
 pub trait Source {
-    /// Its metrics.
+    /// The metrics as they are now.
     fn page(&self) -> Page;
 
-    /// Why it is not healthy, a line each: it should be started again, or somebody should look.
-    fn ailments(&self) -> Vec<String>;
+    /// Why `/healthz` fails, one line per cause; empty: healthy.
+    fn unhealthy(&self) -> Vec<String>;
 
-    /// Why it cannot do its work, though it may be healthy, a line each.
-    fn hindrances(&self) -> Vec<String>;
+    /// Why `/readyz` fails although `/healthz` may not, one line per cause; empty: it does its
+    /// work.
+    fn not_ready(&self) -> Vec<String>;
 }
 
-/// How late a loop may be before it is said to hang. A pass with a runtime that hangs takes a few seconds.
+/// How late a loop may be before it counts as hanging. A pass takes a few seconds while the runtime
+/// hangs.
 const LATE: Duration = Duration::from_secs(30);
 
-/// The pulse of a loop: when it turns again at the latest.
+/// The pulse of a loop: when its next turn is due at the latest.
 #[derive(Debug)]
 pub struct Pulse(Cell<Instant>);
 
@@ -46,19 +49,21 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// The loop waits now, until then at the latest. What it does afterwards counts from then.
+    /// The loop now waits until `then` at the latest. The time that its next turn takes counts from
+    /// then.
     pub fn expect(&self, then: Instant) {
         self.0.set(then);
     }
 
-    /// That it hangs, if it does.
-    pub fn ailment(&self) -> Option<String> {
+    /// Says that the loop hangs, if it does.
+    pub fn stalled(&self) -> Option<String> {
         let late = self.0.get().elapsed();
-        (late > LATE).then(|| format!("loop: it should have turned {} s ago", late.as_secs()))
+        (late > LATE).then(|| format!("loop: its next turn has been due for {} s", late.as_secs()))
     }
 }
 
-/// Runs a part with its server beside it, which never ends. The part comes first whenever both can go on.
+/// Runs a part and its server, which never ends. The part comes first whenever both can make
+/// progress.
 pub async fn beside<T>(part: impl Future<Output = T>, server: impl Future<Output = Infallible>) -> T {
     tokio::select! {
         biased;
@@ -76,10 +81,10 @@ mod tests {
         let pulse = Pulse::default();
         pulse.expect(Instant::now() + Duration::from_mins(1));
         tokio::time::advance(Duration::from_secs(89)).await;
-        assert_eq!(pulse.ailment(), None);
+        assert_eq!(pulse.stalled(), None);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(pulse.ailment().as_deref(), Some("loop: it should have turned 31 s ago"));
+        assert_eq!(pulse.stalled().as_deref(), Some("loop: its next turn has been due for 31 s"));
         pulse.expect(Instant::now());
-        assert_eq!(pulse.ailment(), None);
+        assert_eq!(pulse.stalled(), None);
     }
 }

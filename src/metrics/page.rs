@@ -1,4 +1,4 @@
-//! The text of `/metrics`, in Prometheus' own format, which every scraper reads.
+//! The text of `/metrics`, in Prometheus' text format, which every scraper reads.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 use crate::metrics::catalog::{Kind, Metric};
 use crate::places::reports::Times;
 
-/// Families of metrics, in the order of [`Metric`].
+/// The metrics of a part, sorted by [`Metric`] when the text is made.
 #[derive(Debug, Default)]
 pub struct Page(Vec<(Metric, MetricFamily)>);
 
@@ -25,7 +25,7 @@ impl Page {
         }
     }
 
-    /// Adds a sample, with the values of its labels in their order.
+    /// Adds a sample; `labels` are the values of [`Metric::labels`], in that order.
     pub fn sample(&mut self, metric: Metric, labels: &[&str], value: f64) {
         let mut sample = Sample::from_label(metric.labels().iter().zip(labels).map(pair).collect());
         if metric.kind() == Kind::Counter {
@@ -76,7 +76,7 @@ impl Page {
         self.0.push((metric, family));
     }
 
-    /// The text.
+    /// The text of the page.
     pub fn text(mut self) -> Result<String, prometheus::Error> {
         self.0.sort_by_key(|(metric, _)| *metric);
         let families: Vec<MetricFamily> = self.0.into_iter().map(|(_, family)| family).collect();
@@ -91,13 +91,13 @@ fn pair((name, value): (&&str, &&str)) -> LabelPair {
     pair
 }
 
-/// A count as the format has it.
+/// A count as the format's number.
 #[allow(clippy::cast_precision_loss)] // nothing here is counted beyond 2^53
 pub fn count(value: u64) -> f64 {
     value as f64
 }
 
-/// Milliseconds in the format's unit.
+/// Milliseconds as the format's unit, seconds.
 pub fn seconds(milliseconds: u64) -> f64 {
     Duration::from_millis(milliseconds).as_secs_f64()
 }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_told_in_the_order_of_the_documentation() {
+    fn a_page_is_in_the_order_of_the_documentation() {
         let mut times = Times::default();
         for time in [7, 50, 51, 400_000] {
             times.add(time);
@@ -125,10 +125,10 @@ pod_checkpointer_checkpoints{phase=\"Inactive\"} 0
 # HELP pod_checkpointer_api_silence_seconds Time since the API server last answered the supervisor; 0 while it answers.
 # TYPE pod_checkpointer_api_silence_seconds gauge
 pod_checkpointer_api_silence_seconds 1.25
-# HELP pod_checkpointer_outages_total Outages since boot in which a pod was activated.
+# HELP pod_checkpointer_outages_total Outages since boot in which at least one pod was activated.
 # TYPE pod_checkpointer_outages_total counter
 pod_checkpointer_outages_total 3
-# HELP pod_checkpointer_overlap_seconds Time that a pod and its stand-in ran side by side at the hand-over.
+# HELP pod_checkpointer_overlap_seconds Time for which a pod and its twin both ran during the hand-over.
 # TYPE pod_checkpointer_overlap_seconds histogram
 pod_checkpointer_overlap_seconds_bucket{le=\"0.01\"} 1
 pod_checkpointer_overlap_seconds_bucket{le=\"0.05\"} 2

@@ -1,7 +1,8 @@
 //! A small HTTP server for scrapers and probes: `/metrics`, `/healthz`, `/readyz`, nothing else.
 //!
-//! It is bounded in all that a client can make it hold: connections, the head of a request, and time. A connection answers
-//! one request and is closed; where there are too many, the oldest goes, so that clients that only wait keep nobody out.
+//! Everything that a client can make it hold is bounded: connections, the head of a request, and
+//! time. A connection answers one request and is closed. If there are too many, the oldest is
+//! closed, so that idle clients do not lock others out.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,26 +25,26 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::Source;
 use crate::metrics::address::Address;
 
-/// Connections at once.
+/// The most connections at the same time.
 const CONNECTIONS: usize = 16;
-/// How long the head of a request may take.
+/// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(2);
-/// How long a connection may take.
+/// How long a connection may last.
 const LIFE: Duration = Duration::from_secs(5);
-/// The largest head of a request, and the least that hyper allows.
+/// The largest head of a request, in bytes; hyper allows no smaller limit.
 const HEAD_LIMIT: usize = 8192;
-/// The most headers in it.
+/// The most headers in the head of a request.
 const HEADERS: usize = 64;
-/// Before a taken port is tried again: the first pause, and the longest.
+/// Pauses before a port in use is tried again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
-/// After a connection could not be taken, for want of file descriptors above all.
+/// Pause after a connection could not be accepted, for example for lack of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serves for ever. What hinders it is logged, and hinders nothing else.
+/// Serves forever. An error is logged and affects nothing else.
 pub async fn serve(address: Address, source: &impl Source) -> Infallible {
     let Some(listener) = listen(address).await else { return pending().await };
     tracing::info!(%address, "serving metrics");
@@ -67,11 +68,11 @@ pub async fn serve(address: Address, source: &impl Source) -> Infallible {
                     connections.push(connection);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot take a connection");
+                    tracing::debug!(%error, "cannot accept a connection");
                     sleep(BREATH).await;
                 }
             },
-            // a pattern that some do not match would leave the others unserved until somebody connects
+            // a pattern that does not match would disable this branch until the next connection
             ended = connections.next(), if !connections.is_empty() => {
                 if let Some(Ok(ended)) = ended {
                     open.remove(&ended);
@@ -81,18 +82,18 @@ pub async fn serve(address: Address, source: &impl Source) -> Infallible {
     }
 }
 
-/// Listens as soon as that is possible; says once why not.
+/// Listens as soon as that is possible; logs each cause of failure once.
 async fn listen(address: Address) -> Option<TcpListener> {
     let (mut pause, longest) = PAUSES;
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         match address.listen() {
             Ok(listener) => return listener,
             Err(error) => {
                 let text = error.to_string();
-                if text != told {
-                    tracing::warn!(%address, error = text, "metrics cannot be served, all else goes on; tried again, see --metrics-address");
-                    told = text;
+                if text != logged {
+                    tracing::warn!(%address, error = text, "cannot serve metrics, will retry; everything else goes on; see --metrics-address");
+                    logged = text;
                 }
             }
         }
@@ -110,7 +111,7 @@ async fn connect(stream: TcpStream, source: &impl Source) {
         .max_headers(HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // whatever went wrong, it is the client's
+    // an error of a connection concerns its client only
     let _ = timeout(LIFE, connection).await;
 }
 
@@ -125,8 +126,8 @@ fn answer<T>(request: &Request<T>, source: &impl Source) -> Response<Full<Bytes>
             Ok(page) => text(StatusCode::OK, METRICS, page),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        "/healthz" => checked(&source.ailments()),
-        "/readyz" => checked(&[source.ailments(), source.hindrances()].concat()),
+        "/healthz" => checked(&source.unhealthy()),
+        "/readyz" => checked(&[source.unhealthy(), source.not_ready()].concat()),
         _ => text(StatusCode::NOT_FOUND, TEXT, "/metrics, /healthz or /readyz\n".into()),
     }
 }

@@ -14,7 +14,6 @@ use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
-use crate::places::node_record::ServerRecord;
 
 /// Where static pod manifests are when a kubelet does not say (kubeadm's choice).
 pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";
@@ -80,6 +79,20 @@ impl Kubelet {
             Err(Fault::TimedOut) => Err(Error::Silent(socket(), io::Error::from(io::ErrorKind::TimedOut).into())),
         }
     }
+}
+
+/// The pod-resources socket of a kubelet with this root directory (pkg/kubelet/apis/podresources/constants.go), as a real
+/// path where the directory exists.
+pub fn socket(root: &HostRoot, kubelet_dir: &Path) -> PathBuf {
+    let path = kubelet_dir.join("pod-resources/kubelet.sock");
+    root.resolve(&path).unwrap_or(path)
+}
+
+/// Finds the kubelet that runs, and how it was started.
+pub async fn find(root: &HostRoot, kubelet_dir: &Path, limit: Duration) -> Result<(Kubelet, Settings), Error> {
+    let kubelet = Kubelet::new(socket(root, kubelet_dir), limit);
+    let owned = kubelet.owned().await?;
+    Ok((kubelet, settings(root, owned.pid)?))
 }
 
 /// How a kubelet was started: its flags over its configuration files over the defaults (cmd/kubelet/app/server.go).
@@ -341,12 +354,6 @@ pub struct Server {
     pub tls_name: Option<String>,
     /// `proxy-url`.
     pub proxy: Option<String>,
-}
-
-impl From<ServerRecord> for Server {
-    fn from(ServerRecord { url, ca, tls_name, proxy }: ServerRecord) -> Self {
-        Self { url, ca, tls_name, proxy }
-    }
 }
 
 /// The server of the current context of a kubeconfig (a host path).

@@ -1,10 +1,11 @@
 //! The node as seen: its files ([`host`]), clocks ([`clock`]), the kubelet ([`kubelet`]), the container runtime
-//! ([`runtime`]), what the kubelet thinks of images ([`images`]), contact with the API server ([`contact`], with names
-//! looked up by [`resolve`]), the kubelet's own sockets ([`sockets`]), its mounts
+//! ([`runtime`]), what the kubelet thinks of images ([`images`]), probes of the API server ([`probe`], with names looked up by
+//! [`resolve`]) and what they make of contact ([`contact`]), the kubelet's own sockets ([`sockets`]), its mounts
 //! ([`mounts`]), the pod network's configuration ([`network`]) and the end of the kubelet's certificate ([`certificate`]);
 //! and [`routes`], with which a drill cuts it off.
 //!
-//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides. Every wait has a time
+//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides what is done; [`contact`], which
+//! is pure, says what the outcomes of probes amount to. Every wait has a time
 //! limit, and what could not be learned is an error, never an empty answer.
 
 pub mod certificate;
@@ -17,6 +18,7 @@ pub mod kubelet;
 pub mod mounts;
 mod netlink;
 pub mod network;
+pub mod probe;
 pub mod process;
 #[doc(hidden)]
 pub mod proto;

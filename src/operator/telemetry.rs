@@ -90,11 +90,11 @@ impl Source for Telemetry {
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.leader.borrow().as_ref().and_then(Pulse::ailment).into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.leader.borrow().as_ref().and_then(Pulse::stalled).into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let lease =
             (!self.is_lease_known.get()).then(|| "lease: the API server has not answered yet who holds it".to_owned());
         let leads = self.leader.borrow().is_some();
@@ -151,15 +151,15 @@ mod tests {
     #[test]
     fn an_operator_is_ready_when_it_knows_who_leads_and_the_leader_when_it_knows_the_settings() {
         let telemetry = Telemetry::default();
-        assert_eq!(telemetry.hindrances().len(), 1);
+        assert_eq!(telemetry.not_ready().len(), 1);
         telemetry.lease_is_known();
-        assert!(telemetry.hindrances().is_empty(), "another one leads");
+        assert!(telemetry.not_ready().is_empty(), "another one leads");
         telemetry.leads_until(Instant::now());
-        assert_eq!(telemetry.hindrances().len(), 1);
+        assert_eq!(telemetry.not_ready().len(), 1);
         telemetry.settings_are_known();
-        assert!(telemetry.hindrances().is_empty() && telemetry.ailments().is_empty());
+        assert!(telemetry.not_ready().is_empty() && telemetry.unhealthy().is_empty());
         telemetry.leads_no_more();
         telemetry.leads_until(Instant::now());
-        assert_eq!(telemetry.hindrances().len(), 1, "they are read again");
+        assert_eq!(telemetry.not_ready().len(), 1, "they are read again");
     }
 }

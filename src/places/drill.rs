@@ -11,7 +11,7 @@
 //! All of it is in memory: after a reboot the links dangle, and the kubelet skips them. While the node is up, the supervisor
 //! removes what a drill left whose lock nobody holds, or whose time is over.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::lock;
 use crate::files::write;
-use crate::names::{DRILL, DRILL_LINK_PREFIX, DRILL_LOCK, DRILL_RECORD};
+use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD};
 use crate::node::routes;
+use crate::places::manifests::{self, ManifestDir};
 use crate::places::run::{self, RunDir};
 use crate::pod::id::PodId;
 
@@ -35,7 +36,10 @@ pub enum Error {
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] write::Error),
-    /// The lock, or one of the directories, cannot be read.
+    /// In the kubelet's manifest directory.
+    #[error(transparent)]
+    Manifests(#[from] manifests::Error),
+    /// The lock cannot be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// A route that cuts the node off is still there.
@@ -58,11 +62,16 @@ pub struct Record {
 pub struct Place {
     /// The run directory.
     pub run: RunDir,
-    /// The kubelet's manifest directory, a real path.
-    pub manifests: PathBuf,
+    /// The kubelet's manifest directory.
+    pub manifests: ManifestDir,
 }
 
 impl Place {
+    /// Of the node with this manifest directory.
+    pub fn new(manifests: ManifestDir) -> Self {
+        Self { run: manifests.run().clone(), manifests }
+    }
+
     /// Takes the lock. `None`: another drill runs.
     pub fn lock(&self) -> Result<Option<File>, lock::Error> {
         match lock::lock(&self.run.path().join(DRILL_LOCK)) {
@@ -83,12 +92,12 @@ impl Place {
 
     /// A pod's link.
     pub fn link(&self, key: &PodId) -> PathBuf {
-        self.manifests.join(format!("{DRILL_LINK_PREFIX}{}.yaml", key.file_form()))
+        self.manifests.rehearsal_path(key)
     }
 
     /// What a pod's link points to.
     pub fn target(&self, key: &PodId) -> PathBuf {
-        self.host_directory(key).join("pod.yaml")
+        self.manifests.rehearsal_target(key)
     }
 
     /// Says until when what follows may last. Before it is made.
@@ -103,18 +112,7 @@ impl Place {
 
     /// Links of rehearsals, of this boot or of one before. What has such a name and is not ours is not among them.
     pub fn links(&self) -> Result<Vec<PathBuf>, Error> {
-        let failed = |source| Error::Read(self.manifests.clone(), source);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.manifests).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let key = name.strip_prefix(DRILL_LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml")?.parse().ok());
-            let is_ours = |key: PodId| fs::read_link(entry.path()).is_ok_and(|target| target == self.target(&key));
-            if key.is_some_and(is_ours) {
-                found.push(entry.path());
-            }
-        }
-        Ok(found)
+        Ok(self.manifests.read()?.rehearsals)
     }
 
     /// Gives the node its way back, and forgets the record of it when all is done. Can be done again.
@@ -162,6 +160,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use crate::pod::id::id;
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -173,7 +172,7 @@ mod tests {
         let manifests = directory.join("manifests");
         fs::create_dir_all(&manifests).unwrap();
         fs::create_dir_all(directory.join("run")).unwrap();
-        Place { run: RunDir::new(directory.join("run"), "/run/pod-checkpointer"), manifests }
+        Place::new(ManifestDir::new(manifests, RunDir::new(directory.join("run"), "/run/pod-checkpointer")))
     }
 
     /// A drill in the middle of a rehearsal.

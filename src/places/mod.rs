@@ -1,17 +1,17 @@
-//! Where things are on this node, and what stands in the kubelet's manifest directory.
+//! Where things of this program are on a node, and the files in which its parts tell each other what they know.
 
 #[cfg(test)]
 mod crash_tests;
 pub mod drill;
 #[cfg(test)]
 mod fault_tests;
+pub mod manifests;
 pub mod node_record;
 pub mod reports;
 pub mod run;
 pub mod store;
 pub mod transfer;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,30 +20,27 @@ use crate::args::HostArguments;
 use crate::checkpoint::keys::KeyFiles;
 use crate::files::lock;
 use crate::files::write;
-use crate::names::{LINK_PREFIX, SUPERVISOR, SUPERVISOR_LOCK};
+use crate::names::SUPERVISOR_LOCK;
 use crate::node::host::HostRoot;
-use crate::node::kubelet::{self, Kubelet};
+use crate::node::kubelet;
+use crate::places::manifests::{ManifestDir, Manifests};
 use crate::places::run::RunDir;
 use crate::places::store::Store;
-use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// How long a kubelet may take that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why the directories cannot be found or looked at.
+/// Why the node's directories cannot be found, or told about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The host's root directory cannot be found.
+    /// The host's files cannot be reached.
     #[error("cannot reach the host's files")]
     Host(#[source] io::Error),
-    /// A path of the host cannot be resolved.
+    /// A host path leads nowhere.
     #[error("cannot find {} on the host", .0.display())]
-    Resolve(PathBuf, #[source] io::Error),
-    /// A directory cannot be read.
-    #[error("cannot read {}", .0.display())]
-    Read(PathBuf, #[source] io::Error),
-    /// A lock cannot be looked at.
+    Path(PathBuf, #[source] io::Error),
+    /// It cannot be told whether a lock is held.
     #[error("cannot open {}", .0.display())]
     Lock(PathBuf, #[source] io::Error),
 }
@@ -56,57 +53,39 @@ pub struct Places {
     /// What is in force.
     pub run: RunDir,
     /// The kubelet's manifest directory.
-    pub manifests: PathBuf,
+    pub manifests: ManifestDir,
     /// As the host calls it.
     pub manifests_host_path: PathBuf,
-}
-
-/// A symbolic link of ours in the kubelet's directory.
-pub struct Link {
-    /// The pod whose manifest it points to.
-    pub key: PodId,
-    /// The link.
-    pub path: PathBuf,
-    /// What it points to.
-    pub target: PathBuf,
-}
-
-/// What has a name of ours in the kubelet's directory.
-#[derive(Default)]
-pub struct Manifests {
-    /// Links to what is in force.
-    pub links: Vec<Link>,
-    /// The supervisor's manifest is there.
-    pub supervisor: bool,
-    /// Named like ours, but not ours: never touched.
-    pub foreign: Vec<PathBuf>,
-    /// Left by a crash between making a file and renaming it.
-    pub leftovers: Vec<PathBuf>,
+    /// The kubelet that runs starts no static pods: why.
+    pub no_static_pods: Option<manifests::Error>,
 }
 
 impl Places {
-    /// Finds the directories; looks into none of them.
+    /// Finds the directories; looks into none of them. Asks the kubelet for its manifest directory where none is given, so
+    /// it must not be called from asynchronous code.
     pub fn find(arguments: &HostArguments) -> Result<Self, Error> {
-        let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-        let root = root.map_err(Error::Host)?;
-        let manifests_host_path = arguments
-            .manifest_dir
-            .clone()
-            .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
-            .unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR));
+        let root = arguments.root().map_err(Error::Host)?;
+        let given = arguments.manifest_dir.as_deref();
+        let settings = if given.is_none() { ask_kubelet(&root, &arguments.kubelet_dir) } else { None };
+        let (manifest_dir, no_static_pods) = match manifests::find(given, settings.as_ref()) {
+            Ok(path) => (path, None),
+            Err(error) => (PathBuf::from(kubelet::MANIFEST_DIR), Some(error)),
+        };
         let keys = KeyFiles::new(root.clone(), arguments.key_files.clone());
-        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifests_host_path)?;
-        Ok(Self { store: node.store.with_keys(keys), ..node })
+        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifest_dir)?;
+        Ok(Self { store: node.store.with_keys(keys), no_static_pods, ..node })
     }
 
     /// With these directories, host paths.
     pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> Result<Self, Error> {
-        let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Resolve(path.to_owned(), error));
+        let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
+        let run = RunDir::new(resolve(run_dir)?, run_dir);
         Ok(Self {
             store: Store::new(resolve(state_dir)?),
-            run: RunDir::new(resolve(run_dir)?, run_dir),
-            manifests: resolve(manifest_dir)?,
+            manifests: ManifestDir::new(resolve(manifest_dir)?, run.clone()),
+            run,
             manifests_host_path: manifest_dir.to_owned(),
+            no_static_pods: None,
             root,
         })
     }
@@ -135,44 +114,15 @@ impl Places {
         }
     }
 
-    /// Looks at what has a name of ours in the kubelet's directory; nothing if there is no such directory.
-    pub fn manifests(&self) -> Result<Manifests, Error> {
-        let mut found = Manifests::default();
-        let failed = |error| Error::Read(self.manifests.clone(), error);
-        let entries = match fs::read_dir(&self.manifests) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let is_link = entry.file_type().map_err(failed)?.is_symlink();
-            if name == format!("{SUPERVISOR}.yaml") {
-                let ours = !is_link && fs::read(&path).is_ok_and(|text| is_supervisor(&text));
-                if ours {
-                    found.supervisor = true;
-                } else {
-                    found.foreign.push(path);
-                }
-            } else if name.starts_with(crate::files::write::TEMPORARY) {
-                found.leftovers.push(path);
-            } else if let Some(key) = name.strip_prefix(LINK_PREFIX) {
-                let key = key.strip_suffix(".yaml").and_then(|key| key.parse::<PodId>().ok());
-                let target = fs::read_link(&path).ok();
-                match (key, target) {
-                    (Some(key), Some(target)) if target == self.run.link_target(&key) => {
-                        found.links.push(Link { key, path, target });
-                    }
-                    _ => found.foreign.push(path),
-                }
-            }
+    /// What is in the kubelet's manifest directory; nothing if there is no such directory.
+    pub fn manifests(&self) -> Result<Manifests, manifests::Error> {
+        match self.manifests.read() {
+            Err(manifests::Error::NoDirectory(_)) => Ok(Manifests::default()),
+            found => found,
         }
-        found.links.sort_by(|one, other| one.key.cmp(&other.key));
-        found.foreign.sort();
-        Ok(found)
     }
 
-    /// Does somebody hold this lock? No file means no.
+    /// Does a process hold this lock? No file means no.
     pub fn is_locked(path: &Path) -> Result<bool, Error> {
         lock::is_locked(path).map_err(|error| Error::Lock(path.to_owned(), error))
     }
@@ -188,12 +138,6 @@ impl Places {
     }
 }
 
-/// Is this the text of a supervisor's manifest, of whatever version?
-pub fn is_supervisor(manifest: &[u8]) -> bool {
-    let pod: serde_json::Value = serde_yaml::from_slice(manifest).unwrap_or_default();
-    pod.pointer("/metadata/name").and_then(serde_json::Value::as_str) == Some(SUPERVISOR)
-}
-
 /// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.
 pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
     for (directory, names) in [(store, store::NAMES), (run, run::NAMES)] {
@@ -204,10 +148,9 @@ pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
     Ok(())
 }
 
-/// The static pod directory of the kubelet that runs, if one does.
-fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<PathBuf> {
-    let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock")).ok()?;
+/// How the kubelet that runs was started, if one does and that can be learned.
+fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<kubelet::Settings> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let owned = runtime.block_on(Kubelet::new(socket, KUBELET_LIMIT).owned()).ok()?;
-    kubelet::settings(root, owned.pid).ok()?.static_pod_path
+    let found = runtime.block_on(kubelet::find(root, kubelet_dir, KUBELET_LIMIT));
+    found.ok().map(|(_, settings)| settings)
 }

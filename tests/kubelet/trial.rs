@@ -336,7 +336,7 @@ fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, St
     if kept != checkpoint {
         return Err("the checkpoint is read differently".into());
     }
-    let made = twin::make(&kept, "boot/1", run_dir);
+    let made = twin::make(&kept, &kept.pod().unwrap(), "boot/1", run_dir);
     Ok(Verdict { reasons, text: made.manifest.to_string(), manifest: made.manifest, uid: made.uid })
 }
 

@@ -107,7 +107,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts with what the store holds.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         client: Client,
         heard: Heard,
@@ -162,7 +162,11 @@ impl Agent {
     }
 
     /// Runs until `stop`; then finishes what is being written.
-    pub async fn run(mut self, echoes: impl Stream<Item = Echo>, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub(crate) async fn run(
+        mut self,
+        echoes: impl Stream<Item = Echo>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         self.open_run_dir();
         let mut stop = pin!(stop);
         let mut watch = pin!(watch::pods(self.client.clone(), &self.settings.node_name));

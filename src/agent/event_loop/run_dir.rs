@@ -20,7 +20,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_mins(10);
 impl Agent {
     /// Opens the run directory, or opens it again in case it was unmounted or removed.
     pub(super) fn open_run_dir(&mut self) {
-        let opened = clock::boot_id(&self.settings.root).map_err(|error| format!("cannot read the boot ID: {error}"));
+        let opened = clock::boot_id().map_err(|error| format!("cannot read the boot ID: {error}"));
         self.run_on_disk = false;
         let opened = opened.and_then(|boot| {
             self.run.open(&boot).map_err(|error| {

@@ -16,7 +16,7 @@ use crate::pod::id::PodId;
 /// Seconds after which the server ends a watch; the next one continues where it ended.
 const WATCH_SECONDS: u32 = 240;
 /// Longest silence on its connection.
-pub const SILENCE: Duration = Duration::from_secs(255);
+pub(crate) const SILENCE: Duration = Duration::from_secs(255);
 /// Between attempts: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// A watch that lasted this long was healthy.
@@ -26,7 +26,7 @@ const ANY: &str = "0";
 
 /// What the watch reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Echo {
+pub(crate) enum Echo {
     /// The watch starts: each existing object is reported within seconds.
     Begins,
     /// The object of this pod exists.
@@ -47,7 +47,7 @@ struct State {
 }
 
 /// Everything that happens to the PodCheckpoints of this node. Continues after a pause when there is a fault; never ends.
-pub fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use<> {
+pub(crate) fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use<> {
     let state = State {
         api: Api::all(client),
         params: WatchParams::default().labels(&node_selector(node)).timeout(WATCH_SECONDS),

@@ -18,7 +18,7 @@ use crate::pod::id::PodId;
 
 /// A request to the API server.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Job {
+pub(crate) enum Job {
     /// List what an earlier agent of this node wrote.
     Seed,
     /// Write an object.
@@ -45,7 +45,7 @@ pub enum Job {
 
 /// What came of a [`Job`].
 #[derive(Debug)]
-pub enum Done {
+pub(crate) enum Done {
     /// Of [`Job::Seed`].
     Seeded(Result<Vec<(PodId, Published)>, Error>),
     /// Of [`Job::Write`], with the UID of the object if it was learned.
@@ -65,7 +65,7 @@ pub enum Done {
 
 /// A `PodCheckpoint` as the API server has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Published {
+pub(crate) struct Published {
     /// UID of the object.
     pub object: Option<String>,
     /// UID of the pod it is of.
@@ -84,7 +84,7 @@ impl Published {
 
 /// What was written. Says what to write next.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     seeded: bool,
     busy: bool,
     known: BTreeMap<PodId, Published>,
@@ -127,7 +127,7 @@ impl Default for Ledger {
 impl Ledger {
     /// Takes in what the watch says exists. An object that is gone is written again in full, with its old status; rewriting one that
     /// the watch merely missed is harmless.
-    pub fn hear(&mut self, echo: Echo, now: Duration) {
+    pub(crate) fn hear(&mut self, echo: Echo, now: Duration) {
         match echo {
             Echo::Begins => {
                 // there is such a kind
@@ -178,7 +178,7 @@ impl Ledger {
 
     /// The next job; `None` while one is running. `views` are the marked pods, once a list of them was complete. `keeps` says of
     /// any other pod whether the store still has its checkpoint, or whether it may yet turn out to be marked.
-    pub fn next<'a>(
+    pub(crate) fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
         keeps: impl Fn(&PodId, &str) -> bool,
@@ -240,13 +240,13 @@ impl Ledger {
     }
 
     /// Does the object of this very pod show that it was activated in an outage?
-    pub fn had_outage(&self, key: &PodId, uid: &str) -> bool {
+    pub(crate) fn had_outage(&self, key: &PodId, uid: &str) -> bool {
         let status = self.known.get(key).filter(|known| known.pod == uid).and_then(|known| known.status.as_ref());
         status.is_some_and(|status| status.last_outage.is_some())
     }
 
     /// When [`Ledger::next`] will have a job that it does not have now.
-    pub fn wake(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn wake(&self, now: Duration) -> Option<Duration> {
         let seed = (!self.seeded).then_some(self.seed.1);
         let waiting = self.waiting.values().map(|(_, until)| *until);
         let look = self.missing.as_ref().map(|(_, end)| *end);
@@ -254,7 +254,7 @@ impl Ledger {
     }
 
     /// Takes in the result of a job. Returns a problem to log, once and not at every attempt.
-    pub fn done(&mut self, done: Done, now: Duration) -> Option<String> {
+    pub(crate) fn done(&mut self, done: Done, now: Duration) -> Option<String> {
         self.busy = false;
         let trouble = match done {
             Done::Seeded(Ok(known)) => {

@@ -14,7 +14,7 @@ use crate::reasons::Blocked;
 
 /// What the supervisor last reported.
 #[derive(Clone, Debug, Default)]
-pub struct SupervisorReports {
+pub(crate) struct SupervisorReports {
     /// `status.yaml`; `None`: the supervisor has not written one.
     pub status: Option<Status>,
     /// `outages.yaml`.
@@ -25,7 +25,7 @@ pub struct SupervisorReports {
 
 /// What a `PodCheckpoint` should show. `risks` are those of the node. `before` is what the object shows now, so that a condition
 /// keeps the time of its last change.
-pub fn status(
+pub(crate) fn status(
     view: &View<'_>,
     supervisor: &SupervisorReports,
     risks: &Risks,
@@ -88,7 +88,7 @@ fn captured(view: &View<'_>) -> Claim {
 }
 
 /// The reason of the condition `Recoverable`: one of a closed set.
-pub fn verdict(view: &View<'_>) -> &'static str {
+pub(crate) fn verdict(view: &View<'_>) -> &'static str {
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), _) => reasons.first().map_or("Refused", |reason| reason.refusal.as_str()),
         (_, Some(_)) => RECOVERABLE,
@@ -199,7 +199,7 @@ fn wall(outage: &Outage, time: u64) -> Option<String> {
 /// Something that a person who looks at the pod should see, as an Event. Recorded once: it follows from the difference to what
 /// was written before, also by an earlier agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub(crate) struct News {
     /// Reason of the Event.
     pub reason: &'static str,
     /// Note of the Event.

@@ -14,7 +14,7 @@ use crate::pod::id::PodId;
 const PAGE: u32 = 50;
 
 /// Does a job. Errors are part of the result.
-pub async fn perform(client: Client, node: String, job: Job) -> Done {
+pub(crate) async fn perform(client: Client, node: String, job: Job) -> Done {
     match job {
         Job::Seed => Done::Seeded(list(&client, &node).await),
         Job::Write { key, uid, spec, status, news } => {
@@ -38,7 +38,7 @@ pub(crate) async fn delete(client: Client, key: &PodId, uid: Option<String>) -> 
 }
 
 /// All objects of this node, by pod.
-pub async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Published)>, Error> {
+pub(crate) async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Published)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
     let mut parameters = ListParams::default().labels(&node_selector(node)).limit(PAGE);

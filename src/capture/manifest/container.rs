@@ -1,4 +1,4 @@
-//! Containers: main, init and sidecars.
+//! Containers: main, init and sidecar containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,20 +20,20 @@ use crate::reasons::Refusal;
 pub(super) enum Role {
     /// `containers`.
     Main,
-    /// `initContainers`, sidecars among them.
+    /// `initContainers`, including sidecars.
     Init,
 }
 
-/// What a container must know of its pod.
+/// What the mapping of a container must know about its pod.
 pub(super) struct Setting {
     pub(super) host_network: bool,
-    /// The parent's grace, if the twin's is longer because a container is held.
+    /// The parent's grace period, if the twin's is longer because a container is held.
     pub(super) grace_of_parent: Option<i64>,
-    /// Volumes that the parent saw read-only whatever its mounts say.
+    /// Volumes that were read-only for the parent, whatever its mounts say.
     pub(super) read_only: BTreeSet<String>,
 }
 
-/// Does a main container get a hook that holds it?
+/// Whether a main container gets a hook that keeps it alive.
 pub(super) fn is_held(container: &Container) -> bool {
     container.lifecycle.as_ref().is_none_or(|lifecycle| lifecycle.pre_stop.is_none())
 }
@@ -98,11 +98,13 @@ impl Mapping<'_> {
             lifecycle: hooks(lifecycle.as_ref(), is_held, &numbers),
             liveness_probe: probe(liveness_probe, true),
             name: name.clone(),
-            // On the host network each would count as a host port, and the parent would be rejected for it.
+            // on the host network each would count as a host port, and the kubelet would reject the
+            // returning parent
             ports: ports.as_ref().filter(|_| !setting.host_network).map(|list| list.iter().map(port).collect()),
             readiness_probe: probe(readiness_probe, false),
-            // A twin is never resized, and kubelets up to 1.34 refuse one on a sidecar of a static pod: they validate it
-            // without the options that the gates give (pkg/kubelet/config/common.go, `PodValidationOptions{}`).
+            // a twin is never resized, and kubelets up to 1.34 refuse a policy on a sidecar of a
+            // static pod, because they validate it without the options of the feature gates
+            // (pkg/kubelet/config/common.go, `PodValidationOptions{}`)
             resize_policy: resize_policy.as_ref().filter(|_| role == Role::Main).map(|list| {
                 let policy =
                     |it: &ContainerResizePolicy| keep!(it, ContainerResizePolicy { resource_name, restart_policy });
@@ -132,14 +134,14 @@ impl Mapping<'_> {
     }
 }
 
-/// Ports of the container by name, where names will be gone.
+/// Ports of a container by name, for a pod whose twin has no named ports.
 struct Numbers<'a> {
     ports: &'a [ContainerPort],
 }
 
 impl Numbers<'_> {
-    /// As the kubelet looks a name up (pkg/probe, `ResolveContainerPort`). One that leads nowhere stays as it is: the
-    /// parent's probe failed as well.
+    /// The port's number, found as the kubelet does it (pkg/probe, `ResolveContainerPort`). An
+    /// unknown name stays as it is: the parent's probe failed as well.
     fn of(&self, port: &IntOrString) -> IntOrString {
         let IntOrString::String(name) = port else { return port.clone() };
         let found = self.ports.iter().find(|port| port.name.as_deref() == Some(name));
@@ -157,9 +159,10 @@ fn rule(rule: &ContainerRestartRule) -> ContainerRestartRule {
     ContainerRestartRule { action: action.clone(), exit_codes: codes }
 }
 
-/// A Secret or ConfigMap is read-only whatever its mount says (pkg/kubelet/kubelet_pods.go, `mustMountRO`), and so is a claim
-/// that says so; a host path is not. Paths of a part are kept: the kubelet follows the links of a volume inside it
-/// (pkg/volume/util/subpath), and expands `subPathExpr` with the container's environment, which is the parent's.
+/// A Secret or ConfigMap is read-only whatever its mount says (pkg/kubelet/kubelet_pods.go,
+/// `mustMountRO`), and so is a claim with `readOnly`; a host path is not. `subPath` is kept: the
+/// kubelet follows the links of a volume inside it (pkg/volume/util/subpath), and expands
+/// `subPathExpr` with the container's environment, which is the parent's.
 fn mount(mount: &VolumeMount, forced: &BTreeSet<String>) -> VolumeMount {
     let VolumeMount { mount_path, mount_propagation, name, read_only, recursive_read_only, sub_path, sub_path_expr } =
         mount;
@@ -201,9 +204,10 @@ fn probe(probe: &Probe, env: &[EnvVar], numbers: &Numbers<'_>) -> Probe {
     }
 }
 
-/// A probe's command is expanded with what `env` declares, word for word: a `value` as it is written, nothing for a
-/// `valueFrom`, and nothing of `envFrom` (pkg/kubelet/container/helpers.go, `ExpandContainerCommandOnlyStatic`). The twin
-/// declares other words, so the command is expanded here.
+/// The kubelet expands a probe's command only with what `env` declares literally: a `value` as
+/// written, an empty string for a `valueFrom`, and nothing of `envFrom`
+/// (pkg/kubelet/container/helpers.go, `ExpandContainerCommandOnlyStatic`). The twin's declarations
+/// differ, so the command is expanded here.
 fn static_command(exec: &ExecAction, env: &[EnvVar]) -> ExecAction {
     let ExecAction { command } = exec;
     let declared: BTreeMap<&str, &str> =
@@ -237,13 +241,14 @@ fn hooks(lifecycle: Option<&Lifecycle>, is_held: bool, numbers: &Numbers<'_>) ->
     let twin = Lifecycle {
         post_start: post_start.as_ref().map(|it| hook(it, numbers)),
         pre_stop: if is_held { Some(hold) } else { pre_stop.as_ref().map(|it| hook(it, numbers)) },
-        // It is in the API only where the cluster knows the gate, and without it the kubelet would keep the image's own.
+        // the API has it only if the cluster knows the feature gate; without it the kubelet uses
+        // the image's signal
         stop_signal: stop_signal.clone(),
     };
     (twin != empty).then_some(twin)
 }
 
-/// A hook's command is not expanded at all (pkg/kubelet/lifecycle/handlers.go).
+/// Copies a hook. Its command is not expanded at all (pkg/kubelet/lifecycle/handlers.go).
 fn hook(handler: &LifecycleHandler, numbers: &Numbers<'_>) -> LifecycleHandler {
     let LifecycleHandler { exec, http_get, sleep, tcp_socket } = handler;
     LifecycleHandler {

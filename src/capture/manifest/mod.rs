@@ -1,22 +1,24 @@
-//! Parent to static pod, field by field.
+//! From a parent to its static pod, field by field.
 //!
-//! Pure. Every structure is taken apart without `..`, so a field that a new version of the types brings does not compile
-//! until it has a rule. What a static pod may not have is dropped, made concrete, or a reason to refuse; all reasons are
-//! collected. The rules rest on pkg/api/pod/util.go (`HasAPIObjectReference`), pkg/kubelet/config/common.go and
+//! Pure. Every structure is destructured without `..`, so code for a new field of the types does
+//! not compile until the field has a rule. What a static pod must not have is dropped, made
+//! concrete, or a reason to refuse the pod; all reasons are collected. The rules rest on
+//! pkg/api/pod/util.go (`HasAPIObjectReference`), pkg/kubelet/config/common.go and
 //! pkg/apis/core/validation.
 //!
-//! # Holding a twin
+//! # Keeping a twin alive at the hand-over
 //!
-//! When the manifest is removed the kubelet ends the twin, but the parent needs a moment more. So each container without a
-//! `preStop` hook of its own gets one that sleeps [`names::HOLD_SECONDS`], and the pod that much more grace: the supervisor
-//! ends the containers through the runtime when their time has come.
+//! When the manifest is removed the kubelet stops the twin, but the parent needs a moment longer to
+//! start. So each container without a `preStop` hook gets one that sleeps for
+//! [`names::HOLD_SECONDS`] (it is "held"), and the pod's grace period is longer by the same time.
+//! The supervisor stops the containers through the runtime once they are no longer needed.
 //!
-//! - A failed liveness or startup probe must not wait for that. The kubelet gives hook and process together the probe's own
+//! - A failed liveness or startup probe must not wait for that. The kubelet gives hook and process together the probe's
 //!   `terminationGracePeriodSeconds` (pkg/kubelet/kuberuntime/kuberuntime_container.go, `killContainer`), and the sleep
-//!   takes all of it. So it is 1 on a container that is held: a container that fails its probe has two seconds after
-//!   SIGTERM (`minimumGracePeriodInSeconds`). On one that is not held it is the parent's grace, which the pod's no longer is.
-//! - Sidecars get no hook: their own turn to end comes after every other container has ended
-//!   (pkg/kubelet/kuberuntime/kuberuntime_termination_order.go), so what holds those holds them.
+//!   uses all of it. So it is 1 on a container that is held: a container that fails its probe has two seconds after
+//!   SIGTERM (`minimumGracePeriodInSeconds`). On a container that is not held it is the parent's grace period, which the twin's pod no longer has.
+//! - Sidecars get no hook: the kubelet stops them after every other container has ended
+//!   (pkg/kubelet/kuberuntime/kuberuntime_termination_order.go), so they are kept alive by the others' hooks.
 
 mod container;
 mod pod;
@@ -39,10 +41,10 @@ use crate::reasons::Refusal;
 
 pub use volume::captured_directory;
 
-/// UID that stands in a checkpoint where activation puts the twin's.
+/// UID in a checkpoint's manifest, which activation replaces with the twin's.
 pub const PLACEHOLDER_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What was learned from the node. Without it `env` is empty and images are as the pod names them.
+/// What the node said about a pod. Without it `env` is empty and images are named as in the pod.
 #[derive(Debug, Default)]
 pub struct Live {
     /// By container: environment in the form of a manifest.
@@ -51,28 +53,29 @@ pub struct Live {
     pub images: BTreeMap<String, String>,
     /// By volume: image that the twin names.
     pub image_volumes: BTreeMap<String, String>,
-    /// What the node says of things that a pod's object does not tell.
-    pub told: Told,
+    /// What a pod's object cannot say.
+    pub answers: Answers,
 }
 
-/// What only the node tells.
+/// The node's answers to what a pod's object cannot say.
 #[derive(Debug, Default)]
-pub enum Told {
-    /// Nobody asked it: whatever hangs on it stands against the pod.
+pub enum Answers {
+    /// The node is not asked at all: whatever depends on it is a reason to refuse the pod.
     #[default]
     Nothing,
-    /// It could not be asked now: nothing that hangs on it stands against the pod.
+    /// The node could not be asked now: nothing that depends on it is a reason to refuse the pod.
     Later,
-    /// Its answers.
+    /// The node answered.
     All {
-        /// By volume: where a claim leads, or why it cannot come back.
+        /// By volume: where a claim's volume is, or why it cannot come back.
         claims: BTreeMap<String, Result<Place, String>>,
-        /// Does the pod's runtime class lead where a pod without a class goes, or to which handler?
+        /// Whether the pod's runtime class leads to the handler of a pod without a class; the error
+        /// says why not.
         handler: Result<(), String>,
     },
 }
 
-/// The twin of this pod, and what stands against it.
+/// The twin of this pod, and all reasons to refuse it. With a reason, the twin is not usable.
 pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
     let Pod { metadata, spec, status } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -94,16 +97,17 @@ pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
 struct Mapping<'a> {
     reasons: Vec<Reason>,
     live: &'a Live,
-    /// Where this pod's volumes will be unpacked.
+    /// Directory to which this pod's volumes will be unpacked.
     volumes: PathBuf,
-    /// Does the owner accept volumes that outlive the pod?
+    /// Whether the owner accepts volumes that outlive the pod.
     accepts_claims: bool,
-    /// Resources of containers where they are not those of the spec.
+    /// Resources of containers that differ from the spec, because a resize is pending.
     enacted: BTreeMap<String, ResourceRequirements>,
 }
 
-/// What containers have while the kubelet has not agreed to a resize: the spec tells what somebody wishes, and a twin of
-/// that might not fit (pkg/kubelet/allocation, condition `PodResizePending`).
+/// What containers have while the kubelet has not yet granted a resize. The spec has the requested
+/// resources, with which a twin might not fit (pkg/kubelet/allocation, condition
+/// `PodResizePending`).
 fn enacted(status: &PodStatus) -> BTreeMap<String, ResourceRequirements> {
     let is_pending = |it: &PodCondition| it.type_ == "PodResizePending" && it.status == "True";
     if !status.conditions.iter().flatten().any(is_pending) {
@@ -119,7 +123,8 @@ impl Mapping<'_> {
     }
 }
 
-/// Labels stay: network policies select by them, and without a mirror pod no Service sees them.
+/// The twin's metadata. Labels stay: network policies select by them, and no Service does without a
+/// mirror pod.
 fn identity(metadata: &ObjectMeta, spec: &k8s_openapi::api::core::v1::PodSpec) -> ObjectMeta {
     let ObjectMeta {
         annotations,
@@ -157,7 +162,7 @@ fn identity(metadata: &ObjectMeta, spec: &k8s_openapi::api::core::v1::PodSpec) -
     }
 }
 
-/// Is this annotation one that says how the pod should be, and not what somebody noted about it?
+/// Whether this annotation configures the pod, rather than recording something about it.
 fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
     let of_container = |prefix: &str| key.strip_prefix(prefix);
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -167,11 +172,11 @@ fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
         || key.starts_with("checkpointer.alpha.coreos.com/")
         || key.starts_with("kubernetes.io/config.")
         || key == "kubectl.kubernetes.io/last-applied-configuration"
-        // What a network plugin wrote back. A fixed address among Calico's would be the parent's too.
+        // written by a network plugin; a fixed address among Calico's would be the parent's as well
         || matches!(key, "k8s.v1.cni.cncf.io/network-status" | "k8s.v1.cni.cncf.io/networks-status")
         || key == "k8s.ovn.org/pod-networks"
         || key.starts_with("cni.projectcalico.org/");
-    // An annotation must say what the field says (pkg/apis/core/validation), and here only the field counts.
+    // an annotation must agree with the field (pkg/apis/core/validation), and the field is enough
     let app_armor = of_container(APP_ARMOR).is_some_and(|name| {
         pod.is_some_and(|it| it.app_armor_profile.is_some())
             || context(name).is_some_and(|it| it.app_armor_profile.is_some())
@@ -183,7 +188,7 @@ fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
     !(is_noted || app_armor || seccomp)
 }
 
-/// Keeps every field of a structure, and names them all: a new one does not compile.
+/// Copies a structure and names all its fields, so that a new field does not compile.
 macro_rules! keep {
     ($value:expr, $structure:ident { $($field:ident),* $(,)? }) => {{
         let $structure { $($field),* } = $value.clone();

@@ -1,4 +1,5 @@
-//! The pod's own fields.
+//! The fields of the pod itself; those of containers and volumes are in the modules beside this
+//! one.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext, PodSpec,
@@ -7,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::{Role, Setting};
-use super::{Mapping, Told, keep};
+use super::{Answers, Mapping, keep};
 use crate::names;
 use crate::reasons::Refusal;
 
@@ -107,10 +108,12 @@ impl Mapping<'_> {
             node_name: None,
             node_selector: None,
             os: os.as_ref().map(|it| keep!(it, PodOS { name })),
-            // A part of the pod's cgroup, also without the class that brought it (pkg/kubelet/cm/helpers_linux.go).
+            // part of the pod's cgroup, even without the runtime class that set it
+            // (pkg/kubelet/cm/helpers_linux.go)
             overhead: overhead.clone(),
             preemption_policy: None,
-            // Not the class's own number, so that the API server refuses a mirror pod; the class counts for the OOM score.
+            // differs from the class's number, so that the API server refuses a mirror pod; the OOM
+            // score depends on the class's name
             priority: Some(priority.unwrap_or_default().saturating_add(1)),
             priority_class_name: priority_class_name.clone(),
             readiness_gates: None,
@@ -138,19 +141,23 @@ impl Mapping<'_> {
         }
     }
 
-    /// A class is looked up in the API server (pkg/kubelet/runtimeclass), so a twin has none. That is the same only if the
-    /// class leads to the handler that a pod without a class gets.
+    /// The kubelet looks a class up in the API server (pkg/kubelet/runtimeclass), so a twin has
+    /// none. That is equivalent only if the class leads to the handler that a pod without a class
+    /// gets.
     fn runtime_class(&mut self, class: &str) {
         let path = format!("spec.runtimeClassName: {class}");
-        match &self.live.told {
-            Told::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node tells its handler")),
-            Told::All { handler: Err(handler), .. } => self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}")),
-            Told::Later | Told::All { handler: Ok(()), .. } => {}
+        match &self.live.answers {
+            Answers::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node knows its handler")),
+            Answers::All { handler: Err(handler), .. } => {
+                self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}"));
+            }
+            Answers::Later | Answers::All { handler: Ok(()), .. } => {}
         }
     }
 
-    /// A twin's name ends in the node's, so a hostname that the name gives is written out: as `hostname` if it can be one,
-    /// else as `hostnameOverride`, which may hold dots but knows neither subdomain nor FQDN (pkg/kubelet/kubelet_pods.go,
+    /// A twin's name ends in the node's name, so a hostname that comes from the pod's name is set
+    /// explicitly: as `hostname` if that is valid, else as `hostnameOverride`, which may contain
+    /// dots but excludes subdomain and FQDN (pkg/kubelet/kubelet_pods.go,
     /// `GeneratePodHostNameAndDomain`).
     fn hostname(&mut self, spec: &PodSpec, name: &str) -> Identity {
         let as_is = Identity {
@@ -170,14 +177,14 @@ impl Mapping<'_> {
             return Identity { hostname: Some(effective.to_owned()), ..as_is };
         }
         if spec.subdomain.as_ref().is_some_and(|it| !it.is_empty()) {
-            let detail = "spec.hostname: it must be set where the pod's name holds dots and spec.subdomain is set";
+            let detail = "spec.hostname: must be set if the pod's name contains dots and spec.subdomain is set";
             self.refuse(Refusal::RejectedByKubeletRules, detail);
         }
-        // Without a subdomain the FQDN is the hostname.
+        // without a subdomain the FQDN is the hostname
         Identity { hostname: None, hostname_override: Some(effective.to_owned()), set_hostname_as_fqdn: None }
     }
 
-    /// Requests stay: they make the OOM score and the cgroup's shares.
+    /// Keeps limits and requests: the OOM score and the cgroup's shares depend on them.
     pub(super) fn resources(&mut self, resources: &ResourceRequirements, path: &str) -> ResourceRequirements {
         let ResourceRequirements { claims, limits, requests } = resources;
         for claim in claims.iter().flatten() {
@@ -204,7 +211,8 @@ struct Identity {
     set_hostname_as_fqdn: Option<bool>,
 }
 
-/// Not one of Kubernetes' own (pkg/apis/core/v1/helper, `IsExtendedResourceName`).
+/// Whether the resource is not one of Kubernetes' own (pkg/apis/core/v1/helper,
+/// `IsExtendedResourceName`).
 fn is_extended(name: &str) -> bool {
     name.split_once('/').is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
 }
@@ -242,8 +250,8 @@ fn pod_security(context: &PodSecurityContext) -> PodSecurityContext {
         run_as_group: *run_as_group,
         run_as_non_root: *run_as_non_root,
         run_as_user: *run_as_user,
-        // The other value only counts for volumes that a twin cannot have, and a kubelet without the gate SELinuxMount
-        // refuses it.
+        // the other value affects only volumes that a twin cannot have, and a kubelet without the
+        // feature gate SELinuxMount refuses it
         se_linux_change_policy: se_linux_change_policy.clone().filter(|policy| policy == "Recursive"),
         se_linux_options: se_linux_options.as_ref().map(se_linux),
         seccomp_profile: seccomp_profile.as_ref().map(seccomp),

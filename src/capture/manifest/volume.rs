@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::{
     PodSpec, Volume,
 };
 
-use super::{Mapping, Told, keep};
+use super::{Answers, Mapping, keep};
 use crate::capture::claims::Place;
 use crate::pod::names::is_name;
 use crate::reasons::Refusal;
 
-/// The kubelet's directory of a captured volume: the name of its plugin, escaped (pkg/volume, `kubernetes.io~…`).
+/// The kubelet's directory for a captured volume, which is the escaped name of its plugin
+/// (pkg/volume); `None` if the volume is not captured.
 pub fn captured_directory(volume: &Volume) -> Option<&'static str> {
     match volume {
         Volume { config_map: Some(_), .. } => Some("kubernetes.io~configmap"),
@@ -23,11 +24,11 @@ pub fn captured_directory(volume: &Volume) -> Option<&'static str> {
     }
 }
 
-/// A path that is not on any node: `Directory` makes the kubelet refuse it.
+/// A path that exists on no node, so that the kubelet refuses it because of the type `Directory`.
 const UNKNOWN: &str = "/known-when-captured";
 
 impl Mapping<'_> {
-    /// Volumes that the parent saw read-only whatever its mounts say.
+    /// Volumes that were read-only for the parent, whatever its mounts say.
     pub(super) fn read_only(&self, spec: &PodSpec) -> BTreeSet<String> {
         let is_read_only = |volume: &&Volume| {
             captured_directory(volume).is_some()
@@ -39,24 +40,24 @@ impl Mapping<'_> {
     }
 
     fn place(&self, volume: &str) -> Option<&Place> {
-        match &self.live.told {
-            Told::All { claims, .. } => claims.get(volume)?.as_ref().ok(),
-            Told::Nothing | Told::Later => None,
+        match &self.live.answers {
+            Answers::All { claims, .. } => claims.get(volume)?.as_ref().ok(),
+            Answers::Nothing | Answers::Later => None,
         }
     }
 
-    /// The host path of a claim's volume. `readOnly` of a claim is in the mounts.
+    /// The host path of a claim's volume. `readOnly` of the claim is applied to the mounts.
     fn claim(&mut self, name: &str, claim: &PersistentVolumeClaimVolumeSource) -> HostPathVolumeSource {
         let PersistentVolumeClaimVolumeSource { claim_name, read_only: _ } = claim;
         let path = format!("spec.volumes[{name}].persistentVolumeClaim: {claim_name}");
-        let against = match &self.live.told {
+        let against = match &self.live.answers {
             _ if !self.accepts_claims => Some(path),
-            Told::Nothing => Some(format!("{path}: only its node tells what volume it is")),
-            Told::Later => None,
-            Told::All { claims, .. } => match claims.get(name) {
+            Answers::Nothing => Some(format!("{path}: only its node knows which volume it is")),
+            Answers::Later => None,
+            Answers::All { claims, .. } => match claims.get(name) {
                 Some(Ok(_)) => None,
                 Some(Err(why)) => Some(format!("{path}: {why}")),
-                None => Some(format!("{path}: its node does not tell what volume it is")),
+                None => Some(format!("{path}: its node does not report which volume it is")),
             },
         };
         if let Some(detail) = against {
@@ -105,7 +106,8 @@ impl Mapping<'_> {
             vsphere_volume,
         } = volume;
         let path = format!("spec.volumes[{name}]");
-        // Of the kinds below, those without a secret would pass the kubelet's rules, but all need somebody to attach them.
+        // some of these kinds would pass the kubelet's rules if they need no Secret, but all must
+        // be attached by a controller
         let attached = [
             ("awsElasticBlockStore", aws_elastic_block_store.is_some()),
             ("azureDisk", azure_disk.is_some()),
@@ -138,9 +140,9 @@ impl Mapping<'_> {
             self.refuse(Refusal::EphemeralVolume, format!("{path}.ephemeral"));
         }
         let is_captured = config_map.is_some() || secret.is_some() || projected.is_some() || downward_api.is_some();
-        // It becomes part of paths on the host.
+        // the name becomes part of paths on the host
         if !is_name(name) || name.contains('.') {
-            self.refuse(Refusal::RejectedByKubeletRules, format!("spec.volumes: {name:?} is not a name"));
+            self.refuse(Refusal::RejectedByKubeletRules, format!("spec.volumes: {name:?} is not a valid name"));
         }
         Volume {
             empty_dir: empty_dir.as_ref().map(|it| keep!(it, EmptyDirVolumeSource { medium, size_limit })),

@@ -1,7 +1,7 @@
 //! The marked pods of a model's node.
 
 use crate::checkpoint::Policy;
-use crate::supervisor::facts::Key;
+use crate::supervisor::core::facts::Key;
 
 /// A marked pod, as far as the kubelet treats it in its own way.
 #[derive(Clone)]

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use pod_checkpointer::node::contact::{Outcome, Prober};
+use pod_checkpointer::node::contact::Outcome;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;
+use pod_checkpointer::node::probe::Prober;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use pod_checkpointer::client::kube_client;
-use pod_checkpointer::node::contact::{Outcome, Prober};
+use pod_checkpointer::node::contact::Outcome;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;
+use pod_checkpointer::node::probe::Prober;
 use pod_checkpointer::node::resolve::{Error, Resolver};
 use tokio::net::UdpSocket;
 

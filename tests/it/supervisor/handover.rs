@@ -8,7 +8,7 @@ use pod_checkpointer::node::clock;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::places::reports::{AGENT, AgentWord, OUTAGES, Outages, Phase};
 use pod_checkpointer::pod::room::Demand;
-use pod_checkpointer::supervisor::decide::TAKE_BACK_REJECTED;
+use pod_checkpointer::supervisor::core::decide::TAKE_BACK_REJECTED;
 use serde_json::json;
 
 use super::{TILL, checkpoint, parent};

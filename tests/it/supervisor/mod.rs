@@ -10,7 +10,7 @@
 
 mod activation;
 mod handover;
-mod preconditions;
+pub mod preconditions;
 mod restart;
 
 use std::collections::BTreeMap;
@@ -189,7 +189,7 @@ impl Node {
     }
 
     /// Records of the node what the agent does.
-    fn record(&self, name: &str, uid: &str, allocatable: Option<Amounts>) {
+    pub fn record(&self, name: &str, uid: &str, allocatable: Option<Amounts>) {
         self.store().create().unwrap();
         let record = NodeRecord {
             api_version: API_VERSION.into(),

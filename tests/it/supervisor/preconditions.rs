@@ -156,7 +156,7 @@ fn onto_a_disk_nothing_is_unpacked_and_the_reason_is_shown() {
 }
 
 /// A checkpoint that requests so much of a processor, with this priority.
-fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
+pub fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
     let mut made = checkpoint(name);
     made.manifest["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
     made.manifest["spec"]["priority"] = json!(priority);

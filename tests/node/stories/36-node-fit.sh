@@ -22,7 +22,7 @@ healthy
 kubectl delete --raw /api/v1/namespaces/default/events >/dev/null   # of earlier looks
 wait_for 60 "nothing to be in the way" fit True Fit
 # its kubelet knows the API server by name alone, which makes things slow and not impossible
-message | grep '^note ServerNamedByDNS: the API server is api.site.test ' >/dev/null || fail "not said: $(message)"
+message | grep '^note: ServerNamedByDNS: the API server is api.site.test ' >/dev/null || fail "not said: $(message)"
 
 # the kubelet's certificate is one of 30 days
 settings PLANNED_OUTAGE=2160h RETENTION=2s

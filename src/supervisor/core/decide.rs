@@ -1,4 +1,4 @@
-//! The decision: (state, facts) → (state, actions). Pure. `docs/decision.md` is this function as a table.
+//! The decision: (state, facts) → (state, actions). Pure; docs/decision.md is this function as a table.
 //!
 //! It never waits and never fails. What an action found out comes back as a fact of a later pass, or through
 //! [`State::blocked`] when an activation could not be prepared.
@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::checkpoint::Handover;
-use crate::names::{HOLD_SECONDS, REJECTED_AT_RETURN};
+use crate::names::{HOLD_SECONDS, LOCKED_OUT_AFTER, REJECTED_AT_RETURN};
 use crate::node::contact::{Class, Contact};
-use crate::pod::id::PodId;
 use crate::reasons::Blocked;
-use crate::supervisor::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
+use crate::supervisor::core::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
 /// Failed probes before silence is believed.
 pub const FAILED_PROBES: u32 = 3;
@@ -61,10 +60,7 @@ pub const LEAST_GRACE: Duration = Duration::from_millis(50);
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// A kubelet that got nothing from an API server that answers us for this long is locked out. One that starts may take a
-/// minute to list its pods.
-pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
-/// The same in words.
+/// What is said of a kubelet that got nothing for [`LOCKED_OUT_AFTER`].
 pub const LOCKED_OUT: &str = "the API server answers this node, but the kubelet has had no pod of it for minutes";
 /// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
@@ -158,8 +154,8 @@ pub struct State {
 
 impl State {
     /// Takes note that an activation could not be prepared; it is tried again after a growing pause.
-    pub fn blocked(&mut self, key: &PodId, now: Duration, reason: Blocked, message: String) {
-        let pod = self.pods.entry(key.to_owned()).or_default();
+    pub fn blocked(&mut self, key: &Key, now: Duration, reason: Blocked, message: String) {
+        let pod = self.pods.entry(key.clone()).or_default();
         let attempts = pod.blocked.as_ref().map_or(0, |block| block.attempts).saturating_add(1);
         let again = now.saturating_add(pause(Duration::from_secs(2), attempts.saturating_sub(1)));
         pod.phase = Phase::Inactive;
@@ -225,6 +221,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// The pod that it is about.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::StopParent(key)
+            | Self::Activate(key)
+            | Self::Relink(key)
+            | Self::Nudge(key)
+            | Self::Renew(key)
+            | Self::Release(key)
+            | Self::StopTwin(key)
+            | Self::EndTwin(key)
+            | Self::Forget(key) => Some(key),
+            Self::Unstick | Self::Retire => None,
+        }
+    }
+
     /// The kubelet is given something to run: from then on, only what is new is a sign of the API server.
     pub fn links(&self) -> bool {
         matches!(self, Self::Activate(_) | Self::Relink(_) | Self::Renew(_))

@@ -8,11 +8,11 @@ use crate::metrics::catalog::Metric;
 use crate::metrics::figures::{self, Figures};
 use crate::metrics::page::Page;
 use crate::metrics::{Pulse, Source};
-use crate::supervisor::record;
+use crate::node::clock::{self, milliseconds};
 
 /// What the loop wrote down last.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct MetricsSource {
     /// When the loop turns again.
     pub pulse: Pulse,
     figures: RefCell<Figures>,
@@ -20,7 +20,7 @@ pub struct Board {
     passed: Cell<Option<Instant>>,
 }
 
-impl Board {
+impl MetricsSource {
     /// A pass ended.
     pub fn passed(&self, figures: Figures) {
         self.figures.replace(figures);
@@ -28,22 +28,22 @@ impl Board {
     }
 }
 
-impl Source for Board {
+impl Source for MetricsSource {
     fn page(&self) -> Page {
         let mut page = Page::default();
         figures::add_build(&mut page, "supervisor");
         if let Some(passed) = self.passed.get() {
-            self.figures.borrow().add_to(&mut page, record::now(), true);
+            self.figures.borrow().add_to(&mut page, milliseconds(clock::boot_time()), true);
             page.one(Metric::PassAge, passed.elapsed().as_secs_f64());
         }
         page
     }
 
-    fn ailments(&self) -> Vec<String> {
-        self.pulse.ailment().into_iter().collect()
+    fn unhealthy(&self) -> Vec<String> {
+        self.pulse.stalled().into_iter().collect()
     }
 
-    fn hindrances(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let waits = self.passed.get().is_none();
         waits.then(|| "pass: none has ended yet".to_owned()).into_iter().collect()
     }
@@ -58,16 +58,16 @@ mod tests {
 
     #[test]
     fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {
-        let board = Board::default();
-        assert_eq!(board.hindrances(), ["pass: none has ended yet"]);
-        assert!(!board.page().text().unwrap().contains("api_contact"), "nothing is known yet");
+        let source = MetricsSource::default();
+        assert_eq!(source.not_ready(), ["pass: none has ended yet"]);
+        assert!(!source.page().text().unwrap().contains("api_contact"), "nothing is known yet");
         let contact = Some(ContactReport { class: Class::Failing, since: 0 });
-        board.passed(Figures::new(&Status { contact, ..Status::default() }, &Counts::default()));
-        let text = board.page().text().unwrap();
+        source.passed(Figures::new(&Status { contact, ..Status::default() }, &Counts::default()));
+        let text = source.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
             assert_eq!(told, !matches!(metric.of(), Of::Agent | Of::Operator), "{}", metric.name());
         }
-        assert!(board.ailments().is_empty() && board.hindrances().is_empty());
+        assert!(source.unhealthy().is_empty() && source.not_ready().is_empty());
     }
 }

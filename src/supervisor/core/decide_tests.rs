@@ -1,10 +1,10 @@
-//! Each kind of decision by name, then every state with every combination of facts.
+//! Each row of the decision by name, then every state with every combination of facts.
 
 use std::io::Write as _;
 
 use super::*;
 use crate::pod::id::id;
-use crate::supervisor::facts::Seen;
+use crate::supervisor::core::facts::Seen;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: Duration = Duration::from_secs(1000);

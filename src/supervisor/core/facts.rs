@@ -7,7 +7,7 @@ use crate::checkpoint::{Handover, Policy};
 use crate::node::contact::Contact;
 use crate::pod::id::PodId;
 
-/// `<namespace>_<pod>` of the parent.
+/// The pod that a checkpoint is of.
 pub type Key = PodId;
 
 /// An answer to a yes-or-no question that may not have been answered.

@@ -1,35 +1,39 @@
-//! What a drill stands on: the node, its kubelet and runtime, and what must be so before anything is done.
+//! The node that a drill is held on: its kubelet and runtime, and what must be so before anything is done.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::agent::surroundings;
 use crate::args::NodeArguments;
-use crate::names::{CONFIG_SOURCE, DRILL_OF, SUPERVISOR};
+use crate::names::DRILL_OF;
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet, Owned};
-use crate::node::runtime::{Container, Runtime, Sandbox, State};
+use crate::node::runtime::{self, Container, Runtime, Sandbox, State};
 use crate::places::Places;
 use crate::places::drill::Place;
+use crate::places::node_record::NodeRecord;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::Generation;
 use crate::pod::id::PodId;
-use crate::supervisor::act::{Hands, Images, Preconditions, Refused};
-use crate::supervisor::observe::{self, Lists};
+use crate::supervisor::core::Refused;
+use crate::supervisor::core::facts::Key;
+use crate::supervisor::core::observe::{self, Lists, is_parent_of};
+use crate::supervisor::preconditions::{ApiPods, Checked, Findings, Preconditions};
+use crate::supervisor::twin_files::TwinFiles;
 
 /// Limit of one call to the runtime or the kubelet.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node that a drill can be held on.
-pub struct Ground {
-    node: Places,
+pub struct DrillNode {
+    places: Places,
     /// What the supervisor would work with.
-    pub hands: Hands,
+    pub files: TwinFiles,
     /// What the drill works with.
     pub place: Place,
     /// The container runtime.
@@ -41,44 +45,49 @@ pub struct Ground {
     boot_id: String,
     /// Name of the node, in lower case as the kubelet has it in names of pods.
     pub name: String,
+    record: Option<NodeRecord>,
+    /// What was found out of images, and the room that is left beside the pods that were checked before.
+    findings: RefCell<Findings>,
 }
 
-impl Ground {
+impl DrillNode {
     /// Finds everything; changes nothing.
-    pub async fn find(arguments: &NodeArguments, node: Places) -> anyhow::Result<Self> {
-        let root = node.root().clone();
+    pub async fn find(arguments: &NodeArguments, places: Places) -> anyhow::Result<Self> {
+        let root = places.root().clone();
         let kubelet_dir = arguments.host.kubelet_dir.clone();
-        let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock"))?;
-        let kubelet = Kubelet::new(socket, CALL_LIMIT);
-        let owned = kubelet.owned().await.context("a drill needs the kubelet")?;
-        let settings = kubelet::settings(&root, owned.pid)?;
-        let socket = surroundings::find_runtime(&root, arguments.cri_endpoint.as_deref());
-        let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
-        let recorded = node.store.node().ok().flatten().map(|record| record.node_name);
+        let (kubelet, settings) =
+            kubelet::find(&root, &kubelet_dir, CALL_LIMIT).await.context("a drill needs the kubelet")?;
+        if let Some(error) = &places.no_static_pods {
+            bail!("{error}");
+        }
+        let socket = runtime::find(&root, arguments.cri_endpoint.as_deref())?;
+        let record = places.store.node().ok().flatten();
+        let recorded = record.as_ref().map(|record| record.node_name.clone());
         let name = arguments.node_name.clone().or(recorded).or_else(|| arguments.node_name().ok());
         let name = name.context("the name of this node is not recorded: give it with --node-name")?;
-        let hands = Hands {
-            store: node.store.clone(),
-            run: node.run.clone(),
-            manifest_dir: node.manifests.clone(),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        };
         Ok(Self {
-            place: Place { run: node.run.clone(), manifests: node.manifests.clone() },
-            hands,
+            place: Place::new(places.manifests.clone()),
+            files: TwinFiles::new(places.manifests.clone()),
             runtime: Runtime::new(socket, CALL_LIMIT),
             kubelet,
             settings,
             kubelet_dir,
-            boot_id: clock::boot_id(&root)?,
+            boot_id: clock::boot_id()?,
             name: name.to_lowercase(),
-            node,
+            record,
+            findings: RefCell::default(),
+            places,
         })
+    }
+
+    /// The checkpoints.
+    pub fn store(&self) -> &crate::places::store::Store {
+        &self.places.store
     }
 
     /// The host's files.
     pub fn root(&self) -> &HostRoot {
-        self.node.root()
+        self.places.root()
     }
 
     /// The kubelet's own kubeconfig, a host path, if it is known.
@@ -88,16 +97,16 @@ impl Ground {
 
     /// What the supervisor says.
     pub fn status(&self) -> anyhow::Result<Status> {
-        Ok(self.node.run.read(STATUS)?.unwrap_or_default())
+        Ok(self.places.run.read(STATUS)?.unwrap_or_default())
     }
 
     /// Nothing is going on, and somebody would bring the pods back and tidy up after us.
     pub async fn is_quiet(&self) -> anyhow::Result<()> {
-        if !Places::is_locked(&self.node.supervisor_lock())? {
+        if !Places::is_locked(&self.places.supervisor_lock())? {
             bail!("no supervisor runs on this node: nothing would be brought back");
         }
         // insists on memory
-        self.node.run.open(&self.boot_id)?;
+        self.places.run.open(&self.boot_id)?;
         let status = self.status()?;
         match &status.contact {
             Some(contact) if contact.class == Class::Answering => {}
@@ -112,7 +121,7 @@ impl Ground {
             .iter()
             .filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released))
             .map(|pod| format!("{}/{}", pod.namespace, pod.name))
-            .chain(self.hands.links()?.iter().map(ToString::to_string))
+            .chain(self.files.manifests.read()?.links.iter().map(|link| link.key.to_string()))
             .collect();
         if !busy.is_empty() {
             bail!("twins serve in place of {}: wait until they are handed over", busy.join(", "));
@@ -125,9 +134,9 @@ impl Ground {
     }
 
     /// The pods to drill, by key, and those of them that are refused already, with the reasons.
-    pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(PodId, Vec<String>)>> {
-        let word: AgentWord = self.node.run.read(AGENT)?.unwrap_or_default();
-        let mut known = self.node.store.keys().context("cannot list the checkpoints")?;
+    pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(Key, Vec<String>)>> {
+        let word: AgentWord = self.places.run.read(AGENT)?.unwrap_or_default();
+        let mut known = self.places.store.keys().context("cannot list the checkpoints")?;
         known.extend(word.refused.keys().cloned());
         known.sort_unstable();
         known.dedup();
@@ -144,21 +153,43 @@ impl Ground {
             }
             known = chosen;
         }
+        // where not all fit, the supervisor takes those of the lowest start group and of the highest priority
+        known.sort_by_key(|key| {
+            let newest = self.places.store.newest(key).ok().and_then(|(newest, _)| newest);
+            newest.map(|newest| {
+                let priority = newest.checkpoint.manifest.pointer("/spec/priority").and_then(Value::as_i64);
+                (newest.checkpoint.policy.start_group, std::cmp::Reverse(priority.unwrap_or_default()))
+            })
+        });
         let refused = |key: &PodId| word.refused.get(key).cloned().unwrap_or_default();
         Ok(known.into_iter().map(|key| (key.clone(), refused(&key))).collect())
     }
 
-    /// What the supervisor checks before it activates.
-    pub async fn verify(&self, key: &PodId) -> Result<Generation, Refused> {
+    /// What the supervisor checks before it activates, on this node as it is after a reboot without the API server: beside
+    /// its static pods and the pods that were checked before.
+    pub async fn check(&self, key: &Key) -> Result<Generation, Refused> {
         let against = Preconditions {
             now: clock::boot_time(),
             boot_id: &self.boot_id,
+            root: self.root(),
+            store: &self.places.store,
+            manifests: &self.places.manifests,
+            // it was opened before, which insists on memory
+            not_memory: None,
             runtime: &self.runtime,
             settings: &self.settings,
             kubelet_dir: &self.kubelet_dir,
-            root: self.root(),
+            node_name: &self.name,
+            record: self.record.as_ref(),
+            api_pods: ApiPods::None,
         };
-        self.hands.verify(key, &against, &mut Images::default()).await
+        let mut findings = self.findings.take();
+        let checked = against.check(key, &mut findings).await;
+        if let Ok(Checked { demand, .. }) = &checked {
+            findings.take(demand);
+        }
+        self.findings.replace(findings);
+        checked.map(|checked| checked.generation)
     }
 
     /// A name that no activation had before.
@@ -171,7 +202,7 @@ impl Ground {
         let image = if let Some(image) = given {
             image.to_owned()
         } else {
-            let path = self.place.manifests.join(format!("{SUPERVISOR}.yaml"));
+            let path = self.places.manifests.supervisor_path();
             let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let pod: Value = serde_yaml::from_slice(&text).unwrap_or_default();
             let image = pod.pointer("/spec/containers/0/image").and_then(Value::as_str).map(str::to_owned);
@@ -215,12 +246,9 @@ impl Ground {
 }
 
 /// The sandbox of the pod itself that is ready.
-pub fn parent_sandbox<'a>(lists: &'a Lists, key: &PodId) -> Option<&'a Sandbox> {
+pub fn parent_sandbox<'a>(lists: &'a Lists, key: &Key) -> Option<&'a Sandbox> {
     let (namespace, name) = (key.namespace(), key.name());
-    lists.sandboxes.iter().find(|sandbox| {
-        let source = sandbox.annotations.get(CONFIG_SOURCE).map(String::as_str);
-        sandbox.ready && sandbox.namespace == namespace && sandbox.name == name && source != Some("file")
-    })
+    lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_parent_of(sandbox, namespace, name))
 }
 
 /// The running containers of a sandbox.

@@ -3,6 +3,8 @@ use crate::pod::room::Demand;
 use proptest::prelude::*;
 
 use super::*;
+
+use crate::agent::network::{Needs, Support};
 use crate::capture::Reason;
 use crate::reasons::Refusal;
 

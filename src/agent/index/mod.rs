@@ -5,20 +5,20 @@
 //! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that follows either from the
 //! watch reporting this very pod without a mark, or from an [`Answer::Gone`] for its UID.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod views;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::census::Census;
-use crate::agent::leftovers::Neighbours;
-use crate::agent::network::{Needs, Support};
 use crate::agent::observed::{Marked, Observed};
 use crate::agent::outcome::{Captured, Outcome, Stored};
 use crate::client::gone::Answer;
 use crate::client::retry::Retry;
-use crate::places::reports::AgentWord;
 use crate::pod::id::PodId;
-use crate::pod::room::Demand;
+
+pub(crate) use views::View;
 
 /// Captures that run at the same time: enough that a slow one does not delay the others, few enough for the memory.
 const CONCURRENT: usize = 4;
@@ -27,7 +27,7 @@ const GONE_LISTED: Duration = Duration::from_hours(1);
 
 /// Work to start.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Capture this pod; the result goes to [`Index::captured`].
     Capture {
         /// The pod.
@@ -110,24 +110,9 @@ struct Running {
     parent: Parent,
 }
 
-/// A marked pod and its state, for its PodCheckpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// The pod.
-    pub key: &'a PodId,
-    /// Its UID.
-    pub uid: &'a str,
-    /// What marks it.
-    pub marked: &'a str,
-    /// Result of its last capture.
-    pub outcome: &'a Outcome,
-    /// What the store has of this very pod.
-    pub stored: Option<&'a Stored>,
-}
-
 /// All marked pods and all stored checkpoints.
 #[derive(Debug)]
-pub struct Index {
+pub(crate) struct Index {
     retention: Duration,
     complete: bool,
     pods: BTreeMap<PodId, Pod>,
@@ -139,7 +124,7 @@ pub struct Index {
 
 impl Index {
     /// Starts with what the store holds.
-    pub fn new(retention: Duration, stored: Vec<Stored>) -> Self {
+    pub(crate) fn new(retention: Duration, stored: Vec<Stored>) -> Self {
         let checkpoints =
             stored.into_iter().map(|stored| (stored.key.clone(), Checkpoint::new(stored, Parent::Present))).collect();
         Self {
@@ -154,7 +139,7 @@ impl Index {
     }
 
     /// A list begins: pods that it does not name are missing at its end.
-    pub fn begin_list(&mut self) {
+    pub(crate) fn begin_list(&mut self) {
         for pod in self.pods.values_mut() {
             pod.listed = false;
         }
@@ -162,7 +147,7 @@ impl Index {
     }
 
     /// The watch reported a pod.
-    pub fn see(&mut self, mut observed: Observed, now: Duration) {
+    pub(crate) fn see(&mut self, mut observed: Observed, now: Duration) {
         let key = observed.key.clone();
         let parent = if observed.marked == Marked::No { Parent::Unmarked } else { Parent::Present };
         if observed.marked == Marked::Unknown
@@ -219,7 +204,7 @@ impl Index {
     }
 
     /// The list is complete: pods that it did not name are not on this node any more, according to the watch.
-    pub fn end_list(&mut self, now: Duration) {
+    pub(crate) fn end_list(&mut self, now: Duration) {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
         self.census.end_list();
@@ -237,7 +222,7 @@ impl Index {
     }
 
     /// The watch reported that a pod was deleted.
-    pub fn delete(&mut self, key: &PodId, uid: &str, now: Duration) {
+    pub(crate) fn delete(&mut self, key: &PodId, uid: &str, now: Duration) {
         if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
             self.pods.remove(key);
         }
@@ -246,21 +231,21 @@ impl Index {
     }
 
     /// A volume of this pod has new content.
-    pub fn swapped(&mut self, key: &PodId) {
+    pub(crate) fn swapped(&mut self, key: &PodId) {
         if let Some(pod) = self.pods.get_mut(key) {
             pod.dirty = true;
         }
     }
 
     /// Something that every capture depends on has changed.
-    pub fn swapped_all(&mut self) {
+    pub(crate) fn swapped_all(&mut self) {
         for pod in self.pods.values_mut() {
             pod.dirty = true;
         }
     }
 
     /// The work to start now.
-    pub fn decide(&mut self, now: Duration) -> Vec<Action> {
+    pub(crate) fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         for (key, pod) in &mut self.pods {
             let removing = self.checkpoints.get(key).is_some_and(|checkpoint| checkpoint.busy == Busy::Removing);
@@ -310,7 +295,7 @@ impl Index {
 
     /// When [`Index::decide`] will have work that it does not have now. Work that is due and was not started waits for other work
     /// to end, not for a time.
-    pub fn wake(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn wake(&self, now: Duration) -> Option<Duration> {
         let captures = self
             .pods
             .iter()
@@ -329,7 +314,7 @@ impl Index {
     }
 
     /// A capture ended.
-    pub fn captured(&mut self, key: &PodId, captured: Captured, now: Duration) {
+    pub(crate) fn captured(&mut self, key: &PodId, captured: Captured, now: Duration) {
         let Some(running) = self.running.remove(key) else { return };
         if let Captured::Stored(stored) = &captured {
             self.checkpoints.insert(key.to_owned(), Checkpoint::new(stored.clone(), running.parent));
@@ -350,7 +335,7 @@ impl Index {
     }
 
     /// The API server was asked for a pod.
-    pub fn answered(&mut self, key: &PodId, uid: &str, answer: Answer, now: Duration) {
+    pub(crate) fn answered(&mut self, key: &PodId, uid: &str, answer: Answer, now: Duration) {
         let asked = |checkpoint: &&mut Checkpoint| checkpoint.stored.uid == uid && checkpoint.busy == Busy::Asking;
         let Some(checkpoint) = self.checkpoints.get_mut(key).filter(asked) else { return };
         checkpoint.busy = Busy::No;
@@ -367,7 +352,7 @@ impl Index {
     }
 
     /// A removal ended, with success or not.
-    pub fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
+    pub(crate) fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
         let Some(checkpoint) = self.checkpoints.get_mut(key).filter(|checkpoint| checkpoint.stored.uid == uid) else {
             return;
         };
@@ -384,121 +369,44 @@ impl Index {
         }
     }
 
-    /// Marked pods, with UIDs, that the kubelet rejected for good and that the store has. No controller replaces them.
-    pub fn rejected(&self) -> impl Iterator<Item = (&PodId, &str)> {
-        let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
-        known.map(|(key, pod)| (key, pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
-    }
-
-    /// What all pods that the API server knows take of the node; `None` before a list was complete.
-    pub fn taken(&self) -> Option<Demand> {
-        self.complete.then(|| self.census.demand())
-    }
-
-    /// The content of `agent.yaml`, for the supervisor and the command line. `fresh`: the API server answered lately, so pods that it
-    /// reported as Ready still count as Ready.
-    pub fn word(&self, fresh: bool) -> AgentWord {
-        let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
-        let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
-        AgentWord {
-            ready: self.pods.values().filter(ready).map(named).collect(),
-            taken: self.taken(),
-            gone: self.gone.iter().map(|(key, (uid, _))| (key.clone(), uid.clone())).collect(),
-            marked: self.pods.iter().filter_map(|(key, pod)| Some((key.clone(), pod.mark()?.to_owned()))).collect(),
-            refused: self
-                .pods
-                .iter()
-                .filter_map(|(key, pod)| match &pod.outcome {
-                    Outcome::Refused(reasons) => Some((key.clone(), reasons.iter().map(ToString::to_string).collect())),
-                    _ => None,
-                })
-                .collect(),
-            ..AgentWord::default()
-        }
-    }
-
-    /// Every marked pod, once a list was complete.
-    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
-        self.pods.iter().filter(|_| self.complete).filter_map(|(key, pod)| {
-            Some(View {
-                key,
-                uid: &pod.observed.uid,
-                marked: pod.mark()?,
-                outcome: &pod.outcome,
-                stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
-            })
-        })
-    }
-
-    /// Owners of pods without a checkpoint that captured pods need. Not among them are static pods, which come back by themselves, and
-    /// pods of which it is not known yet whether they are marked or can be captured.
-    pub fn lacking(&self) -> BTreeSet<(Support, &str)> {
-        let checkpoint = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
-        let needs: Vec<Needs> = checkpoint.map(|(_, pod)| pod.observed.needs).collect();
-        let gets_none = |key: &PodId| {
-            let pod = self.pods.get(key);
-            pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
-        };
-        let lacks = |key: &PodId, uid: &str| self.complete && !self.has_stored(key, uid) && gets_none(key);
-        self.census
-            .supporting(lacks)
-            .filter(|(support, _)| needs.iter().any(|needs| needs.includes(*support)))
-            .collect()
-    }
-
-    /// What is known of the pods of this node that may need what bootkube's checkpointer left.
-    pub fn neighbours(&self) -> Neighbours {
-        Neighbours {
-            is_heard: self.complete,
-            checkpointer: self.census.bootkube_checkpointer().cloned(),
-            unprotected: self
-                .census
-                .pods()
-                .filter(|(key, uid)| !self.has_stored(key, uid))
-                .map(|(key, _)| key.clone())
-                .collect(),
-            ..Neighbours::default()
-        }
-    }
-
     /// Every pod of this node.
-    pub fn census(&self) -> &Census {
+    pub(crate) fn census(&self) -> &Census {
         &self.census
     }
 
     /// The newest checkpoint of this name is of this very pod.
-    pub fn has_stored(&self, key: &PodId, uid: &str) -> bool {
+    pub(crate) fn has_stored(&self, key: &PodId, uid: &str) -> bool {
         self.stored(key).is_some_and(|stored| stored.uid == uid)
     }
 
     /// Is it unknown yet whether this very pod is marked?
-    pub fn is_undecided(&self, key: &PodId, uid: &str) -> bool {
+    pub(crate) fn is_undecided(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
     }
 
     /// Has a list ever been complete?
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
 
     /// Has a capture ended, with success or not, of every Ready pod?
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let waits = |pod: &Pod| pod.observed.ready && !pod.observed.ending && pod.outcome == Outcome::Waiting;
         self.complete && !self.pods.values().any(waits)
     }
 
     /// What the store has of all pods.
-    pub fn all_stored(&self) -> impl Iterator<Item = &Stored> {
+    pub(crate) fn all_stored(&self) -> impl Iterator<Item = &Stored> {
         self.checkpoints.values().map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
     }
 
     /// What the store has of a pod.
-    pub fn stored(&self, key: &PodId) -> Option<&Stored> {
+    pub(crate) fn stored(&self, key: &PodId) -> Option<&Stored> {
         self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
     }
 
     /// Is this very pod marked, or may it be, according to the watch?
-    pub fn has(&self, key: &PodId, uid: &str) -> bool {
+    pub(crate) fn has(&self, key: &PodId, uid: &str) -> bool {
         self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
     }
 
@@ -561,5 +469,4 @@ impl Pod {
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
 mod tests;

@@ -1,16 +1,10 @@
-//! The kubelet's own sockets to the API server: does it hear from it, and which of them hold it up?
+//! The kubelet's own sockets to the API server: does it hear from it, and which of them hold it up? Pure.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::node::host::HostRoot;
-use crate::node::sockets::{self, Socket, State};
-use crate::supervisor::facts::Seen;
-
-/// Where a name is asked for.
-const DNS: u16 = 53;
+use crate::node::sockets::{Socket, State};
+use crate::supervisor::core::facts::Seen;
 
 /// The longest that a server says of itself before it was asked anything: its side of TLS, with its certificates and the
 /// names of the CAs that it trusts, and the settings of HTTP/2.
@@ -23,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// What is remembered of the kubelet's sockets while something is active or about to be handed over.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct KubeletSockets {
     /// What each socket was at the last look: a connection from before the outage may stay established for long, so only
     /// what is new is a sign. `None`: not looked yet.
     before: Option<HashMap<[u32; 2], Before>>,
@@ -44,7 +38,7 @@ struct Before {
     has_answered: bool,
 }
 
-impl Waiting {
+impl KubeletSockets {
     /// Forgets everything: nothing of ours is in force, what came so far is to be no sign, or the kubelet is another process.
     pub fn reset(&mut self) {
         *self = Self::default();
@@ -55,24 +49,13 @@ impl Waiting {
         self.connected
     }
 
-    /// Sockets that were closed since something was linked.
-    pub fn closed(&self) -> usize {
-        self.closed
-    }
-
-    /// Looks; true when the kubelet hears from the API server and did not before.
-    pub fn look(&mut self, root: &HostRoot, pid: u32, servers: &[SocketAddr], now: Duration) -> io::Result<bool> {
-        let found = match sockets::of_process(root, pid, servers, None) {
-            Ok(found) => found,
-            Err(error) => {
-                self.connected = Seen::Unknown;
-                return Err(error);
-            }
+    /// Takes in what a look found; `None`: they could not be looked at. True when the kubelet hears from the API server and
+    /// did not before.
+    pub fn look(&mut self, found: Option<&[Socket]>, now: Duration) -> bool {
+        let Some(found) = found else {
+            self.connected = Seen::Unknown;
+            return false;
         };
-        Ok(self.take(&found, now))
-    }
-
-    fn take(&mut self, found: &[Socket], now: Duration) -> bool {
         if self.before.is_none() {
             let greetings = found.iter().map(|socket| socket.received).filter(|received| *received <= LONGEST_GREETING);
             self.greeting = greetings.max().unwrap_or_default();
@@ -108,7 +91,7 @@ impl Waiting {
     }
 
     /// Whether it waits for an answer. Where the API server answers 5xx (`failing`), what came on it is no help.
-    fn waits(&self, socket: &Socket, failing: bool, now: Duration) -> bool {
+    pub fn waits(&self, socket: &Socket, failing: bool, now: Duration) -> bool {
         if failing {
             self.known(socket)
                 .is_some_and(|known| known.received == socket.received && now.saturating_sub(known.changed) >= IDLE)
@@ -117,33 +100,19 @@ impl Waiting {
         }
     }
 
-    /// Closes the sockets that wait on the API server, or on a name server. Unsupported kernels are an error.
-    pub fn close(
-        &mut self,
-        root: &HostRoot,
-        pid: u32,
-        servers: &[SocketAddr],
-        failing: bool,
-        now: Duration,
-    ) -> io::Result<()> {
-        for socket in sockets::of_process(root, pid, servers, Some(DNS))? {
-            if !self.waits(&socket, failing, now) {
-                continue;
-            }
-            sockets::destroy(&socket)?;
-            if self.closed == 0 {
-                tracing::info!(remote = %socket.remote, "the kubelet waits for the API server: closing its waiting sockets");
-            }
-            self.closed += 1;
-            tracing::debug!(remote = %socket.remote, state = ?socket.state, "closed a waiting socket of the kubelet");
-        }
-        Ok(())
+    /// So many that waited were closed; true when they are the first since something was linked.
+    pub fn count_closed(&mut self, closed: usize) -> bool {
+        let is_first = self.closed == 0 && closed > 0;
+        self.closed += closed;
+        is_first
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
     use crate::node::sockets::Transport;
 
     const NOW: Duration = Duration::from_mins(1);
@@ -160,67 +129,70 @@ mod tests {
 
     #[test]
     fn the_first_byte_is_a_sign_where_nothing_came_before() {
-        let mut waiting = Waiting::default();
+        let mut sockets = KubeletSockets::default();
         assert!(
-            !waiting.take(&[socket(1, State::SynSent, 0)], NOW),
+            !sockets.look(Some(&[socket(1, State::SynSent, 0)]), NOW),
             "what is there when something becomes active is no sign"
         );
-        assert_eq!(waiting.connected(), Seen::No);
-        assert!(waiting.take(&[established(1, 1)], NOW));
-        assert!(!waiting.take(&[established(1, 1)], NOW), "no news");
-        assert_eq!(waiting.connected(), Seen::Yes);
+        assert_eq!(sockets.connected(), Seen::No);
+        assert!(sockets.look(Some(&[established(1, 1)]), NOW));
+        assert!(!sockets.look(Some(&[established(1, 1)]), NOW), "no news");
+        assert_eq!(sockets.connected(), Seen::Yes);
     }
 
     #[test]
     fn a_server_that_finishes_tls_and_then_says_nothing_is_no_sign() {
-        let mut waiting = Waiting::default();
-        waiting.take(&[established(1, 2_400)], NOW);
-        assert!(!waiting.take(&[established(1, 2_439)], NOW), "a ping's reply");
-        assert!(!waiting.take(&[established(2, 900)], NOW), "another connection, in the middle of TLS");
-        assert!(!waiting.take(&[established(2, 2_410)], NOW));
+        let mut sockets = KubeletSockets::default();
+        sockets.look(Some(&[established(1, 2_400)]), NOW);
+        assert!(!sockets.look(Some(&[established(1, 2_439)]), NOW), "a ping's reply");
+        assert!(!sockets.look(Some(&[established(2, 900)]), NOW), "another connection, in the middle of TLS");
+        assert!(!sockets.look(Some(&[established(2, 2_410)]), NOW));
         for pings in 1..100 {
-            assert!(!waiting.take(&[established(2, 2_410 + pings * 39)], NOW), "{pings} replies to pings");
+            assert!(!sockets.look(Some(&[established(2, 2_410 + pings * 39)]), NOW), "{pings} replies to pings");
         }
-        assert!(!waiting.has_answered(&established(3, 2_400)), "so it may be closed");
-        assert!(waiting.take(&[established(3, 2_900)], NOW), "an answer");
-        assert!(waiting.has_answered(&established(3, 2_900)), "so it may not");
-        assert_eq!(waiting.connected(), Seen::Yes);
+        assert!(!sockets.has_answered(&established(3, 2_400)), "so it may be closed");
+        assert!(sockets.look(Some(&[established(3, 2_900)]), NOW), "an answer");
+        assert!(sockets.has_answered(&established(3, 2_900)), "so it may not");
+        assert_eq!(sockets.connected(), Seen::Yes);
     }
 
     #[test]
     fn a_connection_from_before_the_outage_is_a_sign_once_it_brings_more() {
-        let mut waiting = Waiting::default();
-        waiting.take(&[established(1, 5_000_000)], NOW);
-        assert!(!waiting.take(&[established(1, 5_000_000)], NOW));
-        assert!(waiting.take(&[established(1, 5_000_700)], NOW));
-        waiting.reset();
-        waiting.take(&[established(1, 5_000_000), socket(2, State::SynSent, 0)], NOW);
-        assert!(waiting.take(&[established(1, 5_000_000), established(2, 10)], NOW), "the old one is no greeting");
+        let mut sockets = KubeletSockets::default();
+        sockets.look(Some(&[established(1, 5_000_000)]), NOW);
+        assert!(!sockets.look(Some(&[established(1, 5_000_000)]), NOW));
+        assert!(sockets.look(Some(&[established(1, 5_000_700)]), NOW));
+        sockets.reset();
+        sockets.look(Some(&[established(1, 5_000_000), socket(2, State::SynSent, 0)]), NOW);
+        assert!(
+            sockets.look(Some(&[established(1, 5_000_000), established(2, 10)]), NOW),
+            "the old one is no greeting"
+        );
     }
 
     #[test]
     fn where_the_server_answers_5xx_a_connection_waits_once_nothing_came_for_a_second() {
-        let (mut waiting, at) = (Waiting::default(), Duration::from_millis);
-        assert!(!waiting.waits(&established(1, 2_400), true, at(0)), "never seen");
-        waiting.take(&[established(1, 2_400)], at(0));
-        waiting.take(&[established(1, 2_900)], at(500));
-        waiting.take(&[established(1, 2_900)], at(1_400));
-        assert!(!waiting.waits(&established(1, 2_900), true, at(1_400)), "0.9 s");
-        assert!(waiting.waits(&established(1, 2_900), true, at(1_500)));
-        assert!(!waiting.waits(&established(1, 2_901), true, at(1_500)), "something came this very moment");
+        let (mut sockets, at) = (KubeletSockets::default(), Duration::from_millis);
+        assert!(!sockets.waits(&established(1, 2_400), true, at(0)), "never seen");
+        sockets.look(Some(&[established(1, 2_400)]), at(0));
+        sockets.look(Some(&[established(1, 2_900)]), at(500));
+        sockets.look(Some(&[established(1, 2_900)]), at(1_400));
+        assert!(!sockets.waits(&established(1, 2_900), true, at(1_400)), "0.9 s");
+        assert!(sockets.waits(&established(1, 2_900), true, at(1_500)));
+        assert!(!sockets.waits(&established(1, 2_901), true, at(1_500)), "something came this very moment");
         assert!(
-            !waiting.waits(&established(1, 2_900), false, at(1_500)),
+            !sockets.waits(&established(1, 2_900), false, at(1_500)),
             "it brought an answer, which counts elsewhere"
         );
     }
 
     #[test]
     fn a_connection_that_ended_is_no_sign() {
-        let mut waiting = Waiting::default();
-        waiting.take(&[], NOW);
-        assert!(!waiting.take(&[socket(1, State::Other, 700)], NOW));
-        assert!(waiting.take(&[established(2, 700)], NOW));
-        waiting.take(&[socket(2, State::Other, 700)], NOW);
-        assert_eq!(waiting.connected(), Seen::No);
+        let mut sockets = KubeletSockets::default();
+        sockets.look(Some(&[]), NOW);
+        assert!(!sockets.look(Some(&[socket(1, State::Other, 700)]), NOW));
+        assert!(sockets.look(Some(&[established(2, 700)]), NOW));
+        sockets.look(Some(&[socket(2, State::Other, 700)]), NOW);
+        assert_eq!(sockets.connected(), Seen::No);
     }
 }

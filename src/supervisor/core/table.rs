@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use crate::checkpoint::Handover;
 use crate::node::contact::{Class, Contact};
-use crate::pod::id::PodId;
 use crate::reasons::Blocked;
-use crate::supervisor::decide::{Action, Block, Phase, Pod, Settings, State, decide};
-use crate::supervisor::facts::Key;
-use crate::supervisor::facts::{Facts, Kubelet, PodFacts, Run, Seen};
+use crate::supervisor::core::decide::{Action, Block, Phase, Pod, Settings, State, decide};
+use crate::supervisor::core::facts::Key;
+use crate::supervisor::core::facts::{Facts, Kubelet, PodFacts, Run, Seen};
 
 fn key() -> Key {
     pod("pod")
@@ -19,7 +18,7 @@ fn key() -> Key {
 
 fn pod(name: &str) -> Key {
     #[allow(clippy::expect_used)] // two literals of this file
-    PodId::new("namespace", name).expect("a name")
+    Key::new("namespace", name).expect("a name")
 }
 const NOW: Duration = Duration::from_hours(1);
 /// Long enough for everything that waits.
