@@ -1,6 +1,6 @@
 //! The integration tests, one binary. Where a new test goes:
 //!
-//! * What needs no node at all is tested beside the code: in its file, or from 100 lines of tests on in `<module>_tests.rs`.
+//! * What needs no node at all is tested beside the code: in its file, or above 100 lines in `<module>_tests.rs`.
 //! * `capture`: what a checkpoint has in it, given a pod and what runs; one file a theme.
 //! * `agent`: when the agent captures, removes and publishes, against an API server; one file a theme.
 //! * `supervisor`: stories of outages, from a boot without the API server to the hand-over; one file a theme.
