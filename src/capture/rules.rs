@@ -37,8 +37,7 @@ pub struct Unless {
     pub verdict: Verdict,
     /// Why, to be read after "because".
     pub why: &'static str,
-    }
-
+}
 
 /// The rule for some fields.
 #[derive(Clone, Copy, Debug)]

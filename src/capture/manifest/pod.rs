@@ -1,5 +1,4 @@
-//! The fields of the pod itself; those of containers and volumes are in the modules beside this
-//! one.
+//! The fields of the pod itself; containers and volumes have modules of their own.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext, PodSpec,
@@ -148,7 +147,9 @@ impl Mapping<'_> {
         let path = format!("spec.runtimeClassName: {class}");
         match &self.live.answers {
             Answers::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node knows its handler")),
-            Answers::All { handler: Err(handler), .. } => self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}")),
+            Answers::All { handler: Err(handler), .. } => {
+                self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}"))
+            }
             Answers::Later | Answers::All { handler: Ok(()), .. } => {}
         }
     }
