@@ -1,28 +1,29 @@
-//! JSON as block-style YAML for people, which a YAML 1.1 reader (the kubelet's) reads as the same JSON.
+//! Writes JSON as block-style YAML for people, which a YAML 1.1 parser such as the kubelet's reads
+//! as the same JSON.
 //!
-//! serde_yaml writes YAML 1.2: a plain `on`, `012` or `1_000` is text there, and something else to a kubelet. Here a text is
-//! plain only when no version of YAML can take it for anything else.
+//! serde_yaml writes YAML 1.2, in which an unquoted `on`, `012` or `1_000` is a string, but not for
+//! a kubelet. Here a string is unquoted only if every version of YAML reads it as that string.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Words that mean something else than themselves in some version of YAML.
+/// Words that are not strings in some version of YAML.
 const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
 
-/// A document, without the line that begins it.
+/// A document, without the line `---`.
 pub fn text(value: &Value) -> String {
     let mut out = String::new();
     block(value, 0, &mut out);
     out
 }
 
-/// What stands after `key:` or `-`, with the line's end.
+/// Writes what follows `key:` or `-`, including the end of the line.
 fn after(value: &Value, indent: usize, is_element: bool, out: &mut String) {
     match value {
         Value::Object(object) if !object.is_empty() => {
             if is_element {
-                // The first key stands on the dash's line.
+                // the first key is on the line of the dash
                 let begin = out.len();
                 block(value, indent + 2, out);
                 out.replace_range(begin..begin + indent + 2, " ");
@@ -64,9 +65,9 @@ fn block(value: &Value, indent: usize, out: &mut String) {
             string(text, out);
             out.push('\n');
         }
-        // JSON's own words and numbers, `{}` and `[]` mean the same everywhere.
+        // JSON's literals and numbers, `{}` and `[]` mean the same in every version
         value => {
-            // Writing to a string cannot fail.
+            // writing to a string cannot fail
             let _ = writeln!(out, "{value}");
         }
     }
@@ -92,7 +93,8 @@ fn string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Begins with a letter or `/`, goes on with what has no meaning within a word, and is none of [`WORDS`].
+/// Whether a string needs no quotes: it begins with a letter or `/`, goes on with characters
+/// without a special meaning, and is not one of [`WORDS`].
 fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_look_like_something_else_are_quoted() {
+    fn strings_that_could_be_read_as_something_else_are_quoted() {
         for word in [
             "y",
             "NO",
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_as_people_write_it() {
+    fn the_output_looks_as_people_write_it() {
         let value = json!({"spec": {"containers": [{"name": "a", "args": ["-v", "x"], "env": []}, {"name": "b"}], "m": {}},
             "nested": [[1, [2]], [{}]], "kind": "Pod"});
         let wanted = "kind: Pod\nnested:\n-\n  - 1\n  -\n    - 2\n-\n  - {}\nspec:\n  containers:\n  - args:\n    - \"-v\"\n    - x\n    env: []\n    name: a\n  - name: b\n  m: {}\n";
@@ -199,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_is_read_as_it_was(value in any_json()) {
+        fn what_is_written_is_read_as_the_same_value(value in any_json()) {
             let value = json!({"it": value});
             prop_assert_eq!(back(&value), value);
         }

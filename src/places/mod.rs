@@ -1,4 +1,5 @@
-//! Where things are on this node, and what stands in the kubelet's manifest directory.
+//! Where the program's files are on this node, and which of them are in the kubelet's manifest
+//! directory.
 
 #[cfg(test)]
 mod crash_tests;
@@ -29,50 +30,51 @@ use crate::places::run::RunDir;
 use crate::places::store::{Store, check_key};
 use crate::text::chain;
 
-/// How long a kubelet may take that is asked for its manifest directory.
+/// How long to wait for a kubelet that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
 
-/// The node's directories, as real paths and as the host calls them.
+/// The program's directories on a node, as real paths (which may lead through `/proc`) and as host
+/// paths.
 pub struct Places {
     root: HostRoot,
-    /// Checkpoints.
+    /// The store of checkpoints.
     pub store: Store,
-    /// What is in force.
+    /// The run directory, with everything that is currently active.
     pub run: RunDir,
-    /// The kubelet's manifest directory.
+    /// The kubelet's manifest directory, a real path.
     pub manifests: PathBuf,
-    /// As the host calls it.
+    /// The same as a host path.
     pub manifests_host_path: PathBuf,
 }
 
-/// A symbolic link of ours in the kubelet's directory.
+/// A symbolic link of the supervisor in the kubelet's manifest directory.
 pub struct Link {
     /// `<namespace>_<pod>`.
     pub key: String,
-    /// The link.
+    /// Path of the link.
     pub path: PathBuf,
     /// What it points to.
     pub target: PathBuf,
 }
 
-/// What has a name of ours in the kubelet's directory.
+/// Everything in the kubelet's manifest directory that has a name of this program.
 #[derive(Default)]
 pub struct Manifests {
-    /// Links to what is in force.
+    /// Links to manifests in the run directory.
     pub links: Vec<Link>,
-    /// The supervisor's manifest is there.
+    /// Whether the supervisor's manifest exists.
     pub supervisor: bool,
-    /// Named like ours, but not ours: never touched.
+    /// Files with such a name that this program did not create; they are never touched.
     pub foreign: Vec<PathBuf>,
-    /// Left by a crash between making a file and renaming it.
+    /// Temporary files, left by a crash between creating a file and renaming it.
     pub leftovers: Vec<PathBuf>,
 }
 
 impl Places {
-    /// Finds the directories; looks into none of them.
+    /// Finds the directories without reading any of them.
     pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
         let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-        let root = root.context("cannot reach the host's files")?;
+        let root = root.context("cannot find the host's root directory; see --host-root")?;
         let manifests_host_path = arguments
             .manifest_dir
             .clone()
@@ -83,7 +85,7 @@ impl Places {
         Ok(Self { store: node.store.with_keys(keys), ..node })
     }
 
-    /// With these directories, host paths.
+    /// With these directories, which are host paths.
     pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> anyhow::Result<Self> {
         let resolve =
             |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
@@ -96,23 +98,25 @@ impl Places {
         })
     }
 
-    /// Pods with a link to a manifest in force: twins that run or are about to.
+    /// Pods with a link to an existing manifest, as `<namespace>/<pod>`: their twins run or are
+    /// about to.
     pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
         let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
         linked.map(|link| link.key.replace('_', "/")).collect()
     }
 
-    /// The host's files.
+    /// The host's root directory.
     pub fn root(&self) -> &HostRoot {
         &self.root
     }
 
-    /// What keeps keys from being used, for people. Who only looks goes on with those that can be.
+    /// Why keys cannot be used, for people. Commands that only read go on with the other keys.
     pub fn key_problems(&self) -> Vec<String> {
         self.store.keys_given().load().errors().map(|error| chain(error)).collect()
     }
 
-    /// A path as the host calls it, for people: from a container the real one goes through a process.
+    /// The host path of a real path, for people: in a container the real one may lead through
+    /// `/proc`.
     pub fn shown(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(self.root.path()) {
             Ok(below) => Path::new("/").join(below),
@@ -120,7 +124,8 @@ impl Places {
         }
     }
 
-    /// Looks at what has a name of ours in the kubelet's directory; nothing if there is no such directory.
+    /// Finds everything in the kubelet's manifest directory that has a name of this program;
+    /// nothing, if the directory does not exist.
     pub fn manifests(&self) -> anyhow::Result<Manifests> {
         let mut found = Manifests::default();
         let failed = || format!("cannot read {}", self.manifests.display());
@@ -157,33 +162,34 @@ impl Places {
         Ok(found)
     }
 
-    /// Does somebody hold this lock? No file means no.
+    /// Whether a process holds this lock; no, if the file does not exist.
     pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
         lock::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
     }
 
-    /// The agent's lock.
+    /// Path of the agent's lock.
     pub fn agent_lock(&self) -> PathBuf {
         self.store.directory().join("agent.lock")
     }
 
-    /// The supervisor's lock.
+    /// Path of the supervisor's lock.
     pub fn supervisor_lock(&self) -> PathBuf {
         self.run.path().join(SUPERVISOR_LOCK)
     }
 }
 
-/// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.
+/// Removes the program's files from a state directory and a run directory. Other files stay and are
+/// named in the log.
 pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
     for (directory, names) in [(store, store::NAMES), (run, run::NAMES)] {
         for path in write::remove_named(directory, names)? {
-            tracing::warn!(path = %path.display(), "left: it is not ours");
+            tracing::warn!(path = %path.display(), "not removed: it does not belong to pod-checkpointer");
         }
     }
     Ok(())
 }
 
-/// The static pod directory of the kubelet that runs, if one does.
+/// The static pod directory of the running kubelet, if there is one.
 fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<PathBuf> {
     let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock")).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;

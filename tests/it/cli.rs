@@ -383,7 +383,7 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
     assert_eq!(node.json(&["status", &two, &one])["pods"][0]["recoverable"], "Yes");
     let refused = node.command(&["show", "shop/till"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused).contains("there is no key"), "{}", text(&refused));
+    assert!(text(&refused).contains("no usable key was given"), "{}", text(&refused));
     assert!(text(&node.command(&["show", "shop/till", &one])).contains("<9 bytes>"));
     fs::set_permissions(node.path("one.key"), fs::Permissions::from_mode(0o644)).unwrap();
     let open = node.json(&["verify", &one]);
@@ -520,7 +520,7 @@ fn uninstall_touches_nothing_that_is_not_ours() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(foreign.exists() && node.path("var/lib/pod-checkpointer/notes").exists());
     assert!(!node.path("var/lib/pod-checkpointer/checkpoints").exists());
-    assert_eq!(text(&output).matches("it is not ours").count(), 2, "{}", text(&output));
+    assert_eq!(text(&output).matches("does not belong to pod-checkpointer").count(), 2, "{}", text(&output));
 }
 
 #[test]
@@ -595,7 +595,7 @@ fn wrong_usage_ends_with_2_and_a_failure_with_1() {
     assert!(text(&output).contains("/nowhere/kubeconfig"), "{}", text(&output));
     let output = program(&["agent", "--node-name", "node-1"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("how to reach the API server"), "{}", text(&output));
+    assert!(text(&output).contains("cannot find the API server"), "{}", text(&output));
     assert_eq!(text(&output).lines().count(), 1, "said once: {}", text(&output));
 }
 
