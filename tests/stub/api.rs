@@ -1,7 +1,8 @@
 //! An API server as a tower service: pods, nodes, namespaces, PodCheckpoints and Events, in memory, without a socket.
 //!
-//! `LIST`, `WATCH` with resource versions, `GET`, `CREATE`, server-side apply (an object is what was last applied to it) and
-//! `DELETE`. It can be silent, fail, lose its custom resource, or list nothing; every request is counted by what it was.
+//! `LIST`, `WATCH` with resource versions, `GET`, `CREATE`, server-side apply (an object is always
+//! what was last applied) and `DELETE`. It can be silent, fail, lose its custom resource, or list
+//! nothing; requests are counted by kind.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future as _;
@@ -20,16 +21,17 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::until;
 
-/// How it answers.
+/// How the server answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mood {
     #[default]
     Well,
-    /// Takes requests and does not answer until the mood is another; what watches have to tell is on its way already.
+    /// Accepts requests and does not answer until the mood changes; events of watches that were
+    /// already sent still arrive.
     Silent,
-    /// 500 to every request.
+    /// Answers every request with 500.
     Failing,
-    /// Lists no pods and gets everything else, as one whose storage was lost.
+    /// Lists no pods but answers everything else, like a server whose storage was lost.
     Empty,
 }
 
@@ -38,20 +40,21 @@ pub struct State {
     pub mood: Mood,
     /// The custom resource is not installed.
     pub lacks_crd: bool,
-    /// By path.
+    /// Objects by path.
     pub objects: BTreeMap<String, Value>,
-    /// What happened to pods, namespaces and PodCheckpoints: resource version, type, object.
+    /// Events of pods, namespaces and PodCheckpoints: resource version, type, object.
     pub events: Vec<(u64, String, Value)>,
     pub version: u64,
-    /// How often what was asked: `LIST pods`, `WATCH pods`, `GET pod`, `PATCH podcheckpoints/status` …
+    /// Number of requests by kind: `LIST pods`, `WATCH pods`, `GET pod`, `PATCH
+    /// podcheckpoints/status` …
     pub counts: BTreeMap<String, u32>,
-    /// Watches that began before this many were ended end, as a server's do now and then.
+    /// Increased to end all open watches, as a server does now and then.
     pub ended: u32,
-    /// Bodies of the Events that were made.
+    /// Bodies of the created Events.
     pub told: Vec<Value>,
 }
 
-/// The server; clones are the same one.
+/// The server. Clones share it.
 #[derive(Clone, Default)]
 pub struct Api {
     pub state: Arc<watch::Sender<State>>,
@@ -78,7 +81,7 @@ pub fn checkpoint_path(namespace: &str, name: &str) -> String {
 }
 
 impl Api {
-    /// With this node object.
+    /// A server with this Node.
     pub fn new(node: &str, uid: &str) -> Self {
         let api = Self::default();
         api.put(&format!("/api/v1/nodes/{node}"), json!({"metadata": {"name": node, "uid": uid}}));
@@ -96,18 +99,18 @@ impl Api {
         result.unwrap()
     }
 
-    /// Puts an object there, whatever it is.
+    /// Creates or replaces any object.
     pub fn put(&self, path: &str, object: Value) {
         self.change(|state| state.put(path, object));
     }
 
-    /// Puts a pod there, and tells those who watch.
+    /// Creates or replaces a pod, and sends the event to watches.
     pub fn put_pod(&self, pod: Value) {
         let path = pod_path(pod["metadata"]["namespace"].as_str().unwrap(), pod["metadata"]["name"].as_str().unwrap());
         self.put(&path, pod);
     }
 
-    /// Puts a namespace there, and tells those who watch.
+    /// Creates or replaces a namespace, and sends the event to watches.
     pub fn put_namespace(&self, name: &str, labels: &Value) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": name, "labels": labels}});
@@ -126,7 +129,7 @@ impl Api {
         self.state.borrow().counts.get(what).copied().unwrap_or_default()
     }
 
-    /// Waits until a PodCheckpoint shows this condition.
+    /// Waits until a PodCheckpoint has this condition.
     pub async fn until_condition(&self, namespace: &str, name: &str, kind: &str, status: &str, reason: &str) {
         let path = checkpoint_path(namespace, name);
         until(&self.state, |state| {
@@ -265,7 +268,7 @@ fn watched(path: &str) -> &'static str {
     }
 }
 
-/// What a request was, without names: `LIST pods`, `GET node`, `PATCH podcheckpoints/status`.
+/// The kind of a request, without names: `LIST pods`, `GET node`, `PATCH podcheckpoints/status`.
 fn name(method: &Method, path: &str, watches: bool) -> String {
     let parts: Vec<&str> = path.split('/').collect();
     let kinds = ["pods", "nodes", "podcheckpoints", "events", "namespaces"];
@@ -313,7 +316,7 @@ impl hyper::body::Body for Answer {
     }
 }
 
-/// The events of one kind from a resource version on, until the watch's time is over.
+/// The events of one kind from a resource version on, until the watch ends.
 pub struct Watch {
     changes: Pin<Box<dyn Stream<Item = ()> + Send>>,
     end: Pin<Box<Sleep>>,

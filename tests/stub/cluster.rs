@@ -1,6 +1,7 @@
-//! An API server as a tower service for objects of any kind, in memory, without a socket: `LIST` and `WATCH` with a name or
-//! not, `GET`, `CREATE`, `PUT` with a resource version, server-side apply (an object is what was last applied to it), merge
-//! patches of metadata, and `DELETE` with finalizers. It can refuse what is written below a path, with what a server says.
+//! An API server as a tower service for objects of any kind, in memory, without a socket: `LIST`
+//! and `WATCH` with or without a name, `GET`, `CREATE`, `PUT` with a resource version, server-side
+//! apply (an object is always what was last applied), merge patches of metadata, and `DELETE` with
+//! finalizers. It can refuse writes below a path, with an error like a server's.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,18 +18,18 @@ use tokio::sync::watch;
 
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// By path.
+    /// Objects by path.
     pub objects: BTreeMap<String, Value>,
-    /// Version, type, path and object of what happened.
+    /// Events: version, type, path and object.
     events: Vec<(u64, &'static str, String, Value)>,
     version: u64,
     /// Writes to paths with this in them are refused with this message, as a webhook does.
     pub refuses: Option<(String, String)>,
-    /// Every write that was asked for: method and path.
+    /// Method and path of every requested write.
     pub writes: Vec<String>,
 }
 
-/// The server; clones are the same one.
+/// The server. Clones share it.
 #[derive(Clone, Default)]
 pub struct Cluster {
     pub state: Arc<watch::Sender<State>>,
@@ -52,7 +53,7 @@ impl Cluster {
         self.state.borrow().objects.get(path).cloned()
     }
 
-    /// Puts an object there as somebody else would: what it is now is replaced.
+    /// Replaces an object, as another client would.
     pub fn put(&self, path: &str, object: Value) {
         self.change(|state| state.put(path, object));
     }
@@ -182,7 +183,8 @@ impl Cluster {
     }
 }
 
-/// Is the object at this path one of the collection at that one, of one namespace or of all?
+/// Whether the object at this path belongs to the collection at the other path, of one namespace or
+/// of all.
 fn is_in(collection: &str, at: &str) -> bool {
     let (base, plural) = collection.rsplit_once('/').unwrap();
     let parent = at.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -190,7 +192,7 @@ fn is_in(collection: &str, at: &str) -> bool {
 }
 
 fn is_collection(path: &str) -> bool {
-    // no object here is called as its kind
+    // no object in these tests is named like its kind
     path.ends_with('s') && !path.ends_with("/status")
 }
 
