@@ -12,7 +12,7 @@ use pod_checkpointer::names::{
 };
 use pod_checkpointer::operator::kinds::KINDS;
 use pod_checkpointer::reasons::{Blocked, Refusal, Risk, Warning};
-use pod_checkpointer::supervisor::table;
+use pod_checkpointer::supervisor::core::table;
 
 fn main() -> anyhow::Result<()> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "docs".into());

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pod_checkpointer::checkpoint::encoding::encode;
-use pod_checkpointer::checkpoint::format::{API_VERSION, KIND, WRITTEN_BY};
 use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::node::host::HostRoot;
@@ -106,7 +105,7 @@ fn capture(store: &Store, size: usize) -> Result<Figures, Box<dyn Error>> {
         store.put(&made)?;
         agains.push(begin.elapsed());
         let begin = Instant::now();
-        store.newest("shop_till")?.0.ok_or("what was stored is not there")?;
+        store.newest(&"shop_till".parse()?)?.0.ok_or("what was stored is not there")?;
         reads.push(begin.elapsed());
     }
     Ok(Figures { bytes, put: median(puts), again: median(agains), read: median(reads) })
@@ -144,41 +143,23 @@ fn checkpoint(name: &str, size: usize, time: u32) -> NodeCheckpoint {
     let environment: Vec<_> = (0..20)
         .map(|number| json!({"name": format!("VARIABLE_{number}"), "value": format!("value {number} of capture {time}")}))
         .collect();
-    NodeCheckpoint {
-        api_version: API_VERSION.into(),
-        kind: KIND.into(),
-        digest: String::new(),
-        written_by: WRITTEN_BY.into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "11111111-1111-4111-8111-111111111111".into(),
-            resource_version: "42".into(),
-            owner: None,
-            node_uid: None,
-        },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 30,
-        },
-        images: BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]),
-        warnings: Vec::new(),
-        manifest: json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": name},
-            "spec": {"containers": [{"name": "app", "image": "shop/till:1", "args": ["serve"], "env": environment,
-                "volumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}]}]},
-        }),
-        volumes: BTreeMap::from([(
-            "keys".into(),
-            Volume { entries: vec![entry("", None), entry("key", Some(&data))] },
-        )]),
-    }
-    .with_digest()
+    let parent = Parent {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: "11111111-1111-4111-8111-111111111111".into(),
+        resource_version: "42".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot".into(), uptime_seconds: 100 };
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": name},
+        "spec": {"containers": [{"name": "app", "image": "shop/till:1", "args": ["serve"], "env": environment,
+            "volumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}]}]},
+    });
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
+    checkpoint.images = BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]);
+    checkpoint.volumes =
+        BTreeMap::from([("keys".into(), Volume { entries: vec![entry("", None), entry("key", Some(&data))] })]);
+    checkpoint.with_digest()
 }

@@ -88,34 +88,20 @@ fn checkpoint(manifest: Value) -> NodeCheckpoint {
         link: link.map(str::to_owned),
     };
     let entries = vec![entry("", None, None), entry("key", Some(b"s3cret"), None), entry("link", None, Some("key"))];
-    NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: format::WRITTEN_BY.into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "b1".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: "shop".into(),
-            name: "till".into(),
-            uid: "u1".into(),
-            resource_version: "3".into(),
-            owner: Some(Owner { kind: "DaemonSet".into(), name: "till".into(), uid: "u2".into() }),
-            node_uid: Some("u3".into()),
-        },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: Some(3600),
-            handover: Some(Handover::Switch),
-            host_network: false,
-            host_port: true,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 30,
-        },
-        images: BTreeMap::from([("app".into(), Image { name: "till:1".into(), id: "sha256:aa".into() })]),
-        warnings: vec![Warning::MayBeRescheduled],
-        manifest,
-        volumes: BTreeMap::from([("keys".into(), Volume { entries })]),
-    }
-    .with_digest()
+    let parent = Parent {
+        namespace: "shop".into(),
+        name: "till".into(),
+        uid: "u1".into(),
+        resource_version: "3".into(),
+        owner: Some(Owner { kind: "DaemonSet".into(), name: "till".into(), uid: "u2".into() }),
+        node_uid: Some("u3".into()),
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "b1".into(), uptime_seconds: 100 };
+    let policy =
+        Policy { max_age_seconds: Some(3600), handover: Some(Handover::Switch), host_port: true, ..Policy::default() };
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, policy, manifest);
+    checkpoint.images = BTreeMap::from([("app".into(), Image { name: "till:1".into(), id: "sha256:aa".into() })]);
+    checkpoint.warnings = vec![Warning::MayBeRescheduled];
+    checkpoint.volumes = BTreeMap::from([("keys".into(), Volume { entries })]);
+    checkpoint.with_digest()
 }

@@ -1,16 +1,17 @@
 //! The command line: flags and environment variables, parsed into validated settings here and
 //! nowhere else.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::metrics::address::Address;
-use crate::names::{OPERATOR, RUN_DIR, STATE_DIR};
+use crate::names::{LOCKED_OUT_AFTER, OPERATOR, RUN_DIR, STATE_DIR};
+use crate::node::host::HostRoot;
 use crate::pod::selector;
-use crate::supervisor::decide::LOCKED_OUT_AFTER;
 
 /// Bring marked pods back on a Kubernetes node that restarts without its API server, and hand them
 /// back
@@ -33,6 +34,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
 }
 
 /// The commands of the program.
@@ -77,7 +87,7 @@ pub enum Command {
 }
 
 /// Paths on the node.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct HostArguments {
     /// Directory that holds the checkpoints
     #[arg(long, env = "POD_CHECKPOINTER_STATE_DIR", default_value = STATE_DIR, value_name = "DIR", value_parser = absolute)]
@@ -89,7 +99,7 @@ pub struct HostArguments {
     /// the host's PID namespace, else /]
     #[arg(long, env = "POD_CHECKPOINTER_HOST_ROOT", value_name = "DIR", value_parser = absolute)]
     pub host_root: Option<PathBuf>,
-    /// The kubelet's directory of static pod manifests [default: its staticPodPath, else /etc/kubernetes/manifests]
+    /// The kubelet's directory of static pod manifests [default: its staticPodPath; /etc/kubernetes/manifests if it cannot be asked]
     #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
     pub manifest_dir: Option<PathBuf>,
     /// File on the host with a key to seal checkpoints: 32 bytes, raw, hex or base64; owned by root
@@ -102,7 +112,7 @@ pub struct HostArguments {
 }
 
 /// What agent, supervisor and drill need to know about their node.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct NodeArguments {
     /// Paths on the node.
     #[command(flatten)]
@@ -114,6 +124,13 @@ pub struct NodeArguments {
     /// unix:///run/containerd/containerd.sock and unix:///run/crio/crio.sock]
     #[arg(long, env = "POD_CHECKPOINTER_CRI_ENDPOINT", value_name = "unix://PATH", value_parser = endpoint)]
     pub cri_endpoint: Option<PathBuf>,
+}
+
+impl HostArguments {
+    /// `--host-root`, else where the host's root directory is found to be.
+    pub fn root(&self) -> std::io::Result<HostRoot> {
+        self.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)))
+    }
 }
 
 impl NodeArguments {
@@ -128,7 +145,7 @@ impl NodeArguments {
 }
 
 /// How the supervisor decides. The agent copies these into the supervisor's manifest.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct DecisionArguments {
     /// How long the API server must be silent before anything is activated; at least 3 probes must
     /// also have failed
@@ -209,7 +226,7 @@ pub struct AgentArguments {
 }
 
 /// Flags of `supervisor`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorArguments {
     /// Its node.
     #[command(flatten)]
@@ -220,6 +237,76 @@ pub struct SupervisorArguments {
     /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off
     #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
     pub metrics_address: Address,
+}
+
+impl AgentArguments {
+    /// The flags of the supervisor that this agent installs. `manifest_dir`: the kubelet's directory of static pod manifests, a
+    /// host path. The supervisor finds the host's root directory and the name of its node by itself.
+    pub fn supervisor(&self, manifest_dir: PathBuf) -> SupervisorArguments {
+        let NodeArguments { host, node_name: _, cri_endpoint } = self.node.clone();
+        let host = HostArguments { host_root: None, manifest_dir: Some(manifest_dir), ..host };
+        SupervisorArguments {
+            node: NodeArguments { host, node_name: None, cri_endpoint },
+            decision: self.decision.clone(),
+            metrics_address: self.metrics_address.beside(),
+        }
+    }
+}
+
+impl SupervisorArguments {
+    /// The flags that these settings are parsed from, each `--name=value`. Names every setting that has a value, so that
+    /// defaults and the environment do not matter. Paths must be UTF-8, as all parsed ones are.
+    pub fn to_flags(&self) -> Vec<String> {
+        let Self { node, decision, metrics_address } = self;
+        let NodeArguments { host, node_name, cri_endpoint } = node;
+        let HostArguments { state_dir, run_dir, host_root, manifest_dir, key_files, kubelet_dir } = host;
+        let DecisionArguments {
+            activation_delay,
+            probe_interval,
+            probe_timeout,
+            unstick_kubelet,
+            activate_locked_out,
+            apiservers,
+            apiserver_ca,
+        } = decision;
+        let path = |path: &Path| path.display().to_string();
+        let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
+        let mut flags = Vec::new();
+        let mut add = |name: &str, value: String| flags.push(format!("--{name}={value}"));
+        add("state-dir", path(state_dir));
+        add("run-dir", path(run_dir));
+        add("kubelet-dir", path(kubelet_dir));
+        if let Some(root) = host_root {
+            add("host-root", path(root));
+        }
+        if let Some(directory) = manifest_dir {
+            add("manifest-dir", path(directory));
+        }
+        for file in key_files {
+            add("key-file", path(file));
+        }
+        if let Some(name) = node_name {
+            add("node-name", name.clone());
+        }
+        if let Some(socket) = cri_endpoint {
+            add("cri-endpoint", format!("unix://{}", socket.display()));
+        }
+        add("activation-delay", time(activation_delay));
+        add("probe-interval", time(probe_interval));
+        add("probe-timeout", time(probe_timeout));
+        add("unstick-kubelet", unstick_kubelet.to_string());
+        if let Some(limit) = activate_locked_out {
+            add("activate-locked-out", time(limit));
+        }
+        for server in apiservers {
+            add("apiserver", server.clone());
+        }
+        if let Some(ca) = apiserver_ca {
+            add("apiserver-ca", path(ca));
+        }
+        add("metrics-address", metrics_address.to_string());
+        flags
+    }
 }
 
 /// Flags of `operator`.
@@ -495,43 +582,5 @@ fn endpoint(text: &str) -> Result<PathBuf, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_flags_are_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_wrong_flag_is_said_with_what_to_write() {
-        for (flags, hint) in [
-            (vec!["--activation-delay", "soon"], "3s"),
-            (vec!["--probe-interval", "0s"], "10ms"),
-            (vec!["--state-dir", "here"], "absolute"),
-            (vec!["--cri-endpoint", "tcp://x"], "unix://"),
-            (vec!["--metrics-address", "localhost:9798"], "127.0.0.1:9798, :9798 or off"),
-            (vec!["--unheard-of"], "--unheard-of"),
-        ] {
-            let error =
-                Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains(hint), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_outage_has_bounds_and_nothing_of_it_goes_without() {
-        for (flags, hint) in [
-            (vec!["--outage", "9s"], "from 10s to 1h"),
-            (vec!["--outage", "61m"], "from 10s to 1h"),
-            (vec!["--yes"], "--outage"),
-            (vec!["--restart-kubelet", "true"], "--outage"),
-        ] {
-            let error = Arguments::try_parse_from(["pod-checkpointer", "drill"].into_iter().chain(flags)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains(hint), "{error}");
-        }
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 //! Other modules use these constants, so that one finds from here what a name means and who uses
 //! it.
 
+use std::time::Duration;
+
 use crate::reasons::Blocked;
 
 /// API group of the program's annotations and custom resources.
@@ -106,6 +108,10 @@ pub const NOT_CAPTURED: &str = "NotCaptured";
 pub const REJECTED_AT_RETURN: &str = "RejectedAtReturn";
 /// Advice for [`REJECTED_AT_RETURN`].
 pub const REJECTED_AT_RETURN_ADVICE: &str = "delete the pod and create it again; its twin serves until then, and ends when the API server reports that the pod is gone";
+
+/// A kubelet that got nothing from an API server that answers this node for this long is locked out. One that starts may
+/// take a minute to list its pods.
+pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
 
 /// Result of an activation: the twin was linked.
 pub const ACTIVATED: &str = "Activated";

@@ -18,16 +18,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
 use pod_checkpointer::agent::Settings;
-use pod_checkpointer::args::{Arguments, Command, DecisionArguments, LogFormat};
-use pod_checkpointer::metrics::address::Address;
+use pod_checkpointer::args::{Arguments, Command, DecisionArguments, SupervisorArguments};
 use pod_checkpointer::node::contact::Class;
-use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::reports::{OUTAGES, Outages, Phase};
 use serde_json::Value;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use stub::api::{Api, Mood};
+use stub::api::Mood;
 use stub::node::{NAME, listing};
 use stub::{Mode, Node, Part, Pod};
 use till::View;
@@ -59,13 +57,12 @@ fn main() -> ExitCode {
 
 struct Story {
     began: Instant,
-    api: Api,
     node: Node,
 }
 
 impl Story {
     async fn run() -> anyhow::Result<()> {
-        let story = Self { began: Instant::now(), api: Api::new(NAME, "node-uid-1"), node: Node::start() };
+        let story = Self { began: Instant::now(), node: Node::start() };
         println!("All files are below {}.\n", story.node.path("").display());
         story.boot_with_the_api_server().await?;
         let (agent, supervisor) = story.begin().await?;
@@ -89,13 +86,13 @@ impl Story {
             "kubelet",
             "runs shop/till, which uses a Secret (mode 0440), a ConfigMap, a token, and variables from both",
         );
-        self.api.put_pod(till::object(&self.node, false));
+        self.node.api.put_pod(till::object(&self.node, false));
         Ok(())
     }
 
     /// The agent starts and installs the supervisor, which the kubelet starts.
     async fn begin(&self) -> anyhow::Result<(Part, Part)> {
-        let agent = Part::agent(self.settings(), self.api.client());
+        let agent = Part::agent(self.settings()?, self.node.api.client());
         self.wait("the supervisor's manifest", || self.manifest().is_file()).await?;
         self.say("agent", format!("watches the pods of {NAME}; has installed {SUPERVISOR}.yaml"));
         let supervisor = self.start_supervisor().await?;
@@ -107,10 +104,10 @@ impl Story {
 
     async fn capture(&self) -> anyhow::Result<View> {
         let ready = Instant::now();
-        self.api.put_pod(till::object(&self.node, true));
+        self.node.api.put_pod(till::object(&self.node, true));
         self.say("kubelet", "shop/till is Ready");
         let store = self.node.store();
-        let newest = || store.newest(till::KEY).ok().and_then(|(newest, _)| newest);
+        let newest = || store.newest(&till::id()).ok().and_then(|(newest, _)| newest);
         self.wait("a checkpoint", || newest().is_some()).await?;
         let took = ready.elapsed();
         let generation = newest().context("a checkpoint")?;
@@ -126,7 +123,7 @@ impl Story {
     async fn cut_power(&self, agent: Part, supervisor: Part) {
         agent.kill().await;
         supervisor.kill().await;
-        self.api.change(|state| state.mood = Mood::Silent);
+        self.node.api.change(|state| state.mood = Mood::Silent);
         self.node.server.set(Mode::Refuse).await;
         self.node.cut_power().await;
         println!();
@@ -169,7 +166,7 @@ impl Story {
         }
         ensure!(*parent == twin, "a twin that sees what the pod saw");
         let outages = || self.node.run_dir().read::<Outages>(OUTAGES).ok().flatten().unwrap_or_default().outages;
-        let serves = || outages().last()?.pods.get(till::KEY)?.serving;
+        let serves = || outages().last()?.pods.get(&till::id())?.serving;
         self.wait("the record of when it served", || serves().is_some()).await?;
         Ok(uid)
     }
@@ -177,7 +174,7 @@ impl Story {
     async fn release(&self, twin: &str) -> anyhow::Result<()> {
         println!();
         let answers = Instant::now();
-        self.api.change(|state| state.mood = Mood::Well);
+        self.node.api.change(|state| state.mood = Mood::Well);
         self.node.server.set(Mode::Status(200)).await;
         self.say("API server", "answers again");
         self.wait("the release", || !self.node.link(till::KEY).is_symlink()).await?;
@@ -195,7 +192,7 @@ impl Story {
     /// process of this example.
     async fn hand_over(&self, twin: &str, parent: &View) -> anyhow::Result<Part> {
         till::write_volumes(&self.node);
-        self.api.put_pod(till::object(&self.node, false));
+        self.node.api.put_pod(till::object(&self.node, false));
         self.node
             .kubelet
             .sync_api(&[till::pod(&self.node), Pod::new("pod-checkpointer", "pod-checkpointer-x7k2p", "agent-uid")]);
@@ -203,11 +200,11 @@ impl Story {
         ensure!(self.runs(twin), "pod and twin side by side");
         self.say("kubelet", "gets its pods: starts shop/till while the twin runs, and the agent; rejects none");
         let overlap = Instant::now();
-        let agent = Part::agent(self.settings(), self.api.client());
+        let agent = Part::agent(self.settings()?, self.node.api.client());
         // a pod needs a moment until it is Ready
         sleep(Duration::from_millis(300)).await;
         ensure!(self.runs(twin), "a twin that serves until the pod is Ready");
-        self.api.put_pod(till::object(&self.node, true));
+        self.node.api.put_pod(till::object(&self.node, true));
         self.say("kubelet", "shop/till is Ready");
         self.wait("the end of the twin", || !self.runs(twin)).await?;
         ensure!(self.runs(till::UID), "the pod, when its twin ended");
@@ -249,7 +246,7 @@ impl Story {
         let state = self.node.runtime.state.borrow();
         ensure!(state.sandboxes.values().all(|sandbox| sandbox.pod.uid != twin), "a runtime without the twin");
         let is_pod = |path: &&String| path.contains("/pods/");
-        let pods = self.api.state.borrow().objects.keys().filter(is_pod).count();
+        let pods = self.node.api.state.borrow().objects.keys().filter(is_pod).count();
         ensure!(pods == 1, "an API server that never heard of the twin");
         self.say("API server", "has one pod, shop/till; no mirror pod was ever created");
         println!("\nEvery step succeeded, in {:.1} s.", self.began.elapsed().as_secs_f32());
@@ -278,30 +275,16 @@ impl Story {
         }
     }
 
-    fn settings(&self) -> Settings {
-        let host = self.node.host();
-        Settings {
-            planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
-            root: HostRoot::new("/"),
-            node_name: NAME.into(),
-            state_dir: host.state_dir,
-            run_dir: host.run_dir,
-            kubelet_dir: host.kubelet_dir,
-            manifest_dir: host.manifest_dir,
-            key_files: Vec::new(),
-            cri_endpoint: Some(self.node.runtime.socket().to_owned()),
-            decision: DecisionArguments { activation_delay: ACTIVATION_DELAY, ..self.node.arguments().decision },
-            log_format: LogFormat::Text,
-            supervisor_image: Some("registry.example/pod-checkpointer:v1".into()),
-            namespaces: Vec::new(),
-            namespace_selector: None,
-            select: Vec::new(),
-            max_age: None,
-            retention: Duration::from_mins(1),
-            retire: false,
-            metrics_address: Address::Off,
-            pod_name: None,
-            pod_namespace: "pod-checkpointer".into(),
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let node = self.node.arguments();
+        let decision = DecisionArguments { activation_delay: ACTIVATION_DELAY, ..node.decision.clone() };
+        let flags = SupervisorArguments { decision, ..node }.to_flags();
+        let line = ["pod-checkpointer".to_owned(), "agent".to_owned()].into_iter().chain(flags);
+        let image = "--supervisor-image=registry.example/pod-checkpointer:v1".to_owned();
+        let arguments = Arguments::try_parse_from(line.chain([image]))?;
+        match arguments.command {
+            Command::Agent(agent) => Ok(Settings::new(agent, arguments.log_format)?),
+            other => bail!("the agent's flags, not {other:?}"),
         }
     }
 
@@ -328,12 +311,12 @@ impl Story {
 
     /// A field of the PodCheckpoint, by JSON pointer.
     fn published(&self, pointer: &str) -> Option<String> {
-        let checkpoint = self.api.checkpoint("shop", "till")?;
+        let checkpoint = self.node.api.checkpoint("shop", "till")?;
         Some(checkpoint.pointer(pointer)?.as_str()?.to_owned())
     }
 
     fn is_recoverable(&self) -> bool {
-        let checkpoint = self.api.checkpoint("shop", "till").unwrap_or_default();
+        let checkpoint = self.node.api.checkpoint("shop", "till").unwrap_or_default();
         let conditions = checkpoint.pointer("/status/conditions").and_then(Value::as_array);
         let is =
             |condition: &Value, name: &str, value: &str| condition.get(name).and_then(Value::as_str) == Some(value);

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use pod_checkpointer::pod::id::PodId;
 use serde_json::{Value, json};
 
 use crate::stub::kubelet::write_volume;
 use crate::stub::node::{IMAGE, NAME};
 use crate::stub::runtime::Spec;
-use crate::stub::{Node, Pod};
+use crate::stub::{self, Node, Pod};
 
 pub const UID: &str = "3f0c6a1e-7a5d-4c7e-9b1a-0d6a2f8b4e11";
 pub const KEY: &str = "shop_till";
+
+/// The same, parsed.
+pub fn id() -> PodId {
+    stub::id(KEY)
+}
 
 /// Name of a volume, its mount path, and the kubelet's name for its kind.
 const VOLUMES: [(&str, &str, &str); 3] = [

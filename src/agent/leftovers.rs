@@ -1,8 +1,8 @@
 //! What bootkube's checkpointer left on the node, and what it looks like itself.
 //!
-//! Its three directories hold Secrets in clear, and are removed once nobody can need them any more: it does not run here by the
-//! API server's word, none of its copies is there or runs, each pod of this node that it protected has a checkpoint of ours,
-//! and all of that has been so for a while. Its copies in the kubelet's directory are named and never touched: one may be all
+//! Its three directories hold Secrets in clear. They are removed once they cannot be needed any more: the API server reports that it
+//! does not run here, none of its copies exists or runs, each pod of this node that it protected has a checkpoint, and all of that
+//! has been so for a while. Its copies in the kubelet's directory are named and never touched: one may be all
 //! that serves. `docs/migration.md` says what to do.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::files::write;
 use crate::node::host::HostRoot;
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// Where it kept what it needed, in clear (its `pkg/checkpoint`); the first holds a manifest for each pod.
@@ -24,14 +25,14 @@ const DIRECTORIES: [&str; 3] = [
     "/etc/kubernetes/checkpoint-configmaps",
 ];
 /// Its annotation on the copy of a pod: the pod's name.
-pub const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
+pub(crate) const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
 /// A longer file is no manifest of its.
 const LONGEST: u64 = 1 << 20;
-/// How long nobody must need it: longer than a DaemonSet takes to replace a pod.
+/// How long the directories must not be needed before they are removed: longer than a DaemonSet takes to replace a pod.
 const QUIET: Duration = Duration::from_mins(10);
 
 /// Is this bootkube's checkpointer itself? It is marked like the pods that it looks after, and must not come back beside us.
-pub fn is_checkpointer(pod: &Value) -> bool {
+pub(crate) fn is_checkpointer(pod: &Value) -> bool {
     let list = |path: &str| pod.pointer(path).and_then(Value::as_array).into_iter().flatten();
     let mut paths = list("/spec/volumes").filter_map(|volume| volume.pointer("/hostPath/path")?.as_str());
     let mut commands = list("/spec/containers").filter_map(|container| container.pointer("/command/0")?.as_str());
@@ -41,34 +42,34 @@ pub fn is_checkpointer(pod: &Value) -> bool {
 
 /// What was found. Host paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its directories that have something in them.
     directories: Vec<PathBuf>,
-    /// Active copies in the kubelet's directory; `None`: that cannot be told.
+    /// Active copies in the kubelet's directory; `None`: not known.
     copies: Option<Vec<PathBuf>>,
-    /// Pods that it protected, `<namespace>_<name>`; `None`: not all of its manifests can be read.
-    protected: Option<BTreeSet<String>>,
+    /// Pods that it protected; `None`: not all of its manifests can be read.
+    protected: Option<BTreeSet<PodId>>,
 }
 
-/// What is known of those who could need it.
+/// What is known about the pods that could need it.
 #[derive(Clone, Debug, Default)]
-pub struct Neighbours {
-    /// What the API server said of the pods of this node is of now.
+pub(crate) struct Neighbours {
+    /// The API server's report on the pods of this node is current.
     pub is_heard: bool,
-    /// Bootkube's checkpointer on this node, `<namespace>_<name>`.
-    pub checkpointer: Option<String>,
-    /// Pods of this node without a checkpoint of ours.
-    pub unprotected: BTreeSet<String>,
-    /// A copy runs, by the runtime's word; `None`: not known.
+    /// Bootkube's checkpointer on this node.
+    pub checkpointer: Option<PodId>,
+    /// Pods of this node without a checkpoint.
+    pub unprotected: BTreeSet<PodId>,
+    /// The runtime runs a copy; `None`: not known.
     pub copy_runs: Option<bool>,
 }
 
-/// Since when nobody needs it.
+/// Since when the directories are not needed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Idle(Option<Instant>);
+pub(crate) struct Idle(Option<Instant>);
 
 /// Looks for it; `manifest_dir` is the host path of the kubelet's directory, if it is known. `None`: there is nothing.
-pub fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
+pub(crate) fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
     let is_filled = |path: &Path| {
         let entries = root.resolve(path).and_then(std::fs::read_dir);
         entries.is_ok_and(|mut entries| entries.next().is_some())
@@ -80,32 +81,34 @@ pub fn find(root: &HostRoot, manifest_dir: Option<&Path>) -> Option<Found> {
 }
 
 impl Found {
-    /// Why it stays; `None`: nobody needs it.
+    /// Why it stays; `None`: it is not needed.
     fn needed(&self, neighbours: &Neighbours) -> Option<String> {
         let Neighbours { is_heard, checkpointer, unprotected, copy_runs } = neighbours;
         match &self.copies {
             Some(copies) if copies.is_empty() => {}
             Some(_) => {
-                return Some("its copies in the kubelet's directory may serve; remove them when they do not".into());
+                return Some(
+                    "its copies in the kubelet's directory may be serving; remove them when they are not".into(),
+                );
             }
             None => return Some("the kubelet's directory, where its copies would be, cannot be read".into()),
         }
         match copy_runs {
             Some(false) => {}
             Some(true) => return Some("one of its copies runs".into()),
-            None => return Some("the runtime does not tell whether one of its copies runs".into()),
+            None => return Some("the runtime does not report whether one of its copies runs".into()),
         }
         if !is_heard {
-            return Some("the API server does not tell whether it still runs here".into());
+            return Some("the API server does not report whether it still runs here".into());
         }
         if let Some(key) = checkpointer {
-            return Some(format!("it still runs here as {}; delete its DaemonSet", key.replace('_', "/")));
+            return Some(format!("it still runs here as {key}; delete its DaemonSet"));
         }
         let Some(protected) = &self.protected else {
             return Some("not all of its manifests can be read; remove the directories by hand".into());
         };
         let first = protected.intersection(unprotected).next()?;
-        Some(format!("nothing else protects {} yet", first.replace('_', "/")))
+        Some(format!("nothing else protects {first} yet"))
     }
 
     fn names(&self) -> String {
@@ -119,16 +122,22 @@ impl Found {
     }
 }
 
-/// Removes what nobody has needed for a while; says what is left, and why.
-pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut Idle, now: Instant) -> Option<String> {
+/// Removes what has not been needed for a while. Returns what is left, and why.
+pub(crate) fn tidy(
+    root: &HostRoot,
+    found: &Found,
+    neighbours: &Neighbours,
+    idle: &mut Idle,
+    now: Instant,
+) -> Option<String> {
     let stays = |why: &str| Some(format!("bootkube's checkpointer left {}: {why}", found.names()));
     if let Some(why) = found.needed(neighbours) {
         idle.0 = None;
-        return stays(&format!("{why}. Nothing of it is used"));
+        return stays(&format!("{why}. None of it is used"));
     }
     let since = *idle.0.get_or_insert(now);
     if now.duration_since(since) < QUIET {
-        return stays("nobody needs it; it is removed when that has been so for ten minutes");
+        return stays("no longer needed; removed once that has been so for ten minutes");
     }
     let mut failed = Vec::new();
     for directory in &found.directories {
@@ -144,7 +153,7 @@ pub fn tidy(root: &HostRoot, found: &Found, neighbours: &Neighbours, idle: &mut 
 }
 
 /// The pods of its manifests; `None`: not all of them are understood.
-fn protected(root: &HostRoot) -> Option<BTreeSet<String>> {
+fn protected(root: &HostRoot) -> Option<BTreeSet<PodId>> {
     let entries = match root.resolve(DIRECTORIES[0]).and_then(std::fs::read_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(BTreeSet::new()),
@@ -156,7 +165,7 @@ fn protected(root: &HostRoot) -> Option<BTreeSet<String>> {
         std::fs::symlink_metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST)?;
         let pod: Value = serde_yaml::from_slice(&std::fs::read(&path).ok()?).ok()?;
         let name = pod.pointer("/metadata/annotations")?.get(COPY)?.as_str()?;
-        keys.insert(format!("{}_{name}", pod.pointer("/metadata/namespace")?.as_str()?));
+        keys.insert(PodId::new(pod.pointer("/metadata/namespace")?.as_str()?, name).ok()?);
     }
     Some(keys)
 }
@@ -183,133 +192,5 @@ fn copies(root: &HostRoot, directory: &Path) -> Option<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use serde_json::json;
-
-    use super::*;
-
-    const MANIFESTS: &str = "/etc/kubernetes/manifests";
-
-    struct Node(tempfile::TempDir);
-
-    impl Node {
-        fn new() -> Self {
-            let node = Self(tempfile::tempdir().unwrap());
-            fs::create_dir_all(node.path("manifests")).unwrap();
-            node
-        }
-
-        fn path(&self, below: &str) -> PathBuf {
-            self.0.path().join("etc/kubernetes").join(below)
-        }
-
-        fn find(&self) -> Option<Found> {
-            find(&self.root(), Some(Path::new(MANIFESTS)))
-        }
-
-        fn root(&self) -> HostRoot {
-            HostRoot::new(self.0.path())
-        }
-
-        /// What it left of a pod.
-        fn leave(&self, name: &str) {
-            fs::create_dir_all(self.path("inactive-manifests")).unwrap();
-            fs::create_dir_all(self.path(&format!("checkpoint-secrets/shop/{name}/tls"))).unwrap();
-            fs::write(self.path(&format!("checkpoint-secrets/shop/{name}/tls/key")), "secret").unwrap();
-            let pod = json!({"metadata": {"namespace": "shop", "name": name, "annotations": {COPY: name}}});
-            fs::write(self.path(&format!("inactive-manifests/shop-{name}.json")), pod.to_string()).unwrap();
-        }
-    }
-
-    fn nobody() -> Neighbours {
-        Neighbours { is_heard: true, copy_runs: Some(false), ..Neighbours::default() }
-    }
-
-    #[test]
-    fn what_it_left_is_named_and_nothing_else() {
-        let node = Node::new();
-        fs::create_dir(node.path("inactive-manifests")).unwrap();
-        fs::write(node.path("manifests/etcd.yaml"), "kind: Pod").unwrap();
-        fs::write(node.0.path().join("elsewhere"), COPY).unwrap();
-        std::os::unix::fs::symlink(node.0.path().join("elsewhere"), node.path("manifests/link.yaml")).unwrap();
-        assert_eq!(node.find(), None, "an empty directory, a manifest of somebody else and a link");
-        fs::create_dir_all(node.path("checkpoint-secrets/kube-system/api")).unwrap();
-        fs::write(node.path("manifests/kube-system-api.json"), format!("{{\"{COPY}\": \"api\"}}")).unwrap();
-        let found = node.find().unwrap();
-        assert_eq!(found.names(), format!("/etc/kubernetes/checkpoint-secrets, {MANIFESTS}/kube-system-api.json"));
-    }
-
-    #[test]
-    fn it_stays_while_anybody_could_need_it() {
-        let node = Node::new();
-        node.leave("till");
-        let found = node.find().unwrap();
-        assert_eq!(found.needed(&nobody()), None);
-        let unprotected = |key: &str| BTreeSet::from([key.to_owned()]);
-        assert_eq!(found.needed(&Neighbours { unprotected: unprotected("shop_other"), ..nobody() }), None);
-        for neighbours in [
-            Neighbours { is_heard: false, ..nobody() },
-            Neighbours { copy_runs: None, ..nobody() },
-            Neighbours { copy_runs: Some(true), ..nobody() },
-            Neighbours { checkpointer: Some("kube-system_pod-checkpointer-x".into()), ..nobody() },
-            Neighbours { unprotected: unprotected("shop_till"), ..nobody() },
-        ] {
-            assert!(found.needed(&neighbours).is_some(), "{neighbours:?}");
-        }
-        fs::write(node.path("inactive-manifests/notes"), "by hand").unwrap();
-        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("by hand"), "a file of somebody else");
-        fs::remove_file(node.path("inactive-manifests/notes")).unwrap();
-        fs::write(node.path("manifests/x.json"), COPY).unwrap();
-        assert!(node.find().unwrap().needed(&nobody()).unwrap().contains("may serve"));
-        let unknown = find(&node.root(), None).unwrap();
-        assert!(
-            unknown.needed(&nobody()).unwrap().contains("cannot be read"),
-            "where the copies would be is not known"
-        );
-    }
-
-    #[test]
-    fn it_is_removed_when_nobody_has_needed_it_for_a_while_and_not_before() {
-        let node = Node::new();
-        node.leave("till");
-        fs::write(node.path("kubelet.conf"), "theirs").unwrap();
-        let (found, root, mut idle, start) = (node.find().unwrap(), node.root(), Idle::default(), Instant::now());
-        assert!(tidy(&root, &found, &nobody(), &mut idle, start).unwrap().contains("nobody needs it"));
-        let away = Neighbours { is_heard: false, ..nobody() };
-        assert!(tidy(&root, &found, &away, &mut idle, start + QUIET).is_some());
-        assert!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET).is_some(), "it begins anew");
-        assert!(node.path("checkpoint-secrets/shop/till/tls/key").exists());
-        assert_eq!(tidy(&root, &found, &nobody(), &mut idle, start + QUIET * 2), None);
-        assert_eq!(node.find(), None);
-        assert!(!node.path("checkpoint-secrets").exists() && node.path("kubelet.conf").exists());
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_a_directory_is_removed_and_what_it_leads_to_is_not() {
-        let node = Node::new();
-        let elsewhere = node.0.path().join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        fs::write(elsewhere.join("file"), "theirs").unwrap();
-        std::os::unix::fs::symlink("/elsewhere", node.path("checkpoint-secrets")).unwrap();
-        let found = node.find().unwrap();
-        let mut idle = Idle(Some(Instant::now()));
-        tidy(&node.root(), &found, &nobody(), &mut idle, Instant::now() + QUIET);
-        assert!(elsewhere.join("file").exists());
-        assert!(!node.path("checkpoint-secrets").is_symlink());
-    }
-
-    #[test]
-    fn its_own_pod_is_told_by_its_command_and_its_directory() {
-        let pod = |command: &str, path: &str| {
-            json!({"spec": {"containers": [{"name": "pod-checkpointer", "command": [command, "--lock-file=/x"]}],
-                "volumes": [{"name": "etc", "hostPath": {"path": path}}]}})
-        };
-        assert!(is_checkpointer(&pod("/checkpoint", "/etc/kubernetes")));
-        assert!(is_checkpointer(&pod("checkpoint", "/etc/kubernetes/")));
-        assert!(!is_checkpointer(&pod("/checkpoint", "/data")));
-        assert!(!is_checkpointer(&pod("/etcd", "/etc/kubernetes")));
-        assert!(!is_checkpointer(&json!({})));
-    }
-}
+#[path = "leftovers_tests.rs"]
+mod tests;

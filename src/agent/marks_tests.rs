@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::pod::id::{PodId, id};
 use crate::pod::selector;
 
 fn rules() -> Rules {
@@ -104,10 +105,10 @@ fn the_pods_of_a_namespace_are_looked_at_again_when_its_label_comes_or_goes_and_
     let mut marks = Marks::new(rules());
     assert_eq!(marks.observe(pod("shop", &json!({}), &json!({}))).unwrap().marked, Marked::Unknown);
     marks.observe(named("office", "two", &json!({}), &json!({}))).unwrap();
-    let told = |news: Vec<Observed>| -> Vec<(String, String, Marked)> {
+    let told = |news: Vec<Observed>| -> Vec<(PodId, String, Marked)> {
         news.into_iter().map(|it| (it.key, it.uid, it.marked)).collect()
     };
-    let shop = |marked: Marked| vec![("shop_one".to_owned(), "uid-one".to_owned(), marked)];
+    let shop = |marked: Marked| vec![(id("shop_one"), "uid-one".to_owned(), marked)];
     assert_eq!(told(marks.see_namespace("shop".into(), &edge())), shop(by("namespace selector site=edge")));
     assert_eq!(told(marks.see_namespace("shop".into(), &edge())), [], "nothing changed");
     assert_eq!(told(marks.see_namespace("shop".into(), &BTreeMap::new())), shop(Marked::No));
@@ -121,7 +122,7 @@ fn the_pods_of_a_namespace_are_looked_at_again_when_its_label_comes_or_goes_and_
     );
     assert_eq!(told(marks.end_namespaces()), shop(by("namespace selector site=edge")));
 
-    marks.forget("shop_one");
+    marks.forget(&id("shop_one"));
     assert_eq!(told(marks.see_namespace("shop".into(), &BTreeMap::new())), []);
     marks.begin_list();
     marks.end_list();

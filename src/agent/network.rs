@@ -1,5 +1,5 @@
-//! Which pods run the network of the node, and which need it. Pure, and by what such pods are known to look like: nothing
-//! in the API says it.
+//! Which pods run the network of the node, and which need it. Pure. Such pods are recognized by what they usually look like: nothing in
+//! the API identifies them.
 
 use serde_json::Value;
 
@@ -7,18 +7,18 @@ use crate::node::network;
 
 /// What a pod does for the pods of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Support {
+pub(crate) enum Support {
     /// It sets up the pod network, or keeps up what does (CNI).
     Plugin,
-    /// It leads Services to their pods (kube-proxy).
+    /// It routes Services to their pods (kube-proxy).
     Proxy,
-    /// It answers for names in the cluster.
+    /// It resolves names in the cluster (DNS).
     Names,
 }
 
 impl Support {
     /// In words.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Plugin => "network plugin",
             Self::Proxy => "kube-proxy",
@@ -28,7 +28,7 @@ impl Support {
 
     /// What a pod does for others, if anything, with the name that its message gets: its owner's, which stays while pods of a
     /// DaemonSet or of a ReplicaSet come and go.
-    pub fn named(pod: &Value) -> Option<(Self, String)> {
+    pub(crate) fn named(pod: &Value) -> Option<(Self, String)> {
         let support = Self::of(pod)?;
         let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
         let owner =
@@ -43,7 +43,7 @@ impl Support {
     /// A network plugin's pod is one of the host's network that has the directory of CNI configuration mounted, as those of
     /// flannel, Calico, Cilium, Antrea, Weave, kindnet and Multus do. The other two have the labels that kubeadm and the
     /// add-ons of the Kubernetes repository (cluster/addons) give them.
-    pub fn of(pod: &Value) -> Option<Self> {
+    pub(crate) fn of(pod: &Value) -> Option<Self> {
         let label = |name: &str| pod.pointer("/metadata/labels").and_then(|all| all.get(name)).and_then(Value::as_str);
         let labels = [label("k8s-app"), label("app.kubernetes.io/name"), label("component")];
         let is = |names: &[&str]| labels.iter().flatten().any(|label| names.contains(label));
@@ -62,16 +62,16 @@ impl Support {
 
 /// What a pod needs of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// It has an address of its own.
     pub plugin: bool,
-    /// It asks for names in the cluster, which are names of Services as a rule.
+    /// It resolves names in the cluster, usually those of Services.
     pub names: bool,
 }
 
 impl Needs {
     /// What a pod needs.
-    pub fn of(pod: &Value) -> Self {
+    pub(crate) fn of(pod: &Value) -> Self {
         let policy = pod.pointer("/spec/dnsPolicy").and_then(Value::as_str).unwrap_or("ClusterFirst");
         // on the host's network the default means the host's (pkg/kubelet/network/dns, getPodDNSType)
         let names =
@@ -80,7 +80,7 @@ impl Needs {
     }
 
     /// Does it need this?
-    pub fn includes(self, support: Support) -> bool {
+    pub(crate) fn includes(self, support: Support) -> bool {
         match support {
             Support::Plugin => self.plugin,
             Support::Proxy | Support::Names => self.names,

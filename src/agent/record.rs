@@ -1,4 +1,4 @@
-//! `node.yaml`: what the supervisor must know and only the API server and the kubelet can tell.
+//! `node.yaml`: what the supervisor must know and only the API server and the kubelet can provide.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::places::node_record::{NodeRecord, ServerRecord};
 use crate::places::store::Store;
 use crate::pod::room::Amounts;
 
-/// How long a node object with another UID must be seen before it is taken for this node. Until then nothing is removed:
-/// a cluster that was put up anew behind the same address would otherwise have every checkpoint thrown away, within the
-/// minute, by an answer that knows none of the pods.
+/// How long a node object with another UID must be seen before it is recorded as this node. No checkpoint is removed until then:
+/// otherwise a cluster that was set up again at the same address, which knows none of the pods, would cause the loss of every
+/// checkpoint within a minute.
 const PATIENCE: Duration = Duration::from_hours(1);
 
-/// The node object with another UID than the recorded one.
+/// A node object with another UID than the recorded one, and since when it is there.
 #[derive(Clone, Debug, Default)]
-pub struct Stranger(Option<(String, Instant)>);
+pub(crate) struct ReplacedNode(Option<(String, Instant)>);
 
-impl Stranger {
+impl ReplacedNode {
     /// The UID to record, given what is recorded and what the API server says.
-    pub fn choose(&mut self, recorded: Option<&str>, seen: &str, now: Instant) -> String {
+    pub(crate) fn choose(&mut self, recorded: Option<&str>, seen: &str, now: Instant) -> String {
         let Some(recorded) = recorded.filter(|recorded| *recorded != seen && !recorded.is_empty()) else {
             self.0 = None;
             return seen.to_owned();
@@ -42,9 +42,9 @@ impl Stranger {
     }
 }
 
-/// What could be learned of the node this time.
+/// What could be learned about the node this time.
 #[derive(Debug, Default)]
-pub struct Learned {
+pub(crate) struct Learned {
     /// UID to record, and the UID of its object now.
     pub uid: Option<(String, String)>,
     /// What the kubelet may give to pods.
@@ -54,7 +54,7 @@ pub struct Learned {
 }
 
 /// Makes the record from what is known: what could not be learned this time stays as it was.
-pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRecord {
+pub(crate) fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRecord {
     let before = before.unwrap_or_else(|| NodeRecord {
         api_version: API_VERSION.into(),
         kind: "NodeRecord".into(),
@@ -74,24 +74,21 @@ pub fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> NodeRec
         node_uid,
         current_uid,
         allocatable: learned.allocatable.or(before.allocatable),
-        servers: learned.servers.map_or(before.servers, |servers| servers.into_iter().map(server).collect()),
+        servers: learned
+            .servers
+            .map_or(before.servers, |servers| servers.into_iter().map(ServerRecord::from).collect()),
         kind: before.kind,
     }
 }
 
 /// The UID of the node object as the API server last named it, if it ever did.
-pub fn current_uid(store: &Store) -> Option<String> {
+pub(crate) fn current_uid(store: &Store) -> Option<String> {
     store.node().ok().flatten().and_then(|record| record.current_uid().map(str::to_owned))
 }
 
 /// The UID that is recorded, if any.
-pub fn node_uid(store: &Store) -> Option<String> {
+pub(crate) fn node_uid(store: &Store) -> Option<String> {
     store.node().ok().flatten().map(|record| record.node_uid).filter(|uid| !uid.is_empty())
-}
-
-fn server(server: Server) -> ServerRecord {
-    let Server { url, ca, tls_name, proxy } = server;
-    ServerRecord { url, ca, tls_name, proxy }
 }
 
 #[cfg(test)]
@@ -100,15 +97,15 @@ mod tests {
 
     #[test]
     fn a_node_object_with_another_uid_is_believed_only_after_an_hour_without_a_break() {
-        let mut stranger = Stranger::default();
+        let mut replaced = ReplacedNode::default();
         let start = Instant::now();
         let at = |minutes: u64| start + Duration::from_secs(minutes * 60);
-        assert_eq!(stranger.choose(None, "old", at(0)), "old");
-        assert_eq!(stranger.choose(Some("old"), "new", at(10)), "old");
-        assert_eq!(stranger.choose(Some("old"), "old", at(20)), "old");
-        assert_eq!(stranger.choose(Some("old"), "new", at(30)), "old");
-        assert_eq!(stranger.choose(Some("old"), "new", at(89)), "old");
-        assert_eq!(stranger.choose(Some("old"), "new", at(90)), "new");
+        assert_eq!(replaced.choose(None, "old", at(0)), "old");
+        assert_eq!(replaced.choose(Some("old"), "new", at(10)), "old");
+        assert_eq!(replaced.choose(Some("old"), "old", at(20)), "old");
+        assert_eq!(replaced.choose(Some("old"), "new", at(30)), "old");
+        assert_eq!(replaced.choose(Some("old"), "new", at(89)), "old");
+        assert_eq!(replaced.choose(Some("old"), "new", at(90)), "new");
     }
 
     #[test]
@@ -123,9 +120,9 @@ mod tests {
         let second = make("node-1", other, Some(first));
         assert_eq!((second.node_uid.as_str(), second.servers[0].url.as_str()), ("uid-1", "https://two"));
         assert_eq!((second.current_uid(), second.allocatable), (Some("uid-1"), allocatable));
-        let stranger = Learned { uid: uid("uid-1", "uid-2"), ..Learned::default() };
-        let third = make("node-1", stranger, Some(second));
+        let replaced = Learned { uid: uid("uid-1", "uid-2"), ..Learned::default() };
+        let third = make("node-1", replaced, Some(second));
         assert_eq!((third.node_uid.as_str(), third.current_uid()), ("uid-1", Some("uid-2")));
-        assert_eq!(make("node-1", Learned::default(), Some(third.clone())), third, "nobody took it back");
+        assert_eq!(make("node-1", Learned::default(), Some(third.clone())), third, "no newer answer");
     }
 }

@@ -1,8 +1,8 @@
 //! `agent --retire`: leaves the node, because the installation is being removed. Nothing is captured any more.
 //!
-//! The supervisor goes first, by itself: it is told through the run directory, and it leaves once the API server answers, the
-//! kubelet has its pods, and no twin is needed. Only then what is left of ours is removed here, and the node's PodCheckpoints
-//! with it. Each round begins with a question to the API server: while that is silent, nothing is said and nothing is removed.
+//! The supervisor leaves first: the agent asks it to through the run directory, and it goes once the API server answers, the kubelet
+//! has its pods, and no twin is needed. Only then this program's files and the node's PodCheckpoints are removed. Each round begins
+//! with a request to the API server: while that is silent, nothing is asked of the supervisor and nothing is removed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,45 +11,46 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use kube::api::{Api, DeleteParams, Preconditions};
-use kube::{Client, Error as ApiError};
+use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::report::{self, Known};
-use crate::agent::survey::{self, Surroundings};
+use crate::agent::published::ledger::Published;
+use crate::agent::published::write;
+use crate::agent::surroundings::{self, Surroundings};
 use crate::agent::{Error, Settings, record};
-use crate::api::PodCheckpoint;
 use crate::client::gone::{self, Answer};
 use crate::client::heard::{self, explain};
 use crate::client::retry::Retry;
-use crate::files::write;
+use crate::files;
 use crate::metrics::figures::add_build;
 use crate::metrics::page::Page;
 use crate::metrics::{self, Pulse, Source};
-use crate::names::{DRILL_LOCK, SUPERVISOR};
+use crate::names::{AGENT_LOCK, DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
 use crate::places;
+use crate::places::manifests::Manifests;
 use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
 use crate::places::store::{self, Store};
-use crate::places::{Manifests, Places, run};
+use crate::places::{Places, run};
+use crate::pod::id::PodId;
 use crate::text::chain;
 
-/// Between rounds: the first pause, and the longest. The supervisor goes by a word that is two minutes old at most.
+/// Between rounds: the first pause, and the longest. The supervisor accepts a request that is two minutes old at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// Between looks whether the node stays as it was left.
+/// Between checks that the node stays clean.
 const STAY: Duration = Duration::from_secs(15);
-/// How long a round may take before the loop is said to hang: a look at the node, and a few requests.
+/// How long a round may take before the loop counts as hanging: a look at the node, and a few requests.
 const ROUND: Duration = Duration::from_mins(2);
 
-/// What is told of the work.
+/// Metrics and health of the retiring agent.
 #[derive(Debug)]
-struct Board {
+struct Health {
     pulse: Pulse,
     /// What is not done yet.
     left: RefCell<Option<String>>,
 }
 
-impl Source for Board {
+impl Source for Health {
     fn page(&self) -> Page {
         let mut page = Page::default();
         add_build(&mut page, "agent");
@@ -65,26 +66,30 @@ impl Source for Board {
     }
 }
 
-/// Runs until `stop`. Ready as soon as nothing of ours is on the node but this process.
-pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    let board = Board { pulse: Pulse::default(), left: RefCell::new(Some("the node was not looked at yet".into())) };
-    let metrics = metrics::serve(settings.metrics_address, &board);
+/// Runs until `stop`. Ready as soon as the node is clean but for this process.
+pub(crate) async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let health =
+        Health { pulse: Pulse::default(), left: RefCell::new(Some("the node has not been checked yet".into())) };
+    let metrics = metrics::serve(settings.arguments.metrics_address, &health);
     let (client, _) = heard::listen(client);
-    tracing::info!(node = settings.node_name, "leaving the node");
+    tracing::info!(node = settings.node_name, "retirement the node");
     let work = async {
-        let mut leaving = Leaving { settings: &settings, client, before: None, lock: None };
+        let mut retirement = Retirement { settings: &settings, client, before: None, lock: None };
         let mut retry = Retry::new(PAUSES.0, PAUSES.1);
         loop {
-            board.pulse.expect(Instant::now() + ROUND);
-            let done = board.left.borrow().is_none();
-            let left = leaving.round(done).await.err();
+            health.pulse.expect(Instant::now() + ROUND);
+            let done = health.left.borrow().is_none();
+            let left = retirement.round(done).await.err();
             let pause = if left.is_none() { STAY } else { retry.pause() };
-            if *board.left.borrow() != left {
+            if *health.left.borrow() != left {
                 let news = left.as_deref().map(|left| format!("not done: {left}"));
-                tracing::info!("{}", news.as_deref().unwrap_or("nothing of ours is left on the node"));
-                board.left.replace(left);
+                tracing::info!(
+                    "{}",
+                    news.as_deref().unwrap_or("the node is clean: everything this program created is removed")
+                );
+                health.left.replace(left);
             }
-            board.pulse.expect(Instant::now() + pause);
+            health.pulse.expect(Instant::now() + pause);
             sleep(pause).await;
         }
     };
@@ -97,9 +102,9 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     metrics::beside(work, metrics).await
 }
 
-/// What is there of ours, and who is at work with it.
+/// What this program still has on the node.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct Remaining {
     /// The supervisor's manifest.
     manifest: bool,
     /// Its containers run; `None`: not known.
@@ -113,57 +118,57 @@ struct Seen {
 /// What to do with it.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// Tell the supervisor that it is to leave.
-    Tell,
+    /// Ask the supervisor to leave.
+    Ask,
     /// Wait for this.
     Wait(String),
     /// Remove what is left.
     Clear,
 }
 
-fn next(seen: &Seen) -> Next {
+fn next(seen: &Remaining) -> Next {
     if seen.drill {
-        return Next::Wait("a drill runs on this node: its end is waited for".into());
+        return Next::Wait("waiting for a drill on this node to end".into());
     }
     if seen.manifest {
-        return Next::Tell;
+        return Next::Ask;
     }
     match seen.supervisor {
-        None => Next::Wait("the container runtime does not tell whether the supervisor has ended".into()),
+        None => Next::Wait("the container runtime does not report whether the supervisor has ended".into()),
         Some(true) => Next::Wait("the supervisor is ending".into()),
         Some(false) if !seen.active.is_empty() => Next::Wait(format!(
-            "twins are linked in place of {}, and there is no supervisor that would hand over: run `pod-checkpointer \
-             uninstall --force` on the node when they may end",
+            "twins run in place of {}, and there is no supervisor to hand over: run `pod-checkpointer uninstall \
+             --force` on the node when they may stop",
             seen.active.join(", ")
         )),
         Some(false) => Next::Clear,
     }
 }
 
-struct Leaving<'a> {
+struct Retirement<'a> {
     settings: &'a Settings,
     client: Client,
     before: Option<Surroundings>,
-    /// Ours as soon as no other agent works on this store.
+    /// The agent's lock on the store, once no other agent holds it.
     lock: Option<File>,
 }
 
-impl Leaving<'_> {
-    /// Does what can be done now. The error is what is not done yet. `done`: the round before left nothing, so only the
-    /// node's own files are looked at.
+impl Retirement<'_> {
+    /// Does what can be done now. The error is what remains to be done. `done`: the last round left nothing, so only the files on the
+    /// node are checked.
     async fn round(&mut self, done: bool) -> Result<(), String> {
-        let found = survey::look(self.settings, self.before.as_ref()).await;
-        let directory = survey::manifest_dir(self.settings, &found);
+        let found = surroundings::look(self.settings, self.before.as_ref()).await;
+        let directory = surroundings::manifest_dir(self.settings, &found);
         let node = self.node(directory.as_deref().unwrap_or(Path::new(crate::node::kubelet::MANIFEST_DIR)))?;
-        let manifests = node.manifests().map_err(|error| format!("{error:#}"))?;
+        let manifests = node.manifests().map_err(|error| chain(&error))?;
         if done && is_clean(&node, &manifests) {
             return Ok(());
         }
-        // without the kubelet's word nobody knows where a manifest of ours may be
+        // unless the kubelet reports its directory, a manifest may be anywhere
         directory?;
         let objects = self.objects().await?;
         self.lock_store(&node.store)?;
-        let seen = Seen {
+        let seen = Remaining {
             manifest: manifests.supervisor,
             supervisor: self.supervisor_runs(&found).await,
             active: node.in_force(&manifests),
@@ -171,9 +176,9 @@ impl Leaving<'_> {
         };
         self.before = Some(found);
         match next(&seen) {
-            Next::Tell => {
-                let waits = self.tell(&node).await?;
-                return Err(format!("the supervisor was told to leave{waits}"));
+            Next::Ask => {
+                let waits = self.ask_supervisor(&node).await?;
+                return Err(format!("the supervisor was asked to leave{waits}"));
             }
             Next::Wait(what) => return Err(what),
             Next::Clear => clear(&node, &manifests).map_err(|error| chain(&error))?,
@@ -185,35 +190,29 @@ impl Leaving<'_> {
     }
 
     fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
-        let Settings { root, state_dir, run_dir, .. } = self.settings;
-        Places::at(root.clone(), state_dir, run_dir, manifest_dir).map_err(|error| format!("{error:#}"))
+        let host = self.settings.host();
+        Places::at(self.settings.root.clone(), &host.state_dir, &host.run_dir, manifest_dir)
+            .map_err(|error| chain(&error))
     }
 
-    /// The node's PodCheckpoints, by the API server's word of now.
-    async fn objects(&self) -> Result<Vec<(String, Known)>, String> {
-        match report::list(&self.client, &self.settings.node_name).await {
-            Ok(objects) => Ok(objects),
-            // the definition was removed, and every object with it
-            Err(ApiError::Api(status)) if status.code == 404 => Ok(Vec::new()),
-            Err(error) => Err(format!("cannot list PodCheckpoints: {}", explain(&error))),
-        }
+    /// The node's PodCheckpoints, as the API server lists them now.
+    async fn objects(&self) -> Result<Vec<(PodId, Published)>, String> {
+        let objects = write::list(&self.client, &self.settings.node_name).await;
+        // if the definition was removed, every object was removed with it
+        let objects =
+            gone::found(objects).map_err(|error| format!("cannot list PodCheckpoints: {}", explain(&error)))?;
+        Ok(objects.unwrap_or_default())
     }
 
-    async fn delete(&self, key: &str, known: &Known) -> Result<(), String> {
-        let (namespace, name) = key.split_once('_').unwrap_or_default();
-        let api: Api<PodCheckpoint> = Api::namespaced(self.client.clone(), namespace);
-        let preconditions = Some(Preconditions { uid: known.object.clone(), resource_version: None });
-        match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
-            Ok(_) => Ok(()),
-            Err(ApiError::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(format!("cannot delete PodCheckpoint {namespace}/{name}: {}", explain(&error))),
-        }
+    async fn delete(&self, key: &PodId, known: &Published) -> Result<(), String> {
+        let deleted = write::delete(self.client.clone(), key, known.object.clone()).await;
+        deleted.map_err(|error| format!("cannot delete PodCheckpoint {key}: {}", explain(&error)))
     }
 
-    /// An agent that captures would put everything back.
+    /// Takes the agent's lock: an agent that captures would put everything back.
     fn lock_store(&mut self, store: &Store) -> Result<(), String> {
         if self.lock.is_none() && store.directory().is_dir() {
-            self.lock = Some(store.lock("agent.lock").map_err(|error| chain(&error))?);
+            self.lock = Some(store.lock(AGENT_LOCK).map_err(|error| chain(&error))?);
         }
         Ok(())
     }
@@ -222,25 +221,26 @@ impl Leaving<'_> {
         let name = format!("{SUPERVISOR}-{}", self.settings.node_name.to_lowercase());
         let (sandboxes, containers) = tokio::join!(found.runtime.sandboxes(), found.runtime.containers());
         let (sandboxes, containers) = (sandboxes.ok()?, containers.ok()?);
-        let mut ours = sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.pod_namespace);
+        let mut ours =
+            sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.arguments.pod_namespace);
         let running = |id: &str| {
             containers.iter().any(|one| one.sandbox == id && one.state == crate::node::runtime::State::Running)
         };
         Some(ours.any(|sandbox| running(&sandbox.id)))
     }
 
-    /// Writes the word. Says what the supervisor waits for, as far as it is known.
-    async fn tell(&self, node: &Places) -> Result<String, String> {
-        let boot = clock::boot_id(&self.settings.root).map_err(|error| error.to_string())?;
+    /// Asks the supervisor to leave. Returns what it waits for, as far as that is known.
+    async fn ask_supervisor(&self, node: &Places) -> Result<String, String> {
+        let boot = clock::boot_id().map_err(|error| error.to_string())?;
         node.run.open(&boot).map_err(|error| chain(&error))?;
         let status: Status = node.run.read(STATUS).ok().flatten().unwrap_or_default();
         let needed = status.pods.iter().filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released));
         let (mut gone, mut names) = (BTreeMap::new(), Vec::new());
         let recorded = record::node_uid(&node.store);
         for pod in needed {
-            let key = format!("{}_{}", pod.namespace, pod.name);
             names.push(format!("{}/{}", pod.namespace, pod.name));
-            // a parent that is no more cannot take over
+            let Ok(key) = PodId::new(&pod.namespace, &pod.name) else { continue };
+            // a deleted parent cannot take over
             let (client, name, uid) = (&self.client, &self.settings.node_name, &pod.parent_uid);
             if gone::ask(client, name, recorded.as_deref(), &key, uid).await.0 == Answer::Gone {
                 gone.insert(key, uid.clone());
@@ -254,7 +254,7 @@ impl Leaving<'_> {
     }
 }
 
-/// Nothing of ours is there. Directories that are mounts, or that hold what is not ours, stay.
+/// Is nothing of this program there? Directories that are mounts, or that hold other files, stay.
 fn is_clean(node: &Places, manifests: &Manifests) -> bool {
     let holds = |directory: &Path, names: &[&str]| names.iter().any(|name| directory.join(name).exists());
     !manifests.supervisor
@@ -263,11 +263,11 @@ fn is_clean(node: &Places, manifests: &Manifests) -> bool {
         && !holds(node.run.path(), run::NAMES)
 }
 
-/// Removes what is left: links first, so that nothing is started any more.
-fn clear(node: &Places, manifests: &Manifests) -> Result<(), write::Error> {
+/// Removes what is left: links first, so that the kubelet starts no more twins.
+fn clear(node: &Places, manifests: &Manifests) -> Result<(), files::write::Error> {
     let links = manifests.links.iter().map(|link| &link.path);
     for path in links.chain(&manifests.leftovers) {
-        write::remove(path)?;
+        files::write::remove(path)?;
     }
     places::clear(node.store.directory(), node.run.path())
 }
@@ -278,14 +278,14 @@ mod tests {
 
     #[test]
     fn the_supervisor_goes_first_and_nothing_is_removed_while_anybody_may_need_it() {
-        let clear = Seen { supervisor: Some(false), ..Seen::default() };
+        let clear = Remaining { supervisor: Some(false), ..Remaining::default() };
         assert_eq!(next(&clear), Next::Clear);
-        assert_eq!(next(&Seen { manifest: true, supervisor: Some(true), ..Seen::default() }), Next::Tell);
+        assert_eq!(next(&Remaining { manifest: true, supervisor: Some(true), ..Remaining::default() }), Next::Ask);
         let waits = [
-            Seen { supervisor: None, ..Seen::default() },
-            Seen { supervisor: Some(true), ..Seen::default() },
-            Seen { active: vec!["shop/till".into()], supervisor: Some(false), ..Seen::default() },
-            Seen { drill: true, manifest: true, supervisor: Some(true), ..Seen::default() },
+            Remaining { supervisor: None, ..Remaining::default() },
+            Remaining { supervisor: Some(true), ..Remaining::default() },
+            Remaining { active: vec!["shop/till".into()], supervisor: Some(false), ..Remaining::default() },
+            Remaining { drill: true, manifest: true, supervisor: Some(true), ..Remaining::default() },
         ];
         for seen in waits {
             assert!(matches!(next(&seen), Next::Wait(_)), "{seen:?}");

@@ -1,5 +1,5 @@
-//! What of the node itself would keep its pods from coming back, or make that slow: looked for while all is well, because
-//! in the outage it is too late. What cannot be learned is no risk; that it cannot be learned is told as a problem.
+//! What on the node itself would prevent or slow down the recovery of its pods: checked while all is well, because during an outage
+//! it is too late. What cannot be learned is not a risk; that it cannot be learned is reported as a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,53 +9,54 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::Settings;
 use crate::agent::network::Support;
-use crate::agent::survey::{self, Surroundings};
+use crate::agent::surroundings::{self, Surroundings};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
 use crate::node::{certificate, kubelet, resolve};
 use crate::places::store::Store;
+use crate::pod::id::PodId;
 use crate::reasons::Risk;
 use crate::text::first_of;
 
-/// What was found, worst first, each with what was seen of it.
-pub type Risks = BTreeMap<Risk, String>;
+/// The risks, worst first, each with what was observed.
+pub(crate) type Risks = BTreeMap<Risk, String>;
 
-/// Less free space than this is none: the largest checkpoint there may be, twice.
+/// Less free space than this counts as none: twice the size of the largest possible checkpoint.
 const LEAST_SPACE: u64 = 16 << 20;
-/// Fewer free inodes than this are none.
+/// Fewer free inodes than this count as none.
 const LEAST_INODES: u64 = 16;
-/// So many percent before the kubelet begins to remove images, somebody should know.
+/// Warn this many percentage points before the kubelet begins to remove images.
 const MARGIN: u64 = 3;
 /// Names in a message.
 const NAMED: usize = 5;
 
-/// What a look came to.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Look {
-    /// It is so.
+enum Finding {
+    /// The risk exists.
     Found(String),
-    /// It is not.
+    /// The risk does not exist.
     Nothing,
-    /// It cannot be told, or is neither clearly so nor clearly not: what was said before stays.
+    /// Not known, or between the two thresholds: the earlier result stays.
     Open,
 }
 
-impl From<Option<String>> for Look {
+impl From<Option<String>> for Finding {
     fn from(seen: Option<String>) -> Self {
         seen.map_or(Self::Nothing, Self::Found)
     }
 }
 
-/// What can be seen by looking at the node: files, file systems, the runtime. `before` is what the last look came to.
-pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
+/// The risks that files, file systems and the runtime of the node show. `before` is the result of the last check.
+pub(crate) async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
     let root = &settings.root;
     let mut risks = Risks::new();
-    let mut add = |risk, look: Look| {
+    let mut add = |risk, look: Finding| {
         let known = before.get(&risk).cloned();
         let seen = match look {
-            Look::Found(seen) => Some(seen),
-            Look::Nothing => None,
-            Look::Open => known,
+            Finding::Found(seen) => Some(seen),
+            Finding::Nothing => None,
+            Finding::Open => known,
         };
         risks.extend(seen.map(|seen| (risk, seen)));
     };
@@ -65,44 +66,45 @@ pub async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &S
     let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
     add(
         Risk::KubeletCertificateExpires,
-        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.planned_outage)).into(),
+        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.arguments.planned_outage)).into(),
     );
-    let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Look::Open);
-    // which of them are idle changes from one moment to the next
-    let is_known = before.contains_key(&Risk::ImagesAtRisk) && matches!(images, Look::Found(_));
-    add(Risk::ImagesAtRisk, if is_known { Look::Open } else { images });
+    let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Finding::Open);
+    // the list of unused images changes from one moment to the next
+    let is_known = before.contains_key(&Risk::ImagesAtRisk) && matches!(images, Finding::Found(_));
+    add(Risk::ImagesAtRisk, if is_known { Finding::Open } else { images });
     let servers = store.node().ok().flatten().map(|record| record.servers).unwrap_or_default();
     add(Risk::ServerNamedByDNS, by_name(root, servers.iter().map(|server| server.url.as_str())).into());
     risks
 }
 
-/// Which pods run the network without a checkpoint, though others need it. `works_offline`: the network plugin needs nobody.
-pub fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
+/// Which pods run the network but have no checkpoint, although captured pods need them. `works_offline`: the network plugin works
+/// without its pods.
+pub(crate) fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
     let named: Vec<String> = lacking
         .iter()
         .filter(|(support, _)| *support != Support::Plugin || !works_offline)
         .map(|(support, name)| format!("{name} ({})", support.as_str()))
         .collect();
-    let text = || format!("not checkpointed, and needed by pods that are: {}", first_of(&named, NAMED));
+    let text = || format!("not captured, but needed by captured pods: {}", first_of(&named, NAMED));
     (!named.is_empty()).then(text)
 }
 
 /// Checkpoints that are damaged, by `<namespace>_<name>`.
-pub fn of_damage(keys: &BTreeSet<String>) -> Option<String> {
-    let named: Vec<String> = keys.iter().take(NAMED).map(|key| key.replace('_', "/")).collect();
+pub(crate) fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
+    let named: Vec<String> = keys.iter().take(NAMED).map(ToString::to_string).collect();
     (!named.is_empty()).then(|| format!("checkpoints of {} pods are damaged, such as {}", keys.len(), named.join(", ")))
 }
 
-/// What to say of a risk: what was seen, and what to do.
-pub fn told(risk: Risk, seen: &str) -> String {
+/// A risk in words: what was observed, and what to do.
+pub(crate) fn message(risk: Risk, seen: &str) -> String {
     format!("{seen} ({})", risk.advice())
 }
 
 fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<String> {
-    if !surroundings.is_known && settings.manifest_dir.is_none() {
+    if !surroundings.is_known && settings.host().manifest_dir.is_none() {
         return None;
     }
-    match survey::manifest_dir(settings, surroundings) {
+    match surroundings::manifest_dir(settings, surroundings) {
         Err(_) => Some("the kubelet's configuration has no staticPodPath".into()),
         Ok(directory) => match settings.root.resolve(&directory).and_then(std::fs::metadata) {
             Ok(found) if found.is_dir() => None,
@@ -112,23 +114,23 @@ fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<St
     }
 }
 
-fn full(directory: &Path) -> Look {
-    let Ok(found) = rustix::fs::statvfs(directory) else { return Look::Open };
+fn full(directory: &Path) -> Finding {
+    let Ok(found) = rustix::fs::statvfs(directory) else { return Finding::Open };
     let space = found.f_bavail.saturating_mul(found.f_frsize);
     // some file systems count none
     let inodes = if found.f_files > 0 { found.f_favail } else { u64::MAX };
     room(space, inodes)
 }
 
-/// No figures that change: what is told is written to every PodCheckpoint of the node.
-fn room(space: u64, inodes: u64) -> Look {
+/// Without figures that change: the text is written to every PodCheckpoint of the node.
+fn room(space: u64, inodes: u64) -> Finding {
     if space < LEAST_SPACE {
-        return Look::Found(format!("less than {} MiB are free for checkpoints", LEAST_SPACE >> 20));
+        return Finding::Found(format!("less than {} MiB are free for checkpoints", LEAST_SPACE >> 20));
     }
     if inodes < LEAST_INODES {
-        return Look::Found(format!("fewer than {LEAST_INODES} inodes are free for checkpoints"));
+        return Finding::Found(format!("fewer than {LEAST_INODES} inodes are free for checkpoints"));
     }
-    if space < LEAST_SPACE * 2 || inodes < LEAST_INODES * 2 { Look::Open } else { Look::Nothing }
+    if space < LEAST_SPACE * 2 || inodes < LEAST_INODES * 2 { Finding::Open } else { Finding::Nothing }
 }
 
 fn expires(expiry: Timestamp, now: Timestamp, outage: Duration) -> Option<String> {
@@ -140,7 +142,7 @@ fn expires(expiry: Timestamp, now: Timestamp, outage: Duration) -> Option<String
     (left < outage).then(|| {
         let days = outage.as_hours() / 24;
         let planned = if days > 0 { format!("{days} days") } else { format!("{} minutes", outage.as_mins()) };
-        format!("the kubelet's client certificate expires at {expiry}, within {planned}, the longest outage that is planned for")
+        format!("the kubelet's client certificate expires at {expiry}, within {planned}, the longest planned outage")
     })
 }
 
@@ -158,14 +160,14 @@ fn by_name<'a>(root: &HostRoot, servers: impl Iterator<Item = &'a str>) -> Optio
 
 /// The images that checkpoints need and no running container uses, where the kubelet is about to clean up. `None`: the runtime
 /// or the file system does not tell.
-async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings, store: &Store) -> Option<Look> {
-    let Some(high) = kubelet.images_may_fill().map(u64::from) else { return Some(Look::Nothing) };
+async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings, store: &Store) -> Option<Finding> {
+    let Some(high) = kubelet.images_may_fill().map(u64::from) else { return Some(Finding::Nothing) };
     let directory = runtime.image_directory().await.ok()??;
     let used = used_percent(&root.resolve(&directory).ok()?)?;
     if used.saturating_add(MARGIN) < high {
-        return Some(if used.saturating_add(MARGIN * 2) < high { Look::Nothing } else { Look::Open });
+        return Some(if used.saturating_add(MARGIN * 2) < high { Finding::Nothing } else { Finding::Open });
     }
-    // those of containers that have ended go when the disk is under pressure (pkg/kubelet/eviction)
+    // images of terminated containers are removed under disk pressure (pkg/kubelet/eviction)
     let containers = runtime.containers().await.ok()?;
     let running = containers.iter().filter(|container| container.state == State::Running);
     let in_use: BTreeSet<String> = running.map(|container| container.image_id.clone()).collect();
@@ -175,7 +177,7 @@ async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings,
     let named: Vec<&str> = idle.iter().take(NAMED).map(String::as_str).collect();
     let text = (!named.is_empty()).then(|| {
         format!(
-            "the file system of the images is nearly {high}% full or more, from where on the kubelet removes unused ones, and \
+            "the file system of the images is nearly {high}% full or more, where the kubelet starts to remove unused images, and \
              no running container uses {}",
             named.join(", ")
         )
@@ -249,12 +251,12 @@ mod tests {
 
     #[test]
     fn a_file_system_with_room_is_no_risk() {
-        assert_eq!(full(Path::new("/dev/shm")), Look::Nothing);
-        assert_eq!(full(Path::new("/not/there")), Look::Open, "not known");
-        assert!(matches!(room(LEAST_SPACE - 1, 1000), Look::Found(_)));
-        assert!(matches!(room(LEAST_SPACE * 9, LEAST_INODES - 1), Look::Found(_)));
-        assert_eq!(room(LEAST_SPACE, 1000), Look::Open, "what was said stays, so that it does not come and go");
-        assert_eq!(room(LEAST_SPACE * 2, LEAST_INODES * 2), Look::Nothing);
+        assert_eq!(full(Path::new("/dev/shm")), Finding::Nothing);
+        assert_eq!(full(Path::new("/not/there")), Finding::Open, "not known");
+        assert!(matches!(room(LEAST_SPACE - 1, 1000), Finding::Found(_)));
+        assert!(matches!(room(LEAST_SPACE * 9, LEAST_INODES - 1), Finding::Found(_)));
+        assert_eq!(room(LEAST_SPACE, 1000), Finding::Open, "what was said stays, so that it does not come and go");
+        assert_eq!(room(LEAST_SPACE * 2, LEAST_INODES * 2), Finding::Nothing);
         assert!(used_percent(Path::new("/dev/shm")).unwrap() <= 100);
     }
 }

@@ -1,4 +1,4 @@
-//! What changes under our feet: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
+//! Watches files with inotify: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
 //!
 //! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside the old and renames a
 //! link over `..data` (pkg/volume/util/atomic_writer.go): one event in the volume's own directory, whatever changed.
@@ -11,16 +11,17 @@ use futures::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 
 use crate::places::reports;
+use crate::pod::id::PodId;
 
-/// Room for a few dozen events at a time; an overflow of the kernel's own queue is told as [`Change::All`].
+/// Room for a few dozen events at a time; an overflow of the kernel's own queue is reported as [`Change::All`].
 const BUFFER: usize = 4096;
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A volume of this pod (`<namespace>_<name>`).
-    Volume(String),
-    /// What the supervisor reports.
+pub(crate) enum Change {
+    /// A volume of this pod.
+    Volume(PodId),
+    /// The supervisor's reports.
     Reports,
     /// Perhaps everything: events were lost.
     All,
@@ -28,21 +29,21 @@ pub enum Change {
 
 #[derive(Debug)]
 enum Subject {
-    Volume { key: String, uid: String, path: PathBuf },
+    Volume { key: PodId, uid: String, path: PathBuf },
     Reports,
 }
 
 /// The directories that are followed.
-pub struct Swaps {
-    /// `None`: the kernel gives us none, so nothing is followed.
+pub(crate) struct Swaps {
+    /// `None`: the kernel has no instance left, so nothing is watched.
     stream: Option<EventStream<[u8; BUFFER]>>,
     subjects: HashMap<WatchDescriptor, Subject>,
 }
 
 impl Swaps {
-    /// Follows nothing yet. Where the kernel has no instance left for us (fs.inotify.max_user_instances, which all of
-    /// root's programs share), following fails and everything else goes on.
-    pub fn new() -> Self {
+    /// Watches nothing yet. If the kernel has no instance left (fs.inotify.max_user_instances, which all programs of root share),
+    /// [`Swaps::follow`] fails and everything else works.
+    pub(crate) fn new() -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER])).ok();
         Self { stream, subjects: HashMap::new() }
     }
@@ -52,8 +53,8 @@ impl Swaps {
         self.stream.as_ref().ok_or_else(none)?.watches().add(path, mask)
     }
 
-    /// Follows the volumes of a pod. One that is not there is not an error: a capture will say what it misses.
-    pub fn follow(&mut self, key: &str, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
+    /// Watches the volumes of a pod. An absent one is not an error: the capture reports what is missing.
+    pub(crate) fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
         for path in directories {
             if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
                 continue;
@@ -71,12 +72,12 @@ impl Swaps {
         Ok(())
     }
 
-    /// Follows no volume of pods that are not among these (`<namespace>_<name>` and UID) any more.
-    pub fn retain(&mut self, is_wanted: impl Fn(&str, &str) -> bool) {
+    /// Stops watching the volumes of all other pods than these.
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
         let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
-                // gone with its directory already, as a rule
+                // usually gone with its directory already
                 let _ = watches.remove(watch.clone());
                 false
             }
@@ -85,14 +86,14 @@ impl Swaps {
     }
 
     /// Follows the supervisor's reports in the run directory.
-    pub fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
+    pub(crate) fn follow_reports(&mut self, run_dir: &Path) -> io::Result<()> {
         let watch = self.add(run_dir, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
         self.subjects.insert(watch, Subject::Reports);
         Ok(())
     }
 
     /// The next change. May be dropped and called again without losing one.
-    pub async fn next(&mut self) -> io::Result<Change> {
+    pub(crate) async fn next(&mut self) -> io::Result<Change> {
         loop {
             let Some(stream) = &mut self.stream else { return std::future::pending().await };
             let event = stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
@@ -131,6 +132,7 @@ impl Subject {
 mod tests {
     use super::*;
     use crate::files::write;
+    use crate::pod::id::id;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -141,17 +143,17 @@ mod tests {
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
         let mut swaps = Swaps::new();
-        swaps.follow("shop_till", "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
-        swaps.follow("shop_other", "uid-2", std::slice::from_ref(&two)).unwrap();
+        swaps.follow(&id("shop_till"), "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
+        swaps.follow(&id("shop_other"), "uid-2", std::slice::from_ref(&two)).unwrap();
         fs::create_dir(one.join("..2026_11_21")).unwrap();
         symlink("..2026_11_21", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
-        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_till".into()));
-        swaps.retain(|key, _| key != "shop_till");
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume(id("shop_till")));
+        swaps.retain(|key, _| *key != id("shop_till"));
         symlink("x", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
         symlink("x", two.join("..data")).unwrap();
-        assert_eq!(swaps.next().await.unwrap(), Change::Volume("shop_other".into()));
+        assert_eq!(swaps.next().await.unwrap(), Change::Volume(id("shop_other")));
     }
 
     #[tokio::test]

@@ -1,28 +1,16 @@
-//! The watch of the pods of this node, as JSON, so that fields newer than our types survive; and, only where namespaces can
-//! mark pods, one of the namespaces' labels.
+//! The watch of the pods of this node, as JSON, so that fields newer than the program's types survive; and the watch of the labels of
+//! namespaces, used only where these can mark pods.
 //!
 //! A list comes in pages, once; afterwards the server ends each watch after half a minute and it goes on from where it was,
-//! so a connection that died without a word is noticed, and nothing is listed again unless the server forgot where we were.
+//! so a connection that died silently is noticed, and nothing is listed again unless the resource version has expired.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube_runtime::{WatchStreamExt as _, watcher};
-use serde_json::{Map, Value, json};
 use tokio::time::Instant;
-
-use crate::agent::index::{Marked, Observed};
-use crate::agent::leftovers;
-use crate::agent::network::{Needs, Support};
-use crate::names::CONFIG_MIRROR;
-use crate::places::store::check_key;
-use crate::pod::mark;
-use crate::pod::room::Demand;
 
 /// Seconds after which the server ends a watch; the watcher gives up on a silent one 5 s later.
 const WATCH_SECONDS: u32 = 30;
@@ -32,16 +20,16 @@ const PAGE: u32 = 4;
 /// Namespaces in a page; each is small.
 const NAMESPACE_PAGE: u32 = 100;
 
-/// How soon the server may forget where we were once more before that is a fault like any other.
+/// How soon a second 410 after the last one counts as an ordinary fault.
 const FORGOTTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// The type of pods, without a type.
-pub fn resource() -> ApiResource {
+pub(crate) fn resource() -> ApiResource {
     ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&())
 }
 
-/// Everything that happens to the pods of this node; after a fault it pauses and goes on.
-pub fn pods(
+/// Everything that happens to the pods of this node. Continues after a pause when there is a fault.
+pub(crate) fn pods(
     client: kube::Client,
     node: &str,
 ) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
@@ -51,19 +39,18 @@ pub fn pods(
     listed_at_once(watcher(api, config)).default_backoff()
 }
 
-/// Everything that happens to namespaces, of which only names and labels are sent.
-pub fn namespaces(
+/// Everything that happens to namespaces, as metadata only.
+pub(crate) fn namespaces(
     client: kube::Client,
 ) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>> + use<> {
     let config = watcher::Config::default().page_size(NAMESPACE_PAGE).timeout(WATCH_SECONDS);
     listed_at_once(watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config)).default_backoff()
 }
 
-/// Without the word that the server has forgotten where we were: the watcher lists at once then.
+/// Drops errors with the code 410 (resource version expired), so that the watcher lists again at once.
 ///
-/// That is what an API server says that was away, after it let the watch begin, and the pause that is made after a fault is
-/// by then the long one of the outage: up to a minute in which we would know nothing and seem to have been heard. A server
-/// that forgets again and again is met with pauses.
+/// An API server sends one after an outage, once the watch has begun. The back-off has reached its longest pause by then: up to a
+/// minute in which the agent would know nothing although the server answers. Repeated errors of this kind are met with pauses.
 fn listed_at_once<T>(
     events: impl Stream<Item = Result<watcher::Event<T>, watcher::Error>>,
 ) -> impl Stream<Item = Result<watcher::Event<T>, watcher::Error>> {
@@ -78,216 +65,9 @@ fn listed_at_once<T>(
     })
 }
 
-/// What the index needs of a pod, trimmed; `kept` are its bytes.
-pub fn observed(key: String, uid: String, object: &Value, marked: Marked, kept: Arc<[u8]>) -> Observed {
-    Observed {
-        key,
-        uid,
-        ready: mark::is_ready(object),
-        ending: object.pointer("/metadata/deletionTimestamp").is_some(),
-        rejected: is_rejected(object),
-        demand: demand(object),
-        support: Support::named(object),
-        needs: Needs::of(object),
-        is_bootkubes: leftovers::is_checkpointer(object),
-        containers: if marked == Marked::No { Vec::new() } else { containers(object) },
-        fingerprint: fingerprint(object),
-        marked,
-        object: kept,
-    }
-}
-
-/// `<namespace>_<name>` and UID.
-pub fn identity(pod: &DynamicObject) -> Option<(String, String)> {
-    let metadata = &pod.metadata;
-    let key = format!("{}_{}", metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    check_key(&key).ok()?;
-    Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
-}
-
-/// What the kubelet counts for it; `None`: it has ended, or it is the mirror of a static pod, which is counted from its
-/// manifest.
-fn demand(pod: &Value) -> Option<Demand> {
-    let is_mirror = pod.pointer("/metadata/annotations").is_some_and(|all| all.get(CONFIG_MIRROR).is_some());
-    let phase = pod.pointer("/status/phase").and_then(Value::as_str);
-    let counts = !is_mirror && !matches!(phase, Some("Failed" | "Succeeded"));
-    pod.get("spec").filter(|_| counts).map(Demand::of)
-}
-
-/// How the status of a pod begins that its kubelet refused for good (pkg/kubelet/kubelet.go, `rejectPod`).
-const REJECTED: &str = "Pod was rejected";
-
-/// Its kubelet refused it for good, and no controller replaces it.
-fn is_rejected(pod: &Value) -> bool {
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    let is_alone = !owners.into_iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true)));
-    is_alone && text("/status/phase") == "Failed" && text("/status/message") == REJECTED
-}
-
-/// The pod without what no capture looks at and what would be kept in memory for every pod.
-pub fn trim(mut pod: DynamicObject) -> Value {
-    pod.metadata.managed_fields = None;
-    let mut data = pod.data;
-    let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
-    let kept: Map<String, Value> = status
-        .into_iter()
-        .filter_map(|(name, value)| match name.as_str() {
-            "conditions" => Some((name, conditions(value))),
-            "message" if value.as_str().is_some_and(|text| text.starts_with(REJECTED)) => {
-                Some((name, Value::from(REJECTED)))
-            }
-            "phase"
-            | "hostIP"
-            | "hostIPs"
-            | "podIP"
-            | "podIPs"
-            | "qosClass"
-            | "containerStatuses"
-            | "initContainerStatuses" => Some((name, value)),
-            _ => None,
-        })
-        .collect();
-    let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": pod.metadata});
-    if let (Some(object), Value::Object(data)) = (object.as_object_mut(), data) {
-        object.extend(data);
-        object.insert("status".into(), Value::Object(kept));
-    }
-    object
-}
-
-/// Types and status only: times and messages change without meaning anything here.
-fn conditions(conditions: Value) -> Value {
-    let Value::Array(conditions) = conditions else { return Value::Null };
-    conditions
-        .into_iter()
-        .map(|condition| json!({"type": condition.get("type"), "status": condition.get("status")}))
-        .collect()
-}
-
-/// Ids of the running containers, without the runtime's name before them.
-fn containers(pod: &Value) -> Vec<String> {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    let running = statuses.into_iter().flatten().filter(|status| status.pointer("/state/running").is_some());
-    let id = |status: &Value| {
-        let id = status.get("containerID")?.as_str()?;
-        Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())
-    };
-    running.filter_map(id).collect()
-}
-
-/// Of everything that a checkpoint is made from and the watch tells: a heartbeat of the status is not in it.
-fn fingerprint(pod: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for part in ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences"] {
-        pod.pointer(part).map(Value::to_string).hash(&mut hasher);
-    }
-    for part in ["/status/initContainerStatuses", "/status/containerStatuses"] {
-        for container in pod.pointer(part).and_then(Value::as_array).into_iter().flatten() {
-            for field in ["name", "containerID", "restartCount"] {
-                container.get(field).map(Value::to_string).hash(&mut hasher);
-            }
-        }
-    }
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::marks::Marks;
-
-    fn pod(change: impl FnOnce(&mut Value)) -> Observed {
-        let mut value = json!({
-            "metadata": {
-                "namespace": "shop", "name": "till", "uid": "uid-1", "resourceVersion": "7",
-                "annotations": {"podcheckpointer.io/checkpoint": "true"}, "labels": {"app": "till"},
-                "managedFields": [{"manager": "kubelet", "operation": "Update"}],
-            },
-            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "shop/till:1", "fieldOfTomorrow": 1}]},
-            "status": {
-                "phase": "Running", "podIP": "10.1.0.5", "message": "nobody reads this",
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}],
-                "containerStatuses": [{"name": "app", "containerID": "containerd://a", "restartCount": 0, "ready": true,
-                    "state": {"running": {}}}],
-            },
-        });
-        change(&mut value);
-        Marks::default().observe(serde_json::from_value(value).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn fields_that_we_do_not_know_survive_and_what_nobody_needs_does_not() {
-        let object: Value = serde_json::from_slice(&pod(|_| {}).object).unwrap();
-        assert_eq!(object["spec"]["containers"][0]["fieldOfTomorrow"], 1);
-        assert_eq!(object["status"]["podIP"], "10.1.0.5");
-        assert_eq!(object["metadata"]["resourceVersion"], "7");
-        assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("Pod")));
-        assert!(object["metadata"].get("managedFields").is_none());
-        assert!(object["status"].get("message").is_none());
-        assert_eq!(pod(|_| {}).containers, ["a"]);
-    }
-
-    #[test]
-    fn a_heartbeat_of_the_status_is_no_change_and_what_a_checkpoint_depends_on_is() {
-        let first = pod(|_| {}).fingerprint;
-        let same: [fn(&mut Value); 4] = [
-            |pod| pod["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-11-21T11:00:00Z"),
-            |pod| pod["metadata"]["resourceVersion"] = json!("8"),
-            |pod| pod["metadata"]["managedFields"] = json!([]),
-            |pod| pod["status"]["containerStatuses"][0]["ready"] = json!(false),
-        ];
-        for change in same {
-            assert_eq!(pod(change).fingerprint, first);
-        }
-        let other: [fn(&mut Value); 5] = [
-            |pod| pod["metadata"]["labels"]["app"] = json!("other"),
-            |pod| pod["metadata"]["annotations"]["podcheckpointer.io/start-group"] = json!("10"),
-            |pod| pod["spec"]["containers"][0]["image"] = json!("shop/till:2"),
-            |pod| pod["status"]["containerStatuses"][0]["containerID"] = json!("containerd://b"),
-            |pod| pod["status"]["containerStatuses"][0]["restartCount"] = json!(1),
-        ];
-        for change in other {
-            assert_ne!(pod(change).fingerprint, first);
-        }
-    }
-
-    #[test]
-    fn only_a_bare_pod_that_the_kubelet_refused_counts_as_rejected() {
-        let rejected = |change: fn(&mut Value)| {
-            pod(|pod| {
-                pod["status"] = json!({"phase": "Failed", "reason": "NodePorts",
-                    "message": "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports"});
-                change(pod);
-            })
-            .rejected
-        };
-        assert!(rejected(|_| {}));
-        assert!(!rejected(|pod| pod["status"]["phase"] = json!("Running")));
-        assert!(!rejected(|pod| pod["status"]["message"] = json!("The node was low on resource: memory.")));
-        let of_a_set =
-            json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
-        let owned = pod(|pod| {
-            pod["metadata"]["ownerReferences"] = of_a_set;
-            pod["status"] = json!({"phase": "Failed", "message": "Pod was rejected: Predicate NodePorts failed"});
-        });
-        assert!(!owned.rejected, "its controller replaces it");
-    }
-
-    #[test]
-    fn a_pod_counts_for_the_nodes_room_while_it_may_run_and_a_mirror_does_not() {
-        let cpu = |change: fn(&mut Value)| {
-            let seen = pod(|pod| {
-                pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
-                change(pod);
-            });
-            seen.demand.map(|demand| demand.requests.cpu)
-        };
-        assert_eq!(cpu(|_| {}), Some(1000));
-        assert_eq!(cpu(|pod| pod["metadata"]["annotations"] = json!({})), Some(1000), "marked or not");
-        assert_eq!(cpu(|pod| pod["status"]["phase"] = json!("Failed")), None);
-        assert_eq!(cpu(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_forgot_where_we_were_is_asked_for_a_list_without_a_pause_once_in_a_minute() {
@@ -306,15 +86,5 @@ mod tests {
         assert_eq!(faults(410, &[0, 60, 60]).await, 0);
         assert_eq!(faults(410, &[0, 59, 59]).await, 2, "counted from the last");
         assert_eq!(faults(500, &[0, 60]).await, 2);
-    }
-
-    #[test]
-    fn a_pod_without_an_identity_is_not_looked_at() {
-        for value in [
-            json!({"metadata": {"name": "till", "uid": "u"}}),
-            json!({"metadata": {"namespace": "shop", "name": "till"}}),
-        ] {
-            assert!(Marks::default().observe(serde_json::from_value(value).unwrap()).is_none());
-        }
     }
 }

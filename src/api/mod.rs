@@ -1,15 +1,16 @@
 //! The custom resources, as the API server knows them.
 
+mod condition;
 pub mod podcheckpoint;
 pub mod podcheckpointer;
 
 use kube::CustomResourceExt as _;
 
+pub use condition::condition;
+pub use podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointSpec, PodCheckpointStatus};
 pub use podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
 
-pub use podcheckpoint::{LastOutage, PodCheckpoint, PodCheckpointSpec, PodCheckpointStatus};
-
-/// Every custom resource definition of ours, with the name of the file that it is kept in.
+/// Every custom resource definition as YAML, with the name of its file in `crds/`.
 pub fn definitions() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     [PodCheckpoint::crd(), PodCheckpointer::crd()]
         .into_iter()

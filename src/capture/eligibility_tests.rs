@@ -1,7 +1,5 @@
 //! Each refusal, warning and annotation by name.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,7 +1,7 @@
 //! The kubelet's semantics as tables; then the kubelet's code, reimplemented here line by line, as
 //! the reference for generated pods.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value)]
 #![allow(clippy::single_match_else)]
 
 use k8s_openapi::api::core::v1::{ConfigMapEnvSource, EnvFromSource, SecretEnvSource};

@@ -32,7 +32,7 @@ use std::{fmt, io};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use serde_json::Value;
 
-use crate::checkpoint::{Captured, NodeCheckpoint, Parent, format};
+use crate::checkpoint::{Captured, NodeCheckpoint, Parent};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime, State};
 use crate::node::{certificate, clock, kubelet, network};
@@ -193,20 +193,11 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
         }
     }
     let policy = eligibility::policy(&pod).map_err(Error::Refused)?;
-    Ok(NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: format::WRITTEN_BY.into(),
-        captured: captured_now(sources.root)?,
-        parent: parent(&pod, sources.node_uid),
-        policy,
-        images: live.images,
-        warnings: warnings(&pod, sources),
-        manifest,
-        volumes,
-    }
-    .with_digest())
+    let mut checkpoint = NodeCheckpoint::new(parent(&pod, sources.node_uid), captured_now()?, policy, manifest);
+    checkpoint.images = live.images;
+    checkpoint.warnings = warnings(&pod, sources);
+    checkpoint.volumes = volumes;
+    Ok(checkpoint.with_digest())
 }
 
 /// The warnings of the pod's object and those of the node: a pod on the pod network needs the
@@ -225,9 +216,8 @@ fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     warnings
 }
 
-fn captured_now(root: &HostRoot) -> Result<Captured, Error> {
-    let boot_id =
-        clock::boot_id(root).map_err(|source| Error::Io { doing: "read the ID of this boot".into(), source })?;
+fn captured_now() -> Result<Captured, Error> {
+    let boot_id = clock::boot_id().map_err(|source| Error::Io { doing: "read the ID of this boot".into(), source })?;
     Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
 }
 

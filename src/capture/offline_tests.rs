@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value)]
 
 use super::*;
 

@@ -117,7 +117,6 @@ fn loaded_profiles(root: &HostRoot) -> Option<BTreeSet<String>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::{Value, json};
 

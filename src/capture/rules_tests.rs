@@ -2,8 +2,6 @@
 //! under relevant conditions, and many together, are rendered, and the differences must be those in
 //! the table.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::io::Write as _;
 

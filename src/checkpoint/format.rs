@@ -23,6 +23,8 @@ use crate::checkpoint::encoding::hex;
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key, Sealed};
 use crate::files::yaml;
+use crate::names;
+use crate::pod::id::{self, PodId};
 use crate::reasons::Warning;
 
 /// Version of the format that this program writes.
@@ -153,6 +155,23 @@ pub struct Policy {
     pub slow_start: bool,
     /// Seconds that the pod's containers get to stop.
     pub grace_seconds: u64,
+}
+
+impl Default for Policy {
+    /// That of a pod of which nothing special is known: no annotations, on the pod network, of no StatefulSet, with
+    /// Kubernetes' own grace.
+    fn default() -> Self {
+        Self {
+            start_group: names::DEFAULT_START_GROUP,
+            max_age_seconds: None,
+            handover: None,
+            host_network: false,
+            host_port: false,
+            stateful: false,
+            slow_start: false,
+            grace_seconds: 30,
+        }
+    }
 }
 
 impl Policy {
@@ -331,6 +350,24 @@ impl Drop for NodeCheckpoint {
 }
 
 impl NodeCheckpoint {
+    /// A checkpoint of this pod, written by this program, with this manifest of its twin. Images, warnings and volumes are
+    /// empty, and so is the digest: [`NodeCheckpoint::with_digest`] comes last.
+    pub fn new(parent: Parent, captured: Captured, policy: Policy, manifest: Value) -> Self {
+        Self {
+            api_version: API_VERSION.into(),
+            kind: KIND.into(),
+            digest: String::new(),
+            written_by: WRITTEN_BY.into(),
+            captured,
+            parent,
+            policy,
+            images: BTreeMap::new(),
+            warnings: Vec::new(),
+            manifest,
+            volumes: BTreeMap::new(),
+        }
+    }
+
     /// Computes the digest of the content, whatever the `digest` field says.
     pub fn compute_digest(&self) -> String {
         let document = self.document();
@@ -439,9 +476,19 @@ impl NodeCheckpoint {
         Ok((checkpoint, key.map(|key| key.id().to_owned())))
     }
 
-    /// `<namespace>_<name>` of the parent: neither part can contain the separator.
-    pub fn key(&self) -> String {
-        format!("{}_{}", self.parent.namespace, self.parent.name)
+    /// The pod that it is a checkpoint of; an error where the names in it cannot be a pod's.
+    pub fn pod(&self) -> Result<PodId, id::Invalid> {
+        PodId::new(&self.parent.namespace, &self.parent.name)
+    }
+
+    /// Whether it is a checkpoint of this pod.
+    pub fn is_of(&self, pod: &PodId) -> bool {
+        pod.is(&self.parent.namespace, &self.parent.name)
+    }
+
+    /// The names in it for people, whatever they are.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}/{}", self.parent.namespace, self.parent.name)
     }
 
     fn document(&self) -> Wiped {

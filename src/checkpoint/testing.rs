@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoint::encoding::encode;
-use crate::checkpoint::format::{API_VERSION, Captured, Entry, Image, KIND, NodeCheckpoint, Parent, Policy, Volume};
+use crate::checkpoint::format::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 
 /// A checkpoint of a pod with one container and one Secret volume as the kubelet writes it.
 pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
@@ -24,45 +24,29 @@ pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
             entry("password", "0777", None, Some("..data/password")),
         ],
     };
-    NodeCheckpoint {
-        api_version: API_VERSION.into(),
-        kind: KIND.into(),
-        digest: String::new(),
-        written_by: "pod-checkpointer test".into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: namespace.into(),
-            name: name.into(),
-            uid: "11111111-1111-4111-8111-111111111111".into(),
-            resource_version: "42".into(),
-            owner: None,
-            node_uid: None,
+    let parent = Parent {
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: "11111111-1111-4111-8111-111111111111".into(),
+        resource_version: "42".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let manifest = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name, "uid": "00000000-0000-0000-0000-000000000000",
+            "annotations": {"podcheckpointer.io/checkpoint-of": format!("{namespace}/{name}"),
+                "podcheckpointer.io/parent-uid": "11111111-1111-4111-8111-111111111111"}},
+        "spec": {
+            "containers": [{"name": "app", "image": "shop/till:1", "args": ["serve"],
+                "volumeMounts": [{"name": "credentials", "mountPath": "/credentials", "readOnly": true}]}],
+            "volumes": [{"name": "credentials", "hostPath": {"type": "Directory",
+                "path": format!("/run/pod-checkpointer/volumes/{namespace}_{name}/00000000-0000-0000-0000-000000000000/credentials")}}],
         },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 30,
-        },
-        images: BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]),
-        warnings: Vec::new(),
-        manifest: serde_json::json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"namespace": namespace, "name": name, "uid": "00000000-0000-0000-0000-000000000000",
-                "annotations": {"podcheckpointer.io/checkpoint-of": format!("{namespace}/{name}"),
-                    "podcheckpointer.io/parent-uid": "11111111-1111-4111-8111-111111111111"}},
-            "spec": {
-                "containers": [{"name": "app", "image": "shop/till:1", "args": ["serve"],
-                    "volumeMounts": [{"name": "credentials", "mountPath": "/credentials", "readOnly": true}]}],
-                "volumes": [{"name": "credentials", "hostPath": {"type": "Directory",
-                    "path": format!("/run/pod-checkpointer/volumes/{namespace}_{name}/00000000-0000-0000-0000-000000000000/credentials")}}],
-            },
-        }),
-        volumes: BTreeMap::from([("credentials".into(), volume)]),
-    }
-    .with_digest()
+    });
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
+    checkpoint.images = BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]);
+    checkpoint.volumes = BTreeMap::from([("credentials".into(), volume)]);
+    checkpoint.with_digest()
 }

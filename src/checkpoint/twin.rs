@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::checkpoint::encoding;
 use crate::checkpoint::format::{Entry, NodeCheckpoint, Volume};
 use crate::files::write;
+use crate::pod::id::PodId;
 
 /// Namespace of the derived UIDs.
 const UID_SPACE: Uuid = Uuid::from_u128(0x8a1d_9a4e_6d7f_5f0e_9a51_c7a1_43b0_2d11);
@@ -49,15 +50,16 @@ pub enum Error {
     Write(#[from] write::Error),
 }
 
-/// The twin of a checkpoint. `nonce` is different for each activation; `run_dir` is a host path.
-pub fn make(checkpoint: &NodeCheckpoint, nonce: &str, run_dir: &Path) -> Twin {
+/// The twin of a checkpoint of this pod. `nonce` is different for each activation; `run_dir` is a
+/// host path.
+pub fn make(checkpoint: &NodeCheckpoint, pod: &PodId, nonce: &str, run_dir: &Path) -> Twin {
     let name = format!("{}/{}/{nonce}", checkpoint.parent.uid, checkpoint.digest);
     let uid = Uuid::new_v5(&UID_SPACE, name.as_bytes()).to_string();
     let mut manifest = checkpoint.manifest.clone();
     if let Some(metadata) = manifest.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("uid".into(), json!(uid));
     }
-    let base = volumes_dir(run_dir, &checkpoint.key(), &uid);
+    let base = volumes_dir(run_dir, pod, &uid);
     let volumes = manifest.pointer_mut("/spec/volumes").and_then(Value::as_array_mut);
     for volume in volumes.into_iter().flatten() {
         let name = volume.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -71,8 +73,8 @@ pub fn make(checkpoint: &NodeCheckpoint, nonce: &str, run_dir: &Path) -> Twin {
 }
 
 /// Directory of the volumes of one twin: `<run dir>/volumes/<namespace>_<pod>/<twin uid>`.
-pub fn volumes_dir(run_dir: &Path, key: &str, uid: &str) -> PathBuf {
-    run_dir.join("volumes").join(key).join(uid)
+pub fn volumes_dir(run_dir: &Path, pod: &PodId, uid: &str) -> PathBuf {
+    run_dir.join("volumes").join(pod.file_form()).join(uid)
 }
 
 /// Unpacks the volumes of a checkpoint into a directory that does not exist yet. Owners are those
@@ -162,10 +164,10 @@ mod tests {
     #[test]
     fn a_twin_has_its_own_uid_at_each_activation_and_finds_its_volumes() {
         let checkpoint = checkpoint("shop", "till");
-        let one = make(&checkpoint, "boot/1", Path::new("/run/pod-checkpointer"));
-        let two = make(&checkpoint, "boot/2", Path::new("/run/pod-checkpointer"));
+        let one = make(&checkpoint, &checkpoint.pod().unwrap(), "boot/1", Path::new("/run/pod-checkpointer"));
+        let two = make(&checkpoint, &checkpoint.pod().unwrap(), "boot/2", Path::new("/run/pod-checkpointer"));
         assert_ne!(one.uid, two.uid);
-        assert_eq!(one, make(&checkpoint, "boot/1", Path::new("/run/pod-checkpointer")));
+        assert_eq!(one, make(&checkpoint, &checkpoint.pod().unwrap(), "boot/1", Path::new("/run/pod-checkpointer")));
         assert_eq!(one.manifest["metadata"]["uid"], json!(one.uid));
         let path = format!("/run/pod-checkpointer/volumes/shop_till/{}/credentials", one.uid);
         assert_eq!(one.manifest["spec"]["volumes"][0]["hostPath"]["path"], json!(path));

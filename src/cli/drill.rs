@@ -1,7 +1,7 @@
 //! `drill`: rehearses on this node what an outage would bring back. The one command that needs a node that is well.
 //!
 //! While all is well nothing that serves is touched: the kubelet runs each pod once more, with this program in the place of
-//! the workload ([`rehearse`]). With `--outage` the node is really cut off for a time ([`outage`]).
+//! the workload (`rehearse`). With `--outage` the node is really cut off for a time (`outage`).
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -14,9 +14,10 @@ use serde::Serialize;
 use crate::args::{DrillArguments, HoldArguments, HostArguments, SwitchArguments};
 use crate::cli::table::columns;
 use crate::cli::{Answer, answer};
-use crate::drill::ground::Ground;
+use crate::drill::node::DrillNode;
 use crate::drill::{Outcome, outage, rehearse, switch};
 use crate::places::Places;
+use crate::pod::id::PodId;
 
 /// How long somebody else's look at the lock is waited for.
 const LOCK: Duration = Duration::from_secs(2);
@@ -24,7 +25,7 @@ const LOCK: Duration = Duration::from_secs(2);
 /// What a rehearsal does not show, whatever its outcome.
 const NOT_REHEARSED: [&str; 6] = [
     "the workload itself: its program, init containers, probes and hooks did not run, nor did the image's user",
-    "host ports, requests of CPU and memory, priority, and limits",
+    "binding of host ports, and limits and priority in effect (whether requests and host ports fit was checked)",
     "networks and addresses that annotations or labels ask for",
     "writing to hostPath volumes and claims, which were mounted read-only",
     "kubelet and runtime after a reboot, and a CNI plugin that needs the API server then",
@@ -59,14 +60,14 @@ struct Pod {
 
 /// A node to hold a drill on. Before anything asynchronous: it asks the kubelet by itself.
 pub fn find(arguments: &HostArguments) -> anyhow::Result<Places> {
-    Places::find(arguments)
+    Ok(Places::find(arguments)?)
 }
 
 /// Runs `drill`; `stop` ends it early, with nothing left behind.
 pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
-    let ground = Ground::find(&arguments.node, node).await?;
-    ground.is_quiet().await?;
-    let chosen = ground.keys(&arguments.pods)?;
+    let node = DrillNode::find(&arguments.node, node).await?;
+    node.is_quiet().await?;
+    let chosen = node.keys(&arguments.pods)?;
     let mut outcomes = outage::Outcomes::new();
     let mut keys = Vec::new();
     for (key, reasons) in chosen {
@@ -78,7 +79,7 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
         }
     }
     let plan = match arguments.outage {
-        Some(time) => Some(outage::Plan::make(&ground, arguments, time).await?),
+        Some(time) => Some(outage::Plan::make(&node, arguments, time).await?),
         None => None,
     };
     if let Some(plan) = &plan
@@ -86,26 +87,26 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
     {
         confirm(&plan.describe(keys.len()))?;
     }
-    let _lock = lock(&ground).await?;
+    let _lock = lock(&node).await?;
     // of a drill before this one that was killed
-    rehearse::end(&ground).await?;
+    rehearse::end(&node).await?;
     let work = async {
         if let Some(plan) = &plan {
-            return outage::run(&ground, plan, &keys, &mut outcomes).await;
+            return outage::run(&node, plan, &keys, &mut outcomes).await;
         }
-        let image = ground.image(arguments.image.as_deref()).await?;
+        let image = node.image(arguments.image.as_deref()).await?;
         for key in &keys {
-            let outcome = rehearse::rehearse(&ground, key, &image, arguments.limit).await?;
+            let outcome = rehearse::rehearse(&node, key, &image, arguments.limit).await?;
             outcomes.insert(key.clone(), outcome);
         }
         Ok(())
     };
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop => Err(anyhow::anyhow!("the drill was stopped before its end")),
+        () = stop => Err(anyhow::anyhow!("the drill was stopped early; everything is undone")),
     };
     // whatever happened: the way back, links, files
-    let ended = rehearse::end(&ground).await;
+    let ended = rehearse::end(&node).await;
     worked?;
     ended?;
     let shown = Shown {
@@ -131,10 +132,10 @@ pub async fn hold(arguments: &HoldArguments, stop: impl Future<Output = ()>) -> 
     }
 }
 
-async fn lock(ground: &Ground) -> anyhow::Result<std::fs::File> {
+async fn lock(node: &DrillNode) -> anyhow::Result<std::fs::File> {
     let begun = tokio::time::Instant::now();
     loop {
-        match ground.place.lock()? {
+        match node.place.lock()? {
             Some(lock) => return Ok(lock),
             // the supervisor may be looking whether somebody holds it
             None if begun.elapsed() < LOCK => tokio::time::sleep(LOCK / 20).await,
@@ -157,9 +158,8 @@ fn confirm(what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pod((key, outcome): (String, Outcome)) -> Pod {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
-    Pod { namespace: namespace.to_owned(), name: name.to_owned(), outcome }
+fn pod((key, outcome): (PodId, Outcome)) -> Pod {
+    Pod { namespace: key.namespace().to_owned(), name: key.name().to_owned(), outcome }
 }
 
 fn text(shown: &Shown) -> String {

@@ -29,7 +29,7 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
             eprintln!("pod-checkpointer: left out: {}", chain(error));
         }
         if found.good.is_empty() {
-            eprintln!("pod-checkpointer: left out: {} has no valid generation", pod.replace('_', "/"));
+            eprintln!("pod-checkpointer: left out: {pod} has no valid generation");
             answer = Answer::No;
             continue;
         }

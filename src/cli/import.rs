@@ -66,7 +66,7 @@ fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
         wanted += fresh.len();
         let newest = here.newest_number();
         if fresh.iter().any(|number| newest.is_some_and(|newest| newest >= *number)) {
-            newer.push(format!("{} (the store has generation {})", key.replace('_', "/"), newest.unwrap_or_default()));
+            newer.push(format!("{key} (the store has generation {})", newest.unwrap_or_default()));
         }
     }
     if !newer.is_empty() {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::agent::survey;
 use crate::args::RenderArguments;
 use crate::capture::{self, Error, Sources, changes};
 use crate::cli::Answer;
@@ -16,11 +15,14 @@ use crate::cli::show::redact_environment;
 use crate::cli::table::size;
 use crate::client::{Unknown, kube_client, kube_config};
 use crate::node::host::HostRoot;
-use crate::node::runtime::Runtime;
+use crate::node::kubelet;
+use crate::node::runtime::{self, Runtime};
 use crate::pod::names::is_name;
 
 /// How long the API server may take to return the pod.
 const API_LIMIT: Duration = Duration::from_secs(10);
+/// How long the kubelet may take to say what it owns.
+const KUBELET_LIMIT: Duration = Duration::from_secs(5);
 /// How long each call to the runtime may take.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
 /// How long the whole capture may take.
@@ -38,8 +40,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         }
     }
     let host = &arguments.node.host;
-    let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-    let root = root.context("cannot find the host's root directory; see --host-root")?;
+    let root = host.root().context("cannot find the host's root directory; see --host-root")?;
     let client = client(arguments.kubeconfig.as_deref(), root.clone()).await?;
     let object = get(&client, namespace, name).await?;
     let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
@@ -48,15 +49,14 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         bail!("pod {namespace}/{name} is on node {node_name:?}, not on {here}");
     }
 
-    let settings = match survey::ask_kubelet(&root, &host.kubelet_dir).await {
-        Ok(settings) => settings,
+    let settings = match kubelet::find(&root, &host.kubelet_dir, KUBELET_LIMIT).await {
+        Ok((_, settings)) => settings,
         Err(error) => {
             eprintln!("pod-checkpointer: {}; assuming the kubelet's defaults", crate::text::chain(&error));
-            crate::node::kubelet::Settings::default()
+            kubelet::Settings::default()
         }
     };
-    let socket = survey::find_runtime(&root, arguments.node.cri_endpoint.as_deref());
-    let socket = socket.map_err(|(_, problem)| anyhow::anyhow!(problem))?;
+    let socket = runtime::find(&root, arguments.node.cri_endpoint.as_deref())?;
     let sources = Sources {
         node_uid: None,
         root: &root,

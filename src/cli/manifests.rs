@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec};
 use crate::args::ManifestsArguments;
 use crate::cli::{Answer, print};
-use crate::operator::installation;
-use crate::operator::objects::{self, Object};
+use crate::operator::settings::{self, Checked};
+use crate::operator::{installation, objects};
 
 /// Runs `manifests`.
 pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
@@ -30,15 +30,13 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
         }
     };
     let mut all = if *skip_crds { Vec::new() } else { objects::definitions() };
-    all.extend(if *operator { installation::objects(image) } else { objects::objects(&spec, image)? });
-    print(&yaml(&all)?)
-}
-
-/// One document per object, each with a comment that says what it is for.
-pub fn yaml(objects: &[Object]) -> Result<String, serde_yaml::Error> {
-    let document = |Object { why, value }: &Object| Ok(format!("# {why}\n{}", serde_yaml::to_string(value)?));
-    let documents: Vec<String> = objects.iter().map(document).collect::<Result<_, serde_yaml::Error>>()?;
-    Ok(documents.join("---\n"))
+    all.extend(if *operator {
+        installation::objects(image)
+    } else {
+        let image = settings::image(&spec, Some(image)).unwrap_or(image).to_owned();
+        objects::objects(&Checked::new(spec, image)?)
+    });
+    print(&objects::yaml(&all)?)
 }
 
 fn spec(text: &str) -> anyhow::Result<PodCheckpointerSpec> {

@@ -29,7 +29,7 @@ use crate::files::write;
 pub use export::export;
 pub use import::import;
 pub use live::render_live;
-pub use manifests::{manifests, yaml as manifests_yaml};
+pub use manifests::manifests;
 pub use render::render;
 pub use show::show;
 pub use status::status;

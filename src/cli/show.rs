@@ -9,37 +9,36 @@ use crate::checkpoint::encoding::decode;
 use crate::cli::{Answer, answer};
 use crate::places::Places;
 use crate::places::reports::{AGENT, AgentWord};
+use crate::pod::id::PodId;
 use crate::text::chain;
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
-    let Some((namespace, name)) = arguments.pod.split_once('/') else {
-        bail!("{:?} is not NAMESPACE/POD", arguments.pod);
-    };
+    let pod = arguments.pod.split_once('/').and_then(|(namespace, name)| PodId::new(namespace, name).ok());
+    let Some(pod) = pod else { bail!("{:?} is not NAMESPACE/POD", arguments.pod) };
     if arguments.reveal && !rustix::process::geteuid().is_root() {
         bail!("--reveal is for root only");
     }
     let node = Places::find(&arguments.host)?;
-    let key = format!("{namespace}_{name}");
-    let (newest, bad) = node.store.newest(&key)?;
+    let (newest, bad) = node.store.newest(&pod)?;
     let problems = bad.iter().map(|error| chain(error)).chain(node.key_problems());
     let problems: Vec<String> = problems.collect();
     let Some(newest) = newest else {
         if problems.is_empty() {
-            bail!("this node has no checkpoint of pod {namespace}/{name}");
+            bail!("this node has no checkpoint of pod {pod}");
         }
-        bail!("cannot show a checkpoint of pod {namespace}/{name}: {}", problems.join("; "));
+        bail!("cannot show a checkpoint of pod {pod}: {}", problems.join("; "));
     };
     for problem in problems {
         eprintln!("pod-checkpointer: {problem}");
     }
     let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };
-    answer(Output::Yaml, &with_mark(shown, &node, &key), String::new)
+    answer(Output::Yaml, &with_mark(shown, &node, &pod), String::new)
 }
 
 /// Adds what marks the pod. This is in the agent's report and not in the checkpoint, because the
 /// mark can change without the pod's content.
-fn with_mark(mut shown: Value, node: &Places, key: &str) -> Value {
+fn with_mark(mut shown: Value, node: &Places, key: &PodId) -> Value {
     let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
     if let (Some(object), Some(mark)) = (shown.as_object_mut(), word.and_then(|word| word.marked.get(key).cloned())) {
         object.insert("markedBy".into(), mark.into());

@@ -96,6 +96,7 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
     let word: AgentWord = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(node.key_problems());
+    problems.extend(node.no_static_pods.iter().map(|error| chain(error)));
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
     problems.extend(manifests.foreign.iter().map(|path| {
         format!(
@@ -143,7 +144,7 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
     keys.dedup();
     let mut pods = Vec::new();
     for key in keys {
-        let Some((namespace, name)) = key.split_once('_') else { continue };
+        let (namespace, name) = (key.namespace(), key.name());
         let (newest, bad) = node.store.newest(&key)?;
         let header = bad.iter().find_map(|error| error.header());
         let aside = node.store.find(&key).map(|found| found.aside.len()).unwrap_or_default();

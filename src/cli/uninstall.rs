@@ -12,11 +12,11 @@ use anyhow::{Context as _, bail};
 use crate::args::UninstallArguments;
 use crate::cli::Answer;
 use crate::files::write;
-use crate::names::{DRILL_LOCK, SUPERVISOR};
+use crate::names::DRILL_LOCK;
 use crate::places::drill::Place;
+use crate::places::manifests::{ManifestDir, Manifests};
 use crate::places::reports::{Phase, STATUS, Status};
-use crate::places::run::{self, RunDir};
-use crate::places::{Manifests, Places, store};
+use crate::places::{Places, run, store};
 
 /// How long the kubelet may take to stop the supervisor, whose grace period is 5 s.
 const END: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     if !arguments.force {
         refuse(&node, &manifests)?;
     }
-    clear(&node.run, &node.manifests)?;
+    clear(&node.manifests)?;
     for link in &manifests.links {
         write::remove(&link.path)?;
         println!("removed {}", node.shown(&link.path).display());
@@ -37,7 +37,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
         write::remove(path)?;
     }
     if manifests.supervisor {
-        let path = node.manifests.join(format!("{SUPERVISOR}.yaml"));
+        let path = node.manifests.supervisor_path();
         write::remove(&path)?;
         println!("removed {}", node.shown(&path).display());
     }
@@ -84,10 +84,9 @@ fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
 }
 
 /// Removes what a drill left behind, its routes first.
-fn clear(run: &RunDir, manifests: &Path) -> anyhow::Result<()> {
-    if manifests.is_dir() && run.path().is_dir() {
-        let place = Place { run: run.clone(), manifests: manifests.to_owned() };
-        place.clear().context("cannot remove what a drill left behind")?;
+fn clear(manifests: &ManifestDir) -> anyhow::Result<()> {
+    if manifests.path().is_dir() && manifests.run().path().is_dir() {
+        Place::new(manifests.clone()).clear().context("cannot remove what a drill left behind")?;
     }
     Ok(())
 }

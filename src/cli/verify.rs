@@ -14,8 +14,10 @@ use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
 use crate::files::read;
 use crate::files::write::{self, TEMPORARY};
+use crate::names::{AGENT_LOCK, CHECKPOINTS, NODE_RECORD};
 use crate::places::Places;
-use crate::places::store::{self, Error, check_key};
+use crate::places::store::{self, Error};
+use crate::pod::id::PodId;
 use crate::reasons::Blocked;
 use crate::text::chain;
 
@@ -94,13 +96,13 @@ fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
     if !directory.exists() {
         return;
     }
-    let checkpoints = directory.join("checkpoints");
+    let checkpoints = directory.join(CHECKPOINTS);
     verify_directory(directory, found);
     verify_directory(&checkpoints, found);
     for (path, name) in list(directory, found) {
         match name.as_str() {
-            "agent.lock" | "checkpoints" => {}
-            "node.yaml" => {
+            AGENT_LOCK | CHECKPOINTS => {}
+            NODE_RECORD => {
                 if let Err(error) = node.store.node() {
                     found.add("Damaged", &path, chain(&error));
                 }
@@ -110,32 +112,33 @@ fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
     }
     let mut keys = Vec::new();
     for (path, name) in list(&checkpoints, found) {
-        if check_key(&name).is_err() || !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            stranger(node, repair, &path, &name, found);
-        } else {
-            verify_directory(&path, found);
-            keys.push(name);
+        match name.parse::<PodId>() {
+            Ok(pod) if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) => {
+                verify_directory(&path, found);
+                keys.push(pod);
+            }
+            _ => stranger(node, repair, &path, &name, found),
         }
     }
     for key in keys {
         match node.store.find(&key) {
             Ok(generations) => verify_pod(node, repair, &key, generations, found),
-            Err(error) => found.add("Unreadable", &checkpoints.join(&key), chain(&error)),
+            Err(error) => found.add("Unreadable", &checkpoints.join(key.file_form()), chain(&error)),
         }
     }
 }
 
-fn verify_pod(node: &Places, repair: Option<&Repair>, key: &str, mut generations: store::Found, found: &mut Found) {
+fn verify_pod(node: &Places, repair: Option<&Repair>, key: &PodId, mut generations: store::Found, found: &mut Found) {
     for good in &generations.good {
         found.good.push(Good {
-            pod: key.replace('_', "/"),
+            pod: key.to_string(),
             generation: good.number,
             size_bytes: good.size,
             sealed: good.sealed.clone(),
             file: good.path.display().to_string(),
         });
     }
-    let directory = node.store.directory().join("checkpoints").join(key);
+    let directory = node.store.directory().join(CHECKPOINTS).join(key.file_form());
     let mut is_explained = false;
     for error in &generations.bad {
         if let (Some(_), Some(path)) = (repair, error.damaged()) {

@@ -3,6 +3,7 @@
 
 pub mod gone;
 pub mod heard;
+pub mod own_pod;
 pub mod retry;
 
 use std::path::Path;

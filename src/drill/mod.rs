@@ -1,9 +1,9 @@
 //! What a drill is made of: the manifest of a rehearsal ([`manifest`]), what is compared ([`view`], [`tree`]), and where its
 //! traces are ([`crate::places::drill`]), which the supervisor removes when the drill does not. Holding one is the command line's.
 
-pub(crate) mod ground;
 mod look;
 pub mod manifest;
+pub(crate) mod node;
 pub(crate) mod outage;
 pub(crate) mod rehearse;
 pub mod switch;
@@ -12,7 +12,7 @@ pub mod view;
 
 use serde::Serialize;
 
-use crate::supervisor::act::Refused;
+use crate::supervisor::core::Refused;
 
 /// What became of one pod.
 #[derive(Debug, Default, Serialize)]

@@ -14,18 +14,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::args::DrillArguments;
 use crate::checkpoint::NodeCheckpoint;
 use crate::drill::Outcome;
-use crate::drill::ground::{Ground, parent_sandbox, running};
 use crate::drill::look::{self, Look};
+use crate::drill::node::{DrillNode, parent_sandbox, running};
 use crate::drill::{switch, view};
-use crate::node::contact::{Class, Outcome as Probed, Prober};
+use crate::node::contact::{Class, Outcome as Probed};
 use crate::node::kubelet::{self, Server};
+use crate::node::probe::Prober;
 use crate::node::{clock, routes, runtime};
 use crate::places::drill::Record;
+use crate::places::manifests::Link;
 use crate::places::reports::Phase;
 use crate::reasons::Blocked;
-use crate::supervisor::act;
-use crate::supervisor::facts::Run;
-use crate::supervisor::observe::{self, Known, Lists, is_twin_of};
+use crate::supervisor::core::facts::{Key, Run};
+use crate::supervisor::core::known::Known;
+use crate::supervisor::core::observe::{self, Lists, is_twin_of};
+use crate::supervisor::core::stops::{Stop, parent_targets, twin_targets};
+use crate::supervisor::perform::stop_through;
 use crate::text::chain;
 
 /// Between looks.
@@ -48,7 +52,7 @@ struct Before {
 }
 
 /// What has been found out of each pod, by key.
-pub type Outcomes = BTreeMap<String, Outcome>;
+pub type Outcomes = BTreeMap<Key, Outcome>;
 
 /// What an outage needs, found before anything is changed.
 pub struct Plan {
@@ -59,8 +63,8 @@ pub struct Plan {
 
 impl Plan {
     /// Refuses where the cut would not be this node's alone, or could not be undone.
-    pub async fn make(ground: &Ground, arguments: &DrillArguments, time: Duration) -> anyhow::Result<Self> {
-        if ground.root().path() != Path::new("/") {
+    pub async fn make(node: &DrillNode, arguments: &DrillArguments, time: Duration) -> anyhow::Result<Self> {
+        if node.root().path() != Path::new("/") {
             bail!("--outage works on the node itself, as root, not in a container: it starts the kubelet again");
         }
         let restart = match &arguments.restart_kubelet {
@@ -68,7 +72,7 @@ impl Plan {
             None if Path::new("/run/systemd/system").is_dir() => "systemctl restart kubelet".to_owned(),
             None => bail!("no systemd runs here: say with --restart-kubelet how the kubelet is started again"),
         };
-        let addresses = addresses(ground).await?;
+        let addresses = addresses(node).await?;
         Ok(Self { addresses, time, restart })
     }
 
@@ -86,11 +90,11 @@ impl Plan {
 }
 
 /// Every address of the API servers that the agent recorded and that the kubelet uses. Each must answer now.
-async fn addresses(ground: &Ground) -> anyhow::Result<Vec<IpAddr>> {
-    let record = ground.hands.store.node()?;
+async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
+    let record = node.store().node()?;
     let mut servers: Vec<Server> = record.into_iter().flat_map(|record| record.servers).map(Server::from).collect();
-    if let Some(kubeconfig) = ground.kubeconfig() {
-        servers.push(kubelet::server(ground.root(), kubeconfig)?);
+    if let Some(kubeconfig) = node.kubeconfig() {
+        servers.push(kubelet::server(node.root(), kubeconfig)?);
     }
     servers.dedup();
     let mut found = Vec::new();
@@ -99,7 +103,7 @@ async fn addresses(ground: &Ground) -> anyhow::Result<Vec<IpAddr>> {
         if server.proxy.is_some() {
             bail!("{url} is reached through a proxy: cutting the way to that would cut off more than the API server");
         }
-        let prober = Prober::new(server, ground.root().clone(), PROBE_LIMIT)?;
+        let prober = Prober::new(server, node.root().clone(), PROBE_LIMIT)?;
         if !matches!(prober.probe().await, Probed::Status(_)) {
             bail!("{url} does not answer: this is no drill, and nothing is done");
         }
@@ -118,12 +122,12 @@ async fn addresses(ground: &Ground) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 /// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has some.
-pub async fn run(ground: &Ground, plan: &Plan, keys: &[String], outcomes: &mut Outcomes) -> anyhow::Result<()> {
+pub async fn run(node: &DrillNode, plan: &Plan, keys: &[Key], outcomes: &mut Outcomes) -> anyhow::Result<()> {
     let mut before = BTreeMap::new();
-    let lists = ground.lists().await?;
+    let lists = node.lists().await?;
     for key in keys {
-        match ground.verify(key).await {
-            Ok(generation) => match parent(ground, &lists, key, generation.checkpoint).await? {
+        match node.check(key).await {
+            Ok(generation) => match parent(node, &lists, key, generation.checkpoint).await? {
                 Some(known) => drop(before.insert(key.clone(), known)),
                 None => drop(outcomes.insert(key.clone(), Outcome::not_tried("it does not run now"))),
             },
@@ -139,35 +143,35 @@ pub async fn run(ground: &Ground, plan: &Plan, keys: &[String], outcomes: &mut O
     let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
     let record = Record { until, cut: plan.addresses.clone() };
     // the record before the switch, the switch before the first route
-    ground.place.record(&record)?;
-    let mut switch = switch::arm(ground.place.run.path())?;
-    let result = cut_off(ground, plan, &before, end, outcomes).await;
-    ground.place.restore(&record)?;
+    node.place.record(&record)?;
+    let mut switch = switch::arm(node.place.run.path())?;
+    let result = cut_off(node, plan, &before, end, outcomes).await;
+    node.place.restore(&record)?;
     eprintln!("the way to the API server is there again");
     // what is recorded is undone: the switch need not wait for its time
     let _ = switch.kill();
     let _ = switch.wait();
-    ground.place.clear()?;
+    node.place.clear()?;
     result?;
-    hand_over(ground, &before, outcomes).await
+    hand_over(node, &before, outcomes).await
 }
 
 /// Of a pod that runs: what its containers were made with, and the files that they see.
 async fn parent(
-    ground: &Ground,
+    node: &DrillNode,
     lists: &Lists,
-    key: &str,
+    key: &Key,
     checkpoint: NodeCheckpoint,
 ) -> anyhow::Result<Option<Before>> {
     let Some(sandbox) = parent_sandbox(lists, key) else { return Ok(None) };
-    let looks = look::at(&ground.runtime, &running(lists, sandbox), &checkpoint, &checkpoint.manifest).await?;
+    let looks = look::at(&node.runtime, &running(lists, sandbox), &checkpoint, &checkpoint.manifest).await?;
     Ok(Some(Before { checkpoint, looks }))
 }
 
 async fn cut_off(
-    ground: &Ground,
+    node: &DrillNode,
     plan: &Plan,
-    before: &BTreeMap<String, Before>,
+    before: &BTreeMap<Key, Before>,
     end: Instant,
     outcomes: &mut Outcomes,
 ) -> anyhow::Result<()> {
@@ -176,32 +180,33 @@ async fn cut_off(
     }
     eprintln!("cut off from the API server for {}", humantime::format_duration(plan.time));
     let lost = async || {
-        let contact = ground.status()?.contact;
+        let contact = node.status()?.contact;
         Ok(contact.is_some_and(|contact| matches!(contact.class, Class::Silent | Class::Failing)))
     };
     wait_for(NOTICE.min(plan.time), "the supervisor has not noticed that the API server is out of reach", lost).await?;
 
-    let old = ground.owned().await?.pid;
+    let old = node.owned().await?.pid;
     restart(&plan.restart)?;
     // It lists its static pods, the supervisor's among them, when it has found all containers that run. One that ends while
     // it still looks for them costs it three seconds each (cadvisor, "Failed to create existing container"), which a reboot
     // does not.
-    let forgot = async || match ground.owned().await {
-        Ok(owned) => Ok(owned.pid != old && !owned.pods.is_empty() && !observe::is_synced(&owned, &ground.name)),
+    let forgot = async || match node.owned().await {
+        Ok(owned) => Ok(owned.pid != old && !owned.pods.is_empty() && !observe::is_synced(&owned, &node.name)),
         Err(_) => Ok(false),
     };
     wait_for(KUBELET.min(plan.time), "no new kubelet that knows nothing of the API server's pods", forgot).await?;
     eprintln!("the kubelet has forgotten its pods; stopping {}", before.len());
 
-    let lists = ground.lists().await?;
+    let lists = node.lists().await?;
     let stops = before.iter().map(|(key, before)| {
-        let (targets, runtime) = (act::parent_targets(&lists, key), ground.runtime.clone());
+        let grace = Some(before.checkpoint.policy.grace());
+        let (stop, runtime) = (Stop { targets: parent_targets(&lists, key), grace }, node.runtime.clone());
         async move {
-            let stopped = act::stop(runtime, targets, Some(before.checkpoint.policy.grace())).await;
+            let stopped = stop_through(runtime, stop).await;
             (key.clone(), Instant::now(), stopped)
         }
     });
-    let mut waiting: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut waiting: BTreeMap<Key, Instant> = BTreeMap::new();
     for (key, stopped, result) in join_all(stops).await {
         match result {
             Ok(()) => drop(waiting.insert(key, stopped)),
@@ -209,22 +214,21 @@ async fn cut_off(
         }
     }
     while !waiting.is_empty() && Instant::now() < end {
-        let lists = ground.lists().await?;
+        let lists = node.lists().await?;
         for (key, stopped) in waiting.clone() {
             let Some(before) = before.get(&key).filter(|before| is_running(&lists, &key, &before.checkpoint)) else {
                 continue;
             };
             waiting.remove(&key);
             let seconds = Some(stopped.elapsed().as_secs_f64());
-            let differences = compare(ground, &lists, &key, before).await?;
+            let differences = compare(node, &lists, &key, before).await?;
             outcomes.insert(key, Outcome { recovers: true, seconds, differences, ..Outcome::default() });
         }
         sleep(PAUSE).await;
     }
-    let reports = ground.status()?.pods;
+    let reports = node.status()?.pods;
     for key in waiting.into_keys() {
-        let of = |namespace: &str, name: &str| format!("{namespace}_{name}");
-        let report = reports.iter().find(|pod| of(&pod.namespace, &pod.name) == key);
+        let report = reports.iter().find(|pod| key.is(&pod.namespace, &pod.name));
         let reason = report.and_then(|pod| pod.reason.clone()).unwrap_or_else(|| Blocked::KubeletRefuses.to_string());
         let message = report.and_then(|pod| pod.message.clone());
         let message = Some(message.unwrap_or_else(|| "its twin did not run while the node was cut off".to_owned()));
@@ -232,7 +236,7 @@ async fn cut_off(
     }
     sleep_until(end).await;
     // what ran must run still
-    let lists = ground.lists().await?;
+    let lists = node.lists().await?;
     for (key, before) in before {
         if let Some(outcome) = outcomes.get_mut(key).filter(|outcome| outcome.recovers)
             && !is_running(&lists, key, &before.checkpoint)
@@ -258,17 +262,17 @@ fn restart(command: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_running(lists: &Lists, key: &str, checkpoint: &NodeCheckpoint) -> bool {
-    let known = Known::of(checkpoint, None);
-    observe::pod_facts(key, &known, "", Some(lists), None, None, None, false).twin == Run::Running
+fn is_running(lists: &Lists, key: &Key, checkpoint: &NodeCheckpoint) -> bool {
+    let known = Known::of(checkpoint);
+    observe::pod_facts(key, &known, "", Some(lists), None, None, false).twin == Run::Running
 }
 
-async fn compare(ground: &Ground, lists: &Lists, key: &str, before: &Before) -> anyhow::Result<Vec<String>> {
-    let (namespace, name) = key.split_once('_').unwrap_or_default();
+async fn compare(node: &DrillNode, lists: &Lists, key: &Key, before: &Before) -> anyhow::Result<Vec<String>> {
+    let (namespace, name) = (key.namespace(), key.name());
     let twin = lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_twin_of(sandbox, namespace, name));
     let ours = twin.map(|sandbox| running(lists, sandbox)).unwrap_or_default();
     let manifest = &before.checkpoint.manifest;
-    let twins = look::at(&ground.runtime, &ours, &before.checkpoint, manifest).await?;
+    let twins = look::at(&node.runtime, &ours, &before.checkpoint, manifest).await?;
     let mut found = Vec::new();
     for (name, container) in look::containers(manifest) {
         let (Some(parent), Some(twin)) = (before.looks.get(&name), twins.get(&name)) else { continue };
@@ -282,19 +286,17 @@ async fn compare(ground: &Ground, lists: &Lists, key: &str, before: &Before) -> 
 }
 
 /// Until every pod serves itself again and nothing is in its place.
-async fn hand_over(ground: &Ground, before: &BTreeMap<String, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
+async fn hand_over(node: &DrillNode, before: &BTreeMap<Key, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut waiting: Vec<&String> = before.keys().collect();
+    let mut waiting: Vec<&Key> = before.keys().collect();
     while !waiting.is_empty() && begun.elapsed() < HAND_OVER {
-        let (status, lists) = (ground.status()?, ground.lists().await?);
+        let (status, lists) = (node.status()?, node.lists().await?);
         waiting.retain(|key| {
-            let is_quiet = status
-                .pods
-                .iter()
-                .any(|pod| format!("{}_{}", pod.namespace, pod.name) == **key && pod.phase == Phase::Inactive);
+            let is_quiet =
+                status.pods.iter().any(|pod| key.is(&pod.namespace, &pod.name) && pod.phase == Phase::Inactive);
             let is_back = is_quiet
-                && ground.hands.link(key) == act::Link::None
-                && act::twin_targets(&lists, key).iter().all(|target| !target.runs())
+                && node.files.manifests.link(key) == Link::None
+                && twin_targets(&lists, key).iter().all(|target| !target.runs())
                 && parent_sandbox(&lists, key).is_some_and(|sandbox| !running(&lists, sandbox).is_empty());
             if is_back && let Some(outcome) = outcomes.get_mut(*key) {
                 outcome.handed_back = Some(begun.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::checkpoint::twin;
 use crate::drill::Outcome;
-use crate::drill::ground::{Ground, parent_sandbox, running};
+use crate::drill::node::{DrillNode, parent_sandbox, running};
 use crate::drill::{look, manifest, tree, view};
 use crate::files::write;
 use crate::node::clock;
@@ -17,7 +17,8 @@ use crate::node::runtime::State;
 use crate::places::drill::Record;
 use crate::places::store::Generation;
 use crate::reasons::Blocked;
-use crate::supervisor::observe::twin_name;
+use crate::supervisor::core::facts::Key;
+use crate::supervisor::core::observe::twin_name;
 
 /// Between looks at the runtime.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -27,14 +28,14 @@ const NUDGE: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(30);
 
 /// Rehearses a pod and leaves nothing of it.
-pub async fn rehearse(ground: &Ground, key: &str, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
-    let generation = match ground.verify(key).await {
+pub async fn rehearse(node: &DrillNode, key: &Key, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
+    let generation = match node.check(key).await {
         Ok(generation) => generation,
         Err(refused) => return Ok(Outcome::refused(&refused)),
     };
-    ground.has_room().await?;
-    let outcome = run(ground, key, &generation, image, limit).await;
-    let ended = end(ground).await;
+    node.has_room().await?;
+    let outcome = run(node, key, &generation, image, limit).await;
+    let ended = end(node).await;
     let outcome = outcome?;
     ended?;
     Ok(outcome)
@@ -42,16 +43,16 @@ pub async fn rehearse(ground: &Ground, key: &str, image: &str, limit: Duration) 
 
 /// Gives the node its way back, if it was cut off, and removes links and files of rehearsals; what runs of them ends first,
 /// so that no file goes while it is mounted.
-pub async fn end(ground: &Ground) -> anyhow::Result<()> {
-    if let Some(record) = ground.place.recorded()? {
-        ground.place.restore(&record)?;
+pub async fn end(node: &DrillNode) -> anyhow::Result<()> {
+    if let Some(record) = node.place.recorded()? {
+        node.place.restore(&record)?;
     }
-    for link in ground.place.links()? {
+    for link in node.place.links()? {
         write::remove(&link)?;
     }
     let begun = Instant::now();
     let ended = loop {
-        match ground.is_rehearsing().await {
+        match node.is_rehearsing().await {
             Ok(false) => break Ok(()),
             Ok(true) if begun.elapsed() < END => sleep(PAUSE * 2).await,
             Ok(true) => {
@@ -60,13 +61,13 @@ pub async fn end(ground: &Ground) -> anyhow::Result<()> {
             Err(error) => break Err(error),
         }
     };
-    ground.place.clear()?;
+    node.place.clear()?;
     ended
 }
 
 async fn run(
-    ground: &Ground,
-    key: &str,
+    node: &DrillNode,
+    key: &Key,
     generation: &Generation,
     image: &str,
     limit: Duration,
@@ -74,39 +75,39 @@ async fn run(
     let checkpoint = &generation.checkpoint;
     let until = clock::boot_time() + limit + END * 2;
     let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-    ground.place.record(&Record { until, cut: Vec::new() })?;
-    let directory = ground.place.directory(key);
+    node.place.record(&Record { until, cut: Vec::new() })?;
+    let directory = node.place.directory(key);
     let volumes = directory.join("volumes");
     write::directory(&directory)?;
-    twin::unpack(checkpoint, &volumes, ground.hands.selinux)
+    twin::unpack(checkpoint, &volumes, node.files.selinux)
         .context("cannot unpack the volumes (in a container it needs the rights of the supervisor's)")?;
-    let uid = twin::make(checkpoint, &ground.nonce(), ground.place.run.host_path()).uid;
+    let uid = twin::make(checkpoint, key, &node.nonce(), node.place.run.host_path()).uid;
     let made = manifest::make(&manifest::Plan {
         checkpoint,
         uid: &uid,
-        node: &ground.name,
-        volumes: &ground.place.host_directory(key).join("volumes"),
+        node: &node.name,
+        volumes: &node.place.host_directory(key).join("volumes"),
         image,
         hold: limit + END,
-        exists: &|path: &Path| ground.root().resolve(path).is_ok_and(|real| real.exists()),
+        exists: &|path: &Path| node.root().resolve(path).is_ok_and(|real| real.exists()),
     });
     write::file(&directory.join("pod.yaml"), made.manifest.to_string().as_bytes(), 0o600)?;
     let mut outcome = Outcome { left_out: made.left_out.clone(), ..Outcome::default() };
     let begun = Instant::now();
-    write::link(&ground.place.target(key), &ground.place.link(key))?;
-    if let Err(why) = wait(ground, key, checkpoint, &uid, &made, begun, limit).await? {
+    write::link(&node.place.target(key), &node.place.link(key))?;
+    if let Err(why) = wait(node, key, checkpoint, &uid, &made, begun, limit).await? {
         return Ok(Outcome { reason: Some(Blocked::KubeletRefuses.to_string()), message: Some(why), ..outcome });
     }
     outcome.seconds = Some(begun.elapsed().as_secs_f64());
     outcome.recovers = true;
-    outcome.differences = compare(ground, key, checkpoint, &uid, &made, &volumes).await?;
+    outcome.differences = compare(node, key, checkpoint, &uid, &made, &volumes).await?;
     Ok(outcome)
 }
 
 /// Waits until every container of it runs; the inner error says in words why they do not.
 async fn wait(
-    ground: &Ground,
-    key: &str,
+    node: &DrillNode,
+    key: &Key,
     checkpoint: &crate::checkpoint::NodeCheckpoint,
     uid: &str,
     made: &manifest::Rehearsal,
@@ -114,12 +115,12 @@ async fn wait(
     limit: Duration,
 ) -> anyhow::Result<Result<(), String>> {
     let parent = &checkpoint.parent;
-    let name = twin_name(&manifest::name(&parent.name, &ground.name), &ground.name);
+    let name = twin_name(&manifest::name(&parent.name, &node.name), &node.name);
     let expected = manifest::main_containers(&made.manifest);
     let listed = (parent.namespace.clone(), name.clone());
     let mut is_nudged = false;
     loop {
-        let containers = ground.runtime.containers_of(uid).await?;
+        let containers = node.runtime.containers_of(uid).await?;
         let runs = |name: &String| containers.iter().any(|it| it.name == *name && it.state == State::Running);
         if expected.iter().all(runs) {
             return Ok(Ok(()));
@@ -127,15 +128,15 @@ async fn wait(
         let waited = begun.elapsed();
         if waited > NUDGE && !is_nudged {
             is_nudged = true;
-            if !ground.owned().await?.pods.contains(&listed) {
-                write::link(&ground.place.target(key), &ground.place.link(key))?;
+            if !node.owned().await?.pods.contains(&listed) {
+                write::link(&node.place.target(key), &node.place.link(key))?;
             }
         }
         if waited > limit {
             let seconds = limit.as_secs();
-            let has_sandbox = ground.lists().await?.sandboxes.iter().any(|sandbox| sandbox.uid == uid);
+            let has_sandbox = node.lists().await?.sandboxes.iter().any(|sandbox| sandbox.uid == uid);
             let missing: Vec<&str> = expected.iter().filter(|name| !runs(name)).map(String::as_str).collect();
-            return Ok(Err(if !ground.owned().await?.pods.contains(&listed) {
+            return Ok(Err(if !node.owned().await?.pods.contains(&listed) {
                 format!("the kubelet did not take the pod within {seconds} s: look for {name} in its log")
             } else if has_sandbox {
                 format!("not running after {seconds} s: {}; look for {name} in the kubelet's log", missing.join(", "))
@@ -149,8 +150,8 @@ async fn wait(
 
 /// What the containers were made with and see, beside the pod itself where it runs, and beside the checkpoint.
 async fn compare(
-    ground: &Ground,
-    key: &str,
+    node: &DrillNode,
+    key: &Key,
     checkpoint: &crate::checkpoint::NodeCheckpoint,
     uid: &str,
     made: &manifest::Rehearsal,
@@ -164,11 +165,11 @@ async fn compare(
             Err(error) => found.push(format!("unpacked volume {name} cannot be read: {error}")),
         }
     }
-    let lists = ground.lists().await?;
+    let lists = node.lists().await?;
     let ours: Vec<_> = lists.containers.iter().filter(|it| it.pod_uid == uid && it.state == State::Running).collect();
     let theirs = parent_sandbox(&lists, key).map(|sandbox| running(&lists, sandbox)).unwrap_or_default();
-    let rehearsed = look::at(&ground.runtime, &ours, checkpoint, &made.manifest).await?;
-    let parents = look::at(&ground.runtime, &theirs, checkpoint, &checkpoint.manifest).await?;
+    let rehearsed = look::at(&node.runtime, &ours, checkpoint, &made.manifest).await?;
+    let parents = look::at(&node.runtime, &theirs, checkpoint, &checkpoint.manifest).await?;
     for (name, container) in look::containers(&made.manifest) {
         let Some(seen) = rehearsed.get(&name) else { continue };
         let mut differences = Vec::new();

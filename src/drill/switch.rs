@@ -15,6 +15,7 @@ use crate::files::lock;
 use crate::names::DRILL_LOCK;
 use crate::node::clock;
 use crate::places::drill::{Place, Record};
+use crate::places::manifests::ManifestDir;
 use crate::places::run::RunDir;
 
 /// Between looks at the clock and at the drill.
@@ -48,7 +49,7 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
 
 /// Restores what the drill that is recorded in this run directory (a real path) changed, when its time is over or it has died.
 pub async fn run(run_dir: &Path) -> anyhow::Result<()> {
-    let place = Place { run: RunDir::new(run_dir, run_dir), manifests: "/".into() };
+    let place = Place::new(ManifestDir::new("/", RunDir::new(run_dir, run_dir)));
     let record = place.recorded()?.context("no drill is recorded")?;
     // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory is found elsewhere
     let _ = rustix::process::setsid();

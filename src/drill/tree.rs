@@ -114,7 +114,6 @@ pub fn differences(expected: &Tree, seen: &Tree, place: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -121,7 +121,6 @@ fn identity((uid, gid, groups): &(u64, u64, BTreeSet<u64>)) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use serde_json::json;
 

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use base64::Engine as _;
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 
 use crate::node::host::HostRoot;
@@ -31,7 +33,7 @@ pub fn expiry(root: &HostRoot, kubeconfig: &Path) -> Option<Timestamp> {
         (_, Some(file)) if !file.is_empty() => read(root, &kubeconfig.parent()?.join(file)).ok()?,
         _ => return None,
     };
-    let first = rustls_pemfile::certs(&mut pem.as_slice()).next()?.ok()?;
+    let first = CertificateDer::pem_slice_iter(&pem).next()?.ok()?;
     not_after(&first)
 }
 
@@ -125,7 +127,6 @@ fn any(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 

@@ -1,12 +1,13 @@
 //! Everything that is asked of the node: its files ([`host`]), clocks ([`clock`]), mounts
 //! ([`mounts`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
 //! ([`sockets`]), its rules for images ([`images`]) and the expiry of its certificate
-//! ([`certificate`]); the container runtime ([`runtime`]); contact with the API server
-//! ([`contact`], whose names [`resolve`] looks up); and [`routes`], with which a drill cuts the
-//! node off.
+//! ([`certificate`]); the container runtime ([`runtime`]); probes of the API server ([`probe`],
+//! whose names [`resolve`] looks up) and the contact that follows from them ([`contact`]); and
+//! [`routes`], with which a drill cuts the node off.
 //!
-//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Every wait has a
-//! time limit, and what could not be found out is an error, never an empty answer.
+//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here
+//! decides what is done; [`contact`] is pure and turns the outcomes of probes into a class. Every
+//! wait has a time limit, and what could not be found out is an error, never an empty answer.
 
 pub mod certificate;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod kubelet;
 pub mod mounts;
 mod netlink;
 pub mod network;
+pub mod probe;
 pub mod process;
 #[doc(hidden)]
 pub mod proto;

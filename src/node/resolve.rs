@@ -225,7 +225,6 @@ impl tower::Service<Name> for Resolver {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -82,7 +82,6 @@ fn request(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;

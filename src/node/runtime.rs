@@ -2,12 +2,13 @@
 //! its unix socket.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::Code;
 
 use crate::node::grpc::{Connection, Fault, Link, MAX_MESSAGE};
+use crate::node::host::HostRoot;
 use crate::node::proto::runtime as cri;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
@@ -17,6 +18,18 @@ const POD_UID: &str = "io.kubernetes.pod.uid";
 
 /// Default sockets of runtimes, of which the first that exists is used.
 pub const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+
+/// No runtime listens where one may.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no container runtime listens at {}: give --cri-endpoint", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "))]
+pub struct NotFound(pub Vec<PathBuf>);
+
+/// The runtime's socket, as a real path: the one that is `given`, a host path, else the first of [`SOCKETS`] that exists.
+pub fn find(root: &HostRoot, given: Option<&Path>) -> Result<PathBuf, NotFound> {
+    let candidates = given.map_or_else(|| SOCKETS.map(PathBuf::from).to_vec(), |path| vec![path.to_owned()]);
+    let found = candidates.iter().find_map(|path| root.resolve(path).ok().filter(|real| real.exists()));
+    found.ok_or(NotFound(candidates))
+}
 
 /// Why a call to the runtime failed.
 #[derive(Debug, thiserror::Error)]
@@ -372,5 +385,27 @@ impl From<cri::Container> for Container {
             image: first_filled([user_specified_image, image]),
             image_id: first_filled([image_id, image_ref]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_socket_that_is_there_is_the_runtimes_and_one_that_is_given_goes_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(directory.path());
+        assert_eq!(find(&root, None), Err(NotFound(SOCKETS.map(PathBuf::from).to_vec())));
+        for path in [SOCKETS[1], SOCKETS[0], "/run/other.sock"] {
+            let real = directory.path().join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(real.parent().unwrap()).unwrap();
+            std::fs::write(&real, "").unwrap();
+        }
+        let real = |path: &str| root.resolve(path).unwrap();
+        assert_eq!(find(&root, None).unwrap(), real(SOCKETS[0]));
+        assert_eq!(find(&root, Some(Path::new("/run/other.sock"))).unwrap(), real("/run/other.sock"));
+        let missing = find(&root, Some(Path::new("/run/none.sock"))).unwrap_err();
+        assert_eq!(missing.to_string(), "no container runtime listens at /run/none.sock: give --cri-endpoint");
     }
 }

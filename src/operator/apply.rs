@@ -1,39 +1,42 @@
-//! What the operator asks of the API server: apply, look, delete. What it decides by is elsewhere.
+//! What the operator asks of the API server: to apply, to read, to delete. It decides nothing: [`super::objects`],
+//! [`super::removal`] and [`super::status`] do.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
-use kube::{Client, Error};
+use kube::{Client, Error, Resource as _};
 use serde_json::{Value, json};
 
-use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
+use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerStatus};
 use crate::client::heard::explain;
+use crate::client::{gone, own_pod};
 use crate::names::{
     APPLY_FAILED, COMPONENT_LABEL, FINALIZER, FOREIGN_OBJECT, IMAGE_UNKNOWN, INSTALLATION, INVALID_SETTINGS, MADE_BY,
     NAME_LABEL, OPERATOR_MANAGER, REFUSED,
 };
-use crate::operator::kinds::{DAEMON_SET, KINDS, Kind, NAMESPACE, POD_MONITOR, fingerprint, is_ours};
+use crate::operator::kinds::{DAEMON_SET, Fingerprints, KINDS, Kind, NAMESPACE, POD_MONITOR, fingerprint, is_ours};
 use crate::operator::objects::{self, Object, is_retiring};
-use crate::operator::removal::{self, Agent, Next, Seen, Set};
+use crate::operator::removal::{self, Agent, AgentSet, Next, Progress};
+use crate::operator::settings::{Checked, Invalid};
 use crate::operator::status::Applied;
 
 /// Agents in a page of their list.
 const PAGE: u32 = 200;
 
-/// Why something could not be done.
+/// Why the API server did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// For a condition.
+pub(crate) struct Failure {
+    /// The reason for a condition.
     pub reason: &'static str,
-    /// In words.
+    /// The message for people.
     pub message: String,
 }
 
 impl Failure {
     fn new(what: &str, error: &Error) -> Self {
         let reason = match error {
-            // by a webhook, a policy, a quota, or for want of a right: each says so itself
+            // by a webhook, a policy, a quota, or because a right is missing: the server's message says which
             Error::Api(status) if matches!(status.code, 400 | 403 | 422) => REFUSED,
             _ => APPLY_FAILED,
         };
@@ -41,19 +44,17 @@ impl Failure {
     }
 }
 
-/// How each object was after it was applied, by kind.
-pub type Fingerprints = BTreeMap<&'static str, u64>;
+impl From<Invalid> for Failure {
+    fn from(error: Invalid) -> Self {
+        Self { reason: INVALID_SETTINGS, message: format!("{error}; what runs stays as it is") }
+    }
+}
 
-/// Makes everything that the spec asks for, and removes what it does not. What was applied is told even after a failure.
-pub async fn apply(client: &Client, spec: &PodCheckpointerSpec, image: &str) -> (Fingerprints, Applied) {
+/// Applies everything that the settings ask for, and deletes the objects that they do not. Gives the fingerprints of the objects
+/// that were applied, also after a failure.
+pub(crate) async fn apply(client: &Client, settings: &Checked) -> (Fingerprints, Applied) {
     let mut done = Fingerprints::new();
-    let wanted = match objects::objects(spec, image) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let message = format!("{error}; what runs stays as it is");
-            return (done, Applied::No { reason: INVALID_SETTINGS, message });
-        }
-    };
+    let wanted = objects::objects(settings);
     let result = match apply_each(client, &wanted, &mut done).await {
         Ok(note) => prune(client, &wanted).await.map(|()| note),
         failed => failed,
@@ -64,7 +65,8 @@ pub async fn apply(client: &Client, spec: &PodCheckpointerSpec, image: &str) -> 
     }
 }
 
-/// In their order, and none after one that failed: no agent runs without the policy that limits it.
+/// Applies these objects in their order, and none after one that failed: no agent runs without the policy that limits it.
+/// Gives the note for [`Applied::Yes`].
 async fn apply_each(client: &Client, wanted: &[Object], done: &mut Fingerprints) -> Result<Option<String>, Failure> {
     let mut note = None;
     for object in wanted {
@@ -79,24 +81,24 @@ async fn apply_each(client: &Client, wanted: &[Object], done: &mut Fingerprints)
     Ok(note)
 }
 
-/// `None`: its kind is not known to this cluster, and need not be.
+/// Applies an object. `None`: the cluster does not know the kind, and need not.
 async fn apply_one(client: &Client, kind: Kind, mut object: Value) -> Result<Option<DynamicObject>, Failure> {
     let what = format!("apply {}", kind.named());
     let failed = |error: Error| Failure::new(&what, &error);
     let api = kind.api(client.clone());
     let before = find(&api).await.map_err(failed)?;
     if kind == NAMESPACE {
-        // of all its names, this one people make by themselves before; who made it removes it
-        let made_by_us = before.as_ref().is_none_or(is_made_by_us);
-        if let Some(annotations) = object.pointer_mut("/metadata/annotations").filter(|_| made_by_us) {
+        // people may create the namespace before; it is deleted only if the operator created it
+        let is_own = before.as_ref().is_none_or(is_created_by_operator);
+        if let Some(annotations) = object.pointer_mut("/metadata/annotations").filter(|_| is_own) {
             annotations[MADE_BY] = OPERATOR_MANAGER.into();
         }
     } else if before.as_ref().is_some_and(|before| !is_ours(before)) {
         return Err(Failure {
             reason: FOREIGN_OBJECT,
             message: format!(
-                "{} is not of this installation: it lacks the label {NAME_LABEL}: {INSTALLATION}. Delete it, or give it the \
-                 label to have it taken over",
+                "{} does not belong to this installation: it lacks the label {NAME_LABEL}: {INSTALLATION}. Delete it, or \
+                 add the label to let the operator take it over",
                 kind.named()
             ),
         });
@@ -106,30 +108,26 @@ async fn apply_one(client: &Client, kind: Kind, mut object: Value) -> Result<Opt
         Ok(applied) => {
             let version = |object: &DynamicObject| object.metadata.resource_version.clone();
             if before.as_ref().and_then(version) != version(&applied) {
-                tracing::info!("{} {}", if before.is_some() { "changed" } else { "made" }, kind.named());
+                tracing::info!("{} {}", if before.is_some() { "changed" } else { "created" }, kind.named());
             }
             Ok(Some(applied))
         }
-        Err(Error::Api(status)) if status.code == 404 && kind == POD_MONITOR => Ok(None),
+        Err(error) if gone::is_not_found(&error) && kind == POD_MONITOR => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// The object of ours of this kind. A kind that the cluster does not know answers 404 as well, in words of its own.
+/// The object with the name of the installation, if there is one. A cluster that does not know the kind answers 404 as well.
 async fn find(api: &Api<DynamicObject>) -> Result<Option<DynamicObject>, Error> {
-    match api.get(INSTALLATION).await {
-        Ok(object) => Ok(Some(object)),
-        Err(Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error),
-    }
+    gone::found(api.get(INSTALLATION).await)
 }
 
-fn is_made_by_us(namespace: &DynamicObject) -> bool {
+fn is_created_by_operator(namespace: &DynamicObject) -> bool {
     let annotations = namespace.metadata.annotations.as_ref();
     annotations.and_then(|annotations| annotations.get(MADE_BY)).is_some_and(|by| by == OPERATOR_MANAGER)
 }
 
-/// Removes what former settings had and these have not.
+/// Deletes the objects that earlier settings asked for and these do not.
 async fn prune(client: &Client, wanted: &[Object]) -> Result<(), Failure> {
     let is_wanted = |kind: Kind| wanted.iter().any(|object| Kind::of(&object.value) == Some(kind));
     for kind in KINDS.into_iter().filter(|kind| !is_wanted(*kind)) {
@@ -138,62 +136,61 @@ async fn prune(client: &Client, wanted: &[Object]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Deletes the object of this kind, if it is ours and was not changed into another meanwhile.
+/// Deletes the object of this kind, if it belongs to the installation and was not replaced by another one meanwhile.
 async fn delete(client: &Client, kind: Kind) -> Result<(), Failure> {
     let what = format!("delete {}", kind.named());
     let failed = |error: Error| Failure::new(&what, &error);
     let api = kind.api(client.clone());
     let Some(object) = find(&api).await.map_err(failed)? else { return Ok(()) };
     let is_ending = object.metadata.deletion_timestamp.is_some();
-    if is_ending || !is_ours(&object) || (kind == NAMESPACE && !is_made_by_us(&object)) {
+    if is_ending || !is_ours(&object) || (kind == NAMESPACE && !is_created_by_operator(&object)) {
         return Ok(());
     }
     let preconditions = Some(Preconditions { uid: object.metadata.uid, resource_version: None });
-    match api.delete(INSTALLATION, &DeleteParams { preconditions, ..DeleteParams::background() }).await {
-        Ok(_) => tracing::info!("deleted {}", kind.named()),
-        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => return Err(failed(error)),
+    let parameters = DeleteParams { preconditions, ..DeleteParams::background() };
+    if gone::delete(&api, INSTALLATION, &parameters).await.map_err(failed)? {
+        tracing::info!("deleted {}", kind.named());
     }
     Ok(())
 }
 
-/// One round of the removal. `swept` remembers that every node that had to be left was.
-pub async fn remove(
+/// A round of the removal: looks how far it is, and takes the next step. `nodes_left` is kept between the rounds: every node that
+/// has to be waited for was left.
+pub(crate) async fn remove(
     client: &Client,
-    spec: &PodCheckpointerSpec,
-    image: &str,
+    retiring: &Checked,
     checkpoints: &[(String, String)],
-    swept: &mut bool,
+    nodes_left: &mut bool,
 ) -> Result<Round, Failure> {
     let look = |error: Error| Failure::new("look at the agents", &error);
     let set = find(&DAEMON_SET.api(client.clone())).await.map_err(look)?;
     let is_foreign = set.as_ref().is_some_and(|set| !is_ours(set));
-    let mut seen = Seen {
-        set: set.filter(is_ours).map_or(Set::None, |set| state(&set)),
-        // where the name is somebody else's, there are no agents of ours
-        swept: *swept || is_foreign,
+    let mut progress = Progress {
+        set: set.filter(is_ours).map_or(AgentSet::Absent, |set| agent_set(&set)),
+        // a foreign DaemonSet of this name means that there are no agents
+        nodes_left: *nodes_left || is_foreign,
         agents: Vec::new(),
         reachable: BTreeMap::new(),
     };
-    if matches!(seen.set, Set::Retires(_)) && !seen.swept {
-        seen.agents = agents(client).await.map_err(look)?;
-        for agent in seen.agents.iter().filter(|agent| !agent.is_done) {
+    if matches!(progress.set, AgentSet::Retires(_)) && !progress.nodes_left {
+        progress.agents = agents(client).await.map_err(look)?;
+        for agent in progress.agents.iter().filter(|agent| !agent.is_done) {
             let reachable = is_reachable(client, &agent.node).await.map_err(look)?;
-            seen.reachable.insert(agent.node.clone(), reachable);
+            progress.reachable.insert(agent.node.clone(), reachable);
         }
     }
-    match removal::next(&seen) {
+    match removal::next(&progress) {
         Next::Retire => {
-            // with all that the agents need for it, in case somebody deleted some of that
-            apply_each(client, &objects::retiring(spec, image), &mut Fingerprints::new()).await?;
-            Ok(Round::Waits("the agents are told to leave their nodes".into()))
+            // with everything that the agents need for it, in case some of that was deleted by hand
+            apply_each(client, &objects::objects(retiring), &mut Fingerprints::new()).await?;
+            Ok(Round::Waits("the agents are being asked to leave their nodes".into()))
         }
         Next::Wait(message) => Ok(Round::Waits(message)),
-        Next::Delete(behind) => {
-            if let Some(behind) = &behind {
-                tracing::warn!("not waited for: {behind}");
+        Next::Delete(not_waited) => {
+            if let Some(nodes) = &not_waited {
+                tracing::warn!("not waiting for {nodes}");
             }
-            *swept = true;
+            *nodes_left = true;
             delete(client, DAEMON_SET).await?;
             for (namespace, name) in checkpoints {
                 delete_checkpoint(client, namespace, name).await?;
@@ -206,24 +203,24 @@ pub async fn remove(
     }
 }
 
-/// What a round of the removal came to.
+/// How far the removal is after a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Round {
-    /// It goes on, and waits for this.
+pub(crate) enum Round {
+    /// It is not done; the text says what is waited for.
     Waits(String),
-    /// Nothing is left.
+    /// Every object is deleted.
     Done,
 }
 
-fn state(set: &DynamicObject) -> Set {
+fn agent_set(set: &DynamicObject) -> AgentSet {
     let template = set.data.pointer("/spec/template");
     if !template.is_some_and(is_retiring) {
-        return Set::Captures;
+        return AgentSet::Captures;
     }
     let number = |path: &str| set.data.pointer(path).and_then(Value::as_i64);
     let is_observed = number("/status/observedGeneration") == set.metadata.generation;
     let desired = number("/status/desiredNumberScheduled").unwrap_or_default();
-    Set::Retires(i32::try_from(desired).ok().filter(|_| is_observed))
+    AgentSet::Retires(i32::try_from(desired).ok().filter(|_| is_observed))
 }
 
 async fn agents(client: &Client) -> Result<Vec<Agent>, Error> {
@@ -241,7 +238,7 @@ async fn agents(client: &Client) -> Result<Vec<Agent>, Error> {
     }
 }
 
-/// `None`: it is on no node.
+/// `None`: the pod is on no node yet.
 fn agent(pod: &Pod) -> Option<Agent> {
     let node = pod.spec.as_ref()?.node_name.clone()?;
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
@@ -258,64 +255,45 @@ async fn is_reachable(client: &Client, node: &str) -> Result<bool, Error> {
 
 async fn delete_checkpoint(client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {
     let api: Api<crate::api::PodCheckpoint> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new(&format!("delete PodCheckpoint {namespace}/{name}"), &error)),
-    }
+    let deleted = gone::delete(&api, name, &DeleteParams::default()).await;
+    deleted.map(drop).map_err(|error| Failure::new(&format!("delete PodCheckpoint {namespace}/{name}"), &error))
 }
 
-/// The `PodCheckpointer`s, as JSON: one that this program does not understand is a condition, not a watch that fails.
-pub fn settings(client: Client) -> Api<DynamicObject> {
+/// The API of `PodCheckpointer`s, as JSON: one that this program cannot read becomes a condition, and not a watch that fails.
+pub(crate) fn podcheckpointers(client: Client) -> Api<DynamicObject> {
     Api::all_with(client, &ApiResource::erase::<PodCheckpointer>(&()))
 }
 
-/// Puts the finalizer there, or takes it away; refused if the object changed meanwhile.
-pub async fn finalize(client: &Client, object: &DynamicObject, stays: bool) -> Result<(), Failure> {
+/// Adds the finalizer to the `PodCheckpointer`, or removes it. The API server refuses it if the object changed meanwhile.
+pub(crate) async fn set_finalizer(client: &Client, object: &DynamicObject, is_set: bool) -> Result<(), Failure> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let mut all = object.metadata.finalizers.clone().unwrap_or_default();
     all.retain(|one| one != FINALIZER);
-    if stays {
+    if is_set {
         all.push(FINALIZER.into());
     }
     let patch = json!({"metadata": {"finalizers": all, "resourceVersion": object.metadata.resource_version}});
-    match settings(client.clone()).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new("write the finalizer of the PodCheckpointer", &error)),
-    }
+    let written =
+        gone::found(podcheckpointers(client.clone()).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await);
+    written.map(drop).map_err(|error| Failure::new("write the finalizer of the PodCheckpointer", &error))
 }
 
-/// Writes the status.
-pub async fn report(client: &Client, name: &str, status: &PodCheckpointerStatus) -> Result<(), Failure> {
+/// Writes the status of the `PodCheckpointer`.
+pub(crate) async fn write_status(client: &Client, name: &str, status: &PodCheckpointerStatus) -> Result<(), Failure> {
     let patch = json!({
-        "apiVersion": "podcheckpointer.io/v1alpha1",
-        "kind": "PodCheckpointer",
+        "apiVersion": PodCheckpointer::api_version(&()),
+        "kind": PodCheckpointer::kind(&()),
         "metadata": {"name": name},
         "status": status,
     });
     let parameters = PatchParams::apply(OPERATOR_MANAGER).force();
-    match settings(client.clone()).patch_status(name, &parameters, &Patch::Apply(patch)).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(Failure::new("write the status of the PodCheckpointer", &error)),
-    }
+    let written =
+        gone::found(podcheckpointers(client.clone()).patch_status(name, &parameters, &Patch::Apply(patch)).await);
+    written.map(drop).map_err(|error| Failure::new("write the status of the PodCheckpointer", &error))
 }
 
 /// The image of the operator's own pod.
-pub async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
-    let failed = |message: String| Failure { reason: IMAGE_UNKNOWN, message };
-    let Some(name) = pod.filter(|name| !name.is_empty()) else {
-        return Err(failed("which image? Give the operator --image, or POD_NAME and POD_NAMESPACE".into()));
-    };
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get(name).await;
-    let pod = pod.map_err(|error| {
-        failed(format!("cannot get the operator's own pod {namespace}/{name}: {}", explain(&error)))
-    })?;
-    let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-    let own = containers.iter().find(|container| container.name == "operator").or(containers.first());
-    own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty()).ok_or_else(|| {
-        failed(format!("the operator's own pod {namespace}/{name} names no image: give the operator --image"))
-    })
+pub(crate) async fn own_image(client: &Client, namespace: &str, pod: Option<&str>) -> Result<String, Failure> {
+    let image = own_pod::image(client, namespace, pod, "operator", "--image").await;
+    image.map_err(|error| Failure { reason: IMAGE_UNKNOWN, message: error.to_string() })
 }

@@ -1,25 +1,28 @@
-//! The operator's own objects, which `pod-checkpointer manifests --operator` prints. They belong to who applies them: the
-//! operator neither changes nor removes them.
+//! The operator's own objects, which `pod-checkpointer manifests --operator` prints. Whoever applies them also removes them: the
+//! operator neither changes nor deletes any of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
-use crate::api::podcheckpointer::PodCheckpointerSpec;
-use crate::names::{COMPONENT_LABEL, INSTALLATION, NAME_LABEL, OPERATOR};
+use crate::api::podcheckpointer::{self, PodCheckpointerSpec};
+use crate::names::{COMPONENT_LABEL, GROUP, INSTALLATION, NAME_LABEL, OPERATOR};
 use crate::operator::kinds::KINDS;
 use crate::operator::objects::{Object, agent_rules};
+use crate::operator::settings::DEFAULT;
+use crate::pod::container;
 
-/// Something that the operator may do, and why.
+/// A right of the operator.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Right {
-    /// In a sentence.
+pub(crate) struct Right {
+    /// What the operator needs it for.
     pub why: &'static str,
-    /// As in a role.
+    /// The rule of a role that grants it.
     pub rule: Value,
 }
 
-/// What it may do in the whole cluster: first for itself, then what it can only give because it has it.
-pub fn rights() -> Vec<Right> {
+/// The operator's rights in the whole cluster: first those that it uses itself, then those that it needs to grant them to the
+/// agents, because the API server refuses a role with rights that its author lacks.
+pub(crate) fn rights() -> Vec<Right> {
     let right = |why, group: &str, resources: &[&str], names: Option<&str>, verbs: &[&str]| {
         let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
         if let (Some(name), Some(rule)) = (names, rule.as_object_mut()) {
@@ -27,16 +30,15 @@ pub fn rights() -> Vec<Right> {
         }
         Right { why, rule }
     };
-    let own = "podcheckpointer.io";
     let mut rights = vec![
         right(
-            "the settings; patched to keep the resource until everything of it is removed",
-            own,
+            "reads the settings, and keeps the resource by a finalizer until everything is removed",
+            GROUP,
             &["podcheckpointers"],
-            Some("default"),
+            Some(DEFAULT),
             &["get", "list", "watch", "patch"],
         ),
-        right("what is shown of them", own, &["podcheckpointers/status"], Some("default"), &["patch"]),
+        right("shows what became of the settings", GROUP, &["podcheckpointers/status"], Some(DEFAULT), &["patch"]),
     ];
     for kind in KINDS {
         let (group, plural) = kind.resource();
@@ -48,58 +50,45 @@ pub fn rights() -> Vec<Right> {
             &["get", "list", "watch", "create", "patch", "delete"],
         ));
     }
-    let given =
-        agent_rules(&PodCheckpointerSpec { namespace_selector: Some(selector()), ..PodCheckpointerSpec::default() });
-    let given = given.into_iter().map(|(why, rule)| Right { why: to_give(why, &rule), rule });
-    rights.extend(given);
+    rights.extend(
+        agent_rules(&widest_spec()).into_iter().map(|(why, rule)| Right { why: why_granted(why, &rule), rule }),
+    );
     rights
 }
 
-/// The same as a table, as docs/operator.md has it.
-pub fn rights_table() -> String {
-    let words = |rule: &Value, field: &str| {
-        let all = rule.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
-    };
-    let line = |Right { why, rule }: &Right| {
-        let (group, name) = (words(rule, "apiGroups"), words(rule, "resourceNames"));
-        let group = if group.is_empty() { String::new() } else { format!(" ({group})") };
-        let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
-        format!("| {} | `{}`{group}{name} | {why} |\n", words(rule, "verbs"), words(rule, "resources"))
-    };
-    let lines: String = rights().iter().map(line).collect();
-    format!("| may | what | why |\n| --- | --- | --- |\n{lines}")
+/// Settings with which the agents have every right that they can have.
+fn widest_spec() -> PodCheckpointerSpec {
+    let namespace_selector = Some(podcheckpointer::LabelSelector::default());
+    PodCheckpointerSpec { namespace_selector, ..PodCheckpointerSpec::default() }
 }
 
-fn selector() -> crate::api::podcheckpointer::LabelSelector {
-    crate::api::podcheckpointer::LabelSelector::default()
-}
-
-/// Why it may do everything with the one object of this kind.
+/// Why the operator may do everything with the installation's object of this kind.
 fn why(kind: &str) -> &'static str {
     match kind {
-        "DaemonSet" => "the agents; who may write this one can run anything on every node",
-        "Service" => "finds the agents' metrics",
-        "PodMonitor" => "for the Prometheus Operator, where that is installed",
-        "ClusterRoleBinding" => "gives the agents their rights",
-        "ClusterRole" => "the agents' rights: none can be written into it that the operator has not itself, below",
-        "ValidatingAdmissionPolicyBinding" => "puts the agents' limits in force",
+        "DaemonSet" => "runs the agents; who may write this object can run anything on every node",
+        "Service" => "lets Prometheus find the agents",
+        "PodMonitor" => "lets the Prometheus Operator find the agents",
+        "ClusterRoleBinding" => "grants the agents their rights",
+        "ClusterRole" => {
+            "holds the agents' rights; the API server accepts only rights that the operator has itself, see below"
+        }
+        "ValidatingAdmissionPolicyBinding" => "puts the policy in force",
         "ValidatingAdmissionPolicy" => "limits each agent to its own node",
-        "ServiceAccount" => "who the agents are",
-        _ => "where the agents live",
+        "ServiceAccount" => "gives the agents their identity",
+        _ => "contains the agents",
     }
 }
 
-/// What it uses itself of the agents' rights.
-fn to_give(why: &'static str, rule: &Value) -> &'static str {
+/// Why the operator has a right that it grants to the agents.
+fn why_granted(why: &'static str, rule: &Value) -> &'static str {
     let resource = rule.pointer("/resources/0").and_then(Value::as_str).unwrap_or_default();
     match resource {
-        "pods" => "given to the agents; and its own image, and how far the agents are when all is removed",
-        "nodes" => "given to the agents; and which nodes are cut off when all is removed",
-        "podcheckpoints" => "given to the agents; and how many there are, and their removal with all else",
-        "namespaces" => "given to the agents, where namespaces can mark pods",
-        "podcheckpoints/status" => "given to the agents",
-        "events" => "given to the agents; and what became of the settings is told",
+        "pods" => "granted to the agents; also used to read its own image and to follow the agents during removal",
+        "nodes" => "granted to the agents; also used to tell which nodes are cut off during removal",
+        "podcheckpoints" => "granted to the agents; also used to count them, and to delete them during removal",
+        "namespaces" => "granted to the agents if labels of namespaces mark pods",
+        "podcheckpoints/status" => "granted to the agents",
+        "events" => "granted to the agents; also used to record what became of the settings",
         _ => why,
     }
 }
@@ -108,8 +97,8 @@ fn labels() -> Value {
     json!({NAME_LABEL: OPERATOR, COMPONENT_LABEL: "operator"})
 }
 
-/// All of them but the definitions, in the order in which they are to be made.
-pub fn objects(image: &str) -> Vec<Object> {
+/// Every object of the operator but the definitions, in the order in which to create them.
+pub(crate) fn objects(image: &str) -> Vec<Object> {
     let rbac = "rbac.authorization.k8s.io";
     let subject = json!([{"kind": "ServiceAccount", "name": OPERATOR, "namespace": OPERATOR}]);
     let rules: Vec<Value> = rights().into_iter().map(|right| right.rule).collect();
@@ -126,16 +115,22 @@ pub fn objects(image: &str) -> Vec<Object> {
     };
     let object = |why, value| Object { why, value };
     vec![
-        object("Where the operator lives, apart from the agents: what it runs needs nothing of a node.", namespace()),
-        object("Who the operator is.", json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": inside})),
         object(
-            "What it may do in the cluster, each right with its reason in docs/operator.md. Where an object has a name, only \
-             that one.",
+            "The namespace of the operator, apart from that of the agents because the operator needs no access to nodes.",
+            namespace(),
+        ),
+        object(
+            "The identity of the operator.",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": inside}),
+        ),
+        object(
+            "The rights of the operator in the cluster; docs/operator.md gives the reason for each. A right with a resource name \
+             is for that object alone.",
             json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": named, "rules": rules}),
         ),
-        object("The operator has this role.", binding("ClusterRoleBinding", &named, "ClusterRole")),
+        object("Grants the operator its rights in the cluster.", binding("ClusterRoleBinding", &named, "ClusterRole")),
         object(
-            "The Lease: of several operators one acts. A name cannot limit who makes one.",
+            "The Lease, by which only one of several operators acts. RBAC cannot limit the right to create to one name.",
             json!({
                 "apiVersion": format!("{rbac}/v1"),
                 "kind": "Role",
@@ -147,8 +142,8 @@ pub fn objects(image: &str) -> Vec<Object> {
                 ],
             }),
         ),
-        object("The operator has this role.", binding("RoleBinding", &inside, "Role")),
-        object("The operator. A second replica takes over within 20 s when the first is gone.", deployment(image)),
+        object("Grants the operator the use of the Lease.", binding("RoleBinding", &inside, "Role")),
+        object("The operator. A second replica takes over within 20 s if the first is lost.", deployment(image)),
     ]
 }
 
@@ -162,7 +157,6 @@ fn namespace() -> Value {
 }
 
 fn deployment(image: &str) -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe =
         |path: &str| json!({"httpGet": {"port": "metrics", "path": path}, "periodSeconds": 10, "timeoutSeconds": 5});
     let selector =
@@ -188,7 +182,7 @@ fn deployment(image: &str) -> Value {
                     "enableServiceLinks": false,
                     "priorityClassName": "system-cluster-critical",
                     "terminationGracePeriodSeconds": 10,
-                    // a cluster whose control plane runs on its only nodes has no others
+                    // a small cluster may have no nodes but those of the control plane
                     "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists",
                         "effect": "NoSchedule"}],
                     "securityContext": {
@@ -202,7 +196,10 @@ fn deployment(image: &str) -> Value {
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
                         "args": ["operator"],
-                        "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
+                        "env": [
+                            container::field_variable("POD_NAME", "metadata.name"),
+                            container::field_variable("POD_NAMESPACE", "metadata.namespace"),
+                        ],
                         "ports": [{"name": "metrics", "containerPort": 9797, "protocol": "TCP"}],
                         "livenessProbe": probe("/healthz"),
                         "readinessProbe": probe("/readyz"),
@@ -224,14 +221,30 @@ fn deployment(image: &str) -> Value {
 mod tests {
     use super::*;
     use crate::api::podcheckpointer::Metrics;
-    use crate::cli::manifests_yaml;
     use crate::operator::objects;
+    use crate::operator::settings::Checked;
+
+    /// The rights as a table, as docs/operator.md has it.
+    fn rights_table() -> String {
+        let words = |rule: &Value, field: &str| {
+            let all = rule.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+        };
+        let line = |Right { why, rule }: &Right| {
+            let (group, name) = (words(rule, "apiGroups"), words(rule, "resourceNames"));
+            let group = if group.is_empty() { String::new() } else { format!(" ({group})") };
+            let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
+            format!("| {} | `{}`{group}{name} | {why} |\n", words(rule, "verbs"), words(rule, "resources"))
+        };
+        let lines: String = rights().iter().map(line).collect();
+        format!("| may | what | why |\n| --- | --- | --- |\n{lines}")
+    }
 
     #[test]
     fn the_kustomize_base_is_what_manifests_prints() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/operator/operator.yaml");
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        let printed = manifests_yaml(&objects(concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")))).unwrap();
+        let printed = objects::yaml(&objects(concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")))).unwrap();
         assert_eq!(
             kept, printed,
             "run `pod-checkpointer manifests --operator --skip-crds >examples/operator/operator.yaml`"
@@ -250,8 +263,7 @@ mod tests {
     fn the_operator_has_every_right_that_it_gives_so_it_needs_none_to_escalate() {
         let rights = rights();
         let metrics = Some(Metrics { address: None, pod_monitor: true });
-        let spec =
-            PodCheckpointerSpec { namespace_selector: Some(selector()), metrics, ..PodCheckpointerSpec::default() };
+        let spec = PodCheckpointerSpec { metrics, ..widest_spec() };
         for (_, rule) in agent_rules(&spec) {
             assert!(rights.iter().any(|right| right.rule == rule), "{rule}");
         }
@@ -265,12 +277,12 @@ mod tests {
 
     #[test]
     fn what_it_writes_beyond_the_agents_rights_is_limited_to_one_name() {
-        let spec = PodCheckpointerSpec { namespace_selector: Some(selector()), ..PodCheckpointerSpec::default() };
-        let given: Vec<Value> = agent_rules(&spec).into_iter().map(|(_, rule)| rule).collect();
+        let given: Vec<Value> = agent_rules(&widest_spec()).into_iter().map(|(_, rule)| rule).collect();
         for Right { rule, .. } in rights().iter().filter(|right| !given.contains(&right.rule)) {
             assert!(rule.get("resourceNames").is_some(), "{rule}");
         }
-        for object in objects::objects(&PodCheckpointerSpec::default(), "x").unwrap() {
+        let settings = Checked::new(PodCheckpointerSpec::default(), "x".into()).unwrap();
+        for object in objects::objects(&settings) {
             assert_eq!(object.value["metadata"]["name"], INSTALLATION);
         }
     }

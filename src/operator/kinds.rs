@@ -1,8 +1,9 @@
-//! What an installation is made of in the API: one object of each kind, all of one name.
+//! The kinds of objects that an installation consists of: one object of each, all of the same name. Pure.
 //!
-//! Pure. What is ours is told by its label, whoever applied it: an installation by `manifests` is taken over as it stands, and
-//! an object of somebody else that has our name is not touched.
+//! An object belongs to the installation if it has the installation's label, whoever applied it. So the operator takes over what
+//! `manifests` installed, as it is, and leaves alone an object of the same name without the label.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 
@@ -12,12 +13,12 @@ use serde_json::Value;
 
 use crate::names::{INSTALLATION, NAME_LABEL};
 
-/// A kind of object that an installation has one of.
+/// A kind of which an installation has one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     group: &'static str,
     version: &'static str,
-    /// As in the field of this name.
+    /// The value of an object's field `kind`.
     pub kind: &'static str,
     plural: &'static str,
     is_namespaced: bool,
@@ -35,14 +36,14 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// The agents.
-pub const DAEMON_SET: Kind = namespaced("apps", "v1", "DaemonSet", "daemonsets");
-/// Where they live.
-pub const NAMESPACE: Kind = of("", "v1", "Namespace", "namespaces");
-/// Of the Prometheus Operator, where that is installed.
-pub const POD_MONITOR: Kind = namespaced("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors");
+pub(crate) const DAEMON_SET: Kind = namespaced("apps", "v1", "DaemonSet", "daemonsets");
+/// The namespace of the agents.
+pub(crate) const NAMESPACE: Kind = of("", "v1", "Namespace", "namespaces");
+/// Known only to a cluster with the Prometheus Operator.
+pub(crate) const POD_MONITOR: Kind = namespaced("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors");
 
-/// Every kind, in the order in which they are removed: the agents first, then what finds them, then their rights, and what
-/// limits these after them.
+/// Every kind, in the order in which the objects are removed: first the agents, then what finds them, then their rights, and after
+/// these what limits them.
 pub const KINDS: [Kind; 9] = [
     DAEMON_SET,
     namespaced("", "v1", "Service", "services"),
@@ -56,18 +57,18 @@ pub const KINDS: [Kind; 9] = [
 ];
 
 impl Kind {
-    /// The kind of an object of ours.
-    pub fn of(object: &Value) -> Option<Self> {
+    /// The kind of an object of the installation.
+    pub(crate) fn of(object: &Value) -> Option<Self> {
         KINDS.into_iter().find(|kind| object.get("kind").and_then(Value::as_str) == Some(kind.kind))
     }
 
-    /// Its group, empty for the core's, and its plural: as a role names them.
-    pub fn resource(self) -> (&'static str, &'static str) {
+    /// API group, which is empty for the core group, and plural name, as in the rule of a role.
+    pub(crate) fn resource(self) -> (&'static str, &'static str) {
         (self.group, self.plural)
     }
 
-    /// Where objects of it are asked for.
-    pub fn api(self, client: Client) -> Api<DynamicObject> {
+    /// The API of this kind, in the namespace of the installation.
+    pub(crate) fn api(self, client: Client) -> Api<DynamicObject> {
         let Self { group, version, kind, plural, is_namespaced } = self;
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         if is_namespaced {
@@ -77,8 +78,8 @@ impl Kind {
         }
     }
 
-    /// The object of it, for people.
-    pub fn named(self) -> String {
+    /// Kind and name of the installation's object, for people.
+    pub(crate) fn named(self) -> String {
         if self.is_namespaced {
             format!("{} {INSTALLATION}/{INSTALLATION}", self.kind)
         } else {
@@ -87,14 +88,17 @@ impl Kind {
     }
 }
 
-/// Is this object of our installation?
-pub fn is_ours(object: &DynamicObject) -> bool {
+/// Does this object belong to the installation?
+pub(crate) fn is_ours(object: &DynamicObject) -> bool {
     let labels = object.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(NAME_LABEL)).is_some_and(|name| name == INSTALLATION)
 }
 
-/// Of all that somebody could have changed about an object; what controllers report in its status is not in it.
-pub fn fingerprint(object: &DynamicObject) -> u64 {
+/// Fingerprints of objects, by the names of their kinds.
+pub(crate) type Fingerprints = BTreeMap<&'static str, u64>;
+
+/// A hash of everything that a client may change about an object; what controllers report in its status does not count.
+pub(crate) fn fingerprint(object: &DynamicObject) -> u64 {
     let mut metadata = object.metadata.clone();
     (metadata.managed_fields, metadata.resource_version, metadata.generation) = (None, None, None);
     let mut hasher = DefaultHasher::new();
@@ -114,12 +118,13 @@ mod tests {
     use super::*;
     use crate::api::podcheckpointer::{Metrics, PodCheckpointerSpec};
     use crate::operator::objects::objects;
+    use crate::operator::settings::Checked;
 
     #[test]
-    fn every_object_of_an_installation_has_a_kind_and_our_label() {
+    fn every_object_of_an_installation_has_a_kind_and_the_label() {
         let metrics = Some(Metrics { address: None, pod_monitor: true });
         let spec = PodCheckpointerSpec { metrics, ..PodCheckpointerSpec::default() };
-        let objects = objects(&spec, "x").unwrap();
+        let objects = objects(&Checked::new(spec, "x".into()).unwrap());
         assert_eq!(objects.len(), KINDS.len());
         for object in objects {
             let kind = Kind::of(&object.value).unwrap();
@@ -133,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_by_hand_is_one_and_a_status_is_none() {
+    fn a_change_by_hand_changes_the_fingerprint_and_a_status_does_not() {
         let object = |change: fn(&mut Value)| {
             let mut value = json!({"apiVersion": "v1", "kind": "Service", "spec": {"clusterIP": "None"}, "status": {"a": 1},
                 "metadata": {"name": "x", "uid": "1", "resourceVersion": "1", "generation": 1, "labels": {"a": "b"}}});
@@ -145,6 +150,10 @@ mod tests {
         assert_eq!(object(|it| it["metadata"]["resourceVersion"] = json!("2")), first);
         assert_ne!(object(|it| it["spec"]["clusterIP"] = json!("10.0.0.7")), first);
         assert_ne!(object(|it| it["metadata"]["labels"] = json!({})), first);
-        assert_ne!(object(|it| it["metadata"]["uid"] = json!("2")), first, "deleted and made anew by somebody else");
+        assert_ne!(
+            object(|it| it["metadata"]["uid"] = json!("2")),
+            first,
+            "deleted and created again by another client"
+        );
     }
 }

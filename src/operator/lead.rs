@@ -1,161 +1,137 @@
-//! What the operator does while it leads: one loop that takes what the watches tell, decides what is due, and does one thing
-//! at a time beside it. It is dropped, with whatever it was doing, in the moment the Lease is lost.
+//! What the operator does while it leads: one loop takes the events of the watches, and starts whatever is due, one thing at a
+//! time. It is dropped, along with anything in progress, the moment the Lease is lost.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use futures::stream::{FuturesUnordered, LocalBoxStream, SelectAll};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
-use kube::api::{Api, ApiResource, DynamicObject};
-use kube::{Client, Resource as _};
-use kube_runtime::events::{EventType, Recorder, Reporter};
-use kube_runtime::{WatchStreamExt as _, watcher};
+use kube::Client;
+use kube::api::DynamicObject;
+use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::api::PodCheckpoint;
-use crate::api::podcheckpointer::{Checkpoints, PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
-use crate::client;
+use crate::api::podcheckpointer::PodCheckpointerStatus;
 use crate::client::heard::{explain, explain_watch};
 use crate::client::retry::Retry;
-use crate::names::{APPLIED, FINALIZER, INSTALLATION, INVALID_SETTINGS, OPERATOR_MANAGER};
+use crate::names::{APPLIED, FINALIZER, OPERATOR_MANAGER};
 use crate::operator::Settings;
-use crate::operator::apply::{self, Failure, Fingerprints, Round};
-use crate::operator::board::Board;
-use crate::operator::kinds::{DAEMON_SET, KINDS, Kind, POD_MONITOR, fingerprint};
+use crate::operator::apply::{Failure, Round};
+use crate::operator::counts::Counts;
+use crate::operator::drift::Drift;
+use crate::operator::kinds::{DAEMON_SET, Fingerprints, KINDS, Kind};
 use crate::operator::status::{self, Applied};
+use crate::operator::telemetry::Telemetry;
+use crate::operator::watches::{Event, watches};
+use crate::operator::work::{self, Outcome};
+use crate::problems::Problems;
 
-/// The one `PodCheckpointer`.
-const DEFAULT: &str = "default";
-/// Seconds after which the server ends a watch and it goes on from where it was: a dead connection is noticed by then.
-const WATCH_SECONDS: u32 = 240;
-/// PodCheckpoints in a page of the first list.
-const PAGE: u32 = 100;
-/// Everything is applied again so often, about: for kinds that are not watched, and for whatever was missed.
+/// About how often everything is applied again: for kinds that are not watched, and for whatever was missed.
 const RESYNC: Duration = Duration::from_mins(10);
 /// After a failure: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
-/// Between repairs of what somebody else changes again and again: the first pause, and the longest.
-const REPAIRS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
-/// Repairs that far apart have nothing to do with each other.
-const CALM: Duration = Duration::from_mins(2);
-/// What changes within this time is shown at once.
+/// Changes of what the status shows within this time are written together.
 const GATHER: Duration = Duration::from_secs(1);
-/// Between rounds of a removal, about.
+/// About how long to wait between rounds of a removal.
 const ROUND: Duration = Duration::from_secs(3);
-/// How long the loop may wait at most, for its pulse.
+/// The longest wait of the loop, so that its pulse goes on.
 const TURN: Duration = Duration::from_mins(1);
+/// Topic of the problems with the watch of the `PodCheckpointer`.
+const SETTINGS_WATCH: &str = "PodCheckpointer";
+/// Topic of the problems with the watch of the PodCheckpoints.
+const CHECKPOINTS_WATCH: &str = "PodCheckpoint";
 
-enum Event {
-    Settings(Result<watcher::Event<DynamicObject>, watcher::Error>),
-    Owned(Kind, Result<watcher::Event<DynamicObject>, watcher::Error>),
-    Checkpoint(Result<watcher::Event<DynamicObject>, watcher::Error>),
-}
-
-/// What came of work.
-enum Done {
-    Applied { generation: Option<i64>, fingerprints: Fingerprints, applied: Applied },
-    Finalized(Result<(), Failure>),
-    Removed { swept: bool, result: Result<Round, Failure> },
-    Reported(Result<(), Failure>),
-    Told(Result<(), kube::Error>),
-}
-
-/// The leader.
-pub struct Leader {
+/// The operator that leads.
+pub(crate) struct Leader {
     settings: Rc<Settings>,
     client: Client,
     recorder: Recorder,
-    board: Rc<Board>,
-    /// The `PodCheckpointer`; `None`: there is none, or it is not known yet.
+    telemetry: Rc<Telemetry>,
+    /// The `PodCheckpointer`; `None`: there is none, or it was not read yet.
     wanted: Option<DynamicObject>,
-    /// It was not told of since the list began that is being read.
-    unlisted: bool,
-    /// Each object as it was after it was last applied.
-    made: Fingerprints,
-    /// Each object as it was last told of.
-    found: BTreeMap<&'static str, Option<u64>>,
-    /// It is being applied: what is told of meanwhile is most likely that.
-    applying: bool,
+    /// The list of PodCheckpointers that is being read has not had it so far.
+    is_unlisted: bool,
+    drift: Drift,
+    /// How far the settings are applied, with the generation of these settings; `None`: nothing was tried yet.
     applied: Option<(Option<i64>, Applied)>,
+    /// The agents' DaemonSet as JSON.
     daemon_set: Option<Value>,
     checkpoints: Counts,
     /// When everything is applied again; `None`: there is nothing to apply.
     apply_due: Option<Instant>,
+    /// Pauses after an apply or a round of a removal that failed.
     failures: Retry,
-    repairs: Retry,
-    repaired: Option<Instant>,
-    /// When the removal goes on.
+    /// When the next round of the removal is due.
     remove_due: Instant,
     rounds: Retry,
-    /// Every node that had to be left was.
-    swept: bool,
+    /// A round of the removal found every node left that has to be waited for.
+    nodes_left: bool,
+    /// When the status is written; `None`: it is up to date.
     report_due: Option<Instant>,
+    /// Pauses after a status that could not be written.
     reports: Retry,
-    /// What was told of watches that fail.
-    told: BTreeMap<&'static str, String>,
-    work: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// Watches that fail.
+    problems: Problems,
+    work: FuturesUnordered<LocalBoxFuture<'static, Outcome>>,
 }
 
 impl Leader {
-    /// Knows nothing yet.
-    pub fn new(settings: Rc<Settings>, client: Client, board: Rc<Board>) -> Self {
+    /// A leader that has read nothing yet.
+    pub(crate) fn new(settings: Rc<Settings>, client: Client, telemetry: Rc<Telemetry>) -> Self {
         let now = Instant::now();
         let author = Reporter { controller: OPERATOR_MANAGER.into(), instance: settings.pod_name.clone() };
         Self {
             settings,
             recorder: Recorder::new(client.clone(), author),
             client,
-            board,
+            telemetry,
             wanted: None,
-            unlisted: false,
-            made: Fingerprints::new(),
-            found: BTreeMap::new(),
-            applying: false,
+            is_unlisted: false,
+            drift: Drift::new(),
             applied: None,
             daemon_set: None,
             checkpoints: Counts::default(),
             apply_due: None,
             failures: Retry::new(PAUSES.0, PAUSES.1),
-            repairs: Retry::new(REPAIRS.0, REPAIRS.1),
-            repaired: None,
             remove_due: now,
             rounds: Retry::new(ROUND, ROUND),
-            swept: false,
+            nodes_left: false,
             report_due: None,
             reports: Retry::new(PAUSES.0, PAUSES.1),
-            told: BTreeMap::new(),
+            problems: Problems::default(),
             work: FuturesUnordered::new(),
         }
     }
 
-    /// Acts for ever.
-    pub async fn run(mut self) -> Infallible {
+    /// Leads until it is dropped.
+    pub(crate) async fn run(mut self) -> Infallible {
         let mut events = watches(&self.client);
         loop {
             self.begin();
             let now = Instant::now();
             let wake = self.wake().min(now + TURN).max(now + Duration::from_millis(1));
-            self.board.acts(wake);
+            self.telemetry.leads_until(wake);
             tokio::select! {
                 Some(event) = events.next() => self.take(event),
-                Some(done) = self.work.next(), if !self.work.is_empty() => self.finish(done),
+                Some(outcome) = self.work.next(), if !self.work.is_empty() => self.finish(outcome),
                 () = sleep_until(wake) => {}
             }
         }
     }
 
+    /// When something is due next.
     fn wake(&self) -> Instant {
         let far = Instant::now() + TURN;
-        // while something is being done, its end is waited for
+        // one thing at a time: nothing is due before the work in progress has ended
         if !self.work.is_empty() || self.wanted.is_none() {
             return far;
         }
-        let removal = || self.is_finalized().then_some(self.remove_due);
+        let removal = || self.has_finalizer().then_some(self.remove_due);
         let work = if self.is_ending() { removal() } else { self.apply_due };
         [work, self.report_due].into_iter().flatten().min().unwrap_or(far)
     }
@@ -164,9 +140,13 @@ impl Leader {
         self.wanted.as_ref().is_some_and(|wanted| wanted.metadata.deletion_timestamp.is_some())
     }
 
-    fn is_finalized(&self) -> bool {
+    fn has_finalizer(&self) -> bool {
         let finalizers = self.wanted.as_ref().and_then(|wanted| wanted.metadata.finalizers.as_ref());
         finalizers.into_iter().flatten().any(|one| one == FINALIZER)
+    }
+
+    fn generation(&self) -> Option<i64> {
+        self.wanted.as_ref().and_then(|wanted| wanted.metadata.generation)
     }
 
     /// Begins what is due, one thing at a time. The status comes first: it is short.
@@ -178,10 +158,10 @@ impl Leader {
             self.report_due = None;
             self.report(&wanted);
         } else if self.is_ending() {
-            // which PodCheckpoints there are must be known, if it can be
-            let is_known = self.checkpoints.is_complete || self.told.contains_key("PodCheckpoint");
-            if self.is_finalized() && self.remove_due <= now && is_known {
-                self.remove(&wanted);
+            // the removal deletes the PodCheckpoints, so it waits until they are read, unless they cannot be
+            let is_known = self.checkpoints.is_complete() || self.problems.has(CHECKPOINTS_WATCH);
+            if self.has_finalizer() && self.remove_due <= now && is_known {
+                self.remove(wanted);
             } else if !is_known {
                 self.remove_due = now + GATHER;
             }
@@ -193,434 +173,226 @@ impl Leader {
 
     fn apply(&mut self, wanted: DynamicObject) {
         let (client, settings) = (self.client.clone(), self.settings.clone());
-        if !self.is_finalized() {
-            let work = async move { Done::Finalized(apply::finalize(&client, &wanted, true).await) };
-            self.work.push(work.boxed_local());
-            return;
+        if self.has_finalizer() {
+            self.drift.begin_apply();
+            self.work.push(work::apply(client, settings, wanted).boxed_local());
+        } else {
+            self.work.push(work::add_finalizer(client, wanted).boxed_local());
         }
-        let generation = wanted.metadata.generation;
-        self.applying = true;
-        self.found.clear();
-        let work = async move {
-            let no = |reason, message| (Fingerprints::new(), Applied::No { reason, message });
-            let (fingerprints, applied) = match spec(&wanted) {
-                Err(message) => no(INVALID_SETTINGS, message),
-                Ok(spec) => match image(&client, &settings, &spec).await {
-                    Err(Failure { reason, message }) => no(reason, message),
-                    Ok(image) => apply::apply(&client, &spec, &image).await,
-                },
-            };
-            Done::Applied { generation, fingerprints, applied }
-        };
-        self.work.push(work.boxed_local());
     }
 
-    fn remove(&mut self, wanted: &DynamicObject) {
-        let (client, settings, wanted) = (self.client.clone(), self.settings.clone(), wanted.clone());
-        let checkpoints = self.checkpoints.names();
-        let mut swept = self.swept;
-        let work = async move {
-            let round = async {
-                // a spec that cannot be read says nothing of where the agents are
-                let spec = spec(&wanted).unwrap_or_default();
-                let image = image(&client, &settings, &spec).await?;
-                let round = apply::remove(&client, &spec, &image, &checkpoints, &mut swept).await?;
-                if round == Round::Done {
-                    apply::finalize(&client, &wanted, false).await?;
-                }
-                Ok(round)
-            };
-            let result = round.await;
-            Done::Removed { swept, result }
-        };
-        self.work.push(work.boxed_local());
+    fn remove(&mut self, wanted: DynamicObject) {
+        let (client, settings) = (self.client.clone(), self.settings.clone());
+        let round = work::remove(client, settings, wanted, self.checkpoints.names(), self.nodes_left);
+        self.work.push(round.boxed_local());
     }
 
+    /// Writes the status, if it is not as it is shown.
     fn report(&mut self, wanted: &DynamicObject) {
         let Some((generation, applied)) = &self.applied else { return };
         let before = wanted.data.get("status").cloned().unwrap_or_default();
         let before: PodCheckpointerStatus = serde_json::from_value(before).unwrap_or_default();
-        let wall = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-        let unfit = self.checkpoints.unfit();
-        let seen = status::Seen {
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        let unfit = self.checkpoints.unfit_nodes();
+        let observed = status::Observed {
             generation: *generation,
             applied,
             daemon_set: self.daemon_set.as_ref(),
-            checkpoints: self.checkpoints.known(),
+            checkpoints: self.checkpoints.totals(),
             unfit: unfit.as_ref(),
         };
-        let status = status::status(&seen, &before, wall);
-        self.board.shows(Some(status.clone()));
-        if status == before {
-            return;
+        let status = status::status(&observed, &before, now);
+        self.telemetry.set_status(Some(status.clone()));
+        if status != before {
+            self.work.push(work::write_status(self.client.clone(), status).boxed_local());
         }
-        let client = self.client.clone();
-        let work = async move { Done::Reported(apply::report(&client, DEFAULT, &status).await) };
-        self.work.push(work.boxed_local());
     }
 
+    /// From now on the status shows this. What is new is logged and recorded as an Event.
     fn show(&mut self, applied: Applied, generation: Option<i64>) {
-        if self.applied.as_ref().is_none_or(|(_, known)| *known != applied) {
+        if self.applied.as_ref().is_none_or(|(_, shown)| *shown != applied) {
             match &applied {
-                Applied::Yes(_) => tracing::info!("every object is as the spec asks for"),
+                Applied::Yes(_) => tracing::info!("every object matches the spec"),
                 Applied::No { reason, message } => tracing::warn!(reason, "{message}"),
                 Applied::Removing(message) => tracing::info!("removing: {message}"),
             }
-            self.tell(&applied);
+            if let Some(wanted) = self.wanted.clone() {
+                let event = work::record(self.recorder.clone(), wanted, applied.clone());
+                self.work.push(event.boxed_local());
+            }
         }
         self.applied = Some((generation, applied));
         self.report_due = Some(Instant::now());
     }
 
-    /// Writes an Event beside the PodCheckpointer.
-    fn tell(&mut self, applied: &Applied) {
-        let Some(wanted) = &self.wanted else { return };
-        let (type_, reason, message) = match applied {
-            Applied::Yes(_) => (EventType::Normal, APPLIED, "every object is as the spec asks for"),
-            Applied::No { reason, message } => (EventType::Warning, *reason, message.as_str()),
-            Applied::Removing(message) => (EventType::Normal, "Removing", message.as_str()),
-        };
-        let event = client::event(type_, reason, message, "Apply");
-        let resource = ApiResource::erase::<PodCheckpointer>(&());
-        let (recorder, regarding) = (self.recorder.clone(), wanted.object_ref(&resource));
-        let publish = async move { Done::Told(recorder.publish(&event, &regarding).await) };
-        self.work.push(publish.boxed_local());
-    }
-
-    fn finish(&mut self, done: Done) {
+    fn finish(&mut self, outcome: Outcome) {
         let now = Instant::now();
-        match done {
-            Done::Applied { generation, fingerprints, applied } => {
-                self.applying = false;
-                if matches!(applied, Applied::Yes(_)) {
-                    self.made.clear();
-                }
-                self.made.extend(fingerprints);
-                for kind in KINDS {
-                    self.compare(kind);
-                }
-                let pause = match &applied {
-                    Applied::No { reason, .. } => {
-                        self.board.applied(reason);
-                        self.failures.pause()
-                    }
-                    Applied::Yes(_) | Applied::Removing(_) => {
-                        self.board.applied(APPLIED);
-                        self.failures.reset();
-                        Retry::new(RESYNC, RESYNC).pause()
-                    }
-                };
-                let due = now + pause;
-                self.apply_due = Some(self.apply_due.map_or(due, |earlier| earlier.min(due)));
-                self.show(applied, generation);
+        match outcome {
+            Outcome::Applied { generation, fingerprints, applied } => {
+                self.finish_apply(generation, fingerprints, applied, now);
             }
-            // the watch tells of it, and everything else follows
-            Done::Finalized(Ok(())) | Done::Told(Ok(())) => {}
-            Done::Finalized(Err(Failure { reason, message })) => {
+            Outcome::Removal { nodes_left, result } => {
+                self.nodes_left = nodes_left;
+                self.finish_removal(result, now);
+            }
+            // the watch shows the object with its finalizer, and everything else follows from that
+            Outcome::Finalizer(Ok(())) | Outcome::Event(Ok(())) => {}
+            Outcome::Finalizer(Err(Failure { reason, message })) => {
                 self.apply_due = Some(now + self.failures.pause());
-                let generation = self.wanted.as_ref().and_then(|wanted| wanted.metadata.generation);
-                self.show(Applied::No { reason, message }, generation);
+                self.show(Applied::No { reason, message }, self.generation());
             }
-            Done::Removed { swept, result } => {
-                self.swept = swept;
-                let generation = self.wanted.as_ref().and_then(|wanted| wanted.metadata.generation);
-                let message = match result {
-                    Ok(Round::Done) => {
-                        tracing::info!("everything of the PodCheckpointer is removed");
-                        self.remove_due = now + PAUSES.1;
-                        return;
-                    }
-                    Ok(Round::Waits(message)) => {
-                        self.failures.reset();
-                        self.remove_due = now + self.rounds.pause();
-                        message
-                    }
-                    Err(Failure { reason: _, message }) => {
-                        self.remove_due = now + self.failures.pause();
-                        message
-                    }
-                };
-                self.show(Applied::Removing(message), generation);
-            }
-            Done::Reported(Ok(())) => self.reports.reset(),
-            Done::Told(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
-            Done::Reported(Err(Failure { message, .. })) => {
+            Outcome::Status(Ok(())) => self.reports.reset(),
+            Outcome::Status(Err(Failure { message, .. })) => {
                 tracing::warn!("{message}");
                 self.report_due = Some(now + self.reports.pause());
             }
+            Outcome::Event(Err(error)) => tracing::debug!("cannot record an Event: {}", explain(&error)),
         }
+    }
+
+    fn finish_apply(&mut self, generation: Option<i64>, fingerprints: Fingerprints, applied: Applied, now: Instant) {
+        self.drift.end_apply(fingerprints, matches!(applied, Applied::Yes(_)));
+        for kind in KINDS {
+            self.repair(kind);
+        }
+        let pause = match &applied {
+            Applied::No { reason, .. } => {
+                self.telemetry.count_apply(reason);
+                self.failures.pause()
+            }
+            Applied::Yes(_) | Applied::Removing(_) => {
+                self.telemetry.count_apply(APPLIED);
+                self.failures.reset();
+                Retry::new(RESYNC, RESYNC).pause()
+            }
+        };
+        self.apply_by(now + pause);
+        self.show(applied, generation);
+    }
+
+    fn finish_removal(&mut self, result: Result<Round, Failure>, now: Instant) {
+        let message = match result {
+            Ok(Round::Done) => {
+                tracing::info!("everything that belongs to the PodCheckpointer is removed");
+                self.remove_due = now + PAUSES.1;
+                return;
+            }
+            Ok(Round::Waits(message)) => {
+                self.failures.reset();
+                self.remove_due = now + self.rounds.pause();
+                message
+            }
+            Err(Failure { reason: _, message }) => {
+                self.remove_due = now + self.failures.pause();
+                message
+            }
+        };
+        self.show(Applied::Removing(message), self.generation());
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Settings(Ok(event)) => {
-                self.told.remove("PodCheckpointer");
-                self.take_settings(event);
-            }
-            Event::Owned(kind, Ok(event)) => {
-                self.told.remove(kind.kind);
-                self.take_owned(kind, event);
-            }
-            Event::Checkpoint(Ok(event)) => {
-                self.told.remove("PodCheckpoint");
-                if self.checkpoints.take(&event) {
-                    self.gather();
+            Event::Settings(event) => {
+                if let Some(event) = self.watched(SETTINGS_WATCH, event) {
+                    self.take_settings(event);
                 }
             }
-            Event::Settings(Err(error)) => self.complain("PodCheckpointer", &error),
-            Event::Owned(kind, Err(error)) => self.complain(kind.kind, &error),
-            Event::Checkpoint(Err(error)) => self.complain("PodCheckpoint", &error),
+            Event::Object(kind, event) => {
+                if let Some(event) = self.watched(kind.kind, event) {
+                    self.take_object(kind, event);
+                }
+            }
+            Event::Checkpoint(event) => {
+                let event = self.watched(CHECKPOINTS_WATCH, event);
+                if event.is_some_and(|event| self.checkpoints.take(&event)) {
+                    self.report_soon();
+                }
+            }
         }
     }
 
-    fn complain(&mut self, kind: &'static str, error: &watcher::Error) {
-        let text = explain_watch(error);
-        if self.told.get(kind) != Some(&text) {
-            tracing::warn!("the watch of {kind}: {text}");
-            self.told.insert(kind, text);
-        }
+    /// The event, unless the watch failed.
+    fn watched<E>(&mut self, about: &'static str, event: Result<E, watcher::Error>) -> Option<E> {
+        let problem = event.as_ref().err().map(|error| format!("cannot be watched: {}", explain_watch(error)));
+        self.problems.set(about, problem);
+        event.ok()
     }
 
     /// Something that the status shows may have changed.
-    fn gather(&mut self) {
+    fn report_soon(&mut self) {
         let due = Instant::now() + GATHER;
         self.report_due = Some(self.report_due.map_or(due, |earlier| earlier.min(due)));
     }
 
+    /// Everything is applied again then, if not earlier.
+    fn apply_by(&mut self, due: Instant) {
+        self.apply_due = Some(self.apply_due.map_or(due, |earlier| earlier.min(due)));
+    }
+
     fn take_settings(&mut self, event: watcher::Event<DynamicObject>) {
         match event {
-            watcher::Event::Init => self.unlisted = true,
+            watcher::Event::Init => self.is_unlisted = true,
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-                self.unlisted = false;
-                let now = Instant::now();
+                self.is_unlisted = false;
                 let key = |object: &DynamicObject| {
                     let metadata = &object.metadata;
-                    let ending = metadata.deletion_timestamp.is_some();
-                    (metadata.uid.clone(), metadata.generation, ending, metadata.finalizers.clone())
+                    let is_ending = metadata.deletion_timestamp.is_some();
+                    (metadata.uid.clone(), metadata.generation, is_ending, metadata.finalizers.clone())
                 };
-                let is_news = self.wanted.as_ref().is_none_or(|known| key(known) != key(&object));
-                if is_news {
-                    // what failed before may go well with these settings
+                if self.wanted.as_ref().is_none_or(|known| key(known) != key(&object)) {
+                    // what failed before may succeed with these settings
                     self.failures.reset();
+                    let now = Instant::now();
                     (self.apply_due, self.remove_due) = (Some(now), now);
                 }
                 self.wanted = Some(object);
             }
             watcher::Event::Delete(_) => self.forget(),
             watcher::Event::InitDone => {
-                if self.unlisted {
+                if self.is_unlisted {
                     self.forget();
                 }
-                self.board.knows();
+                self.telemetry.settings_are_known();
             }
         }
     }
 
+    /// There is no `PodCheckpointer`.
     fn forget(&mut self) {
         if self.wanted.take().is_some() {
-            tracing::info!("there is no PodCheckpointer any more: nothing is done");
+            tracing::info!("the PodCheckpointer is gone: there is nothing to do");
         }
-        self.board.shows(None);
+        self.telemetry.set_status(None);
         (self.applied, self.apply_due, self.report_due) = (None, None, None);
-        (self.swept, self.applying) = (false, false);
-        self.made.clear();
+        self.nodes_left = false;
+        self.drift.forget();
     }
 
-    fn take_owned(&mut self, kind: Kind, event: watcher::Event<DynamicObject>) {
-        let found = match event {
+    fn take_object(&mut self, kind: Kind, event: watcher::Event<DynamicObject>) {
+        let object = match event {
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => Some(object),
             watcher::Event::Delete(_) => None,
             watcher::Event::Init | watcher::Event::InitDone => return,
         };
-        self.found.insert(kind.kind, found.as_ref().map(fingerprint));
+        self.drift.watched(kind, object.as_ref());
         if kind == DAEMON_SET {
-            self.daemon_set = found.and_then(|set| serde_json::to_value(set).ok());
-            self.gather();
+            self.daemon_set = object.and_then(|set| serde_json::to_value(set).ok());
+            self.report_soon();
         }
-        if !self.applying && !self.is_ending() {
-            self.compare(kind);
+        if !self.is_ending() {
+            self.repair(kind);
         }
     }
 
-    /// Somebody else changed or deleted it: it is repaired, soon, and less soon where that happens again and again.
-    fn compare(&mut self, kind: Kind) {
-        let (made, found) = (self.made.get(kind.kind), self.found.get(kind.kind));
-        if made.is_none() || found.is_none_or(|found| found.as_ref() == made) {
+    /// Has everything applied again soon, if the object of this kind is not as it was applied.
+    fn repair(&mut self, kind: Kind) {
+        if !self.drift.is_changed(kind) {
             return;
         }
         let now = Instant::now();
-        if self.repaired.is_none_or(|last| now.duration_since(last) > CALM) {
-            self.repairs.reset();
-        }
-        self.repaired = Some(now);
-        let due = now + self.repairs.pause();
-        self.apply_due = Some(self.apply_due.map_or(due, |earlier| earlier.min(due)));
-        self.board.repairs(kind);
-        tracing::info!("{} is not as it was applied: it is looked at", kind.named());
-    }
-}
-
-fn spec(object: &DynamicObject) -> Result<PodCheckpointerSpec, String> {
-    let spec = object.data.get("spec").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    serde_path_to_error::deserialize(spec)
-        .map_err(|error| format!("spec.{}: {}; what runs stays as it is", error.path(), error.inner()))
-}
-
-async fn image(client: &Client, settings: &Settings, spec: &PodCheckpointerSpec) -> Result<String, Failure> {
-    match spec.image.as_ref().or(settings.image.as_ref()) {
-        Some(image) => Ok(image.clone()),
-        None => apply::own_image(client, &settings.pod_namespace, settings.pod_name.as_deref()).await,
-    }
-}
-
-/// Everything that is watched. Each object of ours by its name: nothing else of its kind is told of.
-fn watches(client: &Client) -> SelectAll<LocalBoxStream<'static, Event>> {
-    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
-    let settings = watcher(apply::settings(client.clone()), named(DEFAULT)).default_backoff();
-    let mut all: Vec<LocalBoxStream<'static, Event>> = vec![settings.map(Event::Settings).boxed_local()];
-    // its kind may not be there at all
-    for kind in KINDS.into_iter().filter(|kind| *kind != POD_MONITOR) {
-        let watch = watcher(kind.api(client.clone()), named(INSTALLATION)).default_backoff();
-        all.push(watch.map(move |event| Event::Owned(kind, event)).boxed_local());
-    }
-    let checkpoints = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<PodCheckpoint>(&()));
-    let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-    all.push(watcher(checkpoints, config).default_backoff().map(Event::Checkpoint).boxed_local());
-    all.into_iter().collect()
-}
-
-/// What is counted of a PodCheckpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Verdict {
-    /// It would come back.
-    is_recoverable: bool,
-    /// Its twin runs.
-    is_active: bool,
-    /// Its node is not fit: the node, and why.
-    unfit: Option<(String, String)>,
-}
-
-/// The PodCheckpoints, of which no more is kept than is counted.
-#[derive(Debug, Default)]
-struct Counts {
-    /// By namespace and name.
-    all: BTreeMap<(String, String), Verdict>,
-    /// The list that is being read.
-    listing: BTreeMap<(String, String), Verdict>,
-    is_complete: bool,
-}
-
-impl Counts {
-    /// Takes it in; true: something may count otherwise than before.
-    fn take(&mut self, event: &watcher::Event<DynamicObject>) -> bool {
-        match event {
-            watcher::Event::Init => {
-                self.listing.clear();
-                false
-            }
-            watcher::Event::InitApply(object) => {
-                self.listing.insert(name(object), verdict(&object.data));
-                false
-            }
-            watcher::Event::InitDone => {
-                self.is_complete = true;
-                self.all = std::mem::take(&mut self.listing);
-                true
-            }
-            watcher::Event::Apply(object) => {
-                let verdict = verdict(&object.data);
-                self.all.insert(name(object), verdict.clone()) != Some(verdict)
-            }
-            watcher::Event::Delete(object) => self.all.remove(&name(object)).is_some(),
-        }
-    }
-
-    fn names(&self) -> Vec<(String, String)> {
-        self.all.keys().cloned().collect()
-    }
-
-    fn known(&self) -> Option<Checkpoints> {
-        let count = |is_so: fn(&Verdict) -> bool| {
-            i64::try_from(self.all.values().filter(|one| is_so(one)).count()).unwrap_or(i64::MAX)
-        };
-        let counted = || Checkpoints {
-            total: count(|_| true),
-            recoverable: count(|one| one.is_recoverable),
-            active: count(|one| one.is_active),
-        };
-        self.is_complete.then(counted)
-    }
-
-    /// Nodes that are not fit, as their agents say, with the reason; `None`: not all is known yet.
-    fn unfit(&self) -> Option<BTreeMap<String, String>> {
-        self.is_complete.then(|| self.all.values().filter_map(|one| one.unfit.clone()).collect())
-    }
-}
-
-fn name(object: &DynamicObject) -> (String, String) {
-    let metadata = &object.metadata;
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
-}
-
-fn verdict(object: &Value) -> Verdict {
-    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-    let is = |kind: &str, status: &str| {
-        let mut found = conditions.into_iter().flatten().filter(|one| one.get("type").is_some_and(|it| it == kind));
-        found.find(|one| one.get("status").is_some_and(|it| it == status))
-    };
-    let reason = |condition: &Value| condition.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Verdict {
-        is_recoverable: is("Recoverable", "True").is_some(),
-        is_active: matches!(text("/status/phase"), "Active" | "Released"),
-        unfit: is("NodeFit", "False").map(|condition| (text("/spec/nodeName").to_owned(), reason(condition))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn checkpoint(name: &str, recoverable: &str, phase: &str) -> DynamicObject {
-        serde_json::from_value(json!({
-            "metadata": {"namespace": "shop", "name": name},
-            "status": {"phase": phase, "conditions": [{"type": "Recoverable", "status": recoverable}]},
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn checkpoints_are_counted_once_all_are_known_and_a_new_list_replaces_them() {
-        let mut counts = Counts::default();
-        let listed = |counts: &mut Counts, objects: &[DynamicObject]| {
-            counts.take(&watcher::Event::Init);
-            for object in objects {
-                counts.take(&watcher::Event::InitApply(object.clone()));
-            }
-            assert_eq!(counts.known().is_some(), counts.is_complete);
-            assert!(counts.take(&watcher::Event::InitDone));
-        };
-        let all =
-            [("a", "True", "Inactive"), ("b", "False", "Blocked"), ("c", "True", "Active"), ("d", "True", "Released")];
-        let all = all.map(|(name, recoverable, phase)| checkpoint(name, recoverable, phase));
-        listed(&mut counts, &all);
-        assert_eq!(counts.known(), Some(Checkpoints { total: 4, recoverable: 3, active: 2 }));
-        assert!(!counts.take(&watcher::Event::Apply(all[0].clone())), "nothing that counts");
-        assert!(counts.take(&watcher::Event::Apply(checkpoint("c", "True", "Inactive"))));
-        assert!(counts.take(&watcher::Event::Delete(all[3].clone())));
-        assert_eq!(counts.known(), Some(Checkpoints { total: 3, recoverable: 2, active: 0 }));
-        listed(&mut counts, &all[1..2]);
-        assert_eq!(counts.known(), Some(Checkpoints { total: 1, recoverable: 0, active: 0 }));
-    }
-
-    #[test]
-    fn a_spec_that_is_not_understood_is_named_with_its_path() {
-        let object =
-            |spec: Value| serde_json::from_value(json!({"metadata": {"name": "default"}, "spec": spec})).unwrap();
-        assert_eq!(spec(&object(json!({"maxAge": "72h"}))).unwrap().max_age.as_deref(), Some("72h"));
-        let error = spec(&object(json!({"metrics": {"podMonitor": "yes"}}))).unwrap_err();
-        assert!(error.starts_with("spec.metrics.podMonitor: "), "{error}");
+        let pause = self.drift.pause(now);
+        self.apply_by(now + pause);
+        self.telemetry.count_repair(kind);
+        tracing::info!("{} was changed or deleted by another client: it is applied again", kind.named());
     }
 }

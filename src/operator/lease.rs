@@ -1,8 +1,9 @@
-//! Who acts, where several operators run: the one that holds the Lease. The rules are client-go's (tools/leaderelection).
+//! Which of several operators acts: the one that holds the Lease. The rules are those of client-go (tools/leaderelection).
 //!
-//! [`Election`] is pure: from the Lease as it is and the time of the own clock, it says what to write. No clock is compared
-//! with another's: whether a holder is gone is told by how long its Lease has not changed *here*, and whether we still hold it
-//! by when we *began* the last renewal that went well. [`Contender`] does the reading and writing.
+//! [`Election`] is pure: from the Lease and the time of the operator's own clock it follows what to write. Clocks of different
+//! nodes are never compared: another holder counts as gone when its Lease has not changed for long enough as seen *from here*,
+//! and this operator's own hold ends a fixed time after it *began* its last successful renewal. [`Contender`] does the reading
+//! and writing.
 
 use std::time::Duration;
 
@@ -17,43 +18,46 @@ use crate::client::heard::explain;
 use crate::client::retry::Retry;
 use crate::names::OPERATOR;
 use crate::node::clock;
+use crate::problems::Problems;
 
-/// How long a Lease that does not change is left to its holder.
-pub const LEASE: Duration = Duration::from_secs(15);
-/// How long the holder goes on without a renewal that went well: less, so that it has stopped before another begins.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Between looks at the Lease, about.
-pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// How long a Lease that does not change still belongs to its holder.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How long the holder goes on without a successful renewal. This is less than [`LEASE`], so that it has stopped before another
+/// operator begins.
+pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// About how long to wait between two looks at the Lease.
+pub(crate) const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// What one contender knows. Times are of its own clock, which only ever goes on.
+/// What one operator knows of the Lease. Times are those of its own monotonic clock.
 #[derive(Clone, Debug, Default)]
-pub struct Election {
+pub(crate) struct Election {
+    /// Identity of this operator.
     me: String,
-    /// The Lease's spec as it was last seen, and when it was first seen like that.
+    /// The spec of the Lease as it was last seen, and when it was first seen like that.
     seen: Option<(LeaseSpec, Duration)>,
-    /// When the last renewal of ours that went well was begun.
+    /// When this operator began its last successful renewal; `None`: it does not hold the Lease.
     renewed: Option<Duration>,
 }
 
 /// What to do about the Lease.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Somebody else holds it.
+pub(crate) enum Step {
+    /// Nothing: another operator holds it.
     Wait,
-    /// There is none: make this one.
+    /// There is none: create it with this spec.
     Create(LeaseSpec),
-    /// Replace the one that was looked at by this; refused by the API server if somebody was faster.
+    /// Replace the spec by this one. The API server refuses that if another operator was faster.
     Replace(LeaseSpec),
 }
 
 impl Election {
-    /// A contender; `me` is unique, and another one after a restart.
-    pub fn new(me: String) -> Self {
+    /// An operator that does not hold the Lease. `me` is unique, and differs after a restart.
+    pub(crate) fn new(me: String) -> Self {
         Self { me, ..Self::default() }
     }
 
-    /// The Lease is like that now, at this time of the own clock; `wall` is written for people only.
-    pub fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
+    /// What to do about this Lease at the time `now` of the operator's own clock. The time `wall` is written for people only.
+    pub(crate) fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
         let Some(lease) = lease else {
             self.seen = None;
             return Step::Create(self.spec(None, wall));
@@ -68,32 +72,32 @@ impl Election {
         if holder == self.me || is_over { Step::Replace(self.spec(Some(lease), wall)) } else { Step::Wait }
     }
 
-    /// What was to be written has been written; `began` is when the look before it began.
-    pub fn won(&mut self, began: Duration) {
+    /// The step was written; `began` is the time before the Lease was read for it.
+    pub(crate) fn won(&mut self, began: Duration) {
         self.renewed = Some(began);
     }
 
-    /// Somebody else holds it, or was faster.
-    pub fn lost(&mut self) {
+    /// Another operator holds the Lease, or was faster.
+    pub(crate) fn lost(&mut self) {
         self.renewed = None;
     }
 
-    /// Is it ours, for certain?
-    pub fn leads(&self, now: Duration) -> bool {
+    /// Does this operator hold the Lease for certain?
+    pub(crate) fn leads(&self, now: Duration) -> bool {
         self.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
     }
 
-    /// When it is no longer ours, unless it is renewed.
-    pub fn deadline(&self) -> Option<Duration> {
+    /// When this operator's hold ends unless it is renewed; `None`: it does not hold the Lease.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.renewed.map(|renewed| renewed.saturating_add(RENEW_DEADLINE))
     }
 
-    /// Who holds it, as far as is known.
-    pub fn holder(&self) -> Option<&str> {
+    /// Identity of the last known holder.
+    pub(crate) fn holder(&self) -> Option<&str> {
         self.seen.as_ref().and_then(|(lease, _)| lease.holder_identity.as_deref()).filter(|holder| !holder.is_empty())
     }
 
-    /// What gives it back, so that another need not wait.
+    /// The spec that gives the Lease back, so that another operator need not wait.
     fn given_back(lease: &LeaseSpec) -> LeaseSpec {
         LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..lease.clone() }
     }
@@ -112,62 +116,61 @@ impl Election {
     }
 }
 
-/// Contends for the Lease in the operator's own namespace.
-pub struct Contender {
+/// Acquires and renews the Lease in the operator's own namespace.
+pub(crate) struct Contender {
     api: Api<Lease>,
     election: Election,
-    /// Ours, as it was last written: it is renewed without being read again.
-    ours: Option<Lease>,
+    /// The Lease as this operator last wrote it: it is renewed without being read again.
+    written: Option<Lease>,
     retry: Retry,
-    /// What hinders it was told.
-    told: Option<String>,
+    problems: Problems,
 }
 
 impl Contender {
-    /// `me` is this pod's name; what makes it unique is added.
-    pub fn new(client: Client, namespace: &str, me: &str) -> Self {
+    /// Does not hold the Lease yet. `pod` is the name of this operator's pod, to which a random number is added.
+    pub(crate) fn new(client: Client, namespace: &str, pod: &str) -> Self {
         let mut nonce = [0_u8; 8];
-        // without it the name alone tells apart; a pod's is unique while it lives
+        // if that fails, the name alone must do: it is unique as long as the pod lives
         let _ = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty());
         let nonce = u64::from_ne_bytes(nonce);
         Self {
             api: Api::namespaced(client, namespace),
-            election: Election::new(format!("{me}_{nonce:016x}")),
-            ours: None,
-            // not exactly regular: many that began at the same moment do not go on in step
+            election: Election::new(format!("{pod}_{nonce:016x}")),
+            written: None,
+            // with jitter, so that operators that started at the same moment do not stay in step
             retry: Retry::new(RETRY_PERIOD, RETRY_PERIOD),
-            told: None,
+            problems: Problems::default(),
         }
     }
 
-    /// Returns when the Lease is ours. `heard` is called whenever the API server tells who holds it.
-    pub async fn acquire(&mut self, mut heard: impl FnMut()) {
+    /// Returns when this operator holds the Lease. `answered` is called whenever the API server answers who holds it.
+    pub(crate) async fn acquire(&mut self, mut answered: impl FnMut()) {
         let mut holder = None;
         loop {
             if self.look(LEASE).await {
-                heard();
+                answered();
             }
             if self.election.leads(clock::boot_time()) {
-                tracing::info!("leads: this operator acts");
+                tracing::info!("this operator holds the Lease and acts");
                 return;
             }
             let now = self.election.holder().map(str::to_owned);
             if now.is_some() && now != holder {
-                tracing::info!(holder = now, "another operator acts");
+                tracing::info!(holder = now, "another operator holds the Lease and acts");
                 holder = now;
             }
             sleep(self.retry.pause()).await;
         }
     }
 
-    /// Renews the Lease; returns as soon as it is not ours for certain.
-    pub async fn keep(&mut self) {
+    /// Renews the Lease. Returns as soon as this operator does not hold it for certain.
+    pub(crate) async fn keep(&mut self) {
         loop {
             sleep(self.retry.pause().min(self.rest())).await;
             let rest = self.rest();
             if rest.is_zero() {
                 tracing::warn!(
-                    "the Lease could not be renewed in time: nothing is done any more until it is ours again"
+                    "the Lease could not be renewed in time: this operator stops until it holds the Lease again"
                 );
                 return;
             }
@@ -179,8 +182,8 @@ impl Contender {
         }
     }
 
-    /// Gives the Lease back, if it is ours.
-    pub async fn give_back(&mut self) {
+    /// Gives the Lease back, if this operator holds it.
+    pub(crate) async fn give_back(&mut self) {
         if !self.election.leads(clock::boot_time()) {
             return;
         }
@@ -199,7 +202,7 @@ impl Contender {
         self.election.deadline().unwrap_or_default().saturating_sub(clock::boot_time())
     }
 
-    /// Looks, and writes what there is to write, within this time. Says whether the API server told.
+    /// Reads the Lease and writes what there is to write, within this time. False: the API server did not answer.
     async fn look(&mut self, limit: Duration) -> bool {
         let began = clock::boot_time();
         let result = timeout(limit, self.try_once()).await;
@@ -215,18 +218,15 @@ impl Contender {
             Ok(Err(error)) => Some(explain(&error)),
             Err(_) => Some("the API server does not answer".to_owned()),
         };
-        let heard = problem.is_none();
-        if problem.is_some() && problem != self.told {
-            tracing::warn!("cannot read or write the Lease {OPERATOR}: {}", problem.as_deref().unwrap_or_default());
-        }
-        self.told = problem;
-        heard
+        let is_answered = problem.is_none();
+        self.problems.set("Lease", problem.map(|problem| format!("cannot be read or written: {problem}")));
+        is_answered
     }
 
-    /// Whether it is ours now.
+    /// Does this operator hold the Lease now?
     async fn try_once(&mut self) -> Result<bool, Error> {
-        if let Some(ours) = self.ours.take()
-            && self.write(Some(ours)).await?
+        if let Some(written) = self.written.take()
+            && self.write(Some(written)).await?
         {
             return Ok(true);
         }
@@ -234,11 +234,11 @@ impl Contender {
         self.write(lease).await
     }
 
-    /// Writes what there is to write after this look; false: it is somebody else's, or somebody was faster.
+    /// Writes what there is to write, given the Lease as it was read. False: another operator holds it, or was faster.
     async fn write(&mut self, lease: Option<Lease>) -> Result<bool, Error> {
         let spec = lease.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
         let step = self.election.step(spec.as_ref(), clock::boot_time(), Timestamp::now());
-        // with the resource version that was looked at
+        // with the resource version that was read, so that a faster operator's write is not overwritten
         let metadata = lease.map(|lease| lease.metadata);
         let named = || ObjectMeta { name: Some(OPERATOR.into()), ..ObjectMeta::default() };
         let lease = |spec| Lease { metadata: metadata.unwrap_or_else(named), spec: Some(spec) };
@@ -250,7 +250,7 @@ impl Contender {
         };
         match written {
             Ok(lease) => {
-                self.ours = Some(lease);
+                self.written = Some(lease);
                 Ok(true)
             }
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
@@ -277,13 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_makes_it_and_the_second_waits_until_it_has_not_changed_for_its_time_here() {
+    fn the_first_creates_the_lease_and_the_second_waits_until_it_has_not_changed_for_its_duration() {
         let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
         let lease = write(one.step(None, SECOND, wall()));
         one.won(SECOND);
         assert!(one.leads(SECOND * 10) && !one.leads(SECOND * 11));
         assert_eq!(lease.holder_identity.as_deref(), Some("one"));
-        // its clock may stand anywhere
+        // its clock may show any time
         let start = SECOND * 5000;
         assert_eq!(two.step(Some(&lease), start, wall()), Step::Wait);
         assert_eq!(two.step(Some(&lease), start + SECOND * 14, wall()), Step::Wait);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn each_renewal_begins_the_time_anew_for_those_who_wait() {
+    fn each_renewal_makes_those_who_wait_begin_again() {
         let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
         let first = write(one.step(None, SECOND, wall()));
         two.step(Some(&first), Duration::ZERO, wall());
@@ -324,12 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_given_back_is_taken_at_once_and_a_namesake_of_before_is_somebody_else() {
+    fn a_lease_that_was_given_back_is_taken_at_once_and_a_restarted_operator_is_another_one() {
         let mut two = Election::new("two".into());
         let held = write(Election::new("one_1".into()).step(None, SECOND, wall()));
         assert!(matches!(two.step(Some(&Election::given_back(&held)), SECOND, wall()), Step::Replace(_)));
         let mut again = Election::new("one_2".into());
         assert_eq!(again.step(Some(&held), SECOND, wall()), Step::Wait);
-        assert!(matches!(again.step(Some(&LeaseSpec::default()), SECOND, wall()), Step::Replace(_)), "of nobody");
+        assert!(
+            matches!(again.step(Some(&LeaseSpec::default()), SECOND, wall()), Step::Replace(_)),
+            "without a holder"
+        );
     }
 }

@@ -1,22 +1,27 @@
-//! From a `PodCheckpointer` to everything that it asks for.
+//! Turns a `PodCheckpointer` into everything that it asks for, and removes it again.
 //!
 //! ```text
 //!   Lease ───► lease (pure) ──► who leads; the leader is dropped when the Lease is lost
-//!   watches ─► lead ──┬───────► objects (pure) ─► apply ─► the objects of the installation
-//!                     ├───────► removal (pure) ─► agents that leave their nodes, then deletions
-//!                     └───────► status (pure) ──► what `kubectl get podcheckpointer` shows
+//!   watches ─► lead ──┬───────► settings (pure) ─► objects (pure) ─► apply ─► the objects of the installation
+//!                     ├───────► removal (pure) ──► agents that leave their nodes, then deletions
+//!                     └───────► status (pure) ───► what `kubectl get podcheckpointer` shows
 //! ```
-//! Nothing that recovers a node depends on it: without an operator, agents and supervisors go on as they are.
+//! No recovery depends on it: without an operator, agents and supervisors go on as they are.
 
 mod apply;
-mod board;
-pub mod installation;
+mod counts;
+mod drift;
+pub(crate) mod installation;
 pub mod kinds;
 mod lead;
-pub mod lease;
-pub mod objects;
-pub mod removal;
-pub mod status;
+mod lease;
+pub(crate) mod objects;
+mod removal;
+pub(crate) mod settings;
+mod status;
+mod telemetry;
+mod watches;
+mod work;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,38 +35,38 @@ use crate::client::{heard, kube_client, kube_config};
 use crate::metrics;
 use crate::metrics::address::Address;
 use crate::node::host::HostRoot;
-use crate::operator::board::Board;
 use crate::operator::lead::Leader;
 use crate::operator::lease::Contender;
+use crate::operator::telemetry::Telemetry;
 
-/// Longest silence on a connection: a watch asks the server to end it after four minutes, so a longer one is dead.
+/// Longest silence on a connection. A watch asks the server to end it after four minutes, so one that is silent longer is dead.
 const READ_LIMIT: Duration = Duration::from_mins(5);
 
 /// Why the operator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// How to reach the API server is not known.
+    /// There is neither a usable kubeconfig nor a ServiceAccount of a pod.
     #[error("cannot tell how to reach the API server")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A client of the API server cannot be made.
-    #[error("cannot make a client of the API server")]
+    /// A client of the API server cannot be created.
+    #[error("cannot create a client of the API server")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Settings of the operator, validated.
+/// Settings of the operator's process, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Image of agent and supervisor, where the PodCheckpointer names none; none: that of the operator's own container.
+    /// Image of agent and supervisor if the PodCheckpointer names none; `None`: the image of the operator's own container.
     pub image: Option<String>,
     /// Where metrics and health are served.
     pub metrics_address: Address,
-    /// Name of the operator's own pod.
+    /// Name of the operator's own pod, if it runs in one.
     pub pod_name: Option<String>,
-    /// Namespace of the operator's own pod, and of its Lease.
+    /// Namespace of the operator's own pod and of its Lease.
     pub pod_namespace: String,
 }
 
-/// Runs with these flags until `stop`.
+/// Runs the operator with these flags until `stop` resolves.
 pub async fn start(arguments: OperatorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let OperatorArguments { kubeconfig, image, metrics_address, pod_name, pod_namespace } = arguments;
     let config = kube_config(kubeconfig.as_deref()).await;
@@ -74,36 +79,41 @@ pub async fn start(arguments: OperatorArguments, stop: impl Future<Output = ()>)
     Ok(())
 }
 
-/// Runs with this client until `stop`; then the Lease is given back.
+/// Runs the operator with this client until `stop` resolves, and then gives the Lease back.
 pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) {
-    // the head of every answer comes within a limit
+    // limits how long each answer may take to begin
     let (client, _) = heard::listen(client);
-    let (settings, board) = (Rc::new(settings), Rc::new(Board::default()));
+    let (settings, telemetry) = (Rc::new(settings), Rc::new(Telemetry::default()));
     let name = settings.pod_name.clone().unwrap_or_else(|| "operator".into());
     let mut contender = Contender::new(client.clone(), &settings.pod_namespace, &name);
-    let metrics = metrics::serve(settings.metrics_address, &*board);
+    let metrics = metrics::serve(settings.metrics_address, &*telemetry);
     let work = async {
         tokio::select! {
             biased;
             () = stop => {}
-            never = contend(&mut contender, &settings, &client, &board) => match never {},
+            never = contend(&mut contender, &settings, &client, &telemetry) => match never {},
         }
         contender.give_back().await;
     };
     metrics::beside(work, metrics).await;
 }
 
-/// Acts while the Lease is ours, and contends for it while it is not.
-async fn contend(contender: &mut Contender, settings: &Rc<Settings>, client: &Client, board: &Rc<Board>) -> Infallible {
+/// Contends for the Lease, and leads while this operator holds it.
+async fn contend(
+    contender: &mut Contender,
+    settings: &Rc<Settings>,
+    client: &Client,
+    telemetry: &Rc<Telemetry>,
+) -> Infallible {
     loop {
-        contender.acquire(|| board.hears()).await;
-        let leader = Leader::new(settings.clone(), client.clone(), board.clone());
+        contender.acquire(|| telemetry.lease_is_known()).await;
+        let leader = Leader::new(settings.clone(), client.clone(), telemetry.clone());
         tokio::select! {
-            // whatever is due at the same moment: who does not lead does nothing
+            // the loss of the Lease comes before anything else that is due at the same moment
             biased;
             () = contender.keep() => {}
             never = Box::pin(leader.run()) => match never {},
         }
-        board.stops();
+        telemetry.leads_no_more();
     }
 }

@@ -1,149 +1,154 @@
-//! In which order an installation is removed. Pure: what is seen in the API becomes what to do next.
+//! In which order an installation is removed. Pure: from what is seen in the API it follows what to do next.
 //!
-//! The agents are told to leave their nodes first, and they are waited for on every node that can be reached. A node that is
-//! cut off is not waited for: its supervisor may be what keeps it serving, and it leaves by itself once the API server has
-//! answered for an hour without an agent. The rights of the agents go last, so that each can say that it is done.
+//! First the agents leave their nodes, and every node that can be reached is waited for. A node that is cut off is not: its
+//! supervisor may be all that keeps it serving, and leaves the node by itself once the API server has answered for an hour
+//! without an agent. The agents' rights are removed last, so that each agent can report that it is done.
 
 use std::collections::BTreeMap;
 
 use crate::text::first_of;
 
+/// Nodes that are named in a message; the others are counted.
+const NAMED_NODES: usize = 5;
+
 /// The agents' DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
-    /// There is none, or somebody else's.
-    None,
-    /// Ours, and its agents do not all leave yet.
+pub(crate) enum AgentSet {
+    /// There is none, or the object of this name does not belong to this installation.
+    Absent,
+    /// Not all of its agents are asked to leave their nodes yet.
     Captures,
-    /// Ours, with the number of nodes that should have an agent; `None`: its controller has not counted yet.
+    /// Its agents are asked to leave their nodes. The number is that of the nodes that should have an agent; `None`: the
+    /// DaemonSet controller has not counted them yet.
     Retires(Option<i32>),
 }
 
-/// One agent.
+/// An agent on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
-    /// Its node.
+pub(crate) struct Agent {
+    /// Name of the node.
     pub node: String,
-    /// It leaves the node, and nothing of ours is there any more.
+    /// It was asked to leave the node, and nothing of the program is there any more but this agent.
     pub is_done: bool,
 }
 
-/// What is seen.
+/// How far the removal is.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Progress {
     /// The DaemonSet.
-    pub set: Set,
-    /// Every node that had to be left was, by an earlier look: nothing of it is asked again.
-    pub swept: bool,
+    pub set: AgentSet,
+    /// In an earlier round every node that has to be waited for was left: the nodes are not looked at again.
+    pub nodes_left: bool,
     /// All agents.
     pub agents: Vec<Agent>,
-    /// Nodes of agents that are not done: is the node's Ready condition true?
+    /// The nodes of agents that are not done: is the node's condition Ready true?
     pub reachable: BTreeMap<String, bool>,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Tell the agents to leave.
+pub(crate) enum Next {
+    /// Ask the agents to leave their nodes.
     Retire,
-    /// Wait; in words for what.
+    /// Wait; the text says for what.
     Wait(String),
-    /// Delete everything; in words, what is left behind.
+    /// Delete every object; the text says which nodes are not waited for.
     Delete(Option<String>),
 }
 
-/// Nodes that are named in a message.
-const NAMED: usize = 5;
-
-/// Decides.
-pub fn next(seen: &Seen) -> Next {
-    let Seen { set, swept, agents, reachable } = seen;
+/// What to do next, with the removal this far.
+pub(crate) fn next(progress: &Progress) -> Next {
+    let Progress { set, nodes_left, agents, reachable } = progress;
     let desired = match set {
-        _ if *swept => return Next::Delete(None),
-        // also where it was deleted by hand: the nodes are to be left all the same
-        Set::None | Set::Captures => return Next::Retire,
-        Set::Retires(None) => return Next::Wait("the controller of DaemonSets has not taken notice yet".into()),
-        Set::Retires(Some(desired)) => usize::try_from(*desired).unwrap_or_default(),
+        _ if *nodes_left => return Next::Delete(None),
+        // also where it was deleted by hand: its agents have not left their nodes
+        AgentSet::Absent | AgentSet::Captures => return Next::Retire,
+        AgentSet::Retires(None) => return Next::Wait("the DaemonSet controller has not counted the nodes yet".into()),
+        AgentSet::Retires(Some(desired)) => usize::try_from(*desired).unwrap_or_default(),
     };
-    let open = || agents.iter().filter(|agent| !agent.is_done).map(|agent| agent.node.as_str());
+    let open = agents.iter().filter(|agent| !agent.is_done).map(|agent| agent.node.as_str());
     let is_reachable = |node: &&str| reachable.get(*node).copied().unwrap_or_default();
-    let (mut waited, mut cut_off): (Vec<&str>, Vec<&str>) = open().partition(is_reachable);
+    let (mut waited, mut cut_off): (Vec<&str>, Vec<&str>) = open.partition(is_reachable);
     for nodes in [&mut waited, &mut cut_off] {
         nodes.sort_unstable();
         nodes.dedup();
     }
-    let behind = (!cut_off.is_empty())
-        .then(|| format!("cut off, and left by their supervisors an hour after they are back: {}", named(&cut_off)));
+    let not_waited = (!cut_off.is_empty()).then(|| {
+        let nodes = first_of(&cut_off, NAMED_NODES);
+        format!(
+            "nodes that are cut off, which their supervisors leave an hour after the API server answers again: {nodes}"
+        )
+    });
     if !waited.is_empty() {
-        let behind = behind.map(|behind| format!("; not waited for: {behind}")).unwrap_or_default();
-        return Next::Wait(format!("{} of {desired} nodes are not left yet: {}{behind}", waited.len(), named(&waited)));
+        let (number, nodes) = (waited.len(), first_of(&waited, NAMED_NODES));
+        let not_waited = not_waited.map(|nodes| format!("; not waiting for {nodes}")).unwrap_or_default();
+        return Next::Wait(format!("waiting for agents to leave {number} of {desired} nodes: {nodes}{not_waited}"));
     }
     if agents.len() < desired {
-        return Next::Wait(format!(
-            "{} of {desired} nodes have no agent at the moment that would leave them",
-            desired - agents.len()
-        ));
+        let missing = desired - agents.len();
+        return Next::Wait(format!("waiting for an agent to start on {missing} of {desired} nodes, to leave them"));
     }
-    Next::Delete(behind)
-}
-
-fn named(nodes: &[&str]) -> String {
-    first_of(nodes, NAMED)
+    Next::Delete(not_waited)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(agents: &[(&str, bool, bool)]) -> Seen {
-        Seen {
-            set: Set::Retires(i32::try_from(agents.len()).ok()),
-            swept: false,
+    fn progress(agents: &[(&str, bool, bool)]) -> Progress {
+        Progress {
+            set: AgentSet::Retires(i32::try_from(agents.len()).ok()),
+            nodes_left: false,
             agents: agents.iter().map(|(node, is_done, _)| Agent { node: (*node).into(), is_done: *is_done }).collect(),
             reachable: agents.iter().map(|(node, _, reachable)| ((*node).into(), *reachable)).collect(),
         }
     }
 
     #[test]
-    fn agents_are_told_to_leave_before_anything_is_deleted_even_where_the_daemon_set_is_gone() {
-        let first = seen(&[("a", true, true)]);
-        for set in [Set::None, Set::Captures] {
-            assert_eq!(next(&Seen { set, ..first.clone() }), Next::Retire);
+    fn agents_are_asked_to_leave_before_anything_is_deleted_even_where_the_daemon_set_is_gone() {
+        let first = progress(&[("a", true, true)]);
+        for set in [AgentSet::Absent, AgentSet::Captures] {
+            assert_eq!(next(&Progress { set, ..first.clone() }), Next::Retire);
         }
-        assert!(matches!(next(&Seen { set: Set::Retires(None), ..first.clone() }), Next::Wait(_)));
+        assert!(matches!(next(&Progress { set: AgentSet::Retires(None), ..first.clone() }), Next::Wait(_)));
         assert_eq!(next(&first), Next::Delete(None));
-        assert_eq!(next(&Seen { set: Set::None, swept: true, ..first }), Next::Delete(None));
+        assert_eq!(next(&Progress { set: AgentSet::Absent, nodes_left: true, ..first }), Next::Delete(None));
     }
 
     #[test]
     fn a_node_that_can_be_reached_is_waited_for_and_one_that_is_cut_off_is_not() {
-        let Next::Wait(message) = next(&seen(&[("a", false, true), ("b", false, false), ("c", true, true)])) else {
+        let Next::Wait(message) = next(&progress(&[("a", false, true), ("b", false, false), ("c", true, true)])) else {
             panic!("does not wait")
         };
         assert_eq!(
             message,
-            "1 of 3 nodes are not left yet: a; not waited for: cut off, and left by their supervisors an hour after they are back: b"
+            "waiting for agents to leave 1 of 3 nodes: a; not waiting for nodes that are cut off, which their supervisors \
+             leave an hour after the API server answers again: b"
         );
-        let Next::Delete(Some(behind)) = next(&seen(&[("b", false, false), ("c", true, true)])) else {
+        let Next::Delete(Some(behind)) = next(&progress(&[("b", false, false), ("c", true, true)])) else {
             panic!("waits for a node that is cut off")
         };
         assert!(behind.ends_with(": b"), "{behind}");
-        let unknown = Seen { reachable: BTreeMap::new(), ..seen(&[("a", false, true)]) };
+        let unknown = Progress { reachable: BTreeMap::new(), ..progress(&[("a", false, true)]) };
         assert!(matches!(next(&unknown), Next::Delete(Some(_))), "a node object that is gone");
     }
 
     #[test]
     fn a_node_whose_agent_is_just_being_replaced_is_waited_for() {
-        let replaced = Seen { set: Set::Retires(Some(2)), ..seen(&[("a", true, true)]) };
+        let replaced = Progress { set: AgentSet::Retires(Some(2)), ..progress(&[("a", true, true)]) };
         assert!(matches!(next(&replaced), Next::Wait(_)));
-        assert_eq!(next(&Seen { set: Set::Retires(Some(0)), ..seen(&[]) }), Next::Delete(None), "no nodes at all");
+        assert_eq!(
+            next(&Progress { set: AgentSet::Retires(Some(0)), ..progress(&[]) }),
+            Next::Delete(None),
+            "no nodes at all"
+        );
     }
 
     #[test]
     fn many_nodes_are_not_all_named() {
         let nodes: Vec<String> = (0..30).map(|at| format!("node-{at:02}")).collect();
         let agents: Vec<_> = nodes.iter().map(|node| (node.as_str(), false, true)).collect();
-        let Next::Wait(message) = next(&seen(&agents)) else { panic!("does not wait") };
+        let Next::Wait(message) = next(&progress(&agents)) else { panic!("does not wait") };
         assert!(message.contains("30 of 30") && message.ends_with("node-04 and 25 more"), "{message}");
     }
 }

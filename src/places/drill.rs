@@ -12,7 +12,7 @@
 //! node is up, the supervisor removes what a drill left behind if its lock is free or its time is
 //! over.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,9 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::lock;
 use crate::files::write;
-use crate::names::{DRILL, DRILL_LINK_PREFIX, DRILL_LOCK, DRILL_RECORD};
+use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD};
 use crate::node::routes;
+use crate::places::manifests::{self, ManifestDir};
 use crate::places::run::{self, RunDir};
+use crate::pod::id::PodId;
 
 /// Why a drill's files or routes could not be created or removed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +37,10 @@ pub enum Error {
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] write::Error),
-    /// The lock, or one of the directories, cannot be read.
+    /// In the kubelet's manifest directory.
+    #[error(transparent)]
+    Manifests(#[from] manifests::Error),
+    /// The lock cannot be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// A route that cuts the node off is still there.
@@ -58,11 +63,16 @@ pub struct Record {
 pub struct Place {
     /// The run directory.
     pub run: RunDir,
-    /// The kubelet's manifest directory, a real path.
-    pub manifests: PathBuf,
+    /// The kubelet's manifest directory.
+    pub manifests: ManifestDir,
 }
 
 impl Place {
+    /// Of the node with this manifest directory.
+    pub fn new(manifests: ManifestDir) -> Self {
+        Self { run: manifests.run().clone(), manifests }
+    }
+
     /// Takes the lock; `None` if another drill runs.
     pub fn lock(&self) -> Result<Option<File>, lock::Error> {
         match lock::lock(&self.run.path().join(DRILL_LOCK)) {
@@ -72,23 +82,23 @@ impl Place {
     }
 
     /// Directory of a pod, a real path.
-    pub fn directory(&self, key: &str) -> PathBuf {
-        self.run.path().join(DRILL).join(key)
+    pub fn directory(&self, key: &PodId) -> PathBuf {
+        self.run.path().join(DRILL).join(key.file_form())
     }
 
     /// The same as a host path.
-    pub fn host_directory(&self, key: &str) -> PathBuf {
-        self.run.host_path().join(DRILL).join(key)
+    pub fn host_directory(&self, key: &PodId) -> PathBuf {
+        self.run.host_path().join(DRILL).join(key.file_form())
     }
 
     /// Link of a pod in the kubelet's manifest directory.
-    pub fn link(&self, key: &str) -> PathBuf {
-        self.manifests.join(format!("{DRILL_LINK_PREFIX}{key}.yaml"))
+    pub fn link(&self, key: &PodId) -> PathBuf {
+        self.manifests.rehearsal_path(key)
     }
 
     /// Target of a pod's link, a host path.
-    pub fn target(&self, key: &str) -> PathBuf {
-        self.host_directory(key).join("pod.yaml")
+    pub fn target(&self, key: &PodId) -> PathBuf {
+        self.manifests.rehearsal_target(key)
     }
 
     /// Writes down what must be undone and by when. To be called before it is done.
@@ -104,18 +114,7 @@ impl Place {
     /// Links of rehearsals, of this boot or an earlier one. Files with such a name that do not
     /// belong to a drill are left out.
     pub fn links(&self) -> Result<Vec<PathBuf>, Error> {
-        let failed = |source| Error::Read(self.manifests.clone(), source);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.manifests).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let key = name.strip_prefix(DRILL_LINK_PREFIX).and_then(|rest| rest.strip_suffix(".yaml"));
-            let is_ours = |key: &str| fs::read_link(entry.path()).is_ok_and(|target| target == self.target(key));
-            if key.is_some_and(is_ours) {
-                found.push(entry.path());
-            }
-        }
-        Ok(found)
+        Ok(self.manifests.read()?.rehearsals)
     }
 
     /// Removes the routes that cut the node off. May be repeated.
@@ -146,7 +145,8 @@ impl Place {
     /// as nothing left, which is true except after a reboot.
     pub fn tidy(&self, now: Duration, thorough: bool) -> Result<bool, Error> {
         let record = self.recorded()?;
-        let is_there = record.is_some() || thorough && (self.directory("").exists() || !self.links()?.is_empty());
+        let is_there =
+            record.is_some() || thorough && (self.run.path().join(DRILL).exists() || !self.links()?.is_empty());
         if !is_there {
             return Ok(false);
         }
@@ -163,6 +163,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use crate::pod::id::id;
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -174,19 +176,21 @@ mod tests {
         let manifests = directory.join("manifests");
         fs::create_dir_all(&manifests).unwrap();
         fs::create_dir_all(directory.join("run")).unwrap();
-        Place { run: RunDir::new(directory.join("run"), "/run/pod-checkpointer"), manifests }
+        Place::new(ManifestDir::new(manifests, RunDir::new(directory.join("run"), "/run/pod-checkpointer")))
     }
 
     /// A drill in the middle of a rehearsal.
     fn drilling(place: &Place, until: u64) {
         place.record(&Record { until, cut: Vec::new() }).unwrap();
-        fs::create_dir_all(place.directory("shop_till").join("volumes")).unwrap();
-        fs::write(place.directory("shop_till").join("pod.yaml"), "{}").unwrap();
-        symlink(place.target("shop_till"), place.link("shop_till")).unwrap();
+        fs::create_dir_all(place.directory(&id("shop_till")).join("volumes")).unwrap();
+        fs::write(place.directory(&id("shop_till")).join("pod.yaml"), "{}").unwrap();
+        symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
     }
 
     fn is_clean(place: &Place) -> bool {
-        place.links().unwrap().is_empty() && !place.directory("").exists() && place.recorded().unwrap().is_none()
+        place.links().unwrap().is_empty()
+            && !place.run.path().join(DRILL).exists()
+            && place.recorded().unwrap().is_none()
     }
 
     #[test]
@@ -216,7 +220,7 @@ mod tests {
     fn links_from_before_a_reboot_are_removed_by_a_thorough_look() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
-        symlink(place.target("shop_till"), place.link("shop_till")).unwrap();
+        symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
         assert!(!place.tidy(NOW, false).unwrap());
         assert!(place.tidy(NOW, true).unwrap() && is_clean(&place));
     }
@@ -226,11 +230,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
         drilling(&place, 0);
-        fs::write(place.link("shop_other"), "another program's").unwrap();
-        symlink("/somewhere/else", place.link("shop_third")).unwrap();
+        fs::write(place.link(&id("shop_other")), "another program's").unwrap();
+        symlink("/somewhere/else", place.link(&id("shop_third"))).unwrap();
         place.clear().unwrap();
         assert!(is_clean(&place));
-        assert_eq!(fs::read_to_string(place.link("shop_other")).unwrap(), "another program's");
-        assert!(place.link("shop_third").is_symlink());
+        assert_eq!(fs::read_to_string(place.link(&id("shop_other"))).unwrap(), "another program's");
+        assert!(place.link(&id("shop_third")).is_symlink());
     }
 }

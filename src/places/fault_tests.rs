@@ -20,6 +20,7 @@ use crate::files::write::{self, TEMPORARY};
 use crate::node::host::HostRoot;
 use crate::places::node_record::NodeRecord;
 use crate::places::store::{Error, Put, Store};
+use crate::pod::id::id;
 
 const ERRORS: [Errno; 5] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::DQUOT, Errno::MFILE];
 const POD: &str = "shop_till";
@@ -95,7 +96,7 @@ struct Seen {
 
 impl Seen {
     fn of(store: &Store) -> Self {
-        let found = store.find(POD).unwrap();
+        let found = store.find(&id(POD)).unwrap();
         let argument =
             |made: &NodeCheckpoint| made.manifest["spec"]["containers"][0]["args"][0].as_str().map(Into::into);
         Self {
@@ -135,7 +136,7 @@ impl Task {
         }
         let checkpoints = directory.join("state/checkpoints");
         if self == Self::Repair {
-            let newest = store.newest(POD).unwrap().0.unwrap().path;
+            let newest = store.newest(&id(POD)).unwrap().0.unwrap().path;
             fs::write(&newest, fs::read_to_string(&newest).unwrap().replace("two", "twa")).unwrap();
         }
         if self == Self::Clean {
@@ -161,7 +162,7 @@ impl Task {
             Self::Clean => store.clean(),
             Self::First | Self::Third | Self::Repair => store.put(&value("new")).map(drop),
             Self::Record | Self::Change => store.put_node(&record("new")).map(drop),
-            Self::Remove => store.remove(POD),
+            Self::Remove => store.remove(&id(POD)),
             Self::Seal => store.tidy()?.failed.into_iter().next().map_or(Ok(()), Err),
         }
     }
@@ -339,7 +340,7 @@ fn a_short_write_goes_on_where_it_stopped() {
         let store = Task::Third.prepare(directory.path());
         let (result, calls) = with_fault(0, usize::MAX, Let::Short(length), || Task::Third.run(&store));
         result.unwrap();
-        let size = usize::try_from(store.newest(POD).unwrap().0.unwrap().size).unwrap();
+        let size = usize::try_from(store.newest(&id(POD)).unwrap().0.unwrap().size).unwrap();
         let writes = calls.iter().filter(|(call, _)| *call == "write").count();
         assert_eq!(writes, size.div_ceil(length), "{length} bytes at once");
     }

@@ -1,37 +1,49 @@
-//! Where the program's files are on this node, and which of them are in the kubelet's manifest
-//! directory.
+//! Where the program's files are on a node, and the files through which its parts exchange reports.
 
 #[cfg(test)]
 mod crash_tests;
 pub mod drill;
 #[cfg(test)]
 mod fault_tests;
+pub mod manifests;
 pub mod node_record;
 pub mod reports;
 pub mod run;
 pub mod store;
 pub mod transfer;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use anyhow::Context as _;
 
 use crate::args::HostArguments;
 use crate::checkpoint::keys::KeyFiles;
 use crate::files::lock;
 use crate::files::write;
-use crate::names::{LINK_PREFIX, SUPERVISOR, SUPERVISOR_LOCK};
+use crate::names::SUPERVISOR_LOCK;
 use crate::node::host::HostRoot;
-use crate::node::kubelet::{self, Kubelet};
+use crate::node::kubelet;
+use crate::places::manifests::{ManifestDir, Manifests};
 use crate::places::run::RunDir;
-use crate::places::store::{Store, check_key};
+use crate::places::store::Store;
 use crate::text::chain;
 
 /// How long to wait for a kubelet that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the node's directories cannot be found, or a lock cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host's root directory cannot be found.
+    #[error("cannot find the host's root directory; see --host-root")]
+    Host(#[source] io::Error),
+    /// A host path cannot be resolved.
+    #[error("cannot find {} on the host", .0.display())]
+    Path(PathBuf, #[source] io::Error),
+    /// The file of a lock cannot be opened.
+    #[error("cannot open lock file {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
+}
 
 /// The program's directories on a node, as real paths (which may lead through `/proc`) and as host
 /// paths.
@@ -41,59 +53,40 @@ pub struct Places {
     pub store: Store,
     /// The run directory, with everything that is currently active.
     pub run: RunDir,
-    /// The kubelet's manifest directory, a real path.
-    pub manifests: PathBuf,
+    /// The kubelet's manifest directory.
+    pub manifests: ManifestDir,
     /// The same as a host path.
     pub manifests_host_path: PathBuf,
-}
-
-/// A symbolic link of the supervisor in the kubelet's manifest directory.
-pub struct Link {
-    /// `<namespace>_<pod>`.
-    pub key: String,
-    /// Path of the link.
-    pub path: PathBuf,
-    /// What it points to.
-    pub target: PathBuf,
-}
-
-/// Everything in the kubelet's manifest directory that has a name of this program.
-#[derive(Default)]
-pub struct Manifests {
-    /// Links to manifests in the run directory.
-    pub links: Vec<Link>,
-    /// Whether the supervisor's manifest exists.
-    pub supervisor: bool,
-    /// Files with such a name that this program did not create; they are never touched.
-    pub foreign: Vec<PathBuf>,
-    /// Temporary files, left by a crash between creating a file and renaming it.
-    pub leftovers: Vec<PathBuf>,
+    /// Why the running kubelet starts no static pods, if it does not.
+    pub no_static_pods: Option<manifests::Error>,
 }
 
 impl Places {
-    /// Finds the directories without reading any of them.
-    pub fn find(arguments: &HostArguments) -> anyhow::Result<Self> {
-        let root = arguments.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-        let root = root.context("cannot find the host's root directory; see --host-root")?;
-        let manifests_host_path = arguments
-            .manifest_dir
-            .clone()
-            .or_else(|| ask_kubelet(&root, &arguments.kubelet_dir))
-            .unwrap_or_else(|| PathBuf::from(kubelet::MANIFEST_DIR));
+    /// Finds the directories without reading any of them. Asks the kubelet for its manifest
+    /// directory if none is given, so it must not be called from asynchronous code.
+    pub fn find(arguments: &HostArguments) -> Result<Self, Error> {
+        let root = arguments.root().map_err(Error::Host)?;
+        let given = arguments.manifest_dir.as_deref();
+        let settings = if given.is_none() { ask_kubelet(&root, &arguments.kubelet_dir) } else { None };
+        let (manifest_dir, no_static_pods) = match manifests::find(given, settings.as_ref()) {
+            Ok(path) => (path, None),
+            Err(error) => (PathBuf::from(kubelet::MANIFEST_DIR), Some(error)),
+        };
         let keys = KeyFiles::new(root.clone(), arguments.key_files.clone());
-        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifests_host_path)?;
-        Ok(Self { store: node.store.with_keys(keys), ..node })
+        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifest_dir)?;
+        Ok(Self { store: node.store.with_keys(keys), no_static_pods, ..node })
     }
 
     /// With these directories, which are host paths.
-    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> anyhow::Result<Self> {
-        let resolve =
-            |path: &Path| root.resolve(path).with_context(|| format!("cannot find {} on the host", path.display()));
+    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> Result<Self, Error> {
+        let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
+        let run = RunDir::new(resolve(run_dir)?, run_dir);
         Ok(Self {
             store: Store::new(resolve(state_dir)?),
-            run: RunDir::new(resolve(run_dir)?, run_dir),
-            manifests: resolve(manifest_dir)?,
+            manifests: ManifestDir::new(resolve(manifest_dir)?, run.clone()),
+            run,
             manifests_host_path: manifest_dir.to_owned(),
+            no_static_pods: None,
             root,
         })
     }
@@ -102,7 +95,7 @@ impl Places {
     /// about to.
     pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
         let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
-        linked.map(|link| link.key.replace('_', "/")).collect()
+        linked.map(|link| link.key.to_string()).collect()
     }
 
     /// The host's root directory.
@@ -124,47 +117,17 @@ impl Places {
         }
     }
 
-    /// Finds everything in the kubelet's manifest directory that has a name of this program;
-    /// nothing, if the directory does not exist.
-    pub fn manifests(&self) -> anyhow::Result<Manifests> {
-        let mut found = Manifests::default();
-        let failed = || format!("cannot read {}", self.manifests.display());
-        let entries = match fs::read_dir(&self.manifests) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            entries => entries.with_context(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.with_context(failed)?;
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let is_link = entry.file_type().with_context(failed)?.is_symlink();
-            if name == format!("{SUPERVISOR}.yaml") {
-                let ours = !is_link && fs::read(&path).is_ok_and(|text| crate::agent::install::is_ours(&text));
-                if ours {
-                    found.supervisor = true;
-                } else {
-                    found.foreign.push(path);
-                }
-            } else if name.starts_with(crate::files::write::TEMPORARY) {
-                found.leftovers.push(path);
-            } else if let Some(key) = name.strip_prefix(LINK_PREFIX) {
-                let key = key.strip_suffix(".yaml").filter(|key| check_key(key).is_ok());
-                let target = fs::read_link(&path).ok();
-                match (key, target) {
-                    (Some(key), Some(target)) if target == self.run.link_target(key) => {
-                        found.links.push(Link { key: key.to_owned(), path, target });
-                    }
-                    _ => found.foreign.push(path),
-                }
-            }
+    /// What is in the kubelet's manifest directory; nothing if there is no such directory.
+    pub fn manifests(&self) -> Result<Manifests, manifests::Error> {
+        match self.manifests.read() {
+            Err(manifests::Error::NoDirectory(_)) => Ok(Manifests::default()),
+            found => found,
         }
-        found.links.sort_by(|one, other| one.key.cmp(&other.key));
-        found.foreign.sort();
-        Ok(found)
     }
 
     /// Whether a process holds this lock; no, if the file does not exist.
-    pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
-        lock::is_locked(path).with_context(|| format!("cannot open {}", path.display()))
+    pub fn is_locked(path: &Path) -> Result<bool, Error> {
+        lock::is_locked(path).map_err(|error| Error::Lock(path.to_owned(), error))
     }
 
     /// Path of the agent's lock.
@@ -189,10 +152,9 @@ pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
     Ok(())
 }
 
-/// The static pod directory of the running kubelet, if there is one.
-fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<PathBuf> {
-    let socket = root.resolve(kubelet_dir.join("pod-resources/kubelet.sock")).ok()?;
+/// How the kubelet that runs was started, if one does and that can be learned.
+fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<kubelet::Settings> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let owned = runtime.block_on(Kubelet::new(socket, KUBELET_LIMIT).owned()).ok()?;
-    kubelet::settings(root, owned.pid).ok()?.static_pod_path
+    let found = runtime.block_on(kubelet::find(root, kubelet_dir, KUBELET_LIMIT));
+    found.ok().map(|(_, settings)| settings)
 }

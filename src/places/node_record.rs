@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::read::Directory;
 use crate::files::write;
 use crate::names::NODE_RECORD;
+use crate::node::kubelet::Server;
 use crate::places::store::{Error, Store};
 use crate::pod::room::Amounts;
 
@@ -21,7 +22,7 @@ const LONGEST: u64 = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeRecord {
-    /// [`format::API_VERSION`].
+    /// [`crate::checkpoint::format::API_VERSION`].
     pub api_version: String,
     /// `NodeRecord`.
     pub kind: String,
@@ -61,6 +62,18 @@ pub struct ServerRecord {
     /// HTTP proxy through which to reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+}
+
+impl From<ServerRecord> for Server {
+    fn from(ServerRecord { url, ca, tls_name, proxy }: ServerRecord) -> Self {
+        Self { url, ca, tls_name, proxy }
+    }
+}
+
+impl From<Server> for ServerRecord {
+    fn from(Server { url, ca, tls_name, proxy }: Server) -> Self {
+        Self { url, ca, tls_name, proxy }
+    }
 }
 
 impl Store {

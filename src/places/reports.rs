@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::node::contact::Class;
+use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 
 /// `agent.yaml`, written by the agent: it is alive, and these parents are Ready according to the
@@ -20,14 +21,14 @@ pub struct AgentWord {
     /// IDs of the running containers (without a prefix like `containerd://`) of each marked parent
     /// that is Ready, by `<namespace>_<pod>`. The IDs show whether this is from now or from before
     /// an outage.
-    pub ready: BTreeMap<String, Vec<String>>,
+    pub ready: BTreeMap<PodId, Vec<String>>,
     /// UID of each parent that is gone according to the API server, which was asked for exactly
     /// this UID.
-    pub gone: BTreeMap<String, String>,
+    pub gone: BTreeMap<PodId, String>,
     /// UID of each parent that the kubelet rejected for good after an outage: its phase is Failed,
     /// and only its owner can replace it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub rejected: BTreeMap<String, String>,
+    pub rejected: BTreeMap<PodId, String>,
     /// The agent has not heard from the API server lately, so that `rejected` may be out of date.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
@@ -35,9 +36,9 @@ pub struct AgentWord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
     /// What marks each marked pod, in words, by `<namespace>_<pod>`.
-    pub marked: BTreeMap<String, String>,
+    pub marked: BTreeMap<PodId, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
-    pub refused: BTreeMap<String, Vec<String>>,
+    pub refused: BTreeMap<PodId, Vec<String>>,
     /// What the agent could not find out or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -208,7 +209,7 @@ pub struct Outage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_wall: Option<String>,
     /// What was done for each pod, by `<namespace>_<pod>`.
-    pub pods: BTreeMap<String, PodOutage>,
+    pub pods: BTreeMap<PodId, PodOutage>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde demands this signature

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::files::{read, write};
 use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD, SUPERVISOR_LOCK};
 use crate::places::reports;
+use crate::pod::id::PodId;
 
 /// Names of all files and directories that the program creates in the run directory.
 pub const NAMES: &[&str] = &[
@@ -129,23 +130,21 @@ impl RunDir {
     }
 
     /// Path of the active manifest of a pod.
-    pub fn active(&self, key: &str) -> PathBuf {
-        self.path.join("active").join(format!("{key}.yaml"))
+    pub fn active(&self, key: &PodId) -> PathBuf {
+        self.path.join("active").join(format!("{}.yaml", key.file_form()))
     }
 
     /// Target of a pod's link in the kubelet's manifest directory.
-    pub fn link_target(&self, key: &str) -> PathBuf {
-        self.host_path.join("active").join(format!("{key}.yaml"))
+    pub fn link_target(&self, key: &PodId) -> PathBuf {
+        self.host_path.join("active").join(format!("{}.yaml", key.file_form()))
     }
 
     /// Keys of the pods that have an active manifest or unpacked files.
-    pub fn keys(&self) -> Result<Vec<String>, Error> {
-        let mut keys: Vec<String> = Self::entries(&self.path.join("active"))?
-            .iter()
-            .filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned))
-            .chain(Self::entries(&self.path.join("volumes"))?)
-            .filter(|key| crate::places::store::check_key(key).is_ok())
-            .collect();
+    pub fn keys(&self) -> Result<Vec<PodId>, Error> {
+        let active = Self::entries(&self.path.join("active"))?;
+        let active = active.iter().filter_map(|name| name.strip_suffix(".yaml")?.parse().ok());
+        let volumes = Self::entries(&self.path.join("volumes"))?;
+        let mut keys: Vec<PodId> = active.chain(volumes.iter().filter_map(|name| name.parse().ok())).collect();
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)
@@ -159,8 +158,8 @@ impl RunDir {
         for name in Self::entries(&active)?.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
             write::remove(&active.join(name))?;
         }
-        for key in Self::entries(&volumes)?.iter().filter(|key| crate::places::store::check_key(key).is_ok()) {
-            let used = match read::file(&self.active(key), MOST_BYTES) {
+        for key in Self::entries(&volumes)?.iter().filter_map(|name| name.parse::<PodId>().ok()) {
+            let used = match read::file(&self.active(&key), MOST_BYTES) {
                 Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
                     Ok(manifest) => manifest.pointer("/metadata/uid").and_then(|uid| uid.as_str()).map(str::to_owned),
                     // the manifest was overwritten, so it is unknown which files it needs
@@ -169,10 +168,10 @@ impl RunDir {
                 Err(error) if error.is_absent() => None,
                 Err(_) => continue,
             };
-            let directory = volumes.join(key);
+            let directory = volumes.join(key.file_form());
             for uid in Self::entries(&directory)? {
                 if used.as_ref() != Some(&uid) {
-                    tracing::info!(pod = key, uid, "removing unpacked files that no manifest names");
+                    tracing::info!(pod = %key, uid, "removing unpacked files that no manifest names");
                     write::remove_tree(&directory.join(uid))?;
                 }
             }
@@ -184,9 +183,9 @@ impl RunDir {
     }
 
     /// Removes everything of a pod from the run directory.
-    pub fn remove(&self, key: &str) -> Result<(), Error> {
+    pub fn remove(&self, key: &PodId) -> Result<(), Error> {
         write::remove(&self.active(key))?;
-        Ok(write::remove_tree(&self.path.join("volumes").join(key))?)
+        Ok(write::remove_tree(&self.path.join("volumes").join(key.file_form()))?)
     }
 
     /// Reads one of the YAML files; `None` if it does not exist.
@@ -221,6 +220,7 @@ impl RunDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::id::id;
 
     /// A directory in memory, as every Linux has one.
     fn memory() -> tempfile::TempDir {
@@ -239,10 +239,10 @@ mod tests {
         let directory = memory();
         let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
         run.open("boot-1").unwrap();
-        fs::write(run.active("shop_till"), "{}").unwrap();
+        fs::write(run.active(&id("shop_till")), "{}").unwrap();
         fs::create_dir_all(run.path().join("volumes/shop_other/uid")).unwrap();
         run.open("boot-1").unwrap();
-        assert_eq!(run.keys().unwrap(), ["shop_other", "shop_till"]);
+        assert_eq!(run.keys().unwrap(), [id("shop_other"), id("shop_till")]);
         run.open("boot-2").unwrap();
         assert!(run.keys().unwrap().is_empty());
     }

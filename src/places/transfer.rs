@@ -15,7 +15,8 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::format::{self, API_VERSION, Wiped, digest, short};
 use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::{self, Key};
-use crate::places::store::{self, KEPT, check_key};
+use crate::places::store::{self, KEPT};
+use crate::pod::id::PodId;
 
 /// Kind of an exported file.
 pub const KIND: &str = "NodeExport";
@@ -27,7 +28,7 @@ const MOST_GENERATIONS: usize = 10_000;
 const LAST_NUMBER: u64 = 9_999_999_999;
 
 /// Generations of each pod, oldest first, by `<namespace>_<pod>`.
-pub type Generations = BTreeMap<String, Vec<(u64, NodeCheckpoint)>>;
+pub type Generations = BTreeMap<PodId, Vec<(u64, NodeCheckpoint)>>;
 
 /// Why an export cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -144,12 +145,11 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     for (at, Item { generation, checkpoint }) in items.into_iter().enumerate() {
         let checkpoint =
             NodeCheckpoint::from_value(checkpoint).map_err(|error| Error::Checkpoint(at, Box::new(error)))?;
-        let key = checkpoint.key();
-        check_key(&key)?;
+        let key = checkpoint.pod().map_err(store::Error::from)?;
         let pod = all.entry(key.clone()).or_default();
         let after = pod.last().map_or(0, |(number, _)| *number);
         if generation <= after || generation > LAST_NUMBER || pod.len() >= KEPT {
-            return Err(Error::Order(key));
+            return Err(Error::Order(key.to_string()));
         }
         pod.push((generation, checkpoint));
     }
@@ -160,6 +160,7 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
 mod tests {
     use super::*;
     use crate::checkpoint::testing::checkpoint;
+    use crate::pod::id::id;
 
     fn key(byte: u8) -> Key {
         Key::new(&[byte; 32])
@@ -168,7 +169,7 @@ mod tests {
     fn all() -> Generations {
         let pod = |name: &str, numbers: [u64; 2]| {
             let generations = numbers.map(|number| (number, checkpoint("shop", name)));
-            (format!("shop_{name}"), generations.to_vec())
+            (id(&format!("shop_{name}")), generations.to_vec())
         };
         Generations::from([pod("till", [6, 7]), pod("radio", [1, 2])])
     }
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn generations_that_no_store_has_are_refused() {
         let with = |generations: Vec<(u64, NodeCheckpoint)>| {
-            let all = Generations::from([("x".to_owned(), generations)]);
+            let all = Generations::from([(id("shop_x"), generations)]);
             read(&write(&all, "node-1", None).unwrap(), &Keys::default())
         };
         let one = || checkpoint("shop", "till");

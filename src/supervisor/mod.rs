@@ -1,32 +1,35 @@
-//! The part that recovers: observe, [`decide`], [`act`], [`record`], again and again.
+//! The part that recovers: observe, decide, act, report, again and again.
 //!
 //! ```text
-//!   probes ──► contact ─┐
-//!   pod-resources ──────┤                    ┌─► links, unpacked files, stops (act)
-//!   runtime ────────────┼─► facts ─► decide ─┤
-//!   kubelet's sockets ──┤   (pure)   (pure)  └─► status.yaml, outages.yaml (record)
-//!   store, run directory┘
+//!   probes, kubelet's sockets ──► listen ──┐                 ┌─► perform: links, unpacked files, stops
+//!   pod-resources, runtime, store,         ├─► core ─► shell ┤
+//!   agent.yaml ──────────────────► look ───┘   (pure)        └─► record: status.yaml, outages.yaml
 //! ```
+//! [`core`] remembers and decides, without input and output; `shell` is the loop around it; `reach` finds the node's parts.
+//!
 //! It needs nothing but the node: no API credential, no cluster DNS, no Service address, no wall clock, no volume. A fault
 //! of any one of these makes a fact unknown, and unknown changes nothing. Everything it remembers can be rebuilt from the
 //! node, so it may be killed at any line.
 //!
 //! While the API server answers and nothing is active, a pass costs one request on an open connection.
 
-pub mod act;
-mod asking;
-mod board;
-pub mod decide;
-pub mod facts;
-pub mod health;
+pub mod core;
+mod diagnose;
+mod listen;
+mod look;
+mod metrics_source;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod model;
-pub mod observe;
-mod pass;
+pub mod perform;
+pub mod preconditions;
+mod probes;
+mod problems;
+mod reach;
 pub mod record;
-pub mod table;
-mod waiting;
+mod shell;
+pub mod twin_files;
+mod upkeep;
 
 use std::fs::File;
 use std::future::Future;
@@ -43,9 +46,10 @@ use crate::files::write;
 use crate::metrics;
 use crate::names::SUPERVISOR_LOCK;
 use crate::node::clock;
-use crate::node::host::HostRoot;
 use crate::places::run::RunDir;
 use crate::places::store::Store;
+use crate::supervisor::metrics_source::MetricsSource;
+use crate::supervisor::shell::Shell;
 
 /// Why a supervisor cannot start. Everything else is shown and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +78,13 @@ pub enum Error {
 pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let node_name = arguments.node.node_name()?;
     let host = &arguments.node.host;
-    let root = host.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)));
-    let root = root.map_err(Error::Host)?;
+    let root = host.root().map_err(Error::Host)?;
     let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
     // read when something is activated, which may be before the disk with the keys is there
     let keys = KeyFiles::new(root.clone(), host.key_files.clone());
     let store = Store::new(resolve(&host.state_dir)?).with_keys(keys);
-    let boot_id = clock::boot_id(&root).map_err(Error::Host)?;
+    let boot_id = clock::boot_id().map_err(Error::Host)?;
 
     write::directory(run.path())?;
     let mut stop = pin!(stop);
@@ -91,9 +94,9 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
         lock = wait_for_lock(&lock) => lock?,
     };
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
-    let board = Rc::new(board::Board::default());
-    let metrics = metrics::serve(arguments.metrics_address, &*board);
-    let supervisor = pass::Supervisor::new(arguments, node_name, root, boot_id, store, run, board.clone())?;
+    let source = Rc::new(MetricsSource::default());
+    let metrics = metrics::serve(arguments.metrics_address, &*source);
+    let supervisor = Shell::new(arguments, node_name, root, boot_id, store, run, source.clone())?;
     // one thread does all of it; the stops in the background are its tasks too
     tokio::task::LocalSet::new().run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics)).await
 }

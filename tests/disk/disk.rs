@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use pod_checkpointer::{checkpoint, files, node, places};
+use pod_checkpointer::{checkpoint, files, node, places, pod};
 
 use self::history::{Expected, PODS, Random, Task, check};
 use self::image::{Cache, Event, Log, Replay};

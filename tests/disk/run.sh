@@ -8,13 +8,10 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ "$(id -u)" = 0 ] || { echo "run.sh: mounting needs root" >&2; exit 1; }
 
-missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); } # PROGRAM PACKAGE
+# shellcheck source=../packages.sh
+. "$root/tests/packages.sh"
 need mkfs.ext4 e2fsprogs; need mkfs.xfs xfsprogs; need mkfs.btrfs btrfs-progs; need unshare util-linux; need mount mount
-if [ ${#missing[@]} -gt 0 ]; then
-  echo "installing ${missing[*]}"
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+install_needed
 
 cd "$root"
 cargo build --quiet --locked --bin pod-checkpointer --example disk

@@ -1,5 +1,5 @@
 //! A fleet of nodes against a real API server: the real agent on each, below a directory of its own in memory, with a stub
-//! kubelet and a stub runtime ([`kubelet`]). `tests/node/stories/34-fleet.sh` starts it, and makes and deletes pods.
+//! kubelet and a stub runtime ([`kubelet`]). `tests/node/stories/35-fleet.sh` starts it, and makes and deletes pods.
 //!
 //! Each node takes what is bound to it. An agent's pod of the DaemonSet becomes the agent as a process, with a token that is
 //! bound to this pod, as a kubelet gets it; any other pod becomes what the stub runtime shows. Runs until it is killed, and

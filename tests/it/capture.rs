@@ -1,7 +1,5 @@
 //! Capture against a runtime in memory and a kubelet's directory: what comes of what ran, and what a moment can spoil.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +13,7 @@ use pod_checkpointer::pod::mark;
 use pod_checkpointer::reasons::{Refusal, Warning};
 use serde_json::{Value, json};
 
+use crate::stub::kubelet::swap_volume;
 use crate::stub::runtime::{Pod, Runtime, Spec, State};
 use crate::stub::{Fault, until};
 
@@ -106,14 +105,9 @@ impl Node {
         self.root.path().join(format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~secret/tls"))
     }
 
-    /// Swaps the volume's content in, as the kubelet does.
+    /// New content of the volume.
     fn publish(&self, data: &str, content: &str) {
-        let volume = self.volume();
-        std::fs::create_dir_all(volume.join(data)).unwrap();
-        std::fs::write(volume.join(data).join("key"), content).unwrap();
-        std::os::unix::fs::symlink(data, volume.join("..data_tmp")).unwrap();
-        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
-        let _ = std::os::unix::fs::symlink("..data/key", volume.join("key"));
+        swap_volume(&self.volume(), data, &[("key", 0o644, content.as_bytes())]);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

@@ -2,8 +2,6 @@
 //! must be told: whether its pods come back, why not, and what to know. The recoverable ones also run on the real node
 //! (`tests/node/stories/15-charts.sh`).
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

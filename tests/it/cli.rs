@@ -6,9 +6,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use crate::stub::id;
 use pod_checkpointer::checkpoint::encoding;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume, format};
+use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::files::lock::lock;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
@@ -59,9 +60,9 @@ impl Node {
     /// What a supervisor leaves when it has activated a pod.
     fn link(&self, key: &str) -> PathBuf {
         let run = self.run_dir();
-        fs::write(run.active(key), "{}").unwrap();
+        fs::write(run.active(&id(key)), "{}").unwrap();
         let link = self.manifest(&format!("pod-checkpointer_{key}.yaml"));
-        symlink(run.link_target(key), &link).unwrap();
+        symlink(run.link_target(&id(key)), &link).unwrap();
         link
     }
 
@@ -104,39 +105,21 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
         data: data.map(encoding::encode),
         link: None,
     };
-    NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: "pod-checkpointer test".into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "u1".into(),
-            resource_version: "1".into(),
-            owner: None,
-            node_uid: None,
-        },
-        policy: Policy {
-            start_group: 50,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 30,
-        },
-        images: BTreeMap::new(),
-        warnings: vec![Warning::MayBeRescheduled],
-        manifest: json!({"kind": "Pod", "spec": {"containers": [{"name": "app", "env": [{"name": "KEY", "value": "tr0ub4dor"}]}]}}),
-        volumes: BTreeMap::from([(
-            "keys".to_owned(),
-            Volume { entries: vec![entry("", None), entry("key", Some(SECRET))] },
-        )]),
-    }
-    .with_digest()
+    let parent = Parent {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: "u1".into(),
+        resource_version: "1".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let manifest = json!({"kind": "Pod", "spec": {"containers": [{"name": "app", "env": [{"name": "KEY", "value": "tr0ub4dor"}]}]}});
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
+    checkpoint.warnings = vec![Warning::MayBeRescheduled];
+    checkpoint.volumes =
+        BTreeMap::from([("keys".to_owned(), Volume { entries: vec![entry("", None), entry("key", Some(SECRET))] })]);
+    checkpoint.with_digest()
 }
 
 fn text(output: &Output) -> String {
@@ -177,9 +160,9 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     };
     let problems = vec!["the disk is slow".to_owned()];
     run.write(STATUS, &Status { pods: vec![pod], problems, ..Status::default() }).unwrap();
-    let refused = BTreeMap::from([("shop_ledger".to_owned(), vec!["PersistentVolume: volume books".to_owned()])]);
+    let refused = BTreeMap::from([(id("shop_ledger"), vec!["PersistentVolume: volume books".to_owned()])]);
     let problems = vec!["the shelf is full".to_owned()];
-    let marked = BTreeMap::from([("shop_till".to_owned(), "selector app=till".to_owned())]);
+    let marked = BTreeMap::from([(id("shop_till"), "selector app=till".to_owned())]);
     run.write(AGENT, &AgentWord { heartbeat: 1, marked, refused, problems, ..AgentWord::default() }).unwrap();
     node.install();
     let _agent = node.store().lock("agent.lock").unwrap();
@@ -423,7 +406,7 @@ fn an_exported_node_seeds_another_and_nothing_newer_is_written_over() {
         assert_eq!(imported.status.code(), Some(0), "{}", text(&imported));
         assert!(text(&imported).contains(if times == 0 { "imported 2" } else { "imported 0" }), "{}", text(&imported));
     }
-    let newest = new.sealed("two.key").newest("shop_till").unwrap().0.unwrap();
+    let newest = new.sealed("two.key").newest(&id("shop_till")).unwrap().0.unwrap();
     assert_eq!((newest.number, newest.checkpoint.manifest.clone()), (1, checkpoint("till").manifest.clone()));
     assert_eq!(new.command(&["verify", &two]).status.code(), Some(0));
 
@@ -446,7 +429,7 @@ fn an_exported_node_seeds_another_and_nothing_newer_is_written_over() {
     let mut import = import.env_clear().stdin(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut import.stdin.take().unwrap(), &plain.stdout).unwrap();
     assert!(import.wait().unwrap().success());
-    assert_eq!(third.store().keys().unwrap(), ["shop_radio", "shop_till"]);
+    assert_eq!(third.store().keys().unwrap(), [id("shop_radio"), id("shop_till")]);
 }
 
 #[test]

@@ -7,12 +7,15 @@ use pod_checkpointer::checkpoint::NodeCheckpoint;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::proto::runtime as cri;
 use pod_checkpointer::places::reports::{AGENT, AgentWord};
+use pod_checkpointer::pod::room::Amounts;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::life::{checkpoint, parent};
+use crate::stub::id;
 use crate::stub::node::{IMAGE, NAME, story};
 use crate::stub::{Mode, Node, Part, eventually, until};
+use crate::supervisor::preconditions::requesting;
+use crate::supervisor::{checkpoint, parent};
 
 impl Node {
     /// A node whose pods serve and are captured, under a supervisor.
@@ -120,7 +123,7 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
         let directory = node.store().directory().join("checkpoints/shop_damaged");
         let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
         std::fs::write(&file, "torn").unwrap();
-        let refused = [("shop_ledger".to_owned(), vec!["StatefulSet: ledger".to_owned()])].into();
+        let refused = [(id("shop_ledger"), vec!["StatefulSet: ledger".to_owned()])].into();
         let word = AgentWord { refused, heartbeat: 1, ..AgentWord::default() };
         node.run_dir().write(AGENT, &word).unwrap();
         let output = node.drilled(&[]).await;
@@ -135,6 +138,55 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
         assert_eq!(of("damaged"), (false, Some("Damaged".into())));
         assert_eq!(of("ledger"), (false, Some("StatefulSet: ledger".into())));
         node.is_as_before("till");
+        supervisor.end().await;
+    });
+}
+
+/// Whether each pod recovers, and why not, by name.
+fn verdicts(shown: &Value) -> Vec<(&str, bool, Option<&str>)> {
+    let pods = shown["pods"].as_array().unwrap();
+    pods.iter()
+        .map(|pod| (pod["name"].as_str().unwrap(), pod["recovers"].as_bool().unwrap(), pod["reason"].as_str()))
+        .collect()
+}
+
+#[test]
+fn a_checkpoint_of_another_node_object_does_not_recover() {
+    story(async {
+        let mut other = checkpoint("other");
+        other.parent.node_uid = Some("node-of-before".into());
+        let mut same = checkpoint("till");
+        same.parent.node_uid = Some("node-of-now".into());
+        let (node, supervisor) = Node::well_with(&[same.with_digest(), other.with_digest()]).await;
+        node.record(NAME, "node-of-now", None);
+        until(&node.runtime.state, |state| state.is_running("parent-till")).await;
+        let output = node.drilled(&[]).await;
+        let shown = answer(&output);
+        assert_eq!(verdicts(&shown), [("other", false, Some("OtherNode")), ("till", true, None)], "{shown}");
+        assert_eq!(output.status.code(), Some(3));
+        node.is_as_before("till");
+        supervisor.end().await;
+    });
+}
+
+#[test]
+fn of_pods_that_do_not_all_fit_those_of_the_highest_priority_recover() {
+    story(async {
+        let checkpoints = [requesting("a", "1500m", 10), requesting("b", "1500m", 20), requesting("c", "3", 30)];
+        let (node, supervisor) = Node::well_with(&checkpoints).await;
+        let allocatable = Amounts { cpu: 2_000, memory: 1 << 40, ephemeral_storage: 1 << 40, pods: 110 };
+        node.record(NAME, "node-uid", Some(allocatable));
+        until(&node.runtime.state, |state| {
+            ["a", "b", "c"].iter().all(|pod| state.is_running(&format!("parent-{pod}")))
+        })
+        .await;
+        let output = node.drilled(&[]).await;
+        let shown = answer(&output);
+        let no_room = Some("NoRoom");
+        assert_eq!(verdicts(&shown), [("a", false, no_room), ("b", true, None), ("c", false, no_room)], "{shown}");
+        let output = node.drilled(&["shop/a"]).await;
+        assert_eq!(verdicts(&answer(&output)), [("a", true, None)], "alone it fits");
+        node.is_as_before("b");
         supervisor.end().await;
     });
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::stub::id;
 use pod_checkpointer::checkpoint::{NodeCheckpoint, twin};
 use pod_checkpointer::cli::render::Report;
 use pod_checkpointer::places::store::Store;
@@ -175,15 +176,15 @@ fn a_store_with_a_damaged_file_gives_what_is_whole() {
     store.create().unwrap();
     let checkpoint = super::cli::checkpoint("till");
     store.put(&checkpoint).unwrap();
-    let path = store.find("shop_till").unwrap().good[0].path.clone();
+    let path = store.find(&id("shop_till")).unwrap().good[0].path.clone();
     let good = std::fs::read(&path).unwrap();
     run("store", &[good], |bytes| {
         std::fs::write(&path, bytes).unwrap();
-        let found = store.find("shop_till").unwrap();
+        let found = store.find(&id("shop_till")).unwrap();
         assert_eq!(found.good.len() + found.bad.len(), 1);
         for generation in &found.good {
             assert_eq!(generation.checkpoint, checkpoint);
-            twin::make(&generation.checkpoint, "boot/1", Path::new("/run/pod-checkpointer"));
+            twin::make(&generation.checkpoint, &generation.pod, "boot/1", Path::new("/run/pod-checkpointer"));
         }
     });
 }

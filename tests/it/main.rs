@@ -1,5 +1,19 @@
-//! The integration tests, one binary. A test goes into the module of the part that it is about, and uses the least of the
-//! node in memory (`tests/stub`) that can show it. What needs no node at all is beside the code.
+//! The integration tests, one binary. Where a new test goes:
+//!
+//! * What needs no node at all is tested beside the code: in its file, or from 100 lines of tests on in `<module>_tests.rs`.
+//! * `capture`: what a checkpoint has in it, given a pod and what runs; one file a theme.
+//! * `agent`: when the agent captures, removes and publishes, against an API server; one file a theme.
+//! * `supervisor`: stories of outages, from a boot without the API server to the hand-over; one file a theme.
+//! * `operator`: what becomes of a PodCheckpointer.
+//! * `node`: one question to the node each, when it is well, gone, hung, or says no.
+//! * `cli`, `render`, `drill`: commands, run as processes.
+//! * `metrics`: what the parts export, and their health, over HTTP.
+//! * `charts`: pods as well-known projects ship them, and the verdict on each.
+//! * `fuzz`: readers of untrusted input, on mutations of the seeds of `fuzz/`.
+//! * What only a real kubelet, kernel or container runtime can show is a story of `tests/node`.
+//!
+//! A test uses the least of the node in memory (`tests/stub`) that can show it, waits with `until` or `eventually` and never
+//! by sleeping, and takes no fixed port. Its name is the sentence that it proves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -12,8 +26,8 @@ mod charts;
 mod cli;
 mod drill;
 mod fuzz;
-mod life;
 mod metrics;
 mod node;
 mod operator;
 mod render;
+mod supervisor;

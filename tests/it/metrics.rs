@@ -18,12 +18,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::agent::World;
-use crate::life::{TILL, checkpoint, parent};
 use crate::operator::{DAEMON_SET, SETTINGS, count, settings, wanted, with_settings};
-use crate::stub::cluster::Cluster;
+use crate::stub::api::{Api, Mood};
 use crate::stub::node::story;
 use crate::stub::{Mode, Node, PATIENCE, Part, until};
+use crate::supervisor::{TILL, checkpoint, parent};
 
 /// An address that no other test has: every 127.x.y.z is this machine, and this process has one for each of its tests.
 fn free() -> SocketAddr {
@@ -94,8 +93,8 @@ fn supervise(node: &Node, address: SocketAddr) -> Part {
     Part::supervisor(SupervisorArguments { metrics_address: Address::At(address), ..node.arguments() })
 }
 
-fn served(world: &World, address: SocketAddr) -> Settings {
-    Settings { metrics_address: Address::At(address), ..world.settings() }
+fn served(node: &Node, address: SocketAddr) -> Settings {
+    node.settings_with(|flags| flags.metrics_address = Address::At(address))
 }
 
 #[test]
@@ -160,74 +159,72 @@ fn an_outage_is_counted_from_its_activations_to_its_hand_over_and_through_a_rest
 
 #[tokio::test]
 async fn captures_refusals_and_errors_of_the_store_are_counted() {
-    let world = World::new();
-    let in_the_way = world.root.path().join("var/lib/pod-checkpointer/checkpoints/shop_blocked");
-    world.api.put_pod(world.start("till", "uid-1"));
-    let mut refused = world.start("refused", "uid-2");
+    let node = Node::start();
+    let in_the_way = node.path("var/lib/pod-checkpointer/checkpoints/shop_blocked");
+    node.api.put_pod(node.run_pod("till", "uid-1"));
+    let mut refused = node.run_pod("refused", "uid-2");
     refused["spec"]["volumes"] = json!([{"name": "prices", "persistentVolumeClaim": {"claimName": "prices"}}]);
-    world.api.put_pod(refused);
+    node.api.put_pod(refused);
     let address = free();
-    world
-        .with_agent(served(&world, address), async {
-            world.captured("till", 1).await;
-            world.swap("uid-1", "2");
-            world.captured("till", 2).await;
-            becomes(address, "recoverable{reason=\"PersistentVolume\"}", 1.0).await;
-            all_are(
-                address,
-                &[
-                    ("captures_total{result=\"Stored\"}", 2.0),
-                    ("captures_total{result=\"Refused\"}", 1.0),
-                    ("captures_total{result=\"Failed\"}", 0.0),
-                    ("capture_seconds_count", 2.0),
-                    ("recoverable{reason=\"Recoverable\"}", 1.0),
-                    ("store_errors_total{kind=\"StoreFailed\"}", 0.0),
-                    ("checkpoints{phase=\"Inactive\"}", 1.0),
-                    ("supervisor_up", 0.0),
-                ],
-            )
-            .await;
-            assert!(value(address, "checkpoint_age_seconds").await.unwrap() < 60.0);
-            assert_eq!(get(address, "/readyz").await, (200, "ok\n".into()));
-
-            std::fs::write(&in_the_way, "a file").unwrap();
-            world.api.put_pod(world.start("blocked", "uid-3"));
-            world.api.until_condition("shop", "blocked", "Captured", "False", "StoreFailed").await;
-            assert!(value(address, "store_errors_total{kind=\"StoreFailed\"}").await.unwrap() >= 1.0);
-            assert!(value(address, "captures_total{result=\"Failed\"}").await.unwrap() >= 1.0);
-            let reason = "store: checkpoints cannot be written (StoreFailed)\n".to_owned();
-            assert_eq!(get(address, "/readyz").await, (503, reason));
-            assert_eq!(get(address, "/healthz").await.0, 200);
-
-            std::fs::remove_file(&in_the_way).unwrap();
-            world.captured("blocked", 1).await;
-            assert_eq!(get(address, "/readyz").await.0, 200);
-            let (_, page) = get(address, "/metrics").await;
-            assert!(!["shop", "till", "uid-1"].iter().any(|word| page.contains(word)), "{page}");
-        })
+    node.with_agent(served(&node, address), async {
+        node.captured("till", 1).await;
+        node.swap("uid-1", "2");
+        node.captured("till", 2).await;
+        becomes(address, "recoverable{reason=\"PersistentVolume\"}", 1.0).await;
+        all_are(
+            address,
+            &[
+                ("captures_total{result=\"Stored\"}", 2.0),
+                ("captures_total{result=\"Refused\"}", 1.0),
+                ("captures_total{result=\"Failed\"}", 0.0),
+                ("capture_seconds_count", 2.0),
+                ("recoverable{reason=\"Recoverable\"}", 1.0),
+                ("store_errors_total{kind=\"StoreFailed\"}", 0.0),
+                ("checkpoints{phase=\"Inactive\"}", 1.0),
+                ("supervisor_up", 0.0),
+            ],
+        )
         .await;
+        assert!(value(address, "checkpoint_age_seconds").await.unwrap() < 60.0);
+        assert_eq!(get(address, "/readyz").await, (200, "ok\n".into()));
+
+        std::fs::write(&in_the_way, "a file").unwrap();
+        node.api.put_pod(node.run_pod("blocked", "uid-3"));
+        node.api.until_condition("shop", "blocked", "Captured", "False", "StoreFailed").await;
+        assert!(value(address, "store_errors_total{kind=\"StoreFailed\"}").await.unwrap() >= 1.0);
+        assert!(value(address, "captures_total{result=\"Failed\"}").await.unwrap() >= 1.0);
+        let hindrance = "store: checkpoints cannot be written (StoreFailed)\n".to_owned();
+        assert_eq!(get(address, "/readyz").await, (503, hindrance));
+        assert_eq!(get(address, "/healthz").await.0, 200);
+
+        std::fs::remove_file(&in_the_way).unwrap();
+        node.captured("blocked", 1).await;
+        assert_eq!(get(address, "/readyz").await.0, 200);
+        let (_, page) = get(address, "/metrics").await;
+        assert!(!["shop", "till", "uid-1"].iter().any(|word| page.contains(word)), "{page}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_agent_is_not_ready_before_the_first_list_and_lives_all_the_same() {
-    let world = World::new();
-    world.api.change(|state| state.mood = crate::stub::api::Mood::Silent);
-    world.api.put_pod(world.start("till", "uid-1"));
+    let node = Node::start();
+    node.api.change(|state| state.mood = Mood::Silent);
+    node.api.put_pod(node.run_pod("till", "uid-1"));
     let address = free();
-    world
-        .with_agent(served(&world, address), async {
-            assert_eq!(
-                get(address, "/readyz").await,
-                (503, "pods: the first list has not been worked through yet\n".into())
-            );
-            assert_eq!(get(address, "/healthz").await, (200, "ok\n".into()));
-        })
-        .await;
+    node.with_agent(served(&node, address), async {
+        assert_eq!(
+            get(address, "/readyz").await,
+            (503, "pods: the first list has not been worked through yet\n".into())
+        );
+        assert_eq!(get(address, "/healthz").await, (200, "ok\n".into()));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it_lives() {
-    let world = World::new();
+    let node = Node::start();
     let address = free();
     let contact = ContactReport { class: Class::Silent, since: 1 };
     let pod = PodReport { phase: Phase::Released, ..PodReport::default() };
@@ -240,38 +237,37 @@ async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it
     let mut counts = Counts { outages: 3, unstuck: 2, ..Counts::default() };
     counts.activations = [("Activated".to_owned(), 5), ("till".to_owned(), 7)].into();
     counts.takeover.add(1500);
-    world
-        .with_agent(served(&world, address), async {
-            assert_eq!(get(address, "/healthz").await.0, 200);
-            let run = world.run_dir();
-            let lock = std::fs::File::create(run.path().join(SUPERVISOR_LOCK)).unwrap();
-            lock.try_lock_exclusive().unwrap();
-            run.write(OUTAGES, &Outages { counts, ..Outages::default() }).unwrap();
-            run.write(STATUS, &status).unwrap();
-            becomes(address, "checkpoints{phase=\"Released\"}", 2.0).await;
-            becomes(address, "outages_total", 3.0).await;
-            all_are(
-                address,
-                &[
-                    ("supervisor_up", 1.0),
-                    ("problems{part=\"supervisor\"}", 2.0),
-                    ("api_contact", 0.0),
-                    ("activations_total{result=\"Activated\"}", 5.0),
-                    ("kubelet_unstuck_total", 2.0),
-                    ("takeover_seconds_sum", 1.5),
-                    ("takeover_seconds_bucket{le=\"1\"}", 0.0),
-                    ("takeover_seconds_bucket{le=\"2.5\"}", 1.0),
-                ],
-            )
-            .await;
-            assert!(value(address, "api_silence_seconds").await.unwrap() > 1.0);
-            let (_, page) = get(address, "/metrics").await;
-            assert!(!page.contains("\"till\""), "a label of no closed set: {page}");
-            drop(lock);
-            all_are(address, &[("supervisor_up", 0.0), ("outages_total", 3.0)]).await;
-            assert_eq!(value(address, "api_contact").await, None, "nobody asks");
-        })
+    node.with_agent(served(&node, address), async {
+        assert_eq!(get(address, "/healthz").await.0, 200);
+        let run = node.run_dir();
+        let lock = std::fs::File::create(run.path().join(SUPERVISOR_LOCK)).unwrap();
+        lock.try_lock_exclusive().unwrap();
+        run.write(OUTAGES, &Outages { counts, ..Outages::default() }).unwrap();
+        run.write(STATUS, &status).unwrap();
+        becomes(address, "checkpoints{phase=\"Released\"}", 2.0).await;
+        becomes(address, "outages_total", 3.0).await;
+        all_are(
+            address,
+            &[
+                ("supervisor_up", 1.0),
+                ("problems{part=\"supervisor\"}", 2.0),
+                ("api_contact", 0.0),
+                ("activations_total{result=\"Activated\"}", 5.0),
+                ("kubelet_unstuck_total", 2.0),
+                ("takeover_seconds_sum", 1.5),
+                ("takeover_seconds_bucket{le=\"1\"}", 0.0),
+                ("takeover_seconds_bucket{le=\"2.5\"}", 1.0),
+            ],
+        )
         .await;
+        assert!(value(address, "api_silence_seconds").await.unwrap() > 1.0);
+        let (_, page) = get(address, "/metrics").await;
+        assert!(!page.contains("\"till\""), "a label of no closed set: {page}");
+        drop(lock);
+        all_are(address, &[("supervisor_up", 0.0), ("outages_total", 3.0)]).await;
+        assert_eq!(value(address, "api_contact").await, None, "nobody asks");
+    })
+    .await;
 }
 
 #[test]
@@ -331,7 +327,7 @@ fn a_taken_port_hinders_nothing_and_is_taken_when_it_is_free() {
 
 #[tokio::test]
 async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
-    let (cluster, address) = (Cluster::default(), free());
+    let (cluster, address) = (Api::default(), free());
     cluster.put(SETTINGS, wanted(&json!({})));
     let settings = operator::Settings { metrics_address: Address::At(address), ..settings("one") };
     with_settings(&cluster, settings, async {

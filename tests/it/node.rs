@@ -1,7 +1,5 @@
 //! The node as seen, by what each question is answered with when things are well, gone, hung, or say no.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
 mod contact;
 mod kubelet;
 mod names;

@@ -7,7 +7,7 @@ use pod_checkpointer::names::{FINALIZER, MADE_BY};
 use pod_checkpointer::operator::{self, Settings, kinds};
 use serde_json::{Value, json};
 
-use crate::stub::cluster::{Cluster, State};
+use crate::stub::api::{Api, State};
 use crate::stub::until;
 
 pub const SETTINGS: &str = "/apis/podcheckpointer.io/v1alpha1/podcheckpointers/default";
@@ -28,12 +28,12 @@ pub fn settings(name: &str) -> Settings {
 }
 
 /// An operator works on this cluster while the test goes on.
-async fn with_operator(cluster: &Cluster, test: impl Future<Output = ()>) {
+async fn with_operator(cluster: &Api, test: impl Future<Output = ()>) {
     with_settings(cluster, settings("one"), test).await;
 }
 
 /// The same with settings of its own.
-pub async fn with_settings(cluster: &Cluster, settings: Settings, test: impl Future<Output = ()>) {
+pub async fn with_settings(cluster: &Api, settings: Settings, test: impl Future<Output = ()>) {
     tokio::select! {
         () = operator::run(settings, cluster.client(), pending()) => panic!("the operator ended"),
         () = test => {}
@@ -59,20 +59,20 @@ fn is(state: &State, kind: &str, status: &str, reason: &str) -> bool {
 }
 
 /// What the controller of DaemonSets counts.
-pub fn count(cluster: &Cluster, desired: i64, ready: i64) {
+pub fn count(cluster: &Api, desired: i64, ready: i64) {
     cluster.edit(DAEMON_SET, |set| {
         set["status"] = json!({"observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": desired,
             "updatedNumberScheduled": desired, "numberReady": ready});
     });
 }
 
-async fn installed(cluster: &Cluster) {
+async fn installed(cluster: &Api) {
     until(&cluster.state, |state| is(state, "Applied", "True", "Applied")).await;
 }
 
 #[tokio::test]
 async fn a_podcheckpointer_becomes_every_object_and_its_status_is_what_is_seen() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     cluster.put(SETTINGS, wanted(&json!({"metrics": {"podMonitor": true}})));
     let checkpoint = |name: &str, phase: &str| {
         let path = format!("/apis/podcheckpointer.io/v1alpha1/namespaces/shop/podcheckpoints/{name}");
@@ -108,7 +108,7 @@ async fn a_podcheckpointer_becomes_every_object_and_its_status_is_what_is_seen()
 
 #[tokio::test]
 async fn what_is_changed_by_hand_is_repaired_and_what_is_no_longer_asked_for_goes() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     cluster.put(SETTINGS, wanted(&json!({})));
     with_operator(&cluster, async {
         installed(&cluster).await;
@@ -127,7 +127,7 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_no_longer_asked_for_goe
 
 #[tokio::test]
 async fn what_cannot_be_applied_is_shown_and_nothing_that_runs_is_touched() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     cluster.put(SETTINGS, wanted(&json!({})));
     with_operator(&cluster, async {
         installed(&cluster).await;
@@ -156,7 +156,7 @@ async fn what_cannot_be_applied_is_shown_and_nothing_that_runs_is_touched() {
 
 #[tokio::test]
 async fn an_object_of_somebody_else_is_not_touched_and_one_of_a_plain_installation_is_taken_over() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     let theirs = json!({"kind": "DaemonSet", "spec": {"theirs": true}, "metadata": {"labels": {"app": "another"}}});
     cluster.put(DAEMON_SET, theirs);
     cluster.put(NAMESPACE, json!({"kind": "Namespace", "metadata": {}}));
@@ -174,7 +174,7 @@ async fn an_object_of_somebody_else_is_not_touched_and_one_of_a_plain_installati
     .await;
 }
 
-fn agent(cluster: &Cluster, node: &str, arguments: &Value, ready: &str, reachable: &str) {
+fn agent(cluster: &Api, node: &str, arguments: &Value, ready: &str, reachable: &str) {
     let conditions = |status: &str| json!({"conditions": [{"type": "Ready", "status": status}]});
     let node_object = json!({"kind": "Node", "apiVersion": "v1", "metadata": {}, "status": conditions(reachable)});
     cluster.put(&format!("/api/v1/nodes/{node}"), node_object);
@@ -190,7 +190,7 @@ fn agent(cluster: &Cluster, node: &str, arguments: &Value, ready: &str, reachabl
 
 #[tokio::test]
 async fn nodes_that_can_be_reached_are_left_before_anything_is_deleted_and_the_finalizer_goes_last() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     cluster.put(SETTINGS, wanted(&json!({})));
     let orphan = "/apis/podcheckpointer.io/v1alpha1/namespaces/shop/podcheckpoints/till";
     cluster.put(orphan, json!({"metadata": {"namespace": "shop"}}));
@@ -204,7 +204,7 @@ async fn nodes_that_can_be_reached_are_left_before_anything_is_deleted_and_the_f
         count(&cluster, 2, 1);
         until(&cluster.state, |state| {
             let (_, reason, message) = condition(state, "Ready");
-            reason == "Removing" && message.contains("1 of 2 nodes are not left yet: near")
+            reason == "Removing" && message.contains("waiting for agents to leave 1 of 2 nodes: near")
         })
         .await;
         assert!(cluster.get(ROLE).is_some() && cluster.get(orphan).is_some());
@@ -225,7 +225,7 @@ async fn nodes_that_can_be_reached_are_left_before_anything_is_deleted_and_the_f
 
 #[tokio::test]
 async fn of_two_operators_one_acts_and_the_other_when_that_has_ended() {
-    let cluster = Cluster::default();
+    let cluster = Api::default();
     let holder = |state: &State| {
         let holder = state.objects.get(LEASE).and_then(|lease| lease["spec"]["holderIdentity"].as_str());
         holder.unwrap_or_default().to_owned()

@@ -298,14 +298,13 @@ mod live {
     use super::*;
     use crate::stub::api::{Api, pod_path};
     use crate::stub::runtime::{Pod, Runtime, Spec};
-    use crate::stub::{ApiServer, Mode};
-    use http_body_util::BodyExt as _;
+    use crate::stub::{Mode, ProbeServer};
 
     const UID: &str = "2f1e6d1c-6a3a-4f0e-9f6b-0a6b7c8d9e0f";
 
     struct Node {
         files: Files,
-        server: ApiServer,
+        server: ProbeServer,
         _runtime: Runtime,
     }
 
@@ -326,18 +325,7 @@ mod live {
                 &pod_path("shop", "till"),
                 json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}),
             );
-            let server = ApiServer::serve(tower::util::BoxCloneSyncService::new(tower::service_fn(
-                move |request: http::Request<hyper::body::Incoming>| {
-                    let api = api.clone();
-                    async move {
-                        let (parts, _) = request.into_parts();
-                        let answer = api.serve(http::Request::from_parts(parts, kube::client::Body::empty())).await?;
-                        let (parts, body) = answer.into_parts();
-                        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                        Ok(http::Response::from_parts(parts, http_body_util::Full::new(body).boxed()))
-                    }
-                },
-            )));
+            let server = ProbeServer::before(api);
             server.write_kubeconfig(&files.path("kubeconfig"));
             Self { files, server, _runtime: runtime }
         }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use pod_checkpointer::capture::environment::{self, Addresses};
 use pod_checkpointer::capture::manifest::{self, Live};
 use pod_checkpointer::capture::{self, Reason, schema};
-use pod_checkpointer::checkpoint::{Captured, NodeCheckpoint, Parent, Volume, format, twin};
+use pod_checkpointer::checkpoint::{Captured, NodeCheckpoint, Parent, Volume, twin};
 use pod_checkpointer::reasons::Refusal;
 use serde_json::{Value, json};
 
@@ -336,7 +336,7 @@ fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, St
     if kept != checkpoint {
         return Err("the checkpoint is read differently".into());
     }
-    let made = twin::make(&kept, "boot/1", run_dir);
+    let made = twin::make(&kept, &kept.pod().unwrap(), "boot/1", run_dir);
     Ok(Verdict { reasons, text: made.manifest.to_string(), manifest: made.manifest, uid: made.uid })
 }
 
@@ -361,29 +361,21 @@ fn live(pod: &Pod, meaning: &Meaning, case: &Case, reasons: &mut Vec<Reason>) ->
 
 fn checkpoint(pod: &Pod, manifest: &Value) -> NodeCheckpoint {
     let metadata = pod.metadata.clone();
-    let captured = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let captured = captured.filter(|volume| manifest::captured_directory(volume).is_some());
-    NodeCheckpoint {
-        api_version: format::API_VERSION.into(),
-        kind: format::KIND.into(),
-        digest: String::new(),
-        written_by: "pod-checkpointer test".into(),
-        captured: Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 },
-        parent: Parent {
-            namespace: metadata.namespace.unwrap_or_default(),
-            name: metadata.name.unwrap_or_default(),
-            uid: metadata.uid.unwrap_or_default(),
-            resource_version: "42".into(),
-            owner: None,
-            node_uid: None,
-        },
-        policy: capture::eligibility::policy(pod).unwrap(),
-        images: BTreeMap::new(),
-        warnings: Vec::new(),
-        manifest: manifest.clone(),
-        volumes: captured.map(|volume| (volume.name.clone(), Volume::default())).collect(),
-    }
-    .with_digest()
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = volumes.filter(|volume| manifest::captured_directory(volume).is_some());
+    let parent = Parent {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        resource_version: "42".into(),
+        owner: None,
+        node_uid: None,
+    };
+    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let policy = capture::eligibility::policy(pod).unwrap();
+    let mut checkpoint = NodeCheckpoint::new(parent, captured, policy, manifest.clone());
+    checkpoint.volumes = volumes.map(|volume| (volume.name.clone(), Volume::default())).collect();
+    checkpoint.with_digest()
 }
 
 /// A twin that we accept: what is wrong with it in the kubelet's eyes, or in those of the second set of rules.

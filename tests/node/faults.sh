@@ -35,11 +35,19 @@ print("""# Every fault, on a real node
 
 <!-- Written by tests/node/faults.sh from what the stories printed; do not edit. -->
 
-What was done to a node with a real kubelet, what is to happen ([decision.md](decision.md) has the rules), and what was seen. Every story fails, in CI too (the stories marked `# long` are run with `--long` only), if a pod is not served again, a parent is rejected, more than one process of a pod runs where only one may (or more than two where twin and parent overlap), anything of a twin is left when the outage is over, or a file of somebody else in the kubelet's directory is touched. Seconds are what one run on two cores took, and no verdict. An empty cell: not run on that runtime.
+This table lists what was done to a node with a real kubelet, what should happen ([decision.md](decision.md) has the rules), and what was seen. Stories marked `# long` run only with `--long`; all others run in CI. Each story fails if
 
-The wall clock of the machine that the stories run on cannot be set for a node alone, so 1970 and 2038 are shown one level lower: by API servers with certificates that are not yet valid and that have expired, which is all that such a clock changes for the supervisor. Delays, ages and since-when are counted on the boot-time clock, which no wall clock moves; the tests of the decision give it as an argument.
+- a pod is not served again,
+- a parent is rejected,
+- more than one process of a pod runs where only one may (or more than two where twin and parent overlap),
+- anything of a twin is left when the outage is over, or
+- a foreign file in the kubelet's directory is touched.
 
-| fault | to happen | seen, containerd 2.4 | seen, containerd 1.6 | story |
+The seconds are those of one run on two cores, and do not decide whether a story passes. An empty cell means that the story was not run on that runtime.
+
+The machine that the stories run on cannot set the wall clock of one node alone. So the years 1970 and 2038 are tested indirectly, by API servers whose certificates are not yet valid or have expired. That is all that such a clock changes for the supervisor. Delays and ages are counted on the boot-time clock, which is independent of the wall clock; the tests of the decision pass it as an argument.
+
+| fault | expected | seen, containerd 2.4 | seen, containerd 1.6 | story |
 | --- | --- | --- | --- | --- |""")
 for (story, fault), row in rows.items():
     print(f"| {fault} | {row['expected']} | {row.get('containerd2', '')} | {row.get('containerd1', '')} | [{story}](../tests/node/stories/{story}.sh) |")

@@ -38,9 +38,9 @@ print("""# Figures
 
 <!-- Written by tests/node/figures.sh from what the stories measured; do not edit. -->
 
-Measured on a real node: Kubernetes v1.36 and a site with its control plane, together on two cores that others used as well. Medians, in brackets the least, the most and the number of rounds; one round has no brackets. The reference is what the same run measured of the kubelet alone: a static pod that was on the disk all along, which no checkpointer can beat but by helping the kubelet.
+These figures were measured on a real node with Kubernetes v1.36. The node and the site with its control plane shared two cores with other programs. Each figure is a median, with the minimum, the maximum and the number of rounds in brackets; a single round has no brackets. The reference is what the same run measured for the kubelet alone, with a static pod that was already on the disk. No checkpointer can be faster than that, except by helping the kubelet.
 
-`tests/node/figures.sh 10` repeats all of it. `web` and `proxy` are pods on the pod network asked at their own address, `proxy-port` is a host port, `radio` a pod on the host network.""")
+`tests/node/figures.sh 10` measures everything again. `web` and `proxy` are pods on the pod network, reached at their own address; `proxy-port` is a host port; `radio` is a pod on the host network.""")
 if os.environ.get("NOTE"):
     print(f"\n{os.environ['NOTE']}")
 for log in sorted(logs.glob("*.log"), key=lambda log: (log.stem.split("-", 1)[1], log.stem)):

@@ -28,10 +28,12 @@ cell() { echo "  cell: $1 | $2 | $3"; }
 # wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time. The bound is an idle machine's; one with
 # several nodes is given PATIENCE times as much.
 wait_for() {
-  local seconds=$(($1 * ${PATIENCE:-1})) what=$2 from; shift 2; from=$(now)
-  until "$@" >"$work/last" 2>&1; do
+  local seconds=$(($1 * ${PATIENCE:-1})) what=$2 from asked pause; shift 2; from=$(now)
+  until asked=${EPOCHREALTIME/[.,]/}; "$@" >"$work/last" 2>&1; do
     (( $(now) - from < seconds * 1000 )) || fail "waited $seconds s for: $what. Last answer: $(tail -3 "$work/last")"
-    sleep 0.1
+    # no longer asked than not: kubectl takes a tenth of a second of a processor that the node may need
+    pause=$((${EPOCHREALTIME/[.,]/} - asked)); (( pause > 100000 )) || pause=100000
+    sleep "$((pause / 1000000)).$(printf %06d $((pause % 1000000)))"
   done
 }
 # stays SECONDS WHAT COMMAND…: it is true, and remains so
@@ -224,6 +226,18 @@ protected() { # with agents that are there
   wait_for 60 "every pod to be recoverable" recoverable
   wait_for 60 "the supervisor" supervisor_runs
 }
+
+# first_control_plane: with an etcd on the node, an API server that is a process of the node and controllers that are processes
+# of the site, until those in the cluster can be created
+first_control_plane() {
+  cp "$dir"/pki/{apiserver,admin}.{crt,key} "$dir/pki/sa.key" "$disk/etc/kubernetes/pki/"
+  # shellcheck disable=SC2046
+  start_on_node apiserver kube-apiserver $(ETCD_IP=$node_ip api_flags /etc/kubernetes/pki)
+  wait_for 60 "the first API server" api_wait 1
+  controllers_start
+  wait_for 60 "the node to be Ready" node_ready
+}
+node_ready() { kubectl get node "$name" | grep -w Ready; }
 
 traces() { # what the program could leave behind on the node's disk and in its memory
   on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true

@@ -17,7 +17,7 @@ set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 runtime=${RUNTIME:-containerd2}              # containerd2, from Go modules, or containerd1, Debian's
-id=$(sha256sum <<<"$here" | cut -c1-6)-$runtime
+id=$(sha256sum <<<"$here" | cut -c1-6)-$runtime${LANE:+-$LANE} # LANE: one of several such nodes
 dir=${NODE_DIR:-/var/tmp/pod-checkpointer-node-$id}
 name=node-1
 site_ip=10.1.0.1                             # API server, name server and clients

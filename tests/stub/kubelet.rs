@@ -188,17 +188,23 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
 /// Writes a volume's files, each with its mode, as the kubelet does: into a directory to which
 /// `..data` leads, with links to them (pkg/volume/util/atomic_writer.go).
 pub fn write_volume(directory: &Path, files: &[(&str, u32, &[u8])]) {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
     let _ = std::fs::remove_dir_all(directory);
-    let data = "..2026_11_21_10_00_00.1234567890";
+    swap_volume(directory, "..2026_11_21_10_00_00.1234567890", files);
+}
+
+/// New content of a volume: what readers find at `..data` changes from one moment to the next. The directory of the content
+/// before stays.
+pub fn swap_volume(directory: &Path, data: &str, files: &[(&str, u32, &[u8])]) {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
     std::fs::create_dir_all(directory.join(data)).unwrap();
-    symlink(data, directory.join("..data")).unwrap();
     for (name, mode, content) in files {
         let file = directory.join(data).join(name);
         std::fs::write(&file, content).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(*mode)).unwrap();
-        symlink(Path::new("..data").join(name), directory.join(name)).unwrap();
+        let _ = symlink(Path::new("..data").join(name), directory.join(name));
     }
+    symlink(data, directory.join("..data_tmp")).unwrap();
+    std::fs::rename(directory.join("..data_tmp"), directory.join("..data")).unwrap();
 }
 
 /// Every readable manifest, by UID. Dangling links are skipped, and only the last file of a name

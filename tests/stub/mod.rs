@@ -15,25 +15,23 @@
 )]
 
 pub mod api;
-pub mod api_server;
 pub mod authority;
-pub mod cluster;
 pub mod kubelet;
 pub mod node;
 pub mod pod_resources;
+pub mod probe_server;
 pub mod runtime;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use pod_checkpointer::pod::id::PodId;
 use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::Router;
 
-#[allow(unused_imports)]
-pub use api_server::{ApiServer, Mode};
 #[allow(unused_imports)]
 pub use kubelet::Kubelet;
 #[allow(unused_imports)]
@@ -41,7 +39,14 @@ pub use node::{Node, Part};
 #[allow(unused_imports)]
 pub use pod_resources::PodResources;
 #[allow(unused_imports)]
+pub use probe_server::{Mode, ProbeServer};
+#[allow(unused_imports)]
 pub use runtime::{Pod, Runtime};
+
+/// The pod of this file form, `<namespace>_<name>`.
+pub fn id(file_form: &str) -> PodId {
+    file_form.parse().unwrap()
+}
 
 /// Longest time that a test waits for something. Only a failing test waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -18,7 +18,8 @@ use pod_checkpointer::{agent, supervisor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ApiServer, Kubelet, PATIENCE, Runtime};
+use super::api::Api;
+use super::{Kubelet, PATIENCE, ProbeServer, Runtime, id};
 
 pub const NAME: &str = "node-1";
 /// The image that is on the node.
@@ -26,8 +27,10 @@ pub const IMAGE: &str = "registry.example/till:v1";
 
 pub struct Node {
     directory: tempfile::TempDir,
-    /// The API server's `/livez`.
-    pub server: ApiServer,
+    /// The objects of its API server.
+    pub api: Api,
+    /// The same server as it answers probes, or does not.
+    pub server: ProbeServer,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
 }
@@ -35,15 +38,20 @@ pub struct Node {
 impl Node {
     /// A node that has just booted, with an API server that answers.
     pub fn start() -> Self {
-        let directory = memory();
+        Self::start_in(memory())
+    }
+
+    /// The same below this directory.
+    pub fn start_in(directory: tempfile::TempDir) -> Self {
         let path = |below: &str| directory.path().join(below);
         let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
         runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
-        let server = ApiServer::start();
+        let api = Api::new(NAME, "node-uid-1");
+        let server = ProbeServer::before(api.clone());
         std::fs::write(path("ca.crt"), server.server().ca).unwrap();
         let kubelet =
             Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
-        Self { directory, server, runtime, kubelet }
+        Self { directory, api, server, runtime, kubelet }
     }
 
     pub fn path(&self, below: &str) -> PathBuf {
@@ -100,7 +108,7 @@ impl Node {
 
     /// Whether the supervisor's link exists.
     pub fn is_linked(&self, key: &str) -> bool {
-        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(key))
+        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(&id(key)))
     }
 
     /// The supervisor's report.
@@ -110,7 +118,8 @@ impl Node {
 
     /// The supervisor's report on one pod.
     pub fn report(&self, key: &str) -> PodReport {
-        let of_key = |pod: &PodReport| key.split_once('_') == Some((pod.namespace.as_str(), pod.name.as_str()));
+        let key = id(key);
+        let of_key = |pod: &PodReport| key.is(&pod.namespace, &pod.name);
         self.status().pods.into_iter().find(of_key).unwrap_or_default()
     }
 

@@ -38,6 +38,7 @@ use super::profiles::APP_ARMOR;
 use crate::capture::eligibility;
 use crate::checkpoint::twin::volumes_dir;
 use crate::names;
+use crate::pod::id::PodId;
 use crate::reasons::Refusal;
 
 pub use volume::captured_directory;
@@ -81,11 +82,12 @@ pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
     let Pod { metadata, spec, status } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
-    let key = format!("{namespace}_{name}");
     let mut mapping = Mapping {
         reasons: Vec::new(),
         live,
-        volumes: volumes_dir(run_dir, &key, PLACEHOLDER_UID),
+        // one without a name that could be a pod's is refused for that, and has no volumes of its own
+        volumes: PodId::new(namespace, name)
+            .map_or_else(|_| run_dir.to_owned(), |pod| volumes_dir(run_dir, &pod, PLACEHOLDER_UID)),
         accepts_claims: eligibility::accepts(pod, "persistent-volume"),
         enacted: status.as_ref().map(enacted).unwrap_or_default(),
     };

@@ -148,7 +148,7 @@ impl Mapping<'_> {
         match &self.live.answers {
             Answers::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node knows its handler")),
             Answers::All { handler: Err(handler), .. } => {
-                self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}"))
+                self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}"));
             }
             Answers::Later | Answers::All { handler: Ok(()), .. } => {}
         }

@@ -1,7 +1,7 @@
 //! Pods as an API server returns them, from `tests/fixtures/pods`, with their expected twins
 //! (`UPDATE_FIXTURES=1` rewrites those: review the difference), and each rule by name.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value)]
 
 use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::{Value, json};

@@ -18,6 +18,7 @@ use crate::files::write::TEMPORARY;
 use crate::node::host::HostRoot;
 use crate::places::node_record::{NodeRecord, ServerRecord};
 use crate::places::store::{Generation, Put, Store};
+use crate::pod::id::PodId;
 
 /// The pods of a history.
 pub const PODS: [&str; 3] = ["till", "printer", "scale"];
@@ -56,7 +57,7 @@ impl Random {
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     /// By key.
-    pub pods: BTreeMap<String, Lineage>,
+    pub pods: BTreeMap<PodId, Lineage>,
     /// The node's record.
     pub node: Option<NodeRecord>,
     /// Directory of the keys, which is not on the failing disk.
@@ -176,7 +177,7 @@ impl Task {
             Self::Start => store.create().and_then(|()| store.clean()).unwrap(),
             Self::Capture(checkpoint) => {
                 if let Put::Written(number, _) = store.put(checkpoint).unwrap() {
-                    let lineage = after.pods.entry(checkpoint.key()).or_default();
+                    let lineage = after.pods.entry(checkpoint.pod().unwrap()).or_default();
                     lineage.older.extend(lineage.kept.drain(1.min(lineage.kept.len())..));
                     lineage.kept.insert(0, (number, (**checkpoint).clone()));
                 }
@@ -225,9 +226,9 @@ pub fn numbered(generation: Generation) -> (u64, NodeCheckpoint) {
     (generation.number, generation.checkpoint.with_digest())
 }
 
-/// The key of a pod.
-pub fn key(pod: &str) -> String {
-    format!("shop_{pod}")
+/// The pod of this name in the namespace of all of them.
+pub fn key(pod: &str) -> PodId {
+    PodId::new("shop", pod).unwrap()
 }
 
 /// A different key for each number.

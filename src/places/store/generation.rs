@@ -9,6 +9,7 @@ use crate::checkpoint::keys::Keys;
 use crate::checkpoint::seal::Key;
 use crate::files::read::Directory;
 use crate::files::write;
+use crate::pod::id::PodId;
 
 /// End of the name of a generation's file.
 const ENDING: &str = ".yaml";
@@ -20,6 +21,8 @@ const OPENING: u64 = 512;
 /// A generation that passed verification.
 #[derive(Clone, Debug)]
 pub struct Generation {
+    /// The pod that it is of.
+    pub pod: PodId,
     /// Number of the generation; a later capture has a higher one.
     pub number: u64,
     /// Path of its file.
@@ -65,7 +68,7 @@ pub(super) fn last_number(directory: &Path) -> Result<u64, Error> {
 
 /// Writes a generation's file, sealed if there is a key. Returns its size in bytes.
 pub(super) fn write_generation(path: &Path, checkpoint: &NodeCheckpoint, seal: Option<&Key>) -> Result<u64, Error> {
-    let bytes = checkpoint.write(seal).map_err(|source| Error::Format(checkpoint.key(), Box::new(source)))?;
+    let bytes = checkpoint.write(seal).map_err(|source| Error::Format(checkpoint.shown(), Box::new(source)))?;
     write::file(path, &bytes, 0o600)?;
     Ok(bytes.len() as u64)
 }
@@ -73,7 +76,7 @@ pub(super) fn write_generation(path: &Path, checkpoint: &NodeCheckpoint, seal: O
 pub(super) fn read_generation(
     directory: &Directory,
     number: u64,
-    key: &str,
+    key: &PodId,
     keys: &Keys,
     budget: &mut u64,
 ) -> Result<Generation, Error> {
@@ -84,8 +87,8 @@ pub(super) fn read_generation(
     *budget = budget.saturating_sub(bytes.len() as u64);
     let opened = NodeCheckpoint::open(&bytes, keys);
     let (checkpoint, sealed) = opened.map_err(|source| Error::Unusable(path.clone(), Box::new(source)))?;
-    if checkpoint.key() != key {
-        return Err(Error::Foreign { path, of: checkpoint.key() });
+    if !checkpoint.is_of(key) {
+        return Err(Error::Foreign { path, of: checkpoint.shown() });
     }
-    Ok(Generation { number, path, size: bytes.len() as u64, sealed, checkpoint })
+    Ok(Generation { pod: key.clone(), number, path, size: bytes.len() as u64, sealed, checkpoint })
 }

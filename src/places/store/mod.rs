@@ -20,6 +20,7 @@ use crate::files::lock;
 use crate::files::read::{self, Directory};
 use crate::files::write;
 use crate::names::{AGENT_LOCK, CHECKPOINTS, NODE_RECORD, STORE_FAILED, STORE_FULL};
+use crate::pod::id::{self, PodId};
 use crate::reasons::Blocked;
 
 pub use generation::{Generation, set_aside};
@@ -76,9 +77,9 @@ pub enum Error {
     /// The lock cannot be taken.
     #[error(transparent)]
     Lock(#[from] lock::Error),
-    /// The name is not `<namespace>_<pod>`.
-    #[error("{0:?} is not <namespace>_<pod>")]
-    Name(String),
+    /// A checkpoint that names no pod.
+    #[error(transparent)]
+    Name(#[from] id::Invalid),
 }
 
 impl Error {
@@ -211,23 +212,22 @@ impl Store {
     }
 
     /// Keys of all pods that have a directory in the store, sorted.
-    pub fn keys(&self) -> Result<Vec<String>, Error> {
-        let mut keys = match self.opened()? {
+    pub fn keys(&self) -> Result<Vec<PodId>, Error> {
+        let names = match self.opened()? {
             Some(checkpoints) => checkpoints.names()?,
             None => Vec::new(),
         };
-        keys.retain(|name| check_key(name).is_ok());
+        let mut keys: Vec<PodId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         keys.sort_unstable();
         Ok(keys)
     }
 
     /// Reads the generations of a pod; if there are very many, only the newest.
-    pub fn find(&self, key: &str) -> Result<Found, Error> {
+    pub fn find(&self, key: &PodId) -> Result<Found, Error> {
         self.find_with(key, &self.keys.load())
     }
 
-    fn find_with(&self, key: &str, keys: &Keys) -> Result<Found, Error> {
-        check_key(key)?;
+    fn find_with(&self, key: &PodId, keys: &Keys) -> Result<Found, Error> {
         let mut found = Found::default();
         let Some(directory) = self.opened_pod(key)? else { return Ok(found) };
         let mut numbers = Vec::new();
@@ -263,8 +263,7 @@ impl Store {
     }
 
     /// The newest good generation, and the errors of newer ones. Reads no older generations.
-    pub fn newest(&self, key: &str) -> Result<(Option<Generation>, Vec<Error>), Error> {
-        check_key(key)?;
+    pub fn newest(&self, key: &PodId) -> Result<(Option<Generation>, Vec<Error>), Error> {
         let mut bad = Vec::new();
         let Some(directory) = self.opened_pod(key)? else { return Ok((None, bad)) };
         let mut numbers: Vec<u64> = directory.names()?.iter().filter_map(|name| number_of(name, false)).collect();
@@ -289,14 +288,14 @@ impl Store {
     /// damaged ones, which are useless once a good newer one exists.
     pub fn put(&self, checkpoint: &NodeCheckpoint) -> Result<Put, Error> {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        let key = checkpoint.key();
-        let directory = self.pod(&key)?;
+        let key = checkpoint.pod()?;
+        let directory = self.pod(&key);
         write::settle(&directory)?;
         let keys = self.keys.load();
         let seal = keys.sealing().map_err(|_| no_key(&self.keys, &key))?;
         let found = self.find_with(&key, &keys)?;
         if seal.is_none() && found.bad.iter().any(|error| error.header().is_some()) {
-            return Err(Error::NoKey(key));
+            return Err(Error::NoKey(key.to_string()));
         }
         let damaged: Vec<&PathBuf> = found.bad.iter().filter_map(Error::damaged).collect();
         if let Some(newest) = found.good.first()
@@ -323,17 +322,17 @@ impl Store {
 
     /// Removes everything of a pod, in a single step, so that a part of it is never taken for the
     /// whole. The caller must have proof that the pod is gone.
-    pub fn remove(&self, key: &str) -> Result<(), Error> {
+    pub fn remove(&self, key: &PodId) -> Result<(), Error> {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        let directory = self.pod(key)?;
+        let directory = self.pod(key);
         Ok(write::remove_directory(&directory)?)
     }
 
     /// Adds generations of another store under their own numbers. The caller has verified them and
     /// made sure that they replace no other. Returns how many were written.
-    pub fn adopt(&self, key: &str, generations: &[(u64, &NodeCheckpoint)]) -> Result<usize, Error> {
+    pub fn adopt(&self, key: &PodId, generations: &[(u64, &NodeCheckpoint)]) -> Result<usize, Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
-        let directory = self.pod(key)?;
+        let directory = self.pod(key);
         let keys = self.keys.load();
         let seal = keys.sealing().map_err(|_| no_key(&self.keys, key))?;
         write::directory(&directory)?;
@@ -353,9 +352,8 @@ impl Store {
         self.directory.join(CHECKPOINTS)
     }
 
-    fn pod(&self, key: &str) -> Result<PathBuf, Error> {
-        check_key(key)?;
-        Ok(self.checkpoints().join(key))
+    fn pod(&self, key: &PodId) -> PathBuf {
+        self.checkpoints().join(key.file_form())
     }
 
     /// The directory of all pods; `None` if it does not exist.
@@ -364,9 +362,9 @@ impl Store {
         absent(checkpoints)
     }
 
-    fn opened_pod(&self, key: &str) -> Result<Option<Directory>, Error> {
+    fn opened_pod(&self, key: &PodId) -> Result<Option<Directory>, Error> {
         match self.opened()? {
-            Some(checkpoints) => absent(checkpoints.directory(key)),
+            Some(checkpoints) => absent(checkpoints.directory(key.file_form())),
             None => Ok(None),
         }
     }
@@ -381,25 +379,8 @@ fn absent<T>(result: Result<T, read::Error>) -> Result<Option<T>, Error> {
 }
 
 /// The error of the sealing key.
-fn no_key(files: &KeyFiles, key: &str) -> Error {
-    files.load().into_error().map_or_else(|| Error::NoKey(key.to_owned()), |error| Error::Key(Box::new(error)))
-}
-
-/// `<namespace>_<pod>`, both DNS names: never a path.
-pub fn check_key(key: &str) -> Result<(&str, &str), Error> {
-    let legal = |part: &str, dots: bool| {
-        !part.is_empty()
-            && !part.starts_with(['.', '-'])
-            && part.bytes().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (dots && byte == b'.')
-            })
-    };
-    match key.split_once('_') {
-        Some((namespace, name)) if key.len() <= 255 && legal(namespace, false) && legal(name, true) => {
-            Ok((namespace, name))
-        }
-        _ => Err(Error::Name(key.to_owned())),
-    }
+fn no_key(files: &KeyFiles, key: &PodId) -> Error {
+    files.load().into_error().map_or_else(|| Error::NoKey(key.to_string()), |error| Error::Key(Box::new(error)))
 }
 
 #[cfg(test)]

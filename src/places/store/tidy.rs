@@ -9,6 +9,7 @@ use super::{Error, Found, KEPT, Store};
 use crate::checkpoint::keys::Keys;
 use crate::files::read::Directory;
 use crate::files::write;
+use crate::pod::id::PodId;
 
 /// What tidying the store did.
 #[derive(Debug, Default)]
@@ -16,10 +17,10 @@ pub struct Tidied {
     /// Removed files: leftovers of a crash and superseded generations.
     pub removed: Vec<PathBuf>,
     /// Damaged files that were set aside, with their pods and new paths.
-    pub aside: Vec<(String, PathBuf)>,
+    pub aside: Vec<(PodId, PathBuf)>,
     /// Pods whose newest generation is damaged and has not been replaced by an intact one yet.
     /// `None` if this was not checked.
-    pub damaged: Option<Vec<String>>,
+    pub damaged: Option<Vec<PodId>>,
     /// Number of generations that were sealed with the first key.
     pub resealed: usize,
     /// What failed. Everything else was done.
@@ -48,7 +49,7 @@ impl Store {
     fn clean_into(&self, tidied: &mut Tidied) -> Result<(), Error> {
         let mut directories = vec![self.directory.clone(), self.checkpoints()];
         for key in self.keys()? {
-            directories.push(self.pod(&key)?);
+            directories.push(self.pod(&key));
         }
         for (at, directory) in directories.into_iter().enumerate() {
             let opened = match Directory::open(&directory) {
@@ -102,11 +103,11 @@ impl Store {
         Ok(tidied)
     }
 
-    fn tidy_pod(&self, key: &str, keys: &Keys, tidied: &mut Tidied) -> Result<(), Error> {
+    fn tidy_pod(&self, key: &PodId, keys: &Keys, tidied: &mut Tidied) -> Result<(), Error> {
         let found = self.find_with(key, keys)?;
         for path in found.bad.iter().filter_map(Error::damaged) {
             match set_aside(path) {
-                Ok(path) => tidied.aside.push((key.to_owned(), path)),
+                Ok(path) => tidied.aside.push((key.clone(), path)),
                 Err(error) => tidied.failed.push(error),
             }
         }
@@ -114,11 +115,11 @@ impl Store {
         let number = |path: &PathBuf| parse_name(path.file_name()?.to_str()?).map(|(number, _)| number);
         let now_aside = found.bad.iter().filter_map(|error| number(error.damaged()?));
         if found.aside.iter().map(|(number, _)| *number).chain(now_aside).max() > newest {
-            tidied.damaged.get_or_insert_default().push(key.to_owned());
+            tidied.damaged.get_or_insert_default().push(key.clone());
         }
         let replaced = found.aside.iter().filter(|(number, _)| Some(*number) < newest).map(|(_, path)| path.clone());
         let needless: Vec<PathBuf> = replaced.chain(superseded(&found, KEPT)).collect();
-        match write::remove_each(&self.pod(key)?, &needless) {
+        match write::remove_each(&self.pod(key), &needless) {
             Ok(()) => tidied.removed.extend(needless),
             Err(error) => tidied.failed.push(error.into()),
         }

@@ -1,19 +1,23 @@
 //! The kubelet's process and the container runtime. Times are milliseconds of the boot-time clock.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::pods::Marked;
 use super::random::Random;
 use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE, HOLD_SECONDS};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::{self, State};
-use crate::supervisor::observe::{Lists, twin_name};
+use crate::node::sockets::{self, Socket, Transport};
+use crate::supervisor::core::observe::{Lists, twin_name};
 
 pub(super) const NODE: &str = "edge-1";
 /// A removed static pod's container sleeps that long in its preStop hook, unless it is stopped through the runtime.
 const HOLD: u64 = HOLD_SECONDS.unsigned_abs() * 1000;
 /// A volume that was there before the reboot waits for two dials into a black hole.
 const BLACK_HOLE: u64 = 61_000;
+/// Bytes of an answer of the API server.
+const ANSWER: u64 = 200;
 /// pkg/kubelet: the manifest directory's poll.
 const POLL: u64 = 20_000;
 
@@ -117,6 +121,36 @@ impl Runtime {
         }
     }
 
+    /// The supervisor tells the containers of these sandboxes to end.
+    pub(super) fn end_containers(&mut self, ids: &[String], ends_at: u64) {
+        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| ids.contains(&sandbox.id.to_string())) {
+            if let Some(container) = sandbox.container.as_mut().filter(|container| container.state == State::Running) {
+                container.ends_at = Some(container.ends_at.map_or(ends_at, |at| at.min(ends_at)));
+            }
+        }
+    }
+
+    /// It stops these sandboxes, with whatever runs in them.
+    pub(super) fn end_sandboxes(&mut self, ids: &[String]) {
+        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| ids.contains(&sandbox.id.to_string())) {
+            sandbox.ready = false;
+            if let Some(container) = &mut sandbox.container {
+                (container.state, container.ends_at) = (State::Exited, None);
+            }
+        }
+    }
+
+    /// A twin of this pod runs and was not told to end.
+    pub(super) fn twin_stays(&self, pod: usize) -> bool {
+        let stays = |container: &Container| container.state == State::Running && container.ends_at.is_none();
+        self.sandboxes.iter().any(|it| it.pod == pod && it.file && it.container.as_ref().is_some_and(stays))
+    }
+
+    /// The parent has a container that was made for it in a sandbox that is ready.
+    pub(super) fn has_container(&self, pod: usize) -> bool {
+        self.sandboxes.iter().any(|it| it.pod == pod && !it.file && it.ready && it.container.is_some())
+    }
+
     pub(super) fn tick(&mut self, now: u64) {
         for sandbox in &mut self.sandboxes {
             if let Some(container) = &mut sandbox.container
@@ -150,7 +184,7 @@ impl Runtime {
     pub(super) fn lists(&self, pods: &[Marked]) -> Lists {
         let mut lists = Lists::default();
         for sandbox in &self.sandboxes {
-            let (namespace, name) = pods[sandbox.pod].key.split_once('_').unwrap();
+            let (namespace, name) = (pods[sandbox.pod].key.namespace(), pods[sandbox.pod].key.name());
             let source = if sandbox.file { "file" } else { "api" };
             let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
             if sandbox.file {
@@ -236,8 +270,10 @@ pub(super) struct Kubelet {
     connect_at: Option<u64>,
     list_at: Option<u64>,
     connected: bool,
-    /// Bytes that arrived from the API server.
-    pub(super) received: u64,
+    /// What arrived from the API server.
+    received: u64,
+    /// The same when the present connection began, and how many there were.
+    connection: (u64, u32),
     files: BTreeMap<usize, String>,
     poll_at: u64,
     workers: Vec<Worker>,
@@ -267,6 +303,7 @@ impl Kubelet {
             list_at: None,
             connected: false,
             received: 0,
+            connection: (0, 0),
             files: BTreeMap::new(),
             poll_at: now + 1,
             workers: Vec::new(),
@@ -277,7 +314,7 @@ impl Kubelet {
     pub(super) fn owned(&self, pods: &[Marked]) -> Owned {
         let active = self.workers.iter().filter(|worker| worker.removed == Removed::No && !worker.rejected);
         let name = |worker: &Worker| {
-            let (namespace, name) = pods[worker.pod].key.split_once('_').unwrap();
+            let (namespace, name) = (pods[worker.pod].key.namespace(), pods[worker.pod].key.name());
             (namespace.to_owned(), if worker.file { twin_name(name, NODE) } else { name.to_owned() })
         };
         Owned { pid: self.pid, pods: active.map(name).collect() }
@@ -292,9 +329,16 @@ impl Kubelet {
         self.connected
     }
 
-    /// It has a connection on which bytes arrive, be they refusals.
-    pub(super) fn hears(&self, reach: Reach) -> bool {
-        self.connected || reach == Reach::LockedOut
+    /// Its socket to the API server. Where it is locked out, what arrives on it are refusals.
+    pub(super) fn socket(&self, reach: Reach) -> Socket {
+        let address = SocketAddr::from(([10, 1, 0, 1], 6443));
+        let (before, number) = self.connection;
+        let is_established = self.connected || reach == Reach::LockedOut;
+        // a dial is a socket of its own
+        let cookie = [self.pid, number * 2 + u32::from(is_established)];
+        let state = if is_established { sockets::State::Established } else { sockets::State::SynSent };
+        let received = if is_established { (self.received - before) * ANSWER } else { 0 };
+        Socket { transport: Transport::Tcp, state, local: address, remote: address, received, inode: number, cookie }
     }
 
     /// Its waiting sockets were closed: what waits for a black hole goes on.
@@ -346,6 +390,7 @@ impl Kubelet {
             let at = *self.connect_at.get_or_insert_with(|| now + node.random.between(0, longest));
             if at <= now {
                 self.connected = true;
+                self.connection = (self.received, self.connection.1 + 1);
                 self.received += 1;
                 // seen: one to 5.7 s from the connection to the first list of pods
                 let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(500, 5_700) };

@@ -1,11 +1,12 @@
 //! The marked pods of a model's node.
 
 use crate::checkpoint::Policy;
+use crate::supervisor::core::facts::Key;
 
 /// A marked pod, as far as the kubelet treats it in its own way.
 #[derive(Clone)]
 pub(super) struct Marked {
-    pub(super) key: String,
+    pub(super) key: Key,
     pub(super) policy: Policy,
     /// Its twin, while the kubelet owns it, costs the parent its admission: a host port, or too little room for both.
     pub(super) excludes: bool,
@@ -17,17 +18,8 @@ pub(super) struct Marked {
 
 impl Marked {
     fn new(name: &str, start_group: i32) -> Self {
-        let policy = Policy {
-            start_group,
-            max_age_seconds: None,
-            handover: None,
-            host_network: false,
-            host_port: false,
-            stateful: false,
-            slow_start: false,
-            grace_seconds: 10,
-        };
-        Self { key: format!("shop_{name}"), policy, excludes: false, ends_in: 100, is_api_server: false }
+        let policy = Policy { start_group, grace_seconds: 10, ..Policy::default() };
+        Self { key: Key::new("shop", name).unwrap(), policy, excludes: false, ends_in: 100, is_api_server: false }
     }
 
     fn on_host_network(mut self) -> Self {

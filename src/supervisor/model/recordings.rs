@@ -13,9 +13,10 @@ use super::pods;
 use super::world::World;
 use crate::files::yaml;
 use crate::places::reports::{Outages, PodOutage};
+use crate::supervisor::core::facts::Key;
 
 /// Schedules that tell how long the model takes.
-const SCHEDULES: u64 = 100;
+const SCHEDULES: u64 = 200;
 /// The supervisor notes a moment at its next pass, and the model's clock goes in steps of 50 ms.
 const TOLERANCE: i64 = 300;
 
@@ -55,6 +56,7 @@ fn ways(pod: &PodOutage) -> Vec<(Way, i64)> {
 
 /// The same from what the model said.
 fn told(lines: &[(u64, String)], key: &str) -> PodOutage {
+    let key: Key = key.parse().unwrap();
     let at = |text: String| lines.iter().find(|(_, line)| *line == text).map(|(at, _)| *at);
     let released = at(format!("Release({key:?})"));
     let after =
@@ -102,7 +104,7 @@ fn what_real_nodes_did_the_models_node_can_do() {
         kinds.insert(kind.to_owned());
         let recorded: Outages = serde_json::from_value(yaml::parse(&fs::read(&path).unwrap()).unwrap()).unwrap();
         for (key, pod) in recorded.outages.iter().flat_map(|outage| &outage.pods) {
-            let Some(model_key) = stands_for(key) else { continue };
+            let Some(model_key) = stands_for(key.file_form()) else { continue };
             for (way, time) in ways(pod) {
                 let (least, most) = model[&(model_key, way)];
                 compared += 1;

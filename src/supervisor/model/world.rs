@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::kubelet::{Kubelet, Node, Object, Reach, Runtime};
 use super::pods::Marked;
 use super::random::Random;
-use super::supervised::{Blind, Disk, Supervised, View};
+use super::supervised::{Disk, Flaw, Supervised, View};
+use crate::checkpoint::Handover;
 use crate::node::contact::Class;
-use crate::places::reports::AgentWord;
-use crate::supervisor::decide::Phase;
+use crate::places::reports::{AgentWord, Status};
+use crate::supervisor::core::decide::Phase;
 
 /// A step while anything moves, in milliseconds, and one while nothing does.
 const STEP: u64 = 50;
@@ -27,9 +28,25 @@ const OWNER: [u64; 2] = [60_000, 3_600_000];
 /// The agent says for so long what it last heard: `FRESH` in agent/hub.rs.
 const FRESH: u64 = 75_000;
 
+/// A supervisor that is well tells a twin within this time that it is over: a look may take a second and a half.
+const LATE: u64 = 5_000;
+/// The supervisor leaves a node within this time after the installation was removed, once nothing keeps it there.
+const LEAVES: u64 = 4_500_000;
+
+/// How the installation is removed from the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    /// It is not.
+    No,
+    /// The agent says so.
+    ByWord,
+    /// The agent is gone.
+    InSilence,
+}
+
 /// What came to pass.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Tally {
     pub(super) reboots: u64,
     pub(super) activations: u64,
     pub(super) handovers: u64,
@@ -39,9 +56,13 @@ pub(super) struct Told {
     pub(super) refused: u64,
     /// Activated because the kubelet was locked out, and the owner wanted that.
     pub(super) locked_out: u64,
+    /// Remains of parents that were stopped.
+    pub(super) stopped: u64,
+    /// Supervisors that left their node.
+    pub(super) left: u64,
 }
 
-impl AddAssign for Told {
+impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.reboots += other.reboots;
         self.activations += other.activations;
@@ -50,6 +71,8 @@ impl AddAssign for Told {
         self.rejected += other.rejected;
         self.refused += other.refused;
         self.locked_out += other.locked_out;
+        self.stopped += other.stopped;
+        self.left += other.left;
     }
 }
 
@@ -71,13 +94,13 @@ pub(super) struct World {
     runtime: Runtime,
     runtime_hangs_until: u64,
     exclusive: bool,
-    blind: Blind,
+    flaw: Flaw,
     supervised: Option<Supervised>,
     supervised_at: Option<u64>,
     supervised_since: u64,
     serves_since: u64,
     answers_since: u64,
-    /// See [`crate::supervisor::decide::Settings`].
+    /// See [`crate::supervisor::core::decide::Settings`].
     activate_locked_out: Option<Duration>,
     /// When the agent, which lives on until the node reboots, last heard from the API server; `None`: it was not started.
     heard_at: Option<u64>,
@@ -89,8 +112,13 @@ pub(super) struct World {
     fault_at: u64,
     owner_at: u64,
     unserved_since: BTreeMap<usize, u64>,
+    /// Since when a twin should be told to end.
+    due_since: BTreeMap<usize, u64>,
+    /// Since when something is linked that is not active.
+    linked_since: BTreeMap<usize, u64>,
+    removal: Removal,
     trace: VecDeque<String>,
-    pub(super) told: Told,
+    pub(super) told: Tally,
 }
 
 impl World {
@@ -104,7 +132,7 @@ impl World {
             seed,
             exclusive: random.one_in(2),
             activate_locked_out: random.one_in(2).then(|| Duration::from_millis(random.between(1_000, 400_000))),
-            blind: Blind::No,
+            flaw: Flaw::None,
             random,
             captured: objects.iter().map(|(pod, object)| (*pod, object.uid.clone())).collect(),
             objects,
@@ -132,16 +160,19 @@ impl World {
             fault_at: 0,
             owner_at: 0,
             unserved_since: BTreeMap::new(),
+            due_since: BTreeMap::new(),
+            linked_since: BTreeMap::new(),
+            removal: Removal::No,
             trace: VecDeque::new(),
-            told: Told::default(),
+            told: Tally::default(),
             pods,
         }
     }
 
-    /// The same, decided without sight of something.
-    pub(super) fn blind_to(self, blind: Blind) -> Self {
-        let activate_locked_out = self.activate_locked_out.filter(|_| blind != Blind::Will);
-        Self { blind, activate_locked_out, ..self }
+    /// The same with a fault planted.
+    pub(super) fn with(self, flaw: Flaw) -> Self {
+        let activate_locked_out = self.activate_locked_out.filter(|_| flaw != Flaw::BlindToWill);
+        Self { flaw, activate_locked_out, ..self }
     }
 
     /// Runs the whole schedule; says how many steps it took.
@@ -163,6 +194,24 @@ impl World {
             steps += 1;
         }
         self.check_order();
+        steps + self.leave()
+    }
+
+    /// The installation is removed from a node in order: the supervisor leaves it.
+    fn leave(&mut self) -> u64 {
+        let mut steps = 0;
+        let ways = [Removal::ByWord, Removal::InSilence];
+        self.removal = ways[usize::from(self.random.one_in(4))];
+        self.say(&format!("the installation is removed {:?}", self.removal));
+        let end = self.now + LEAVES;
+        while !self.disk.is_left {
+            if self.now > end {
+                self.fail("the supervisor does not leave");
+            }
+            self.step();
+            steps += 1;
+        }
+        self.told.left += 1;
         steps
     }
 
@@ -229,7 +278,7 @@ impl World {
                 self.fail(&line);
             }
             if line.starts_with("REJECTED") {
-                if self.was_watched() && !self.holds_for_locked_out(&line) {
+                if self.was_watched() && !self.holds_for_locked_out(&line) && !self.could_not_release(&line) {
                     self.fail(&line);
                 }
                 self.told.rejected += 1;
@@ -238,11 +287,14 @@ impl World {
             self.told.locked_out += u64::from(line.starts_with("Activate") && reach == Reach::LockedOut);
             self.told.activations += u64::from(line.starts_with("Activate"));
             self.told.handovers += u64::from(line.starts_with("Forget"));
+            self.told.stopped += u64::from(line.starts_with("StopParent"));
             self.told.taken += u64::from(line.contains("its port is taken"));
             self.say(&line);
         }
         self.own(reach);
         self.check_serving(reach);
+        self.check_handover();
+        self.check_links();
     }
 
     /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes another of that name.
@@ -313,7 +365,13 @@ impl World {
         if self.kubelet.as_ref().is_some_and(|kubelet| kubelet.synced && kubelet.is_connected()) {
             self.heard_at.get_or_insert(self.now);
         }
+        if self.removal == Removal::InSilence {
+            return;
+        }
         let Some(heard_at) = &mut self.heard_at else { return };
+        if let Some(word) = &mut self.disk.word {
+            word.heartbeat = self.now;
+        }
         if !reach.answers() {
             if let Some(word) = &mut self.disk.word {
                 word.unheard |= self.now > *heard_at + FRESH;
@@ -327,7 +385,8 @@ impl World {
         // seen: four seconds from a parent running to its twin's end, most of them its readiness probe's
         let longest = if self.random.one_in(4) { 6_000 } else { 1_000 };
         self.word_at = self.now + self.random.between(100, longest);
-        let mut word = AgentWord::default();
+        let retire = self.removal == Removal::ByWord;
+        let mut word = AgentWord { heartbeat: self.now, retire, ..AgentWord::default() };
         for (pod, uid) in self.captured.iter().filter(|(pod, _)| !self.objects.contains_key(pod)) {
             word.gone.insert(self.pods[*pod].key.clone(), uid.clone());
         }
@@ -361,7 +420,8 @@ impl World {
             runtime: &mut self.runtime,
             runtime_hangs: self.now < self.runtime_hangs_until,
             exclusive: self.exclusive,
-            blind: self.blind,
+            is_removed: self.removal != Removal::No,
+            flaw: self.flaw,
             disk: &mut self.disk,
             random: &mut self.random,
             said,
@@ -374,6 +434,10 @@ impl World {
         if let Some(supervised) = &mut self.supervised {
             supervised.tick(&mut view);
         }
+        if self.disk.is_left {
+            // the kubelet ends it, as its manifest is gone
+            (self.supervised, self.supervised_at) = (None, None);
+        }
     }
 
     /// Has the supervisor been there since the API server began to answer?
@@ -383,9 +447,17 @@ impl World {
 
     /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that it is let in again.
     fn holds_for_locked_out(&self, line: &str) -> bool {
-        let pods = self.supervised.iter().flat_map(|it| &it.state.pods);
-        pods.into_iter()
-            .any(|(key, pod)| line.contains(key) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. }))
+        let pods = self.supervised.iter().flat_map(|it| &it.core().state().pods);
+        pods.into_iter().any(|(key, pod)| {
+            line.contains(&key.to_string()) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. })
+        })
+    }
+
+    /// The link of this pod's twin could not be removed a moment ago.
+    fn could_not_release(&self, line: &str) -> bool {
+        let recent =
+            |(pod, at): (&usize, &u64)| line.contains(&self.pods[*pod].key.to_string()) && self.now < at + 2_000;
+        self.disk.unreleased.iter().any(recent)
     }
 
     // --- what happens ---------------------------------------------------------------------------------------------
@@ -398,7 +470,9 @@ impl World {
             2 => self.random.between(30_000, 200_000),
             _ => self.random.between(200_000, 1_500_000),
         };
-        self.next_event = self.now + gap;
+        // an hour and more of calm: long enough to take an agent that is there for one that is gone
+        let calm = if self.random.one_in(60) { self.random.between(3_700_000, 5_000_000) } else { 0 };
+        self.next_event = self.now + gap + calm;
         self.fault_at = self.now;
         match self.random.between(0, 16) {
             0..4 => self.outage(),
@@ -414,10 +488,12 @@ impl World {
             9 => {
                 self.kubelet_hangs_until = self.now + self.random.between(200, 30_000);
                 self.say("kubelet hangs");
+                self.mend_before(self.kubelet_hangs_until);
             }
             10 => {
                 self.runtime_hangs_until = self.now + self.random.between(200, 30_000);
                 self.say("runtime hangs");
+                self.mend_before(self.runtime_hangs_until);
             }
             11 | 12 => {
                 self.supervised = None;
@@ -436,6 +512,13 @@ impl World {
             }
         }
         self.moving_until = self.now + MOVING;
+    }
+
+    /// Where the API server is away, it may come back before then.
+    fn mend_before(&mut self, end: u64) {
+        if self.path != Reach::Up && self.random.one_in(2) {
+            self.path_until = self.random.between(self.now, end);
+        }
     }
 
     fn any_pod(&mut self) -> usize {
@@ -484,7 +567,7 @@ impl World {
             self.runtime.sandboxes.clear();
         }
         self.disk.active.clear();
-        (self.disk.word, self.disk.locked_out, self.heard_at) = (None, None, None);
+        (self.disk.word, self.disk.status, self.heard_at) = (None, Status::default(), None);
         self.kubelet = None;
         self.supervised = None;
         (self.kubelet_hangs_until, self.runtime_hangs_until) = (0, 0);
@@ -495,6 +578,14 @@ impl World {
 
     fn kill_kubelet(&mut self) {
         self.say("kubelet is killed");
+        if self.random.one_in(2) {
+            // what killed it, for want of memory, killed a container too; and the node may be alone
+            let pod = self.any_pod();
+            self.runtime.crash(pod);
+            if self.random.one_in(2) {
+                self.outage();
+            }
+        }
         self.kubelet = None;
         self.kubelet_hangs_until = 0;
         self.kubelet_at = Some(self.now + self.random.between(300, 30_000));
@@ -551,6 +642,50 @@ impl World {
         }
     }
 
+    /// A twin whose parent has taken over, or needs what it holds, is told to end at once.
+    fn check_handover(&mut self) {
+        let is_well = self.kubelet.is_some()
+            && self.now >= self.kubelet_hangs_until.max(self.runtime_hangs_until) + LATE
+            && self.supervised.is_some();
+        for pod in 0..self.pods.len() {
+            let marked = &self.pods[pod];
+            let phase = self.supervised.as_ref().and_then(|it| it.core().state().pods.get(&marked.key));
+            let is_held = phase.is_some_and(|pod| matches!(pod.phase, Phase::Released { stopping: None, .. }));
+            let has_taken_over = match marked.policy.handover(self.exclusive) {
+                Handover::Switch => marked.policy.host_network && self.runtime.has_container(pod),
+                Handover::Overlap => {
+                    let running = self.objects.get(&pod).and_then(|it| self.runtime.container_id(pod, &it.uid));
+                    let ready = self.disk.word.as_ref().and_then(|word| word.ready.get(&marked.key));
+                    running.is_some_and(|id| ready == Some(&vec![id]))
+                }
+            };
+            if !(is_well && is_held && has_taken_over && self.runtime.twin_stays(pod)) {
+                self.due_since.remove(&pod);
+                continue;
+            }
+            let since = *self.due_since.entry(pod).or_insert(self.now);
+            if self.now > since + LATE {
+                self.fail(&format!("{}: its twin is not told to end", self.pods[pod].key));
+            }
+        }
+    }
+
+    /// What is linked is what the supervisor holds for active.
+    fn check_links(&mut self) {
+        for pod in 0..self.pods.len() {
+            let phase = self.supervised.as_ref().and_then(|it| it.core().state().pods.get(&self.pods[pod].key));
+            let is_active = phase.is_none_or(|pod| matches!(pod.phase, Phase::Active { .. }));
+            if is_active || !self.disk.links.contains_key(&pod) {
+                self.linked_since.remove(&pod);
+                continue;
+            }
+            let since = *self.linked_since.entry(pod).or_insert(self.now);
+            if self.now > since + LATE {
+                self.fail(&format!("{}: is linked though it is not active", self.pods[pod].key));
+            }
+        }
+    }
+
     /// The API server answers for long: parents serve, and nothing of ours is left.
     fn check_order(&mut self) {
         for pod in 0..self.pods.len() {
@@ -561,7 +696,7 @@ impl World {
                 self.fail(&format!("{}: its twin runs in the end", self.pods[pod].key));
             }
         }
-        let states: Vec<_> = self.supervised.iter().flat_map(|it| it.state.pods.values()).collect();
+        let states: Vec<_> = self.supervised.iter().flat_map(|it| it.core().state().pods.values()).collect();
         if states.is_empty() || states.iter().any(|pod| pod.phase != Phase::Inactive) {
             self.fail(&format!("not at rest in the end: {states:?}"));
         }

@@ -3,20 +3,21 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use pod_checkpointer::node::contact::{Outcome, Prober};
+use pod_checkpointer::node::contact::Outcome;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;
+use pod_checkpointer::node::probe::Prober;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::names::host;
-use crate::stub::{ApiServer, Mode, PATIENCE, until};
+use crate::stub::{Mode, PATIENCE, ProbeServer, until};
 
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn every_status_of_a_proven_server_is_its_answer() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     for status in [200, 401, 403, 429, 500, 503] {
         api.set(Mode::Status(status)).await;
@@ -26,7 +27,7 @@ async fn every_status_of_a_proven_server_is_its_answer() {
 
 #[tokio::test]
 async fn what_says_no_is_refused_and_does_not_take_the_limit() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     for mode in [Mode::Refuse, Mode::Close] {
         api.set(mode).await;
@@ -38,7 +39,7 @@ async fn what_says_no_is_refused_and_does_not_take_the_limit() {
 
 #[tokio::test]
 async fn what_hangs_is_timed_out_wherever_it_hangs() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(SHORT);
     for mode in [Mode::Hang, Mode::HangBeforeTls] {
         api.set(mode).await;
@@ -50,7 +51,7 @@ async fn what_hangs_is_timed_out_wherever_it_hangs() {
 
 #[tokio::test]
 async fn what_answers_without_proof_is_unproven() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     for mode in [Mode::Foreign, Mode::Expired, Mode::NotYetValid, Mode::Misnamed, Mode::Plain] {
         api.set(mode).await;
@@ -62,7 +63,7 @@ async fn what_answers_without_proof_is_unproven() {
 
 #[tokio::test]
 async fn a_probe_carries_no_credential_and_says_who_asks() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     assert_eq!(api.prober(PATIENCE).probe().await, Outcome::Status(200));
     let requests = api.state.borrow().requests.clone();
     let [(method, path, agent, has_credential)] = requests.as_slice() else { unreachable!("{requests:?}") };
@@ -72,7 +73,7 @@ async fn a_probe_carries_no_credential_and_says_who_asks() {
 
 #[tokio::test]
 async fn a_connection_that_answered_is_used_again() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     for status in [200, 500, 200] {
         api.state.send_modify(|state| state.mode = Mode::Status(status));
@@ -83,7 +84,7 @@ async fn a_connection_that_answered_is_used_again() {
 
 #[tokio::test]
 async fn an_idle_connection_that_the_server_closed_is_replaced_and_says_nothing() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     assert_eq!(prober.probe().await, Outcome::Status(200));
     // Ends every connection, and listens again.
@@ -94,7 +95,7 @@ async fn an_idle_connection_that_the_server_closed_is_replaced_and_says_nothing(
 
 #[tokio::test]
 async fn a_connection_that_hung_is_not_used_again() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(SHORT);
     assert_eq!(prober.probe().await, Outcome::Status(200));
     let before = api.state.borrow().connections;
@@ -107,7 +108,7 @@ async fn a_connection_that_hung_is_not_used_again() {
 
 #[tokio::test]
 async fn an_answer_that_ends_the_connection_counts() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     api.state.send_modify(|state| state.closes = true);
     let prober = api.prober(PATIENCE);
     for _ in 0..3 {
@@ -118,7 +119,7 @@ async fn an_answer_that_ends_the_connection_counts() {
 
 #[tokio::test]
 async fn an_endless_body_costs_the_connection_and_not_the_answer() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     api.state.send_modify(|state| state.body = 4 * 1024 * 1024);
     let prober = api.prober(PATIENCE);
     assert_eq!(prober.probe().await, Outcome::Status(200));
@@ -128,7 +129,7 @@ async fn an_endless_body_costs_the_connection_and_not_the_answer() {
 
 #[tokio::test]
 async fn probes_may_overlap() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     api.state.send_modify(|state| state.mode = Mode::Hang);
     let first = tokio::spawn({
@@ -144,14 +145,14 @@ async fn probes_may_overlap() {
 
 #[tokio::test]
 async fn the_path_of_the_servers_url_is_kept() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let url = format!("{}/k8s/clusters/one/", api.server().url);
     let prober = Prober::new(Server { url, ..api.server() }, HostRoot::new("/"), PATIENCE).unwrap();
     assert_eq!(prober.probe().await, Outcome::Status(404));
     assert_eq!(api.state.borrow().requests[0].1, "/k8s/clusters/one/livez");
 }
 
-fn named(api: &ApiServer, hosts: &str, limit: Duration) -> (tempfile::TempDir, Prober) {
+fn named(api: &ProbeServer, hosts: &str, limit: Duration) -> (tempfile::TempDir, Prober) {
     let directory = host(hosts, "");
     let server = Server { url: format!("https://api.example:{}", api.address.port()), ..api.server() };
     let prober = Prober::new(server, HostRoot::new(directory.path()), limit).unwrap();
@@ -160,7 +161,7 @@ fn named(api: &ApiServer, hosts: &str, limit: Duration) -> (tempfile::TempDir, P
 
 #[tokio::test]
 async fn every_address_of_a_name_is_tried_and_the_one_that_answers_goes_first() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     // Nobody listens at the first, and the second takes connections without a word.
     let dead = Ipv4Addr::new(127, 0, 0, 2);
     let _mute = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), api.address.port())).await.unwrap();
@@ -176,7 +177,7 @@ async fn every_address_of_a_name_is_tried_and_the_one_that_answers_goes_first() 
 
 #[tokio::test]
 async fn of_several_addresses_a_hang_counts_more_than_a_refusal() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     api.set(Mode::HangBeforeTls).await;
     let (_directory, prober) = named(&api, "127.0.0.1 api.example\n127.0.0.2 api.example\n", SHORT);
     assert_eq!(prober.probe().await, Outcome::TimedOut);
@@ -184,7 +185,7 @@ async fn of_several_addresses_a_hang_counts_more_than_a_refusal() {
 
 #[tokio::test]
 async fn the_servers_tls_name_is_what_its_certificate_must_be_for() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     for (name, outcome) in [("api.example", Outcome::Status(200)), ("elsewhere.example", Outcome::Unproven)] {
         let server = Server { tls_name: Some(name.into()), ..api.server() };
         assert_eq!(Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap().probe().await, outcome, "{name}");
@@ -215,7 +216,7 @@ async fn proxy(answer: &'static str) -> (SocketAddr, tokio::task::JoinHandle<Str
 
 #[tokio::test]
 async fn a_proxy_is_asked_for_a_tunnel_with_its_credential() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let (address, task) = proxy("HTTP/1.1 200 Connection established\r\n\r\n").await;
     let server = Server { proxy: Some(format!("http://user:pass@{address}")), ..api.server() };
     let prober = Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap();
@@ -229,7 +230,7 @@ async fn a_proxy_is_asked_for_a_tunnel_with_its_credential() {
 
 #[tokio::test]
 async fn a_proxy_that_finds_no_server_is_a_refusal() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let (address, _task) = proxy("HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
     let server = Server { proxy: Some(format!("http://{address}")), ..api.server() };
     assert_eq!(Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap().probe().await, Outcome::Refused);

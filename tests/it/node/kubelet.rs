@@ -8,7 +8,7 @@ use std::time::Duration;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::{self, Error};
 
-use crate::stub::{ApiServer, Fault, Kubelet, PATIENCE, Pod, PodResources, Runtime, until};
+use crate::stub::{Fault, Kubelet, PATIENCE, Pod, PodResources, ProbeServer, Runtime, until};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -101,7 +101,7 @@ fn the_settings_of_a_process_that_is_gone_are_an_error() {
 
 #[tokio::test]
 async fn the_server_of_a_kubeconfig_is_the_one_that_answers() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let directory = tempfile::tempdir().unwrap();
     api.write_kubeconfig(&directory.path().join("kubelet.conf"));
     let server = kubelet::server(&HostRoot::new(directory.path()), Path::new("/kubelet.conf")).unwrap();

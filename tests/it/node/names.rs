@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use pod_checkpointer::client::kube_client;
-use pod_checkpointer::node::contact::{Outcome, Prober};
+use pod_checkpointer::node::contact::Outcome;
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::node::kubelet::Server;
+use pod_checkpointer::node::probe::Prober;
 use pod_checkpointer::node::resolve::{Error, Resolver};
 use tokio::net::UdpSocket;
 
-use crate::stub::{ApiServer, Mode, PATIENCE};
+use crate::stub::{Mode, PATIENCE, ProbeServer};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -130,7 +131,7 @@ async fn a_dead_name_server_leaves_time_for_the_next() {
 }
 
 /// A prober of a server that only this host's name server could find.
-fn prober(api: &ApiServer, directory: &tempfile::TempDir, limit: Duration) -> Prober {
+fn prober(api: &ProbeServer, directory: &tempfile::TempDir, limit: Duration) -> Prober {
     let server = Server { url: format!("https://api.example:{}", api.address.port()), ..api.server() };
     Prober::new(server, HostRoot::new(directory.path()), limit).unwrap()
 }
@@ -143,7 +144,7 @@ async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for()
         return;
     };
     let nobody = own_address();
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     for (server, limit, outcome) in
         [(mute, SHORT, Outcome::TimedOut), (other, PATIENCE, Outcome::Refused), (nobody, PATIENCE, Outcome::Refused)]
     {
@@ -154,7 +155,7 @@ async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for()
 
 #[tokio::test]
 async fn the_agents_client_finds_the_api_server_by_the_hosts_names_and_asks_once() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let directory = host("127.0.0.1 api.example\n", "");
     let mut config = api.config();
     config.cluster_url = format!("https://api.example:{}", api.address.port()).parse().unwrap();
@@ -170,7 +171,7 @@ async fn the_agents_client_finds_the_api_server_by_the_hosts_names_and_asks_once
 
 #[tokio::test]
 async fn the_agents_client_does_not_wait_for_ever() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     api.set(Mode::Hang).await;
     let mut config = api.config();
     config.read_timeout = Some(SHORT);
@@ -181,7 +182,7 @@ async fn the_agents_client_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn the_agents_client_says_no_to_a_proxy() {
-    let api = ApiServer::start();
+    let api = ProbeServer::start();
     let mut config = api.config();
     config.proxy_url = Some("http://127.0.0.1:1".parse().unwrap());
     assert!(matches!(

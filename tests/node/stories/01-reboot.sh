@@ -1,5 +1,6 @@
 #!/bin/bash
 # Reboot, API refused: every marked pod serves again and sees what it saw; the unmarked stay down.
+# both: capture, return and handover are the base of all others
 . "$(dirname "$0")/../lib.sh"
 
 healthy

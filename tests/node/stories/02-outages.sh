@@ -1,6 +1,7 @@
 #!/bin/bash
 # Reboot with volumes left on disk: API black-holed, name server dead, load balancer hung.
-# once (the minute of waiting is the kubelet's, whatever the runtime)
+# on containerd2
+# once: the minute of waiting is the kubelet's
 . "$(dirname "$0")/../lib.sh"
 
 supervisor=$manifests/pod-checkpointer-supervisor.yaml

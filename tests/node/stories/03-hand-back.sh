@@ -1,5 +1,6 @@
 #!/bin/bash
 # API back, no activation delay: parents serve, no trace, nothing rejected, no mirror pod; the outage is in the metrics.
+# on containerd1
 . "$(dirname "$0")/../lib.sh"
 
 healthy

@@ -1,5 +1,6 @@
 #!/bin/bash
 # API gone, node not rebooted: nothing is activated; a killed container is the kubelet's to restart.
+# on containerd2
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Kubelet restarted without an API: nothing beside a running parent; once the parent is killed, its twin.
+# on containerd1
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # A deleted or replaced pod's checkpoint goes; none goes while the API is silent or lists nothing.
+# on containerd2
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # The API server is a marked pod of this node, the node is alone: it boots, and the control plane comes back.
+# on containerd1
 # self-hosted
 . "$(dirname "$0")/../lib.sh"
 
@@ -7,14 +8,8 @@ mkdir -p "$work"
 probe_start api="https://$node_ip:6443/readyz"
 image localhost/kube:1 /kube kube="$dir/bin/kube"
 cp "$here/pods/etcd.yaml" "$manifests/"
-# the first API server is a bare process, until the one in the cluster can be made
-cp "$dir"/pki/{apiserver,admin}.{crt,key} "$dir/pki/sa.key" "$disk/etc/kubernetes/pki/"
 wait_for 60 "etcd" running "kube-system/etcd-$name"
-# shellcheck disable=SC2046
-start_on_node apiserver kube-apiserver $(ETCD_IP=$node_ip api_flags /etc/kubernetes/pki)
-wait_for 60 "the first API server" api_wait 1
-controllers_start
-wait_for 60 "the node to be Ready" sh -c "kubectl get node $name | grep -w Ready"
+first_control_plane
 kubectl -n kube-system create secret generic kube-apiserver --from-file="$disk/etc/kubernetes/pki" >/dev/null
 kubectl apply -f "$here/pods/control-plane.yaml" >/dev/null
 wait_for 60 "the API server's pod" app_pod kube-apiserver

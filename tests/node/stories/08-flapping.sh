@@ -1,5 +1,6 @@
 #!/bin/bash
 # Contact flaps: it answers for a second every five seconds, ten times.
+# on containerd2
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Agent and supervisor killed at any moment: the outcome is the same.
+# on containerd1
 . "$(dirname "$0")/../lib.sh"
 
 healthy

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Uninstall: the node's directories are as they were before.
+# on containerd2
 . "$(dirname "$0")/../lib.sh"
 
 healthy

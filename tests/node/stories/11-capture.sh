@@ -1,5 +1,6 @@
 #!/bin/bash
 # How soon a Ready pod, and a changed ConfigMap, are durable; pods that vanish while they are captured; other readers.
+# on containerd1
 . "$(dirname "$0")/../lib.sh"
 
 healthy

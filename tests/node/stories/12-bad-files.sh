@@ -1,5 +1,6 @@
 #!/bin/bash
 # Foreign and damaged files, a store that cannot be written to: named, left alone, in nobody's way.
+# on containerd2
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Kubelet or runtime hang or are gone: unknown is not absent, nothing is activated until they answer.
+# both: each runtime hangs and ends in its own way
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Pods with every field that a twin can carry: each twin sees what its parent saw; those that cannot come back are refused.
-# once
+# on containerd2
+# once: 15-charts does the like on the other runtime
 . "$(dirname "$0")/../lib.sh"
 
 corpus=$here/corpus
@@ -96,6 +97,17 @@ reboot
 wait_for 120 "every twin to report" all_twins_report
 figure "boot to all $(find "$reports" -name "*.twin.json" | wc -l) reports of twins" "$(since "$booted") s"
 twins_equal "$corpus/differences"
+# privileged ones among them
+on_node kube static-pods /etc/kubernetes/manifests "$name" >"$work/static-pods"
+python3 - "$work/static-pods" "$(find "$manifests" -type l -name 'pod-checkpointer_*' | wc -l)" <<'PYTHON' || fail "what \`kube static-pods\` makes of the manifests is not what runs"
+import json, sys
+seen = json.load(open(sys.argv[1]))
+containers = [c for pod in seen["pods"] for c in pod["spec"]["containers"] + pod["spec"].get("initContainers", [])]
+privileged = sum(c.get("securityContext", {}).get("privileged", False) for c in containers)
+print(f"  kube static-pods: {len(seen['pods'])} pods with {privileged} privileged containers, refused: {seen['refused']}")
+# of all twins and the supervisor
+sys.exit(bool(seen["refused"]) or len(seen["pods"]) != int(sys.argv[2]) + 1 or privileged < 3)
+PYTHON
 hand_back quiet
 [ "$(<"$host/signal/life-signal.end")" = "user defined signal 1" ] || fail "life-signal ended by $(<"$host/signal/life-signal.end")"
 [ "$(<"$host/hooks/life-hooks.stop")" = "before the end" ] || fail "life-hooks had no preStop hook"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A whole life with marked secrets: found in the clear checkpoint and nowhere else, with a key not even there.
-# once
+# on containerd2
+# once: what is written does not depend on the runtime
 . "$(dirname "$0")/../lib.sh"
 
 markers=$work/markers patterns=$work/patterns said=$work/said key=/etc/pod-checkpointer.key

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A drill: rehearsed while all is well, cut off for real, and killed in the middle of either.
-# last
+# on containerd1
+# once: the API and the kubelet are what is tried
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

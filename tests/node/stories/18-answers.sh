@@ -1,6 +1,7 @@
 #!/bin/bash
 # An API server that says no is there all the same: 401, 403 and 429 activate nothing; 500 does, after ten seconds.
-# once
+# on containerd2
+# once: the API server is what differs
 . "$(dirname "$0")/../lib.sh"
 
 guarded

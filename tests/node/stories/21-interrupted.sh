@@ -1,5 +1,6 @@
 #!/bin/bash
 # Reboot, restart or hang of kubelet and runtime in the middle of activation, of release and of handover: the same end.
+# both: the faults are of the runtime, and each gets others
 . "$(dirname "$0")/../lib.sh"
 
 case $runtime in containerd2) faults="reboot kubelet-hung" ;; *) faults="kubelet-restart runtime-hung" ;; esac

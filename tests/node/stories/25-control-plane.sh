@@ -8,17 +8,12 @@ rounds=${REPEAT:-${LONG:+20}}; rounds=${rounds:-2}
 mkdir -p "$work"
 probe_start etcd="http://$node_ip:2379/health" api="https://$node_ip:6443/livez" controllers="https://$node_ip:10257/healthz"
 image localhost/kube:1 /kube kube="$dir/bin/kube"
-# the first control plane is bare processes, until the one in the cluster can be made
 pki=$disk/etc/kubernetes/pki
-cp "$dir"/pki/{apiserver,admin,controller-manager}.{crt,key} "$dir/pki/sa.key" "$pki/"
+cp "$dir"/pki/controller-manager.{crt,key} "$pki/"
 kubeconfig "$pki/controller-manager.conf" controller-manager $node_ip /pki
 start_on_node etcd etcd --data-dir /var/lib/etcd --listen-client-urls http://$node_ip:2379 --advertise-client-urls http://$node_ip:2379 \
   --listen-peer-urls http://127.0.0.1:2380
-# shellcheck disable=SC2046
-start_on_node apiserver kube-apiserver $(ETCD_IP=$node_ip api_flags /etc/kubernetes/pki)
-wait_for 60 "the first API server" api_wait 1
-controllers_start
-wait_for 60 "the node to be Ready" sh -c "kubectl get node $name | grep -w Ready"
+first_control_plane
 kubectl -n kube-system create secret generic control-plane --from-file="$pki" >/dev/null
 kubectl apply -f "$here/pods/whole-control-plane.yaml" >/dev/null
 parts="etcd kube-apiserver kube-controller-manager"

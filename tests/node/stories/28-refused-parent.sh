@@ -1,6 +1,7 @@
 #!/bin/bash
 # The kubelet refuses a parent at its return: its twin stands in until the owner has replaced the pod.
-# last
+# on containerd1
+# once: the refusal is the kubelet's
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember

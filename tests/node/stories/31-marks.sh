@@ -1,6 +1,7 @@
 #!/bin/bash
 # A namespace's label and a selector mark pods, an opt-out wins, and what marked a pod is shown.
-# last
+# on containerd2
+# once: marks are the API's
 . "$(dirname "$0")/../lib.sh"
 
 healthy

@@ -141,13 +141,34 @@ type asked struct {
 	what string
 }
 
-// history reads a probe's log of one target, in the order of asking.
-func history(path, name string, since int64) (all []asked, err error) {
+// window is what a probe asked of one target from since until until, in ms since 1970.
+type window struct {
+	since, until int64
+	// all that was asked since then, in the order of asking; also what came after until
+	all []asked
+}
+
+// read takes FILE NAME SINCE [UNTIL]; without UNTIL the window ends with the last thing that was asked. The log has the
+// target as prefix+NAME.
+func read(args []string, prefix string) (*window, error) {
+	if len(args) < 3 {
+		return nil, fmt.Errorf("%s", usage)
+	}
+	var bounds []int64
+	for _, a := range args[2:] {
+		n, err := strconv.ParseInt(a, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		bounds = append(bounds, n)
+	}
+	path, name, since := args[0], prefix+args[1], bounds[0]
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	var all []asked
 	for scanner := bufio.NewScanner(file); scanner.Scan(); {
 		f := strings.SplitN(scanner.Text(), " ", 4)
 		if len(f) == 4 && f[1] == name {
@@ -156,34 +177,20 @@ func history(path, name string, since int64) (all []asked, err error) {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b asked) int { return int(a.at - b.at) })
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s: nothing asked of %s since %d", path, name, since)
 	}
-	return all, nil
-}
-
-func times(args []string, atLeast int) (numbers []int64, err error) {
-	if len(args) < atLeast {
-		return nil, fmt.Errorf("%s", usage)
+	slices.SortFunc(all, func(a, b asked) int { return int(a.at - b.at) })
+	until := all[len(all)-1].at
+	if len(bounds) > 1 {
+		until = bounds[1]
 	}
-	for _, a := range args[2:] {
-		n, err := strconv.ParseInt(a, 10, 64)
-		if err != nil {
-			return nil, err
-		}
-		numbers = append(numbers, n)
-	}
-	return numbers, nil
+	return &window{since, until, all}, nil
 }
 
 // gaps prints the seconds unserved, and in brackets each interval that added to them.
 func gaps(args []string) error {
-	bounds, err := times(args, 3)
-	if err != nil {
-		return err
-	}
-	all, err := history(args[0], args[1], bounds[0])
+	w, err := read(args, "")
 	if err != nil {
 		return err
 	}
@@ -191,12 +198,12 @@ func gaps(args []string) error {
 	end := func(at int64) {
 		if from != 0 {
 			total += at - from
-			intervals += fmt.Sprintf(" [%+.2f s: %.2f s]", float64(from-bounds[0])/1000, float64(at-from)/1000)
+			intervals += fmt.Sprintf(" [%+.2f s: %.2f s]", float64(from-w.since)/1000, float64(at-from)/1000)
 			from = 0
 		}
 	}
-	for _, a := range all {
-		if len(bounds) > 1 && a.at > bounds[1] {
+	for _, a := range w.all {
+		if a.at > w.until {
 			break
 		}
 		if a.ok {
@@ -205,28 +212,20 @@ func gaps(args []string) error {
 			from = a.at
 		}
 	}
-	if len(bounds) > 1 {
-		end(bounds[1])
-	} else {
-		end(all[len(all)-1].at)
-	}
+	end(w.until)
 	fmt.Printf("%.2f%s\n", float64(total)/1000, intervals)
 	return nil
 }
 
 // first prints after how many seconds the target was served, or fails if it was not.
 func first(args []string) error {
-	bounds, err := times(args, 3)
+	w, err := read(args, "")
 	if err != nil {
 		return err
 	}
-	all, err := history(args[0], args[1], bounds[0])
-	if err != nil {
-		return err
-	}
-	for _, a := range all {
+	for _, a := range w.all {
 		if a.ok {
-			fmt.Printf("%.2f\n", float64(a.at-bounds[0])/1000)
+			fmt.Printf("%.2f\n", float64(a.at-w.since)/1000)
 			return nil
 		}
 	}
@@ -236,21 +235,17 @@ func first(args []string) error {
 // copies prints the most instances that announced themselves at one time, and for how many seconds it was more than one.
 // An instance lived from its first announcement to its last, so up to 70 ms of it are not seen.
 func copies(args []string) error {
-	bounds, err := times(args, 3)
-	if err != nil {
-		return err
-	}
-	all, err := history(args[0], "alive:"+args[1], bounds[0])
+	w, err := read(args, "alive:")
 	if err != nil {
 		return err
 	}
 	last := map[string]int64{}
-	for _, a := range all {
+	for _, a := range w.all {
 		last[a.what] = a.at
 	}
-	alive, most, more, before := map[string]bool{}, 0, int64(0), all[0].at
-	for _, a := range all {
-		if len(bounds) > 1 && a.at > bounds[1] {
+	alive, most, more, before := map[string]bool{}, 0, int64(0), w.all[0].at
+	for _, a := range w.all {
+		if a.at > w.until {
 			break
 		}
 		if len(alive) > 1 {

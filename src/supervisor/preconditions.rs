@@ -1,0 +1,310 @@
+//! All that must hold before a checkpoint is activated. The supervisor asks before it links a twin, and a drill before it
+//! says that a pod recovers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::checkpoint::NodeCheckpoint;
+use crate::checkpoint::format::Parent;
+use crate::node::host::HostRoot;
+use crate::node::runtime::{self, Runtime};
+use crate::node::{images, kubelet};
+use crate::places::manifests::{Link, ManifestDir};
+use crate::places::node_record::NodeRecord;
+use crate::places::store::{self, Generation, Store};
+use crate::pod::room::{Demand, Room};
+use crate::reasons::Blocked;
+use crate::supervisor::core::Refused;
+use crate::supervisor::core::facts::Key;
+use crate::text::chain;
+
+/// What a checkpoint is checked against.
+#[derive(Debug)]
+pub struct Preconditions<'a> {
+    /// Time since boot.
+    pub now: Duration,
+    /// Which boot.
+    pub boot_id: &'a str,
+    /// The host's files.
+    pub root: &'a HostRoot,
+    /// The checkpoints.
+    pub store: &'a Store,
+    /// Where twins are linked.
+    pub manifests: &'a ManifestDir,
+    /// Why the run directory cannot hold clear text; `None`: it can.
+    pub not_memory: Option<&'a str>,
+    /// The runtime that must have the images.
+    pub runtime: &'a Runtime,
+    /// The kubelet that must let them be used.
+    pub settings: &'a kubelet::Settings,
+    /// Its directory, a host path.
+    pub kubelet_dir: &'a Path,
+    /// Name of this node.
+    pub node_name: &'a str,
+    /// What the agent recorded of the node; `None`: nothing yet.
+    pub record: Option<&'a NodeRecord>,
+    /// Pods of the API server that the kubelet has.
+    pub api_pods: ApiPods<'a>,
+}
+
+/// Pods of the API server that the kubelet has.
+#[derive(Clone, Copy, Debug)]
+pub enum ApiPods<'a> {
+    /// None: it has not reached the API server since it started.
+    None,
+    /// They take this; `None`: that is not known.
+    Take(Option<&'a Demand>),
+}
+
+/// What was found out already: many pods share an image, and each question is a call to the runtime; and each twin takes
+/// room from the next. For one pass.
+#[derive(Debug, Default)]
+pub struct Findings {
+    images: BTreeMap<String, Image>,
+    room: Option<Room>,
+}
+
+impl Findings {
+    /// A twin that takes this is there now.
+    pub fn take(&mut self, demand: &Demand) {
+        if let Some(room) = &mut self.room {
+            room.taken.add(demand);
+        }
+    }
+}
+
+/// What an image is good for on this node.
+#[derive(Clone, Copy, Debug)]
+enum Image {
+    Usable,
+    Absent,
+    NeedsPullSecret,
+}
+
+/// A checkpoint that can be activated.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its newest good generation.
+    pub generation: Generation,
+    /// What its twin takes.
+    pub demand: Demand,
+}
+
+impl Preconditions<'_> {
+    /// Checks everything; an error is the first thing that does not hold. Changes nothing.
+    pub async fn check(&self, key: &Key, findings: &mut Findings) -> Result<Checked, Refused> {
+        if let Some(why) = self.not_memory {
+            return Err(Refused::new(Blocked::RunDirNotMemory, why));
+        }
+        let generation = self.newest(key)?;
+        let checkpoint = &generation.checkpoint;
+        self.check_age(checkpoint)?;
+        self.check_images(checkpoint, findings).await?;
+        if self.manifests.link(key) == Link::Foreign {
+            let path = self.manifests.link_path(key);
+            return Err(Refused::new(Blocked::ForeignManifest, format!("{} is not ours", path.display())));
+        }
+        self.check_node(&checkpoint.parent)?;
+        let demand = checkpoint.manifest.get("spec").map(Demand::of).unwrap_or_default();
+        self.check_room(key, &demand, findings)?;
+        Ok(Checked { generation, demand })
+    }
+
+    fn newest(&self, key: &Key) -> Result<Generation, Refused> {
+        let newest = self.store.newest(key);
+        let (generation, bad) = newest.map_err(|error| Refused::new(Blocked::Damaged, chain(&error)))?;
+        generation.ok_or_else(|| match bad.first() {
+            None => Refused::new(Blocked::Damaged, "no whole generation of it is in the store"),
+            Some(error) => self.unusable(error),
+        })
+    }
+
+    /// Why the newest generation cannot be used; with what is wrong with the keys, if one is missing.
+    fn unusable(&self, error: &store::Error) -> Refused {
+        let mut refused = Refused::new(error.blocked(), chain(error));
+        if error.header().is_some() {
+            for problem in self.store.keys_given().load().errors() {
+                refused.message = format!("{}; {}", refused.message, chain(problem));
+            }
+        }
+        refused
+    }
+
+    fn check_age(&self, checkpoint: &NodeCheckpoint) -> Result<(), Refused> {
+        let limit = checkpoint.policy.max_age_seconds;
+        match limit.filter(|limit| age(checkpoint, self.boot_id, self.now) > Duration::from_secs(*limit)) {
+            None => Ok(()),
+            Some(limit) => Err(Refused::new(Blocked::Expired, format!("captured more than {limit} s of uptime ago"))),
+        }
+    }
+
+    async fn check_images(&self, checkpoint: &NodeCheckpoint, findings: &mut Findings) -> Result<(), Refused> {
+        for (container, image) in &checkpoint.images {
+            let name = &image.name;
+            let found = self.image(name, findings).await;
+            let (reason, what) = match found.map_err(|error| Refused::new(Blocked::ImageAbsent, chain(&error)))? {
+                Image::Usable => continue,
+                Image::Absent => (Blocked::ImageAbsent, "is not on the node"),
+                Image::NeedsPullSecret => (Blocked::ImageNeedsPullSecret, "needs its pull secret"),
+            };
+            return Err(Refused::new(reason, format!("image {name} of container {container} {what}")));
+        }
+        Ok(())
+    }
+
+    /// Asks, once a name, whether the kubelet can use an image without its registry.
+    async fn image(&self, name: &str, findings: &mut Findings) -> Result<Image, runtime::Error> {
+        if let Some(known) = findings.images.get(name) {
+            return Ok(*known);
+        }
+        let image = match self.runtime.image(name).await? {
+            None => Image::Absent,
+            Some(id) => {
+                match images::is_usable_without_secret(self.root, self.kubelet_dir, self.settings, name, &id) {
+                    Ok(true) => Image::Usable,
+                    Ok(false) => Image::NeedsPullSecret,
+                    // a record that cannot be read makes the kubelet pull; we let it try rather than refuse for it
+                    Err(error) => {
+                        tracing::warn!(image = name, %error, "cannot read the kubelet's pull records");
+                        Image::Usable
+                    }
+                }
+            }
+        };
+        findings.images.insert(name.to_owned(), image);
+        Ok(image)
+    }
+
+    /// A checkpoint of another node is not activated: one renamed, or removed and made again, is another.
+    fn check_node(&self, parent: &Parent) -> Result<(), Refused> {
+        let Some(record) = self.record else { return Ok(()) };
+        if !record.node_name.eq_ignore_ascii_case(self.node_name) {
+            let message = format!("captured on node {}, and this is {}", record.node_name, self.node_name);
+            return Err(Refused::new(Blocked::OtherNode, message));
+        }
+        match (&parent.node_uid, record.current_uid()) {
+            (Some(of), Some(now)) if of != now => {
+                let message = format!("captured on the node object {of}, and that of {} is {now} now", self.node_name);
+                Err(Refused::new(Blocked::OtherNode, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What does not fit beside the kubelet's pods is not given to it: it would end some of them for a static pod.
+    fn check_room(&self, key: &Key, demand: &Demand, findings: &mut Findings) -> Result<(), Refused> {
+        // one that is linked again has its place already, but not its own
+        if findings.room.is_none() || self.manifests.link(key) == Link::Ours {
+            let taken = self.manifests.taken(key);
+            let cannot_tell = |error| Refused::new(Blocked::NoRoom, format!("cannot tell: {}", chain(&error)));
+            let mut taken = taken.map_err(cannot_tell)?;
+            if let ApiPods::Take(of_others) = self.api_pods {
+                let Some(of_others) = of_others else {
+                    let message = "the kubelet has pods of the API server, and what they take is not known";
+                    return Err(Refused::new(Blocked::NoRoom, message));
+                };
+                taken.add(of_others);
+            }
+            let allocatable = self.record.and_then(|record| record.allocatable);
+            findings.room = Some(Room { allocatable, taken });
+        }
+        let lacks = findings.room.as_ref().and_then(|room| room.lacks(demand));
+        lacks.map_or(Ok(()), |lacks| Err(Refused::new(Blocked::NoRoom, lacks)))
+    }
+}
+
+/// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for nothing, and after a
+/// reboot only the time since counts. No wall clock is asked, so that one that lies neither expires nor revives anything.
+fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
+    if checkpoint.captured.boot_id == boot_id {
+        now.saturating_sub(Duration::from_secs(checkpoint.captured.uptime_seconds))
+    } else {
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pod::id::id;
+    use serde_json::json;
+
+    use super::*;
+    use crate::checkpoint::testing::checkpoint;
+    use crate::places::run::RunDir;
+    use crate::pod::room::Amounts;
+
+    #[test]
+    fn an_age_counts_only_time_that_is_certain() {
+        let made = checkpoint("shop", "till");
+        assert_eq!(age(&made, "boot-1", Duration::from_secs(160)), Duration::from_mins(1));
+        assert_eq!(age(&made, "boot-2", Duration::from_secs(160)), Duration::from_secs(160));
+    }
+
+    /// What is said of a checkpoint without images that is otherwise well, on a node of which this is recorded.
+    fn check(record: Option<&NodeRecord>, api_pods: ApiPods<'_>, not_memory: Option<&str>) -> Option<Blocked> {
+        let directory = tempfile::tempdir().unwrap();
+        let manifests = directory.path().join("manifests");
+        std::fs::create_dir_all(&manifests).unwrap();
+        let manifests = ManifestDir::new(manifests, RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"));
+        let store = Store::new(directory.path().join("state"));
+        store.create().unwrap();
+        let mut captured = checkpoint("shop", "till");
+        captured.images.clear();
+        captured.parent.node_uid = Some("uid-1".into());
+        captured.manifest["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
+        store.put(&captured.with_digest()).unwrap();
+        let against = Preconditions {
+            now: Duration::from_secs(160),
+            boot_id: "boot-1",
+            root: &HostRoot::new(directory.path()),
+            store: &store,
+            manifests: &manifests,
+            not_memory,
+            runtime: &Runtime::new(directory.path().join("none.sock"), Duration::from_secs(1)),
+            settings: &kubelet::Settings::default(),
+            kubelet_dir: Path::new("/var/lib/kubelet"),
+            node_name: "Node-1",
+            record,
+            api_pods,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let checked = runtime.block_on(against.check(&id("shop_till"), &mut Findings::default()));
+        checked.err().map(|refused| refused.reason)
+    }
+
+    fn record(name: &str, uid: &str, cores: u64) -> NodeRecord {
+        NodeRecord {
+            api_version: String::new(),
+            kind: String::new(),
+            node_name: name.into(),
+            node_uid: uid.into(),
+            current_uid: None,
+            allocatable: Some(Amounts { cpu: cores * 1000, memory: 1 << 40, ephemeral_storage: 1 << 40, pods: 110 }),
+            servers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_node_is_refused() {
+        assert_eq!(check(None, ApiPods::None, None), None, "nothing is recorded that it could contradict");
+        assert_eq!(check(Some(&record("node-1", "uid-1", 4)), ApiPods::None, None), None);
+        assert_eq!(check(Some(&record("node-2", "uid-1", 4)), ApiPods::None, None), Some(Blocked::OtherNode));
+        assert_eq!(check(Some(&record("node-1", "uid-2", 4)), ApiPods::None, None), Some(Blocked::OtherNode));
+    }
+
+    #[test]
+    fn one_that_does_not_fit_is_refused() {
+        let (small, large) = (record("node-1", "uid-1", 1), record("node-1", "uid-1", 4));
+        assert_eq!(check(Some(&small), ApiPods::None, None), Some(Blocked::NoRoom));
+        let requests = Amounts { cpu: 3000, ..Amounts::default() };
+        let others = Demand { requests, ports: Vec::new() };
+        assert_eq!(check(Some(&large), ApiPods::Take(Some(&others)), None), Some(Blocked::NoRoom));
+        assert_eq!(check(Some(&large), ApiPods::Take(None), None), Some(Blocked::NoRoom), "that is not known");
+    }
+
+    #[test]
+    fn without_memory_nothing_is_read() {
+        assert_eq!(check(None, ApiPods::None, Some("a disk")), Some(Blocked::RunDirNotMemory));
+    }
+}

@@ -1,0 +1,158 @@
+//! How the node's parts are reached: the kubelet, the runtime, the API servers and the manifest directory. Each is found when
+//! it is first needed, which may be long after the supervisor starts, and again when it is another one.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::node::host::HostRoot;
+use crate::node::kubelet::{self, Kubelet, Owned, Server};
+use crate::node::runtime::{self, Runtime};
+use crate::places::manifests;
+use crate::places::node_record::NodeRecord;
+use crate::places::store::Store;
+use crate::supervisor::core::observe::Lists;
+use crate::supervisor::problems::Problems;
+use crate::text::chain;
+
+/// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The kubelet that runs.
+#[derive(Debug)]
+pub struct KubeletProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// How it was started; `None`: that cannot be learned.
+    pub settings: Option<kubelet::Settings>,
+}
+
+/// How the node's parts are reached.
+pub struct Reach {
+    root: HostRoot,
+    cri_endpoint: Option<PathBuf>,
+    manifest_dir: Option<PathBuf>,
+    kubelet: Kubelet,
+    /// The kubelet that last answered.
+    pub process: Option<KubeletProcess>,
+    /// The runtime, once it answered, until it does not.
+    pub runtime: Option<Runtime>,
+    /// It refuses a second mapping of a host port; `None`: not known yet.
+    pub exclusive_host_ports: Option<bool>,
+    /// What the agent recorded of the node.
+    pub node: Option<NodeRecord>,
+    /// When that was last changed.
+    recorded: Option<SystemTime>,
+}
+
+impl Reach {
+    /// Looks for nothing yet. Paths are host paths; `None`: to be found.
+    pub fn new(
+        root: HostRoot,
+        kubelet_dir: &Path,
+        cri_endpoint: Option<PathBuf>,
+        manifest_dir: Option<PathBuf>,
+    ) -> Self {
+        let kubelet = Kubelet::new(kubelet::socket(&root, kubelet_dir), CALL_LIMIT);
+        Self {
+            root,
+            cri_endpoint,
+            manifest_dir,
+            kubelet,
+            process: None,
+            runtime: None,
+            exclusive_host_ports: None,
+            node: None,
+            recorded: None,
+        }
+    }
+
+    /// What the kubelet owns. One that answers is also asked how it was started, once.
+    pub async fn owned(&mut self) -> Result<Owned, kubelet::Error> {
+        let owned = self.kubelet.owned().await?;
+        if self.process.as_ref().is_none_or(|process| process.pid != owned.pid) {
+            let settings = kubelet::settings(&self.root, owned.pid).inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "the kubelet's settings are taken to be the defaults");
+            });
+            tracing::info!(pid = owned.pid, "found the kubelet");
+            self.process = Some(KubeletProcess { pid: owned.pid, settings: settings.ok() });
+        }
+        Ok(owned)
+    }
+
+    /// What the runtime lists; the error says in words why it does not.
+    pub async fn lists(&mut self) -> Result<Lists, String> {
+        let lists = self.ask_runtime().await;
+        if lists.is_err() {
+            self.runtime = None;
+        }
+        lists
+    }
+
+    async fn ask_runtime(&mut self) -> Result<Lists, String> {
+        let runtime = if let Some(runtime) = &self.runtime {
+            runtime.clone()
+        } else {
+            let socket = runtime::find(&self.root, self.cri_endpoint.as_deref());
+            let runtime = Runtime::new(socket.map_err(|error| chain(&error))?, CALL_LIMIT);
+            self.runtime.insert(runtime).clone()
+        };
+        if self.exclusive_host_ports.is_none()
+            && let Ok(version) = runtime.version().await
+        {
+            // CRI-O refuses a second mapping of a host port; containerd's portmap plugin accepts it
+            self.exclusive_host_ports = Some(version.name.eq_ignore_ascii_case("cri-o"));
+            tracing::info!(runtime = version.name, version = version.version, "found the container runtime");
+        }
+        let (sandboxes, containers) = tokio::join!(runtime.sandboxes(), runtime.containers());
+        let failed = |error: runtime::Error| chain(&error);
+        Ok(Lists { sandboxes: sandboxes.map_err(failed)?, containers: containers.map_err(failed)? })
+    }
+
+    /// The kubelet's manifest directory, a real path. `None`: the kubelet has not said yet.
+    pub fn manifest_dir(&self) -> Option<Result<PathBuf, manifests::Error>> {
+        let given = self.manifest_dir.as_deref();
+        if given.is_none() && self.process.is_none() {
+            return None;
+        }
+        let settings = self.process.as_ref().and_then(|process| process.settings.as_ref());
+        Some(manifests::find(given, settings).and_then(|path| {
+            let real = self.root.resolve(&path).ok().filter(|real| real.is_dir());
+            real.ok_or(manifests::Error::NoDirectory(path))
+        }))
+    }
+
+    /// The API servers to probe: what the agent recorded, else what the kubelet's own kubeconfig names. `None`: those that are
+    /// known already (`is_known`), as the record did not change.
+    pub async fn servers(&mut self, store: &Store, is_known: bool, problems: &mut Problems) -> Option<Vec<Server>> {
+        let recorded = store.node_changed();
+        let is_changed = recorded != self.recorded;
+        if is_changed {
+            match store.node() {
+                Ok(record) => {
+                    self.node = record;
+                    problems.set("node record", None);
+                }
+                Err(error) => problems.set("node record", Some(chain(&error))),
+            }
+            self.recorded = recorded;
+        }
+        if is_known && !is_changed {
+            return None;
+        }
+        let recorded = self.node.as_ref().map(|node| node.servers.clone());
+        let mut servers: Vec<Server> = recorded.into_iter().flatten().map(Server::from).collect();
+        if servers.is_empty() && self.owned().await.is_ok() {
+            let settings = self.process.as_ref().and_then(|process| process.settings.as_ref());
+            match settings
+                .and_then(|settings| settings.kubeconfig.as_deref())
+                .map(|path| kubelet::server(&self.root, path))
+            {
+                Some(Ok(server)) => servers.push(server),
+                Some(Err(error)) => problems.set("API server", Some(chain(&error))),
+                None => {}
+            }
+        }
+        Some(servers)
+    }
+}
