@@ -199,13 +199,13 @@ fn an_invalid_object_is_reported_with_the_path_and_without_the_value() {
 }
 
 #[test]
-fn a_mark_in_the_wrong_place_or_none_is_told() {
+fn a_mark_in_the_wrong_place_or_a_missing_one_is_reported() {
     let mut deployment = workload("apps/v1", "Deployment", json!({}));
     deployment["spec"]["template"]["metadata"]["annotations"] = json!({});
     assert!(candidate(deployment.clone()).notes[0].starts_with("not marked"));
     deployment["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "true"});
     let note = candidate(deployment).notes.remove(0);
-    assert!(note.ends_with("it belongs to spec.template.metadata.annotations"), "{note}");
+    assert!(note.ends_with("move it to spec.template.metadata.annotations"), "{note}");
 }
 
 #[test]

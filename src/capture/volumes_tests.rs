@@ -208,7 +208,7 @@ fn a_sparse_giant_is_too_large_and_is_not_read_to_its_end() {
 fn a_tree_without_end_ends() {
     let volume = tempfile::tempdir().unwrap();
     fs::create_dir_all(volume.path().join("d/".repeat(DEEPEST + 2))).unwrap();
-    assert!(matches!(copied(volume.path()), Err(Error::Foreign { what: "too deep", .. })));
+    assert!(matches!(copied(volume.path()), Err(Error::Foreign { what: "nested too deeply", .. })));
 }
 
 #[test]

@@ -578,7 +578,7 @@ fn wrong_usage_ends_with_2_and_a_failure_with_1() {
     assert!(text(&output).contains("/nowhere/kubeconfig"), "{}", text(&output));
     let output = program(&["agent", "--node-name", "node-1"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("cannot find the API server"), "{}", text(&output));
+    assert!(text(&output).contains("how to reach the API server"), "{}", text(&output));
     assert_eq!(text(&output).lines().count(), 1, "said once: {}", text(&output));
 }
 

@@ -283,7 +283,10 @@ fn a_hundred_thousand_files_hide_no_good_one_and_are_not_all_told() {
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     }
     let found = store.find(&id("shop_till")).unwrap();
-    assert_eq!((found.good.len(), found.bad.len(), found.surplus.len()), (1, MOST_GENERATIONS, 99_999 - MOST_GENERATIONS));
+    assert_eq!(
+        (found.good.len(), found.bad.len(), found.surplus.len()),
+        (1, MOST_GENERATIONS, 99_999 - MOST_GENERATIONS)
+    );
     let (newest, bad) = store.newest(&id("shop_till")).unwrap();
     assert_eq!((newest.unwrap().number, bad.len()), (1, MOST_GENERATIONS));
     // and it recovers by itself: two good generations later all of them are gone
