@@ -1,4 +1,5 @@
-//! What the store costs: bytes and time of captures, of verification and of sealing. Prints the table of `docs/store.md`:
+//! Measures what the store costs: bytes and time of captures, verification and sealing. Prints the
+//! table of `docs/store.md`:
 //!
 //! ```sh
 //! cargo run --release --example store-figures [DIRECTORY ON THE DISK TO BE MEASURED]
@@ -18,7 +19,8 @@ use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::store::{Put, Store};
 use serde_json::json;
 
-/// The kubelet renews a token of an hour after four fifths of it (pkg/kubelet/token/token_manager.go).
+/// The kubelet renews a token that is valid for an hour after four fifths of that time
+/// (pkg/kubelet/token/token_manager.go).
 const RENEWALS_A_DAY: u64 = 24 * 60 / 48;
 const TIMES: u32 = 21;
 
@@ -78,7 +80,7 @@ fn time(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
-#[allow(clippy::cast_precision_loss)] // for people
+#[allow(clippy::cast_precision_loss)] // only for display
 fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
@@ -114,7 +116,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Bytes that this process gave to file systems, by the kernel's count.
+/// Bytes that this process has written to file systems, according to the kernel.
 fn written() -> Result<u64, Box<dyn Error>> {
     let text = fs::read_to_string("/proc/self/io")?;
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).ok_or("no write_bytes")?;

@@ -1,5 +1,5 @@
-//! What holds of the readers whatever they are given. Shared by the fuzz targets and `tests/it/fuzz.rs`, which replays the
-//! corpus.
+//! Properties that must hold for the parsers on any input. Shared by the fuzz targets and
+//! `tests/it/fuzz.rs`, which replays the corpus.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ pub fn key() -> Key {
     Key::new(&std::array::from_fn(|at| u8::try_from(at).unwrap_or_default()))
 }
 
-/// Bytes are a checkpoint or none; so they are with the checksum, the digest and the seal that one who knows the format
-/// (docs/store.md) would put on them, without which nothing behind these would ever be reached. Their ends tell what they
-/// are meant as.
+/// Any bytes are either a valid checkpoint or an error. The same holds with a valid checksum,
+/// digest and seal added, without which fuzzing would never reach the code behind these checks. The
+/// first and last bytes of the input select what is added.
 pub fn checkpoint(bytes: &[u8]) {
     let keys = Keys::from(key());
     match bytes {
@@ -40,7 +40,7 @@ fn with_checksum(body: &[u8]) -> Vec<u8> {
     [body, format!("# sha256 of the lines above: {}\n", sum.trim_start_matches("sha256:")).as_bytes()].concat()
 }
 
-/// Bytes as the lines above the checksum.
+/// Takes the bytes as the lines above the checksum.
 fn with_digest(bytes: &[u8], keys: &Keys) {
     let Ok(mut document) = yaml::parse(bytes) else { return };
     let Err(Error::Digest { computed, .. }) = NodeCheckpoint::from_value(document.clone()) else { return };
@@ -54,7 +54,7 @@ fn with_digest(bytes: &[u8], keys: &Keys) {
     }
 }
 
-/// Bytes as the JSON that is sealed.
+/// Takes the bytes as the JSON to be sealed.
 fn with_seal(bytes: &[u8], keys: &Keys) {
     let sealed = |digest: &str| {
         let header = json!({
@@ -78,30 +78,33 @@ fn with_seal(bytes: &[u8], keys: &Keys) {
     }
 }
 
-/// What was read can be used, and is the same when it is written, in clear and sealed.
+/// A parsed checkpoint can be used, and stays the same when it is written and parsed again, in
+/// clear text or sealed.
 fn holds(read: &NodeCheckpoint, keys: &Keys) {
     let run_dir = Path::new("/run/pod-checkpointer");
     let Ok(pod) = read.pod() else { return };
     let made = twin::make(read, &pod, "boot/1", run_dir);
     assert_eq!(made.manifest.get("metadata").is_some(), read.manifest.get("metadata").is_some());
-    // one of the two at a time, by the content: each takes as long as all the rest
+    // only one of the two, depending on the content, because each takes as long as everything else
     let is_sealed = read.digest.bytes().last().is_some_and(|digit| digit % 2 == 0);
-    // what aliases have grown may be more than is read
+    // what aliases expand to may be larger than the limit
     let Ok(bytes) = read.write(is_sealed.then(key).as_ref()) else { return };
     let mut again = NodeCheckpoint::read(&bytes, keys).unwrap_or_else(|error| panic!("written, not read: {error}"));
-    // a file may say what is left out where it is empty, and digests of sealed ones have a key
+    // a file may contain empty fields, which are not written, and digests of sealed files depend on
+    // the key
     again.digest.clone_from(&read.digest);
     assert_eq!(again, *read);
     assert_eq!(again.content_digest(), read.content_digest());
 }
 
-/// Bytes are pods with a verdict each, or there is an error; a manifest refers to nothing, and is read as it was meant.
+/// Any bytes are pods with a verdict each, or an error. A manifest refers to nothing in the API,
+/// and its YAML is parsed as the same JSON.
 pub fn render(bytes: &[u8]) {
     let report = Report::of(bytes);
     for item in &report.items {
         assert_eq!(item.recoverable, item.reasons.is_empty());
         assert_eq!(item.recoverable, item.manifest.is_some());
-        // Nothing that a kubelet would look up in the API, and no path outside.
+        // nothing that a kubelet would look up in the API, and no path outside the volume directory
         let text = item.manifest.as_ref().map(ToString::to_string).unwrap_or_default();
         for reference in [
             "secretKeyRef",

@@ -1,4 +1,5 @@
-//! What fuzzing begins with, as names and bytes: what people have written, and checkpoints in every form there is.
+//! The initial corpus of fuzzing, as names and bytes: manifests written by people, and checkpoints
+//! in every form.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,11 +12,11 @@ use pod_checkpointer::checkpoint::{
 use pod_checkpointer::reasons::Warning;
 use serde_json::{Value, json};
 
-/// The checkout, as the fuzz targets see it.
+/// The checkout's directory for the fuzz targets.
 #[allow(dead_code)]
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Writes seeds to the directory that `SEEDS` names, if it does.
+/// Writes seeds to the directory in `SEEDS`, if that is set.
 #[allow(dead_code)]
 pub fn write(seeds: Vec<(String, Vec<u8>)>) {
     let Some(directory) = std::env::var_os("SEEDS") else { return };
@@ -40,7 +41,8 @@ pub fn manifests(root: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Checkpoints: whole, without their checksum, sealed, of other versions, cut off, and what swells.
+/// Checkpoints: complete, without checksum, sealed, of other versions, truncated, and with aliases
+/// that expand.
 pub fn checkpoints(root: &Path, key: &Key) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for (name, twin) in manifests(root).into_iter().filter(|(name, _)| name.ends_with(".twin.json")) {
@@ -69,7 +71,7 @@ pub fn checkpoints(root: &Path, key: &Key) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The lines above the checksum, which may be changed.
+/// The lines above the checksum, which fuzzing may change.
 fn body(checkpoint: &NodeCheckpoint) -> Vec<u8> {
     let mut bytes = checkpoint.to_yaml().expect("a checkpoint");
     bytes.truncate(bytes.trim_ascii_end().iter().rposition(|byte| *byte == b'\n').unwrap_or_default());

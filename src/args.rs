@@ -458,7 +458,7 @@ pub struct DrillArguments {
     /// systemd runs]
     #[arg(long, requires = "outage", value_name = "COMMAND")]
     pub restart_kubelet: Option<String>,
-    /// How long a rehearsed pod may take until it runs
+    /// How long a rehearsed pod may take to start
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = positive)]
     pub limit: Duration,
     /// Image on this node to run in place of the rehearsed containers' own [default: the

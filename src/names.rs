@@ -107,7 +107,7 @@ pub const NOT_CAPTURED: &str = "NotCaptured";
 /// returned.
 pub const REJECTED_AT_RETURN: &str = "RejectedAtReturn";
 /// Advice for [`REJECTED_AT_RETURN`].
-pub const REJECTED_AT_RETURN_ADVICE: &str = "delete and re-create the pod; its twin serves until then, and ends when the API server reports that the pod is gone";
+pub const REJECTED_AT_RETURN_ADVICE: &str = "delete the pod and create it again; its twin serves until then, and ends when the API server reports that the pod is gone";
 
 /// A kubelet that got nothing from an API server that answers this node for this long is locked out. One that starts may
 /// take a minute to list its pods.

@@ -1,9 +1,11 @@
-//! The whole life of one checkpoint, told as it happens: captured while all is well, a power cut without an API server, its
-//! twin, the hand-over. Needs no cluster and no root: `cargo run --example outage`.
+//! Shows the whole life of one checkpoint as it happens: the capture while all is well, a power cut
+//! without an API server, the twin, and the hand-over. Needs neither a cluster nor root: `cargo run
+//! --example outage`.
 //!
-//! Agent and supervisor are the real ones. The API server, the kubelet and the runtime are those of the tests: no container
-//! runs, but everything that the program asks of them is answered, and every file is there, in memory, below one directory.
-//! `RUST_LOG=info` shows what the two parts log. Ends with 0 if every step was seen, with 1 and what was missing if not.
+//! Agent and supervisor are the real ones. API server, kubelet and runtime are the stubs of the
+//! tests: no container runs, but they answer everything that the program asks, and every file
+//! exists, in memory, below one directory. `RUST_LOG=info` shows what agent and supervisor log. The
+//! exit code is 0 if every step happened, else 1, and the output says which one is missing.
 
 #[path = "../../tests/stub/mod.rs"]
 mod stub;
@@ -28,26 +30,27 @@ use stub::node::{NAME, listing};
 use stub::{Mode, Node, Part, Pod};
 use till::View;
 
-/// Silence before anything is activated. By default it is 3 s; nobody wants to wait for that here.
+/// How long the API server is silent before anything is activated. The default of 3 s would make
+/// this example slow.
 const ACTIVATION_DELAY: Duration = Duration::from_millis(500);
-/// How long each step may take. Only a failing one takes it.
+/// How long each step may take; only a failing one takes that long.
 const PATIENCE: Duration = Duration::from_secs(15);
 const SUPERVISOR: &str = "pod-checkpointer-supervisor";
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let told = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+    let result = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
         let parts = LocalSet::new();
-        let story = parts.spawn_local(Story::tell());
+        let story = parts.spawn_local(Story::run());
         parts.block_on(&runtime, story)
     });
-    match told {
+    match result {
         Ok(Ok(Ok(()))) => return ExitCode::SUCCESS,
         Ok(Ok(Err(missing))) => eprintln!("\nMissing: {missing:#}. RUST_LOG=info shows what the parts log."),
-        // a stub found something impossible, and said what
-        Ok(Err(_)) => eprintln!("\nThe story broke off."),
-        Err(error) => eprintln!("\nThe story cannot begin: {error}"),
+        // a stub found something impossible, and printed what
+        Ok(Err(_)) => eprintln!("\nThe example was aborted."),
+        Err(error) => eprintln!("\nThe example cannot start: {error}"),
     }
     ExitCode::FAILURE
 }
@@ -58,9 +61,9 @@ struct Story {
 }
 
 impl Story {
-    async fn tell() -> anyhow::Result<()> {
+    async fn run() -> anyhow::Result<()> {
         let story = Self { began: Instant::now(), node: Node::start() };
-        println!("Everything is below {}.\n", story.node.path("").display());
+        println!("All files are below {}.\n", story.node.path("").display());
         story.boot_with_the_api_server().await?;
         let (agent, supervisor) = story.begin().await?;
         let parent = story.capture().await?;
@@ -71,7 +74,7 @@ impl Story {
         let agent = story.hand_over(&twin, &parent).await?;
         agent.end().await;
         supervisor.end().await;
-        story.look_for_remains(&twin)
+        story.check_leftovers(&twin)
     }
 
     async fn boot_with_the_api_server(&self) -> anyhow::Result<()> {
@@ -79,7 +82,10 @@ impl Story {
         till::write_volumes(&self.node);
         self.node.kubelet.sync_api(&[till::pod(&self.node)]);
         self.wait("the pod runs", || self.runs(till::UID)).await?;
-        self.say("kubelet", "runs shop/till: a Secret (mode 0440), a ConfigMap, a token, env from both");
+        self.say(
+            "kubelet",
+            "runs shop/till, which uses a Secret (mode 0440), a ConfigMap, a token, and variables from both",
+        );
         self.node.api.put_pod(till::object(&self.node, false));
         Ok(())
     }
@@ -88,11 +94,11 @@ impl Story {
     async fn begin(&self) -> anyhow::Result<(Part, Part)> {
         let agent = Part::agent(self.settings()?, self.node.api.client());
         self.wait("the supervisor's manifest", || self.manifest().is_file()).await?;
-        self.say("agent", format!("watches the pods of {NAME}, and installed {SUPERVISOR}.yaml"));
+        self.say("agent", format!("watches the pods of {NAME}; has installed {SUPERVISOR}.yaml"));
         let supervisor = self.start_supervisor().await?;
         let hears = || self.node.status().contact.is_some_and(|contact| contact.class == Class::Answering);
-        self.wait("the supervisor hears the API server", hears).await?;
-        self.say("supervisor", "started by the kubelet from that file; hears the API server, and rests");
+        self.wait("the supervisor has contact with the API server", hears).await?;
+        self.say("supervisor", "started by the kubelet from that file; the API server answers, so it waits");
         Ok((agent, supervisor))
     }
 
@@ -106,7 +112,7 @@ impl Story {
         let took = ready.elapsed();
         let generation = newest().context("a checkpoint")?;
         let file = generation.path.strip_prefix(self.node.path("")).unwrap_or(&generation.path);
-        self.say("agent", format!("captured it, {} ms after it was Ready:", took.as_millis()));
+        self.say("agent", format!("captured the pod, {} ms after it was Ready:", took.as_millis()));
         add(format!("/{}", file.display()));
         add(format!("{} bytes, {:.23}…", generation.size, generation.checkpoint.digest));
         self.wait("PodCheckpoint shop/till is Recoverable", || self.is_recoverable()).await?;
@@ -121,8 +127,8 @@ impl Story {
         self.node.server.set(Mode::Refuse).await;
         self.node.cut_power().await;
         println!();
-        self.say("power", "is cut; with the API server gone too, the node will be alone");
-        add("lost: every process, what the kubelet knew, the run directory, the pod's volumes");
+        self.say("power", "fails, and the API server is gone too: the node will boot without it");
+        add("lost: every process, the kubelet's state, the run directory, the pod's volumes");
         println!();
     }
 
@@ -131,24 +137,27 @@ impl Story {
         self.node.kubelet.restart().await;
         let supervisor = self.start_supervisor().await?;
         ensure!(!self.runs(till::UID), "that the pod stays down");
-        self.say("kubelet", "starts its static pods: the supervisor, and nothing else");
+        self.say("kubelet", "starts its static pods: only the supervisor");
         Ok(supervisor)
     }
 
     async fn activate(&self, parent: &View) -> anyhow::Result<String> {
         let silent = || self.node.status().contact.is_some_and(|contact| contact.class == Class::Silent);
         self.wait("silence", silent).await?;
-        self.say("supervisor", "the API server is silent; the kubelet does not own shop/till, and it does not run");
+        self.say("supervisor", "the API server is silent, and shop/till neither runs nor belongs to the kubelet");
         let active = || self.node.report(till::KEY).phase == Phase::Active && self.node.is_linked(till::KEY);
         self.wait("a linked twin", active).await?;
         let uid = self.node.report(till::KEY).twin_uid.context("the twin's UID")?;
         let unpacked = self.node.run_dir().path().join("volumes");
-        self.say("supervisor", format!("silent for {} ms (default 3 s): activates", ACTIVATION_DELAY.as_millis()));
+        self.say(
+            "supervisor",
+            format!("silence has lasted {} ms (default 3 s): activates", ACTIVATION_DELAY.as_millis()),
+        );
         add(format!("unpacked {} files and links to memory", listing(&unpacked).len()));
         let link = self.node.link(till::KEY);
         add(format!("linked {}, UID {uid:.8}…", link.file_name().unwrap_or_default().display()));
         self.wait("the twin runs", || self.runs(&uid)).await?;
-        self.say("kubelet", format!("runs the twin, shop/till-{NAME}; compared with the pod:"));
+        self.say("kubelet", format!("runs the twin, shop/till-{NAME}. Compared with the pod:"));
         let twin = View::of(&self.node, &uid).context("what the twin sees")?;
         let lines = parent.compare(&twin);
         let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
@@ -170,13 +179,17 @@ impl Story {
         self.say("API server", "answers again");
         self.wait("the release", || !self.node.link(till::KEY).is_symlink()).await?;
         let took = answers.elapsed().as_millis();
-        self.say("supervisor", format!("first answer, {took} ms: removes the link, before the kubelet lists its pods"));
+        self.say(
+            "supervisor",
+            format!("{took} ms after the first answer: removes the link, before the kubelet lists its pods"),
+        );
         self.node.kubelet.settle().await;
         ensure!(self.runs(twin), "a twin that serves on after its release");
         Ok(())
     }
 
-    /// The kubelet takes in the pods of the API server, the agent's among them; it runs again as a process of this story.
+    /// The kubelet gets the pods of the API server, including the agent's, which runs again as a
+    /// process of this example.
     async fn hand_over(&self, twin: &str, parent: &View) -> anyhow::Result<Part> {
         till::write_volumes(&self.node);
         self.node.api.put_pod(till::object(&self.node, false));
@@ -185,7 +198,7 @@ impl Story {
             .sync_api(&[till::pod(&self.node), Pod::new("pod-checkpointer", "pod-checkpointer-x7k2p", "agent-uid")]);
         self.wait("the pod and the agent run", || self.runs(till::UID) && self.runs("agent-uid")).await?;
         ensure!(self.runs(twin), "pod and twin side by side");
-        self.say("kubelet", "takes its pods in: starts shop/till beside its twin, and the agent; rejects none");
+        self.say("kubelet", "gets its pods: starts shop/till while the twin runs, and the agent; rejects none");
         let overlap = Instant::now();
         let agent = Part::agent(self.settings()?, self.node.api.client());
         // a pod needs a moment until it is Ready
@@ -196,17 +209,17 @@ impl Story {
         self.wait("the end of the twin", || !self.runs(twin)).await?;
         ensure!(self.runs(till::UID), "the pod, when its twin ended");
         let took = overlap.elapsed().as_millis();
-        self.say("supervisor", format!("the agent says so: stops the twin; both served for {took} ms"));
+        self.say("supervisor", format!("learns that from the agent: stops the twin; both served for {took} ms"));
         let again = View::of(&self.node, till::UID).context("what the pod sees")?;
         ensure!(*parent == again, "a pod that sees what it saw before");
         let forgotten = || self.node.run_dir().keys().is_ok_and(|keys| keys.is_empty());
         self.wait("the end of the unpacked files", forgotten).await?;
         let twin_is_listed = || self.node.runtime.state.borrow().sandboxes.values().any(|one| one.pod.uid == twin);
         self.wait("the end of the twin's sandbox", || !twin_is_listed()).await?;
-        self.say("supervisor", "deleted the unpacked files: Inactive");
-        let is_told = || self.published("/status/lastOutage/takenOver").is_some();
-        self.wait("the outage on the PodCheckpoint", is_told).await?;
-        self.say("agent", "told the API server, as lastOutage of PodCheckpoint shop/till:");
+        self.say("supervisor", "has deleted the unpacked files: Inactive");
+        let is_published = || self.published("/status/lastOutage/takenOver").is_some();
+        self.wait("the outage on the PodCheckpoint", is_published).await?;
+        self.say("agent", "has reported the outage as lastOutage of PodCheckpoint shop/till:");
         for what in ["from", "activated", "serving", "released", "takenOver"] {
             let time = self.published(&format!("/status/lastOutage/{what}"));
             add(format!("{what:<10} {}", time.as_deref().unwrap_or("-")));
@@ -216,9 +229,9 @@ impl Story {
         Ok(agent)
     }
 
-    fn look_for_remains(&self, twin: &str) -> anyhow::Result<()> {
+    fn check_leftovers(&self, twin: &str) -> anyhow::Result<()> {
         println!();
-        self.say("node", "nothing is left of the twin; what there is of ours:");
+        self.say("node", "nothing is left of the twin. Files of pod-checkpointer:");
         let mut found = Vec::new();
         for directory in ["etc/kubernetes/manifests", "run/pod-checkpointer", "var/lib/pod-checkpointer"] {
             let files = listing(&self.node.path(directory));
@@ -235,13 +248,13 @@ impl Story {
         let is_pod = |path: &&String| path.contains("/pods/");
         let pods = self.node.api.state.borrow().objects.keys().filter(is_pod).count();
         ensure!(pods == 1, "an API server that never heard of the twin");
-        self.say("API server", "knows one pod, shop/till; it was never told of a mirror pod");
-        println!("\nEvery step was seen, in {:.1} s.", self.began.elapsed().as_secs_f32());
+        self.say("API server", "has one pod, shop/till; no mirror pod was ever created");
+        println!("\nEvery step succeeded, in {:.1} s.", self.began.elapsed().as_secs_f32());
         Ok(())
     }
 
-    /// Waits until the kubelet runs the supervisor's static pod; the process is then started with the arguments that its
-    /// manifest has.
+    /// Waits until the kubelet runs the supervisor's static pod, then starts the process with the
+    /// arguments of its manifest.
     async fn start_supervisor(&self) -> anyhow::Result<Part> {
         self.wait("the supervisor's pod runs", || {
             let state = self.node.runtime.state.borrow();
@@ -251,7 +264,8 @@ impl Story {
         let manifest: Value = serde_json::from_slice(&std::fs::read(self.manifest())?)?;
         let arguments = manifest.pointer("/spec/containers/0/args").and_then(Value::as_array);
         let arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
-        // no container, so it need not look for the host, and the kubelet's word on the node's name is no variable
+        // without a container there is no other host root, and no variable with the node's name
+        // from the kubelet
         let node_name = format!("--node-name={NAME}");
         let given = ["--host-root=/", node_name.as_str()];
         let line = ["pod-checkpointer"].into_iter().chain(arguments).chain(given);
@@ -295,7 +309,7 @@ impl Story {
         println!("{:7.3} s  {who:<11} {what}", self.began.elapsed().as_secs_f32());
     }
 
-    /// What the PodCheckpoint says, by JSON pointer.
+    /// A field of the PodCheckpoint, by JSON pointer.
     fn published(&self, pointer: &str) -> Option<String> {
         let checkpoint = self.node.api.checkpoint("shop", "till")?;
         Some(checkpoint.pointer(pointer)?.as_str()?.to_owned())
@@ -311,7 +325,7 @@ impl Story {
     }
 }
 
-/// Belongs to what was said before.
+/// Prints another line of the last message.
 fn add(what: impl std::fmt::Display) {
     println!("{:25}{what}", "");
 }

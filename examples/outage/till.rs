@@ -1,4 +1,5 @@
-//! The pod that the story is about, as the API server, the kubelet and the runtime have it, and what its process sees.
+//! The pod of the example, as the API server, the kubelet and the runtime have it, and what its
+//! process sees.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,14 +21,14 @@ pub fn id() -> PodId {
     stub::id(KEY)
 }
 
-/// Volume, where it is mounted, and the kubelet's name for its kind.
+/// Name of a volume, its mount path, and the kubelet's name for its kind.
 const VOLUMES: [(&str, &str, &str); 3] = [
     ("credentials", "/etc/till/credentials", "secret"),
     ("features", "/etc/till/features", "configmap"),
     ("token", "/var/run/secrets/kubernetes.io/serviceaccount", "projected"),
 ];
 
-/// What the kubelet passed: `env`, then `envFrom`, then the service variables.
+/// What the kubelet passed: `env`, then `envFrom`, then the variables of Services.
 const ENVIRONMENT: [(&str, &str); 7] = [
     ("CURRENCY", "EUR"),
     ("PASSWORD", "s3cret $(CURRENCY)\nsecond line"),
@@ -50,7 +51,7 @@ pub fn write_volumes(node: &Node) {
     write_volume(&token, &[("namespace", 0o644, b"shop"), ("token", 0o640, b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln")]);
 }
 
-/// As the kubelet hands it to the runtime.
+/// The pod as the kubelet passes it to the runtime.
 pub fn pod(node: &Node) -> Pod {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut app = Spec::new("app", IMAGE);
@@ -61,7 +62,7 @@ pub fn pod(node: &Node) -> Pod {
     pod
 }
 
-/// As the API server has it, with the status of what runs now.
+/// The pod in the API server, with the status of what runs now.
 pub fn object(node: &Node, is_ready: bool) -> Value {
     let state = node.runtime.state.borrow();
     let started = state.containers.iter().filter(|(_, container)| container.pod_uid == UID);
@@ -121,7 +122,7 @@ pub struct View {
 }
 
 impl View {
-    /// Through the mounts of the container that runs now.
+    /// Reads it through the mounts of the running container.
     pub fn of(node: &Node, uid: &str) -> anyhow::Result<Self> {
         let state = node.runtime.state.borrow();
         let of_pod = state.containers.values().filter(|container| container.pod_uid == uid);
@@ -144,7 +145,7 @@ impl View {
         Ok(Self { environment: spec.env.into_iter().collect(), files })
     }
 
-    /// A line for each thing that either has, and whether both have the same.
+    /// One line per file or variable that either has, and whether both are the same.
     pub fn compare(&self, other: &Self) -> Vec<(String, bool)> {
         let mut lines = Vec::new();
         let paths: BTreeMap<_, _> = other.files.iter().chain(&self.files).collect();

@@ -1,7 +1,8 @@
-//! Bytes as a checkpoint file. With `SEEDS`, what it begins with is written to that directory first.
+//! Parses bytes as a checkpoint file. If `SEEDS` is set, the seeds are written to that directory
+//! first.
 #![no_main]
 
-#[allow(dead_code)] // what the other target is about
+#[allow(dead_code)] // used by the other target
 #[path = "../properties.rs"]
 mod properties;
 #[allow(dead_code)]

@@ -1,7 +1,7 @@
-//! Field by field: what differs between a parent and its twin, with the rule that made it so.
+//! What differs between a parent and its twin, field by field, with the rule that says so.
 //!
-//! Pure. Elements of a list are told apart by their `name` where each has one of its own, as in the reasons: a volume of
-//! the parent is the volume of that name of the twin, wherever it stands.
+//! Pure. Elements of a list are matched by `name` if each has a different one, as in the reasons: a
+//! volume of the parent is compared with the twin's volume of the same name, whatever its position.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use super::rules::{self, Rule, Segment, Verdict};
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// Which field: `spec.containers[app].imagePullPolicy`.
+    /// The field, for example `spec.containers[app].imagePullPolicy`.
     pub path: String,
-    /// What was done to it.
+    /// What was done to the field.
     pub what: What,
-    /// What the parent has there.
+    /// The parent's value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Value>,
-    /// What the twin has there.
+    /// The twin's value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Value>,
-    /// Why, in a sentence.
+    /// Why, a sentence without its full stop.
     pub why: &'static str,
     /// The rule that says so.
     #[serde(skip)]
@@ -39,14 +39,14 @@ pub enum What {
     Added,
     /// The twin does not have it.
     Dropped,
-    /// It stands in the twin as what it meant, not as a reference.
+    /// The twin has what the parent's reference refers to.
     MadeConcrete,
-    /// It is another in the twin.
+    /// The twin has another value.
     Rewritten,
 }
 
 impl What {
-    /// For people.
+    /// The name for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",
@@ -57,7 +57,7 @@ impl What {
     }
 }
 
-/// Everything in which this twin differs from this parent, both as JSON.
+/// Every difference between this twin and this parent, both as JSON.
 pub fn between(parent: &Value, twin: &Value) -> Vec<Change> {
     let mut found = Vec::new();
     let mut path = Vec::new();
@@ -72,7 +72,7 @@ fn compare(parent: Option<&Value>, twin: Option<&Value>, path: &mut Vec<Segment>
     match (parent, twin) {
         (Some(Value::Object(one)), Some(Value::Object(other))) => objects(one, other, path, found),
         (Some(Value::Array(one)), Some(Value::Array(other))) => lists(one, other, path, found),
-        // A new element is told of at once, a new field as what is in it.
+        // a new element is one change, a new field is as many changes as it has fields
         (None, Some(Value::Object(_))) if matches!(path.last(), Some(Segment::Element(_))) => {
             found.push(change(None, twin, path));
         }
@@ -107,7 +107,7 @@ fn change(parent: Option<&Value>, twin: Option<&Value>, path: &[Segment]) -> Cha
         what,
         from: parent.cloned(),
         to: twin.cloned(),
-        why: why.unwrap_or("no rule is known for it"),
+        why: why.unwrap_or("no rule covers this field"),
         rule,
     }
 }
@@ -140,14 +140,14 @@ fn lists(one: &[Value], other: &[Value], path: &mut Vec<Segment>, found: &mut Ve
     }
 }
 
-/// The elements by their names; `None`: some have none, or share one.
+/// The elements by name; `None` if some have no name, or the same one.
 fn by_name(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
     let named: Option<BTreeMap<&str, &Value>> =
         list.iter().map(|element| Some((element.get("name")?.as_str()?, element))).collect();
     named.filter(|named| named.len() == list.len())
 }
 
-/// Every field with a value of its own, or empty, with its path.
+/// Every leaf with its path; empty objects and lists are leaves.
 #[cfg(test)]
 pub fn fields(value: &Value) -> Vec<(Vec<Segment>, Value)> {
     fn walk(value: &Value, path: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, Value)>) {

@@ -1,15 +1,20 @@
-//! Where a persistentVolumeClaim leads on this node, from what ran: no right to read PV objects is needed.
+//! Where the volume of a PersistentVolumeClaim is on this node, found from what ran: no permission
+//! to read PersistentVolumes is needed.
 //!
-//! The runtime's record tells the host path of each mount. Below the kubelet's directory of the pod it is a volume that
-//! somebody mounted there, and the directory's name is the plugin's. Only one of `local` is a directory of the node's own:
-//! the kubelet bind-mounts it (pkg/volume/local/local.go, `SetUpAt`), and the host's table of mounts says from where. A
-//! path elsewhere is that of a `hostPath` volume, which is passed as it is (pkg/volume/hostpath/host_path.go, `SetUp`).
+//! The runtime's record has the host path of each mount. Below the kubelet's directory of the pod,
+//! it is a volume mounted there by a plugin, whose name is the directory's. Of these, only a
+//! `local` volume is a directory of the node itself: the kubelet bind-mounts it
+//! (pkg/volume/local/local.go, `SetUpAt`), and the host's mount table says from where. Any other
+//! path belongs to a `hostPath` volume, which the kubelet passes on unchanged
+//! (pkg/volume/hostpath/host_path.go, `SetUp`).
 //!
-//! A twin mounts the directory as a `hostPath`. That gets neither `fsGroup` nor an SELinux label from the kubelet
-//! (`Managed` and `SELinuxRelabel` are false), which is right: the kubelet has changed owner and mode on the disk when it
-//! mounted the volume first, and the runtime the labels, and both are still there after a reboot. What a twin needs is the
-//! group itself, and `fsGroup` still gives it to the process; and the same SELinux label, which it has if the pod names a
-//! level. Without one the runtime draws categories anew for each sandbox, and a `local` volume would have the former ones.
+//! A twin mounts the directory as a `hostPath`. The kubelet applies neither `fsGroup` nor an
+//! SELinux label to that (`Managed` and `SELinuxRelabel` are false), which is right: when the
+//! volume was first mounted, the kubelet changed owner and mode on the disk and the runtime changed
+//! the labels, and both survive a reboot. A twin needs the group, which `fsGroup` still gives to
+//! the process, and the same SELinux label, which it has if the pod names a level. Without a level
+//! the runtime chooses new categories for each sandbox, while a `local` volume keeps the former
+//! ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,20 +33,20 @@ use crate::pod::names::is_name;
 pub struct Place {
     /// A host path.
     pub path: String,
-    /// Its type, as of a `hostPath`: `Directory`, `File`, …
+    /// The type of a `hostPath`: `Directory`, `File`, …
     pub kind: &'static str,
-    /// Did the parent see it read-only whatever its mounts say?
+    /// Whether it was read-only for the parent, whatever its mounts say.
     pub read_only: bool,
 }
 
-/// A mount of a container, as the runtime's record tells it.
+/// A mount of a container, from the runtime's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
     /// Path in the container.
     pub container_path: String,
     /// Path on the host; empty for an image.
     pub host_path: String,
-    /// Image that is mounted, as it was asked for: its id. Only containerd tells.
+    /// ID of the mounted image, as requested by the kubelet. Only containerd reports it.
     pub image: Option<String>,
 }
 
@@ -71,7 +76,7 @@ pub fn bound(info: &Value) -> Vec<Bound> {
         .collect()
 }
 
-/// The mounts of a volume by the containers that ran, each with what the runtime made of it.
+/// The mounts of a volume in the containers that ran, each with the mount that the runtime made.
 pub fn of_volume<'a>(
     spec: &'a PodSpec,
     volume: &str,
@@ -89,25 +94,28 @@ pub fn of_volume<'a>(
     found
 }
 
-/// A runtime may clean a path, and the kubelet makes a relative one absolute.
+/// Whether two container paths are the same: a runtime may normalize a path, and the kubelet makes
+/// a relative one absolute.
 fn is_same_path(one: &str, other: &str) -> bool {
     let clean = |path: &str| Path::new("/").join(path).components().collect::<PathBuf>();
     clean(one) == clean(other)
 }
 
-/// What the host path of a mount says of its volume.
+/// What the host path of a mount says about its volume.
 #[derive(Debug, PartialEq, Eq)]
 enum Origin {
-    /// Mounted by a plugin of the kubelet: the plugin's directory, and the volume's name.
+    /// Mounted by a plugin of the kubelet: the plugin's directory and the volume's name.
     Plugin(String, String),
-    /// A part of a volume of this name, bound by the kubelet (pkg/volume/util/subpath).
+    /// A subpath of the volume with this name, bind-mounted by the kubelet
+    /// (pkg/volume/util/subpath).
     Part(String),
-    /// A path of the host's own.
+    /// Any other path on the host.
     Host(String),
 }
 
-/// `<kubelet dir>/pods/<uid>/volumes/<plugin>/<volume>…`, `…/volume-subpaths/<volume>/<container>/<index>`, or neither.
-/// CRI-O tells a path with links followed, so the kubelet's directory may have another name there.
+/// `<kubelet dir>/pods/<uid>/volumes/<plugin>/<volume>…`,
+/// `…/volume-subpaths/<volume>/<container>/<index>`, or neither. CRI-O reports a path with symbolic
+/// links resolved, so the kubelet's directory may have another name there.
 fn origin(host_path: &str, uid: &str) -> Origin {
     let pod = format!("/pods/{uid}/");
     let parts: Vec<&str> = host_path.split_once(&pod).map(|(_, rest)| rest.split('/').collect()).unwrap_or_default();
@@ -140,16 +148,16 @@ pub fn look_up(
         .collect()
 }
 
-/// The kubelet's directory of `local` volumes in a pod's.
+/// The kubelet's directory for `local` volumes, within that of a pod's volumes.
 const LOCAL: &str = "kubernetes.io~local-volume";
-/// It is there where the kernel labels files.
+/// A file that exists if the kernel labels files with SELinux.
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
 struct Node<'a> {
     sources: &'a Sources<'a>,
     /// Host path of the kubelet's directory of the pod's volumes.
     volumes: PathBuf,
-    /// Does the pod name its SELinux level?
+    /// Whether the pod names its SELinux level.
     has_level: bool,
 }
 
@@ -163,7 +171,7 @@ impl Node<'_> {
             match origin(&bound.host_path, uid) {
                 Origin::Plugin(plugin, volume) if plugin == LOCAL => return self.local(&volume),
                 Origin::Plugin(plugin, _) => {
-                    return Ok(Err(format!("its volume is one of {plugin}, not of the node's own")));
+                    return Ok(Err(format!("its volume is mounted by {plugin}, not a directory of the node")));
                 }
                 Origin::Part(volume) => part = Some(volume),
                 Origin::Host(path) if is_part(mount) || path.is_empty() => {}
@@ -171,19 +179,19 @@ impl Node<'_> {
             }
         }
         let Some(volume) = part else {
-            return Ok(Err("no container that ran mounts it, so its path is not known".into()));
+            return Ok(Err("no container that ran mounts it, so its path is unknown".into()));
         };
-        // The part's name says which volume it is of.
+        // the subpath's name says which volume it belongs to
         if is_name(&volume) {
             let is_there = |plugin: &Path| exists(self.sources, &plugin.join(&volume));
             if is_there(&self.volumes.join(LOCAL))? {
                 return self.local(&volume);
             }
         }
-        Ok(Err("only a subPath of it is mounted, so its own path is not known".into()))
+        Ok(Err("only a subPath of it is mounted, so its own path is unknown".into()))
     }
 
-    /// The directory that the kubelet bound to its own directory of the pod.
+    /// The directory that the kubelet bind-mounted to its own directory of the pod.
     fn local(&self, volume: &str) -> Result<Result<Place, String>, Error> {
         let failed = |doing: &str| {
             let doing = doing.to_owned();
@@ -192,11 +200,11 @@ impl Node<'_> {
         let Sources { root, kubelet_dir, .. } = self.sources;
         if !self.has_level && exists(self.sources, Path::new(SELINUX))? {
             return Ok(Err(format!(
-                "local volume {volume} has an SELinux label that only a pod with a level gets again"
+                "local volume {volume} has an SELinux label; set a level in the pod's seLinuxOptions, so that its twin gets the same label"
             )));
         }
         let seen = self.volumes.join(LOCAL).join(volume);
-        // The table has paths without links, as the host sees them.
+        // the table has the host's paths, without symbolic links
         let real = |path: &Path| -> io::Result<PathBuf> {
             let path = root.resolve(path)?;
             Ok(Path::new("/").join(path.strip_prefix(root.path()).unwrap_or(&path)))
@@ -205,19 +213,19 @@ impl Node<'_> {
         let kubelet = real(kubelet_dir).map_err(failed("look up the kubelet's directory"))?;
         let table = mounts::read(root).map_err(failed("read the host's mounts"))?;
         let Some(mount) = mounts::at(&table, &point) else {
-            return Ok(Err(format!("local volume {volume} is not in the host's table of mounts")));
+            return Ok(Err(format!("local volume {volume} is not in the host's mount table")));
         };
         let identity = |path: &Path| {
             let metadata = std::fs::metadata(root.resolve(path)?)?;
             io::Result::Ok((metadata.dev(), metadata.ino()))
         };
-        let wanted = identity(&seen).map_err(failed("look at a local volume"))?;
-        // What the kubelet mounted itself is not there when it does not.
+        let wanted = identity(&seen).map_err(failed("examine a local volume"))?;
+        // mounts below the kubelet's own directory exist only while the kubelet mounts them
         let found = mounts::others(&table, mount)
             .into_iter()
             .find(|(path, _)| !path.starts_with(&kubelet) && identity(path).is_ok_and(|it| it == wanted));
         let Some((path, of)) = found else {
-            return Ok(Err(format!("local volume {volume} is of a device that only the kubelet has mounted")));
+            return Ok(Err(format!("local volume {volume} is on a device that only the kubelet mounts")));
         };
         if let Some(option) = stricter(mount, of) {
             return Ok(Err(format!("local volume {volume} is mounted {option}, which a hostPath cannot be")));
@@ -227,9 +235,9 @@ impl Node<'_> {
     }
 
     fn existing(&self, path: String, read_only: bool) -> Result<Result<Place, String>, Error> {
-        // The kubelet refuses these (pkg/apis/core/validation, `validatePathNoBacksteps`).
+        // the kubelet refuses these (pkg/apis/core/validation, `validatePathNoBacksteps`)
         if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-            return Ok(Err("its path is not an absolute one".into()));
+            return Ok(Err("its path is not absolute".into()));
         }
         let kind = match self.sources.root.host_path_type(&path) {
             Ok(Some(kind)) => kind,
@@ -243,7 +251,8 @@ impl Node<'_> {
     }
 }
 
-/// An option that the volume's own mount has and the file system's does not. `ro` is left out: a mount can say that.
+/// An option that the volume's own mount has and the file system's does not. `ro` is left out,
+/// because a volume mount can be read-only.
 fn stricter<'a>(own: &'a Mount, other: &'a Mount) -> Option<&'a str> {
     const STRICT: [&str; 4] = ["noexec", "nosuid", "nodev", "nosymfollow"];
     own.options.difference(&other.options).map(String::as_str).find(|option| STRICT.contains(option))
@@ -266,7 +275,7 @@ mod tests {
     const UID: &str = "2f1e6d1c-6a3a-4f0e-9f6b-0a6b7c8d9e0f";
 
     #[test]
-    fn the_host_path_of_a_mount_says_what_volume_it_is_of() {
+    fn the_host_path_of_a_mount_says_which_volume_it_belongs_to() {
         let plugin = |plugin: &str, volume: &str| Origin::Plugin(plugin.into(), volume.into());
         let pod = format!("/var/lib/kubelet/pods/{UID}");
         for (path, wanted) in [
@@ -286,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn both_runtimes_tell_their_mounts() {
+    fn the_mounts_of_both_runtimes_are_read() {
         let wanted = |image: Option<&str>| {
             [Bound { container_path: "/data".into(), host_path: "/srv".into(), image: image.map(str::to_owned) }]
         };

@@ -1,6 +1,8 @@
-//! What a pod's object alone says: may it be brought back, what should its owner know, and how is it handed over.
+//! What a pod's object alone says: whether it can be brought back, what its owner should know, and
+//! how it is handed over.
 //!
-//! Pure. Fields of the spec that cannot be carried over are found where they are mapped, in [`super::manifest`].
+//! Pure. Fields of the spec that cannot be carried over are found in [`super::manifest`], which
+//! maps them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,7 @@ use crate::names;
 use crate::pod::names::is_name;
 use crate::reasons::{Refusal, Warning};
 
-/// The kubelet's default (pkg/apis/core/v1/defaults.go).
+/// The kubelet's default grace period in seconds (pkg/apis/core/v1/defaults.go).
 const DEFAULT_GRACE: i64 = 30;
 /// Longest name of a pod (RFC 1123 subdomain), and longest name of a file.
 const LONGEST_NAME: usize = 253;
@@ -21,7 +23,7 @@ const LONGEST_FILE_NAME: usize = 255;
 /// Length of a UID.
 const UID: usize = 36;
 
-/// Why this pod cannot be brought back, as far as its nature and its annotations tell.
+/// Why this pod cannot be brought back, according to its kind, state, names and annotations.
 pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut refuse = |refusal, detail: String| reasons.push(Reason { refusal, detail });
@@ -33,7 +35,7 @@ pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
         || annotations.contains_key(names::CONFIG_MIRROR)
         || owner(pod).is_some_and(|o| o.kind == "Node")
     {
-        refuse(Refusal::MirrorOrStatic, "the kubelet has it from a file".into());
+        refuse(Refusal::MirrorOrStatic, "the kubelet runs it from a file".into());
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() {
@@ -49,7 +51,10 @@ pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
         refuse(Refusal::StatefulSet, owner(pod).map(|owner| owner.name).unwrap_or_default());
     }
     if let Some(unknown) = accepted.iter().find(|risk| !["stateful", "persistent-volume"].contains(*risk)) {
-        refuse(Refusal::InvalidAnnotation, format!("{}: {unknown:?} is not a risk", names::ACCEPT));
+        refuse(
+            Refusal::InvalidAnnotation,
+            format!("{}: {unknown:?} is not a risk that can be accepted", names::ACCEPT),
+        );
     }
     if let Err(reason) = policy(pod) {
         reasons.extend(reason);
@@ -59,7 +64,8 @@ pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
 }
 
 /// The twin is `<name>-<node name>` (pkg/kubelet/config/common.go), and the directory of its logs
-/// `<namespace>_<name>_<uid>` (pkg/kubelet/kuberuntime/helpers.go). Names become parts of paths, so they are looked at.
+/// `<namespace>_<name>_<uid>` (pkg/kubelet/kuberuntime/helpers.go). Names become parts of paths, so
+/// they are checked.
 fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut refuse = |detail: String| reasons.push(Reason { refusal: Refusal::RejectedByKubeletRules, detail });
@@ -67,12 +73,12 @@ fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     for (field, value) in [("metadata.namespace", namespace), ("metadata.name", name)] {
         if !is_name(value) {
-            refuse(format!("{field}: {value:?} is not a name"));
+            refuse(format!("{field}: {value:?} is not a valid name"));
         }
     }
     let full = name.len() + 1 + node_name.len();
     if full > LONGEST_NAME {
-        refuse(format!("metadata.name: with the node's name it has {full} characters, {LONGEST_NAME} are allowed"));
+        refuse(format!("metadata.name: with the node's name it has {full} characters, but {LONGEST_NAME} are allowed"));
     } else if namespace.len() + full + UID + 2 > LONGEST_FILE_NAME {
         refuse("metadata.name: namespace, name and the node's name do not fit into the name of a log directory".into());
     }
@@ -89,7 +95,7 @@ fn accepted(annotations: &BTreeMap<String, String>) -> Vec<&str> {
     list.split(',').map(str::trim).filter(|risk| !risk.is_empty()).collect()
 }
 
-/// Does the owner accept this risk?
+/// Whether the owner accepts this risk.
 pub(super) fn accepts(pod: &Pod, risk: &str) -> bool {
     accepted(annotations(pod)).contains(&risk)
 }
@@ -105,7 +111,8 @@ pub fn owner(pod: &Pod) -> Option<Owner> {
     Some(Owner { kind: kind.clone(), name: name.clone(), uid: uid.clone() })
 }
 
-/// What the owner's annotations say about activation and hand-over; the reasons are annotations that say nothing.
+/// What the owner's annotations say about activation and hand-over; an error for each invalid
+/// annotation.
 pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     let annotations = annotations(pod);
     let mut reasons = Vec::new();
@@ -144,7 +151,7 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     Ok(Policy {
         start_group,
         max_age_seconds,
-        // Two pods that write to one volume at once are no hand-over, unless the owner says that they may.
+        // two pods must not write to one volume at the same time, unless the owner allows it
         handover: handover.or(has_claim(&spec).then_some(Handover::Switch)),
         host_network,
         host_port: !host_network && has_host_port(&spec),
@@ -154,7 +161,8 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     })
 }
 
-/// See [`Policy::slow_start`]. Volumes do not count: they are mounted before the sandbox is made.
+/// See [`Policy::slow_start`]. Volumes do not count: they are mounted before the sandbox is
+/// created.
 fn starts_slowly(spec: &PodSpec) -> bool {
     let reads_objects = |container: &Container| {
         let refers = |from: &EnvVarSource| from.secret_key_ref.is_some() || from.config_map_key_ref.is_some();
@@ -173,7 +181,7 @@ fn has_claim(spec: &PodSpec) -> bool {
     spec.volumes.iter().flatten().any(|volume| volume.persistent_volume_claim.is_some())
 }
 
-/// A duration as Go writes it, of hours, minutes and seconds; not nothing.
+/// Parses a duration as Go writes it, of hours, minutes and seconds; `None` if it is invalid or 0.
 fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;
@@ -193,11 +201,11 @@ fn seconds(text: &str) -> Option<u64> {
     (total > 0).then_some(total)
 }
 
-/// What its owner should know of a pod that is recoverable all the same.
+/// What its owner should know about a recoverable pod, from its object alone.
 pub fn warnings(pod: &Pod) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let spec = pod.spec.clone().unwrap_or_default();
-    // A DaemonSet's pod and a bare one have no other place to go.
+    // a DaemonSet's pod and one without a controller cannot be started elsewhere
     if owner(pod).is_some_and(|owner| owner.kind != "DaemonSet") && !is_pinned(&spec) {
         warnings.push(Warning::MayBeRescheduled);
     }
@@ -217,7 +225,8 @@ pub fn warnings(pod: &Pod) -> Vec<Warning> {
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
-/// May it run on one node only? Of several required terms one is enough for the scheduler, so each must name the node.
+/// Whether the pod can run on one node only. One of several required terms is enough for the
+/// scheduler, so each of them must name the node.
 fn is_pinned(spec: &PodSpec) -> bool {
     if spec.node_selector.as_ref().is_some_and(|selector| selector.contains_key(HOSTNAME_LABEL)) {
         return true;

@@ -138,7 +138,8 @@ fn a_host_port_counts_on_the_pod_network_only_and_a_sidecars_as_well() {
 fn names_must_fit_with_the_nodes_and_must_be_names() {
     let named = |name: &str| json!({"metadata": {"name": name}});
     let of = |name: &str, node: &str| reasons(&pod(&named(name)), node).len();
-    // Namespace, name, node and UID with their separators make the name of a directory of 255 characters at most.
+    // namespace, name, node and UID with their separators form the name of a directory, of at most
+    // 255 characters
     let longest = 255 - "shop".len() - 1 - 1 - "edge-1".len() - 1 - 36;
     assert_eq!(of(&"a".repeat(longest), "edge-1"), 0);
     assert_eq!(of(&"a".repeat(longest + 1), "edge-1"), 1);

@@ -1,11 +1,12 @@
-//! What a container was given as environment, and how a twin's manifest says the same.
+//! The environment that a container was given, and how a twin's manifest reproduces it.
 //!
 //! Pure. The kubelet collects a container's environment in a Go map (pkg/kubelet/kubelet_pods.go,
-//! `makeEnvironmentVariables`): names are unique, the last word counts, the order is another one at every start, and an
-//! `$(X)` in a `value` means what X was when that entry's turn came. So the runtime's record is a set of names with values,
-//! and it says all there is to say, but for values that hang on the pod's address: those must mean the new address. They
-//! stay references; everything else becomes a literal. In the end the kubelet's own steps are done on what was written, and
-//! the result is compared with what ran.
+//! `makeEnvironmentVariables`): names are unique, the last entry of a name counts, the order
+//! differs at every start, and `$(X)` in a `value` is the value that X has when that entry is
+//! processed. So the runtime's record is a set of names with values, and it is complete, except
+//! that values that depend on the pod's address must get the new address. Those stay references;
+//! everything else becomes a literal. At the end the kubelet's own steps are applied to the new
+//! entries, and the result is compared with what ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,16 +18,17 @@ use serde_json::Value;
 
 use crate::reasons::Refusal;
 
-/// What a container's process was given by the kubelet, by name. Values of Secrets are among it: nothing prints it.
+/// The variables that the kubelet gave to a container's process, by name. It contains values of
+/// Secrets, so nothing prints it.
 pub type Environment = BTreeMap<String, String>;
 
-/// Longer than any single string that Linux gives to a process (`MAX_ARG_STRLEN`).
+/// Longest value in bytes; Linux gives no longer string to a process (`MAX_ARG_STRLEN`).
 const LONGEST: usize = 128 << 10;
 
-/// Why an environment cannot be written down. Names variables, never values.
+/// Why an environment cannot be reproduced. The text names variables, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The runtime's record does not tell.
+    /// The runtime's record does not say what it was.
     #[error("{0}")]
     Unknown(String),
     /// A value that a manifest cannot hold.
@@ -35,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The reason to refuse the pod for.
+    /// The reason for which the pod is refused.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Unknown(_) => Refusal::EnvironmentUnknown,
@@ -72,7 +74,7 @@ fn pieces(input: &str) -> Vec<Piece> {
             text.push('$');
             rest = tail;
         } else {
-            // An operator that begins nothing stands for itself, with the character after it.
+            // a `$` that starts nothing stands for itself, with the character after it
             text.push('$');
             let mut characters = after.chars();
             text.extend(characters.next());
@@ -85,7 +87,7 @@ fn pieces(input: &str) -> Vec<Piece> {
     found
 }
 
-/// Expands `$(X)` as the kubelet does; what has no value is left as it stands.
+/// Expands `$(X)` as the kubelet does; a reference without a value is left unchanged.
 pub fn expand<'a>(input: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     pieces(input).into_iter().fold(String::new(), |mut out, piece| {
         match piece {
@@ -101,16 +103,17 @@ pub fn expand<'a>(input: &str, value: impl Fn(&str) -> Option<&'a str>) -> Strin
     })
 }
 
-/// The text that expands to this one, whatever variables there are.
+/// The text that expands to this one, whatever variables exist.
 pub fn escape(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-/// What the kubelet gave to a container, from the `info` of its verbose status.
+/// The variables that the kubelet gave to a container, from the `info` of its verbose status.
 ///
-/// containerd keeps what it was asked for, `config.envs`. CRI-O has only the OCI spec: its defaults (PATH, TERM, HOSTNAME,
-/// `default_env`), then the kubelet's, then the image's own (server/container_create.go, `mergeEnvs`; a name that is there
-/// already is changed in place). The kubelet's end with the service variables, so what `envFrom` brought is found between.
+/// containerd keeps what the kubelet asked for, `config.envs`. CRI-O has only the OCI spec: its
+/// defaults (PATH, TERM, HOSTNAME, `default_env`), then the kubelet's variables, then the image's
+/// own (server/container_create.go, `mergeEnvs`; a name that already exists is changed in place).
+/// The kubelet's end with the variables of Services, so those from `envFrom` are found in between.
 pub fn captured(info: &Value, container: &Container, hostname: Option<&str>) -> Result<Environment, Error> {
     let environment = if let Some(config) = info.get("config").filter(|config| config.is_object()) {
         asked(config)?
@@ -119,7 +122,7 @@ pub fn captured(info: &Value, container: &Container, hostname: Option<&str>) -> 
     } else {
         return Err(Error::Unknown("the runtime's record has neither config nor runtimeSpec".into()));
     };
-    // A record in JSON has U+FFFD where a byte was not UTF-8 (Go's encoding/json).
+    // a record in JSON has U+FFFD in place of bytes that are not UTF-8 (Go's encoding/json)
     match environment.iter().find(|(_, value)| value.contains(['\0', '\u{fffd}'])) {
         Some((name, _)) => Err(Error::NotText(name.clone())),
         None => Ok(environment),
@@ -128,7 +131,7 @@ pub fn captured(info: &Value, container: &Container, hostname: Option<&str>) -> 
 
 fn asked(config: &Value) -> Result<Environment, Error> {
     let Some(entries) = config.get("envs").filter(|entries| !entries.is_null()) else { return Ok(Environment::new()) };
-    let malformed = || Error::Unknown("the runtime's record has envs of an unknown shape".into());
+    let malformed = || Error::Unknown("the runtime's record has envs of an unknown format".into());
     entries
         .as_array()
         .ok_or_else(malformed)?
@@ -144,7 +147,7 @@ fn asked(config: &Value) -> Result<Environment, Error> {
 }
 
 fn started(process: &Value, container: &Container, hostname: Option<&str>) -> Result<Environment, Error> {
-    let malformed = || Error::Unknown("the runtime's OCI spec has an environment of an unknown shape".into());
+    let malformed = || Error::Unknown("the runtime's OCI spec has an environment of an unknown format".into());
     let Some(lines) = process.get("env").filter(|lines| !lines.is_null()) else { return Ok(Environment::new()) };
     let lines: Vec<(&str, &str)> = lines
         .as_array()
@@ -161,10 +164,10 @@ fn started(process: &Value, container: &Container, hostname: Option<&str>) -> Re
     }
     let last = lines.iter().rposition(|(name, _)| !declared.contains(name) && is_given(name));
     let (Some(first), Some(last)) = (lines.iter().position(|(name, _)| *name == "HOSTNAME"), last) else {
-        return Err(Error::Unknown("envFrom cannot be told apart from the image's own variables".into()));
+        return Err(Error::Unknown("the variables of envFrom cannot be distinguished from those of the image".into()));
     };
     given.extend(lines.iter().take(last).skip(first + 1).map(|(name, _)| *name));
-    // What stands before was set by the runtime, unless envFrom changed it in place.
+    // what comes before was set by the runtime, unless envFrom changed it in place
     let defaults = [("HOSTNAME", hostname), ("TERM", Some("xterm"))];
     for (name, default) in defaults {
         if all.get(name).is_some_and(|value| default.is_some_and(|default| *value != default)) {
@@ -178,16 +181,19 @@ fn own((name, value): (&&str, &&str)) -> (String, String) {
     ((*name).to_owned(), (*value).to_owned())
 }
 
-/// Is this `X_SERVICE_…` or `X_PORT…` of a service whose `X_SERVICE_HOST` is there (pkg/kubelet/envvars)?
+/// Whether this is `X_SERVICE_…` or `X_PORT…` of a Service whose `X_SERVICE_HOST` exists
+/// (pkg/kubelet/envvars).
 fn is_service_variable(name: &str, has: impl Fn(&str) -> bool) -> bool {
     ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|mark| {
         name.match_indices(mark).any(|(at, _)| name.get(..at).is_some_and(|x| has(&format!("{x}_SERVICE_HOST"))))
     })
 }
 
-/// The service variables of a pod's containers, as far as this one tells: what it was given beyond what it declares.
+/// The variables of Services in all of a pod's containers, derived from this one: what it was given
+/// beyond what it declares.
 ///
-/// `None`: it does not tell, since `envFrom` or a declared name may have brought or hidden one.
+/// `None` if they cannot be derived, because `envFrom` or a declared name may have added or hidden
+/// one.
 pub fn services(container: &Container, captured: &Environment) -> Option<Environment> {
     let declared: BTreeSet<&str> = container.env.iter().flatten().map(|entry| entry.name.as_str()).collect();
     let may_hide = |name: &&str| ["_SERVICE_", "_PORT"].iter().any(|mark| name.contains(mark));
@@ -199,8 +205,9 @@ pub fn services(container: &Container, captured: &Environment) -> Option<Environ
     rest.keys().all(|name| is_service_variable(name, |host| rest.contains_key(host))).then_some(rest)
 }
 
-/// What the kubelet gave to a container of which no record is left, if everything that it declares is known: `value`s and
-/// these `fields` of the pod, by path (pkg/kubelet/kubelet_pods.go, `makeEnvironmentVariables`, step by step).
+/// The variables that the kubelet gave to a container without a record, if everything that it
+/// declares is known: `value`s and these `fields` of the pod, by path. Follows
+/// `makeEnvironmentVariables` in pkg/kubelet/kubelet_pods.go step by step.
 pub fn computed(
     container: &Container,
     fields: &Environment,
@@ -225,7 +232,7 @@ pub fn computed(
                     Piece::Text(text) => long.saturating_add(text.len()),
                     Piece::Reference(name) => long.saturating_add(of(name).map_or(name.len() + 3, str::len)),
                 });
-                // No process can have been started with it.
+                // no process can have been started with such a value
                 if long > LONGEST {
                     return None;
                 }
@@ -247,15 +254,15 @@ enum Source<'a> {
     Other { optional: bool },
 }
 
-/// What is known of a variable at some entry's turn.
+/// A part of a variable's value, as far as it is known when some entry is processed.
 #[derive(Clone)]
 enum Part {
     Text(String),
-    /// The address that this entry of `env` stands for.
+    /// The address to which this entry of `env` refers.
     Address(usize),
-    /// Some text.
+    /// Unknown text, without the address.
     Unknown,
-    /// Some text, with the address in it or without.
+    /// Unknown text, which may contain the address.
     Unsure,
 }
 
@@ -264,7 +271,7 @@ struct Reading<'a> {
     sources: Vec<Source<'a>>,
     captured: &'a Environment,
     has_env_from: bool,
-    /// What each entry with a `value` was expanded to, in declared order.
+    /// What each entry with a `value` was expanded to, in the declared order.
     expanded: Vec<Vec<Part>>,
 }
 
@@ -303,11 +310,11 @@ impl<'a> Reading<'a> {
         parts
     }
 
-    /// What `$(name)` meant when the entry at `turn` was expanded.
+    /// The value of `$(name)` when the entry at `turn` was expanded.
     fn at(&self, name: &str, turn: usize) -> Vec<Part> {
         let is_declared_later = self.declared.iter().skip(turn).any(|entry| entry.name == name);
         let undefined = || vec![Part::Text(format!("$({name})"))];
-        // Nothing declared later changed it, so what the process got is what it was.
+        // nothing declared later changed it, so it was what the process got
         let as_captured = || match self.captured.get(name) {
             Some(value) => vec![Part::Text(value.clone())],
             None => undefined(),
@@ -324,17 +331,17 @@ impl<'a> Reading<'a> {
         match source {
             Source::Address(_) => vec![Part::Address(before)],
             Source::Value(_) => self.expanded.get(before).cloned().unwrap_or_default(),
-            Source::Other { optional: true } if self.hangs_on_address_before(name, before) => vec![Part::Unsure],
+            Source::Other { optional: true } if self.depends_on_address_before(name, before) => vec![Part::Unsure],
             Source::Other { .. } if is_declared_later => vec![Part::Unknown],
             Source::Other { .. } => as_captured(),
         }
     }
 
-    fn hangs_on_address_before(&self, name: &str, turn: usize) -> bool {
-        (0..turn).any(|at| self.declared.get(at).is_some_and(|entry| entry.name == name) && self.hangs_on_address(at))
+    fn depends_on_address_before(&self, name: &str, turn: usize) -> bool {
+        (0..turn).any(|at| self.declared.get(at).is_some_and(|entry| entry.name == name) && self.depends_on_address(at))
     }
 
-    fn hangs_on_address(&self, at: usize) -> bool {
+    fn depends_on_address(&self, at: usize) -> bool {
         matches!(self.sources.get(at), Some(Source::Address(_)))
             || self
                 .expanded
@@ -370,7 +377,7 @@ fn is_address(field: &ObjectFieldSelector) -> bool {
     matches!(field_path.as_str(), "status.podIP" | "status.podIPs")
 }
 
-/// The address of a pod as a `fieldRef` gives it.
+/// The addresses of a pod, as a `fieldRef` gives them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// `status.podIP`.
@@ -385,9 +392,9 @@ impl Addresses {
     }
 }
 
-/// The `env` of a twin's container: what the parent's container got, sorted by name, so that a restart of the parent is no
-/// change; then what hangs on the pod's address, in the declared order, so that every `$(X)` that stays finds its X.
-/// `addresses` are the parent's.
+/// The `env` of a twin's container. First what the parent's container got, sorted by name, so that
+/// a restart of the parent changes nothing. Then what depends on the pod's address, in the declared
+/// order, so that every remaining `$(X)` finds its X. `addresses` are the parent's.
 pub fn render(
     container: &Container,
     captured: &Environment,
@@ -405,11 +412,11 @@ pub fn render(
             continue;
         };
         if matches!(reading.sources.get(at), Some(Source::Other { optional: true }))
-            && reading.hangs_on_address_before(name, at)
+            && reading.depends_on_address_before(name, at)
         {
             return Err(unsure(name));
         }
-        if reading.hangs_on_address(at) {
+        if reading.depends_on_address(at) {
             keep(&reading, at, value, addresses, &mut kept)?;
         } else {
             literals.insert(name, value);
@@ -435,10 +442,10 @@ pub fn render(
 }
 
 fn unsure(name: &str) -> Error {
-    Error::Unknown(format!("variable {name:?} may or may not hang on the pod's address"))
+    Error::Unknown(format!("it is unclear whether variable {name:?} depends on the pod's address"))
 }
 
-/// Keeps the entry at `at`, and the addresses that it refers to.
+/// Keeps the entry at `at` as a reference, and the entries of the addresses that it refers to.
 fn keep(
     reading: &Reading<'_>,
     at: usize,
@@ -482,7 +489,7 @@ fn keep(
     Ok(())
 }
 
-/// What these parts were in the parent; `None`: one of them is not known.
+/// What these parts were in the parent; `None` if one of them is not known.
 fn known(reading: &Reading<'_>, parts: &[Part], addresses: &Addresses) -> Option<String> {
     parts.iter().try_fold(String::new(), |mut text, part| {
         match part {
@@ -497,7 +504,8 @@ fn known(reading: &Reading<'_>, parts: &[Part], addresses: &Addresses) -> Option
     })
 }
 
-/// Does with the twin's `env` what the kubelet does, with the parent's address: the result must be what ran.
+/// Applies the kubelet's steps to the twin's `env` with the parent's address: the result must be
+/// what ran.
 fn check(
     env: &[EnvVar],
     captured: &Environment,
@@ -515,14 +523,15 @@ fn check(
         result.insert(&entry.name, value);
     }
     let wrong = captured.iter().find(|(name, value)| {
-        // The order of several addresses is the kubelet's own business; an entry that only is one needs no proof.
+        // the kubelet chooses the order of several addresses; an entry that is nothing but a
+        // reference to them needs no check
         let is_bare =
             last.get(name.as_str()).is_some_and(|at| matches!(reading.sources.get(*at), Some(Source::Address(_))));
         !is_bare && result.get(name.as_str()) != Some(value)
     });
     match wrong {
         Some((name, _)) => Err(Error::Unknown(format!(
-            "variable {name:?} hangs on the pod's address in a way that its declaration does not explain"
+            "variable {name:?} depends on the pod's address in a way that its declaration does not explain"
         ))),
         None => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! The kubelet's semantics as tables, then the kubelet itself, rebuilt here word for word, as the judge of generated pods.
+//! The kubelet's semantics as tables; then the kubelet's code, reimplemented here line by line, as
+//! the reference for generated pods.
 
 #![allow(clippy::needless_pass_by_value)]
 #![allow(clippy::single_match_else)]
@@ -55,7 +56,7 @@ fn expansion_is_the_kubelets() {
         "" => Some("nameless"),
         _ => None,
     };
-    // After third_party/forked/golang/expansion/expand_test.go.
+    // from third_party/forked/golang/expansion/expand_test.go.
     for (input, wanted) in [
         ("", ""),
         ("$", "$"),
@@ -195,18 +196,18 @@ fn what_cannot_be_explained_is_unknown() {
     let optional = json!({"configMapKeyRef": {"name": "c", "key": "k", "optional": true}});
     let url = json!({"name": "URL", "value": "http://$(IP)"});
     for (env, captured) in [
-        // Declared, and not there.
+        // declared but missing
         (json!([{"name": "A", "value": "x"}]), given(&[])),
-        // An optional key that may have overridden the address.
+        // an optional key that may have overridden the address
         (json!([ip, {"name": "IP", "valueFrom": optional}]), given(&[("IP", PARENT)])),
-        // The same, one step further on, and with the last word elsewhere.
+        // the same, one step further, and with a later entry that counts
         (
             json!([ip, {"name": "IP", "valueFrom": optional}, {"name": "A", "value": "$(IP)"}, {"name": "IP", "value": "x"}]),
             given(&[("IP", "x"), ("A", PARENT)]),
         ),
-        // Another address than the pod's.
+        // not the pod's address
         (json!([ip, url]), given(&[("IP", PARENT), ("URL", "http://10.0.0.1")])),
-        // Two unknown parts.
+        // two unknown parts
         (
             json!([
                 ip,
@@ -237,7 +238,7 @@ fn containerd_tells_exactly_what_it_was_asked() {
     assert_eq!(captured(&json!({"config": {}}), &container(json!([])), None).unwrap(), Environment::new());
 }
 
-/// As CRI-O 1.37 writes it: defaults, the kubelet's, the image's own.
+/// The record of CRI-O 1.37: defaults, the kubelet's variables, the image's own.
 fn crio(given: &[&str], own: &[&str]) -> serde_json::Value {
     let defaults = ["PATH=/usr/bin:/bin", "TERM=xterm", "HOSTNAME=web-1"];
     let env: Vec<&str> = defaults.iter().chain(given).chain(own).copied().collect();
@@ -310,7 +311,7 @@ fn a_record_that_does_not_tell_is_unknown_and_bytes_are_not_text() {
         let info = json!({"config": {"envs": [{"key": "A", "value": value}]}});
         let error = captured(&info, &app, None).unwrap_err();
         assert_eq!(error, Error::NotText("A".into()));
-        assert!(!error.to_string().contains(value), "a value is told: {error}");
+        assert!(!error.to_string().contains(value), "the error contains a value: {error}");
     }
 }
 
@@ -325,10 +326,10 @@ fn service_variables_are_known_from_a_container_that_hides_none() {
     let of = |env: serde_json::Value, captured: &Environment| super::services(&container(env), captured);
     assert_eq!(of(json!([]), &services), Some(services.clone()));
     assert_eq!(of(json!([{"name": "A", "value": "x"}]), &with("A")), Some(services.clone()));
-    // A declared name may hide a service's.
+    // a declared name may hide a Service's variable
     assert_eq!(of(json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "x"}]), &services), None);
     assert_eq!(of(json!([{"name": "WEB_PORT", "value": "x"}]), &with("WEB_PORT")), None);
-    // Something that nobody declared and no service explains.
+    // a variable that is neither declared nor a Service's
     assert_eq!(of(json!([]), &with("A")), None);
     let mut from = container(json!([]));
     from.env_from = Some(vec![EnvFromSource::default()]);
@@ -485,7 +486,7 @@ fn sources() -> impl Strategy<Value = Vec<EnvFromSource>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is declared: the twin gets, at its new address, what the parent would get there.
+    /// Whatever is declared, the twin gets at its new address what the parent would get there.
     #[test]
     fn a_twin_gets_what_the_parent_would_get_at_the_new_address(
         env in prop::collection::vec(entry(), 0..6),
@@ -504,7 +505,7 @@ proptest! {
                 let twin = Container { env: Some(env), ..Container::default() };
                 prop_assert_eq!(kubelet_without_objects().environment(&twin), wanted);
             }
-            // Refused only where the address is in play at all.
+            // refused only if the address is involved at all
             Err(_) => prop_assert!(parent.env.iter().flatten().any(|entry| matches!(source(entry, false), Source::Address(_)))),
         }
     }

@@ -1,4 +1,5 @@
-//! The images that ran: are they on the node, and would the kubelet use them for a pod without pull secrets?
+//! The images that ran: whether they are on the node, and whether the kubelet would use them for a
+//! pod without pull secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,23 +12,23 @@ use crate::node::images::{is_usable_without_secret, repository};
 use crate::node::runtime;
 use crate::reasons::Refusal;
 
-/// What is known of a pod's images.
+/// What is known about a pod's images.
 #[derive(Debug, Default)]
 pub struct Images {
-    /// By container, or `volume <name>`: what ran.
+    /// By container, or `volume <name>`: the image that ran.
     pub ran: BTreeMap<String, Image>,
-    /// By container: what the twin names, so that it runs the same.
+    /// By container: the name under which the twin runs the same image.
     pub named: BTreeMap<String, String>,
-    /// By volume: what the twin names.
+    /// By volume: the name under which the twin mounts the same image.
     pub mounted: BTreeMap<String, String>,
-    /// What stands against it.
+    /// Images that are a reason to refuse the pod.
     pub reasons: Vec<Reason>,
 }
 
-/// Looks the images of a pod up. `resolved` is what each container ran, as the runtime names it, and `bound` what it
-/// mounted.
+/// Looks up the images of a pod. `resolved` is the image that each container ran, as the runtime
+/// names it, and `bound` what each container mounted.
 ///
-/// A tag may have moved since: then the twin names what ran.
+/// If a tag has been moved to another image since, the twin names the image that ran.
 pub async fn look_up(
     pod: &Pod,
     resolved: &BTreeMap<String, String>,
@@ -60,7 +61,7 @@ pub async fn look_up(
 }
 
 impl Images {
-    /// The name to use and what it is, unless there is none: then the reason is noted.
+    /// The name to use and the image behind it; `None`, with a reason added, if there is none.
     fn accept(&mut self, who: &str, name: &str, choice: Option<Choice>) -> Option<(String, Image)> {
         let mut refuse = |refusal| self.reasons.push(Reason { refusal, detail: format!("{who}: {name}") });
         let Some(Choice { named, id, needs_secret }) = choice else {
@@ -75,7 +76,7 @@ impl Images {
     }
 }
 
-/// What a twin may name to run the same image.
+/// A name by which a twin runs the same image.
 #[derive(Debug)]
 struct Choice {
     named: String,
@@ -83,21 +84,22 @@ struct Choice {
     needs_secret: bool,
 }
 
-/// An id without the name of its hash: CRI-O leaves that out in some places.
+/// An ID without the prefix of its hash, which CRI-O omits in some places.
 fn bare(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
 
-/// Asks the runtime once for each reference.
+/// Asks the runtime, once per reference.
 struct Node<'a> {
     sources: &'a Sources<'a>,
     known: BTreeMap<String, Option<runtime::Image>>,
 }
 
 impl Node<'_> {
-    /// The pod's own name if it still means what ran; else the digest by which the same repository has it, since the
-    /// kubelet's pull records know repositories only; else the id. Of these the first that needs no secret. `None`: the node
-    /// has it under none of these.
+    /// The pod's own name if it still refers to the image that ran; else its digest in the same
+    /// repository, because the kubelet's pull records know only repositories; else its ID. Of
+    /// these, the first that needs no secret. `None` if the node has the image under none of these
+    /// names.
     async fn choose(&mut self, name: &str, ran: Option<&str>) -> Result<Option<Choice>, Error> {
         let ran = ran.filter(|id| !id.is_empty());
         let of_name = self.image(name).await?;
@@ -111,7 +113,8 @@ impl Node<'_> {
         let mut candidates = Vec::new();
         candidates.extend(of_name.filter(|image| is_same(&image.id)).map(|image| (name.to_owned(), image.id)));
         if let (true, Some(image), Some(ran)) = (candidates.is_empty(), &of_ran, ran) {
-            // The repository as the pod spells it: a runtime spells out the registry, the pull records do not.
+            // the repository as the pod spells it: a runtime adds the registry, the pull records do
+            // not
             let digests = image.digests.iter().filter_map(|digest| digest.split_once('@'));
             let spelt = |(_, digest)| Some(format!("{}@{digest}", repository(name)?));
             for digest in digests.filter_map(spelt).collect::<BTreeSet<_>>() {

@@ -139,8 +139,8 @@ fn list(reasons: &[Reason]) -> String {
     reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Why a pod would be refused, from its object alone. Whatever only the node could tell (where a
-/// claim's volume is, what a runtime class means) counts as a reason.
+/// Why a pod would be refused, from its object alone. Whatever only the node knows (where a claim's
+/// volume is, what a runtime class means) counts as a reason.
 pub fn judge(pod: &Value, run_dir: &Path, node_name: &str) -> Vec<Reason> {
     let (pod, mut reasons) = schema::read(pod);
     if let Some(pod) = pod {

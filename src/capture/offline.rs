@@ -1,9 +1,9 @@
-//! What would be linked for a pod that does not run yet: the same judgement and the same mapping as a capture's, without a
-//! node to ask.
+//! Renders the manifest of a pod that does not run yet, with the same checks and the same mapping
+//! as a capture, but without a node to ask.
 //!
-//! Pure. A workload's template is made into the pod that its controller and the API server would make of it, as far as
-//! that matters to a twin. What only a capture can know stands as text in angle brackets that says where it will come
-//! from; nothing is guessed.
+//! Pure. From a workload's template it makes the pod that the controller and the API server would
+//! make, as far as that matters for a twin. What only a capture can know is text in angle brackets
+//! that says where the value will come from; nothing is guessed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,77 +19,78 @@ use crate::names;
 use crate::pod::mark::is_marked;
 use crate::reasons::{Refusal, Warning};
 
-/// Where every container finds its token (plugin/pkg/admission/serviceaccount).
+/// Directory in which every container finds its token (plugin/pkg/admission/serviceaccount).
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Prefix of the volume that admission adds for it.
+/// Prefix of the volume that admission adds for the token.
 const TOKEN_VOLUME: &str = "kube-api-access-";
-/// Stands for what the API server makes up: legal in a name, and nothing that anybody takes for a real one.
+/// Placeholder for what the API server generates: valid in a name, and clearly not a real value.
 const SUFFIX: &str = "xxxxx";
 /// Longest base of a generated name (apiserver's pkg/storage/names).
 const LONGEST_BASE: usize = 58;
-/// Lists in lists, at most.
+/// The deepest nesting of lists.
 const DEEPEST_LIST: usize = 8;
 
 /// Why an object is not rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not an object of Kubernetes at all.
+    /// The input is not a Kubernetes object at all.
     #[error("{0}")]
     NoObject(&'static str),
-    /// Not of the shape that its kind has.
-    #[error("{kind} {name}: {path} does not fit: a {kind} has another type there, or none")]
+    /// A field of the object does not have the type that its kind demands.
+    #[error("{kind} {name}: {path} is missing or does not have the type that a {kind} has there")]
     Shape {
         /// Kind of the object.
         kind: String,
-        /// Its name.
+        /// Name of the object.
         name: String,
-        /// Which field.
+        /// Path of the field.
         path: String,
     },
 }
 
-/// What an object comes to.
+/// What an object stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
-    /// A pod, or a workload that makes pods.
+    /// A pod, or a workload that creates pods.
     Pod(Box<Candidate>),
-    /// An object that makes no pods that we know of: kind and name.
+    /// An object that creates no pods, or of an unknown kind: its kind and name.
     Other(String, String),
 }
 
 /// A pod as it would be on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// Kind of the object that it comes from.
+    /// Kind of the object that the pod comes from.
     pub kind: String,
-    /// Namespace of both.
+    /// Namespace of object and pod.
     pub namespace: String,
     /// Name of the object.
     pub name: String,
-    /// The pod's JSON, as an API server would tell it.
+    /// The pod's JSON, as an API server would return it.
     pub pod: Value,
-    /// What its owner should know of the input.
+    /// What the user should know about the input.
     pub notes: Vec<String>,
-    /// Reasons that lie in the workload and not in its pod.
+    /// Reasons to refuse the pod that come from the workload, not from its template.
     reasons: Vec<Reason>,
 }
 
-/// Everything there is to say of a pod before it runs.
+/// Everything that can be said about a pod before it runs.
 #[derive(Clone, Debug)]
 pub struct Rendered {
-    /// Why it cannot come back; empty: it can.
+    /// Why the pod cannot come back; empty if it can.
     pub reasons: Vec<Reason>,
-    /// What its owner should know all the same.
+    /// What its owner should know even so.
     pub warnings: Vec<Warning>,
-    /// What cannot be told before it runs.
+    /// What the user should know about the input, and what is unknown until the pod runs.
     pub notes: Vec<String>,
-    /// The manifest, if it can come back.
+    /// The manifest, if the pod can come back.
     pub manifest: Option<Value>,
-    /// What differs from the pod, and why.
+    /// How the manifest differs from the pod, and why.
     pub changes: Vec<Change>,
 }
 
-/// The pods that an object stands for; `namespace` is that of objects that name none.
+/// The pods that an object or a list of objects stands for; `namespace` is that of objects that do
+/// not name one.
 pub fn subjects(object: &Value, namespace: &str) -> Vec<Result<Subject, Error>> {
     let mut found = Vec::new();
     collect(object, namespace, None, 0, &mut found);
@@ -107,18 +108,18 @@ fn collect(
     let (of_list_version, of_list_kind) = of_list.unzip();
     let mut refuse = |why| found.push(Err(Error::NoObject(why)));
     if !object.is_object() {
-        return refuse("not an object of Kubernetes");
+        return refuse("not a Kubernetes object");
     }
     let Some(kind) = text("kind").or(of_list_kind) else {
-        return refuse("not an object of Kubernetes: it has no kind");
+        return refuse("not a Kubernetes object: it has no kind");
     };
     let Some(version) = text("apiVersion").or(of_list_version) else {
-        return refuse("not an object of Kubernetes: it has no apiVersion");
+        return refuse("not a Kubernetes object: it has no apiVersion");
     };
     if let (Some(of_items), Some(items)) = (kind.strip_suffix("List"), object.get("items")) {
-        let Some(items) = items.as_array() else { return refuse("a list whose items are no list") };
+        let Some(items) = items.as_array() else { return refuse("a List whose items are not a list") };
         if depth >= DEEPEST_LIST {
-            return refuse("lists nested too deep");
+            return refuse("lists are nested too deeply");
         }
         let of_items = (!of_items.is_empty()).then_some((version, of_items));
         for item in items {
@@ -151,7 +152,7 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
     if !found.get("spec").is_some_and(Value::is_object) {
         return Err(wrong("spec"));
     }
-    // Of a template only these two count; of a pod everything, so that what is not known is seen.
+    // only these two fields of a template matter; of a pod all do, so that unknown fields are found
     let mut pod = if template.is_empty() { found.clone() } else { json!({"apiVersion": "v1", "kind": "Pod"}) };
     for key in ["metadata", "spec"] {
         let value = found.get(key).filter(|value| !value.is_null()).cloned().unwrap_or_else(|| json!({}));
@@ -165,19 +166,21 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
     let namespace = field(object, "namespace").unwrap_or(namespace).to_owned();
     let mut candidate =
         Candidate { kind: kind.to_owned(), namespace, name: name.clone(), pod, notes: Vec::new(), reasons: Vec::new() };
-    // One that an API server has told of has been admitted.
+    // a pod that comes from an API server has passed admission
     let is_admitted = template.is_empty() && field(object, "uid").is_some();
     candidate.controlled(object);
     if !is_admitted {
         candidate.admitted();
     }
-    // Only the path: the reader's own message may cite a value.
+    // only the path, because the deserializer's own message may quote a value
     if let Err(error) = serde_path_to_error::deserialize::<_, Pod>(&candidate.pod) {
         return Err(wrong(&error.path().to_string()));
     }
     if !candidate.is_marked() {
         candidate.notes.push(if !template.is_empty() && is_marked(object) {
-            format!("the mark stands on the {kind} itself, where it does nothing: it belongs to {dotted}.metadata.annotations")
+            format!(
+                "the mark is on the {kind} itself, where it has no effect: move it to {dotted}.metadata.annotations"
+            )
         } else {
             format!("not marked: without the annotation {}: \"true\" it is not captured", names::CHECKPOINT)
         });
@@ -189,7 +192,7 @@ fn field<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get("metadata")?.get(key)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// The object in this field, made if there is none; `None`: something else is there.
+/// The object in this field, created if missing; `None` if the field has another type.
 fn object_in<'a>(of: &'a mut Value, key: &str) -> Option<&'a mut Map<String, Value>> {
     let value = of.as_object_mut()?.entry(key).or_insert(Value::Null);
     if value.is_null() {
@@ -198,7 +201,7 @@ fn object_in<'a>(of: &'a mut Value, key: &str) -> Option<&'a mut Map<String, Val
     value.as_object_mut()
 }
 
-/// The list in this field, made if there is none; `None`: something else is there.
+/// The list in this field, created if missing; `None` if the field has another type.
 fn list_in<'a>(of: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Vec<Value>> {
     let value = of.entry(key).or_insert(Value::Null);
     if value.is_null() {
@@ -207,30 +210,30 @@ fn list_in<'a>(of: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Vec<
     value.as_array_mut()
 }
 
-/// A name that the API server makes of this base.
+/// A name as the API server generates it from this base.
 fn generated(base: &str) -> String {
     format!("{}{SUFFIX}", base.get(..LONGEST_BASE).unwrap_or(base))
 }
 
-/// What a controller makes of its template.
-struct Made {
+/// What a controller adds to the pod of its template.
+struct Controlled {
     /// API version, kind and name of the pod's controller.
     owner: Option<(&'static str, String, String)>,
     name: String,
     labels: Vec<(&'static str, String)>,
 }
 
-fn made(kind: &str, name: &str, workload: &Value) -> Made {
+fn controlled_by(kind: &str, name: &str, workload: &Value) -> Controlled {
     let hash = SUFFIX.repeat(2);
     let own = |version: &'static str| Some((version, kind.to_owned(), name.to_owned()));
-    let plain = |owner| Made { owner, name: generated(&format!("{name}-")), labels: Vec::new() };
+    let plain = |owner| Controlled { owner, name: generated(&format!("{name}-")), labels: Vec::new() };
     match kind {
         "PodTemplate" => plain(None),
         "ReplicationController" => plain(own("v1")),
         "Job" => plain(own("batch/v1")),
         "CronJob" => {
             let job = format!("{name}-{}", "x".repeat(8));
-            Made {
+            Controlled {
                 name: generated(&format!("{job}-")),
                 owner: Some(("batch/v1", "Job".into(), job)),
                 labels: Vec::new(),
@@ -240,9 +243,9 @@ fn made(kind: &str, name: &str, workload: &Value) -> Made {
             let set = format!("{name}-{hash}");
             let pod = generated(&format!("{set}-"));
             let labels = vec![("pod-template-hash", hash)];
-            Made { owner: Some(("apps/v1", "ReplicaSet".into(), set)), name: pod, labels }
+            Controlled { owner: Some(("apps/v1", "ReplicaSet".into(), set)), name: pod, labels }
         }
-        "DaemonSet" => Made { labels: vec![("controller-revision-hash", hash)], ..plain(own("apps/v1")) },
+        "DaemonSet" => Controlled { labels: vec![("controller-revision-hash", hash)], ..plain(own("apps/v1")) },
         "StatefulSet" => {
             let ordinal = workload.pointer("/spec/ordinals/start").and_then(Value::as_u64).unwrap_or_default();
             let pod = format!("{name}-{ordinal}");
@@ -251,28 +254,28 @@ fn made(kind: &str, name: &str, workload: &Value) -> Made {
                 ("statefulset.kubernetes.io/pod-name", pod.clone()),
                 ("apps.kubernetes.io/pod-index", ordinal.to_string()),
             ];
-            Made { owner: own("apps/v1"), name: pod, labels }
+            Controlled { owner: own("apps/v1"), name: pod, labels }
         }
         _ => plain(own("apps/v1")),
     }
 }
 
 impl Candidate {
-    /// Does the pod carry the mark?
+    /// Whether the pod is marked by its annotation.
     pub fn is_marked(&self) -> bool {
         is_marked(&self.pod)
     }
 
-    /// Gives the pod the name, owner, labels and claims that its controller gives it.
+    /// Gives the pod the name, owner, labels and claims that its controller would give it.
     fn controlled(&mut self, workload: &Value) {
         let Self { kind, namespace, name, pod, reasons, .. } = self;
         let made = if kind == "Pod" {
             let given = field(pod, "name").map(str::to_owned);
             let given = given.or_else(|| field(pod, "generateName").map(generated)).unwrap_or_default();
             name.clone_from(&given);
-            Made { owner: None, name: given, labels: Vec::new() }
+            Controlled { owner: None, name: given, labels: Vec::new() }
         } else {
-            made(kind, name, workload)
+            controlled_by(kind, name, workload)
         };
         let Some(metadata) = object_in(pod, "metadata") else { return };
         metadata.insert("name".into(), made.name.clone().into());
@@ -289,9 +292,9 @@ impl Candidate {
         }
         let policy = pod.pointer("/spec/restartPolicy").and_then(Value::as_str);
         match kind.as_str() {
-            // Another policy is told of as the field that it is.
+            // another policy is reported with the pod's field
             "Job" | "CronJob" if matches!(policy, None | Some("Always")) => {
-                let detail = format!("a {kind}'s pods do not restart always");
+                let detail = format!("a {kind}'s pods do not have restartPolicy Always");
                 reasons.push(Reason { refusal: Refusal::RestartPolicy, detail });
             }
             "StatefulSet" => stateful(pod, workload, &made.name),
@@ -299,7 +302,7 @@ impl Candidate {
         }
     }
 
-    /// What the API server fills in and its admission adds, as far as a twin shows it.
+    /// Adds what the API server's defaults and admission add, as far as it shows in a twin.
     fn admitted(&mut self) {
         let Some(spec) = object_in(&mut self.pod, "spec") else { return };
         for (key, default) in [
@@ -343,7 +346,8 @@ fn stateful(pod: &mut Value, workload: &Value, pod_name: &str) {
     }
 }
 
-/// The API server writes amounts as text, people also as numbers.
+/// Turns quantities into strings: the API server returns them as strings, but people also write
+/// numbers.
 fn quantities(spec: &mut Map<String, Value>) {
     fn text(value: &mut Value) {
         if value.is_number() {
@@ -382,7 +386,8 @@ fn quantities(spec: &mut Map<String, Value>) {
     }
 }
 
-/// The service account's token, for each container that mounts nothing else in its place.
+/// Adds the volume of the service account's token and its mounts, for each container that mounts
+/// nothing else there.
 fn token(spec: &mut Map<String, Value>) {
     let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
     let mut names = volumes.filter_map(|volume| volume.get("name")?.as_str());
@@ -413,8 +418,8 @@ fn token(spec: &mut Map<String, Value>) {
     }
 }
 
-/// Renders a pod that does not run here. `run_dir` is the nodes' run directory; of `node_name` only the length matters,
-/// because it becomes a part of the twin's name.
+/// Renders a pod that does not run. `run_dir` is the run directory of the nodes. Only the length of
+/// `node_name` matters, because it becomes part of the twin's name.
 pub fn render(candidate: &Candidate, run_dir: &Path, node_name: &str) -> Rendered {
     let mut reasons = candidate.reasons.clone();
     let (typed, unknown) = schema::read(&candidate.pod);
@@ -434,7 +439,7 @@ pub fn render(candidate: &Candidate, run_dir: &Path, node_name: &str) -> Rendere
         reasons.extend(more);
         let twin = serde_json::to_value(twin).unwrap_or_default();
         if twin.to_string().len() > LONGEST_MANIFEST {
-            let detail = "the manifest is longer than the kubelet reads".to_owned();
+            let detail = "the manifest is longer than the kubelet accepts".to_owned();
             reasons.push(Reason { refusal: Refusal::TooLarge, detail });
         }
         if reasons.is_empty() {
@@ -468,17 +473,18 @@ fn environments(
             }
             Err(error) => {
                 let name = &container.name;
-                notes.push(format!("the environment of container {name} can be told only when it runs: {error}"));
+                notes.push(format!("the environment of container {name} is unknown until it runs: {error}"));
             }
         }
     }
     found
 }
 
-/// Variables of the API server's own service, which every container gets (pkg/kubelet/envvars).
+/// Variables of the API server's own Service, which every container gets (pkg/kubelet/envvars).
 const SERVICE: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", "address"), ("KUBERNETES_SERVICE_PORT", "port")];
 
-/// What the kubelet would give to a container, with text in brackets for what is not known.
+/// The variables that the kubelet would give to a container, with text in angle brackets for
+/// unknown values.
 fn expected(pod: &Pod, container: &Container, is_pod: bool, host_network: bool, addresses: &Addresses) -> Environment {
     let mut found: Environment = SERVICE
         .iter()
@@ -530,7 +536,7 @@ fn is_of_service(name: &str) -> bool {
 }
 
 fn if_there(optional: Option<bool>) -> &'static str {
-    if optional == Some(true) { ", if it is there" } else { "" }
+    if optional == Some(true) { ", if it exists" } else { "" }
 }
 
 fn of_source(
@@ -565,7 +571,7 @@ fn of_source(
     known_field(pod, path, is_pod).unwrap_or_else(|| format!("<captured: {path} of the pod>"))
 }
 
-/// What a field of the pod's object says already.
+/// The value of a field, if the pod's object already has the final one.
 fn known_field(pod: &Pod, path: &str, is_pod: bool) -> Option<String> {
     let metadata = &pod.metadata;
     match path {

@@ -56,7 +56,7 @@ fn what_a_controller_does_to_its_pods_counts() {
     let refusals = |object| rendered(object).reasons.iter().map(|reason| reason.refusal).collect::<Vec<_>>();
     assert_eq!(refusals(workload("apps/v1", "Deployment", json!({}))), []);
     assert_eq!(refusals(workload("apps/v1", "StatefulSet", json!({}))), [Refusal::StatefulSet]);
-    // A Job's template may leave the policy out, but not its pods.
+    // a Job's template may leave out the policy, but its pods have it
     assert_eq!(refusals(workload("batch/v1", "Job", json!({}))), [Refusal::RestartPolicy]);
     let claims = json!({"serviceName": "db", "ordinals": {"start": 3}, "volumeClaimTemplates": [{"metadata": {"name": "data"}}]});
     let mut set = workload("apps/v1", "StatefulSet", claims);
@@ -88,7 +88,7 @@ fn admission_adds_the_token_where_the_parent_would_get_it() {
     assert_eq!(rendered(pod(json!({}))).warnings, [Warning::ServiceAccountToken]);
     let without = candidate(pod(json!({"automountServiceAccountToken": false}))).pod["spec"].clone();
     assert!(without["volumes"].is_null());
-    // One that the API server told of has what it has.
+    // a pod from the API server is left as it is
     let mut live = pod(json!({}));
     live["metadata"]["uid"] = json!("11111111-1111-4111-8111-111111111111");
     assert!(candidate(live).pod["spec"]["volumes"].is_null());
@@ -131,14 +131,14 @@ fn what_is_known_stands_in_the_environment_and_what_is_not_says_so() {
         ("HASH", json!("<captured: metadata.labels['pod-template-hash'] of the pod>")),
         ("IP", field("status.podIP")),
         ("URL", json!("http://$(IP)/$$(SECRET)")),
-        ("SECRET", json!("<captured: key password of Secret db, if it is there>")),
-        ("DSN", json!("<captured: key password of Secret db, if it is there>@shop")),
+        ("SECRET", json!("<captured: key password of Secret db, if it exists>")),
+        ("DSN", json!("<captured: key password of Secret db, if it exists>@shop")),
         ("MAYBE", json!("$$(OTHER)")),
         ("CPU", json!("<captured: limits.cpu of container app>")),
     ] {
         assert_eq!(value(&deployment, name), Some(wanted), "{name}");
     }
-    // With envFrom nobody knows what a name means.
+    // with envFrom it is unknown what a name means
     let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
     container["envFrom"] = json!([{"prefix": "X_", "secretRef": {"name": "s"}}]);
     let unknown = json!("<captured: OTHER, if a Service, Secret or ConfigMap gives it>");
@@ -158,23 +158,26 @@ fn lists_are_opened_and_what_makes_no_pods_is_passed_over() {
     let found = subjects(&all, "shop");
     assert_eq!(found.len(), 3);
     assert_eq!(found[1], Ok(Subject::Other("Service".into(), "s".into())));
-    assert_eq!(found[2], Ok(Subject::Other("Job".into(), "v".into())), "another group's Job is not ours to know");
+    assert_eq!(found[2], Ok(Subject::Other("Job".into(), "v".into())), "a Job of another group is unknown");
     let nested = (0..20).fold(all, |list, _| json!({"apiVersion": "v1", "kind": "List", "items": [list]}));
     assert!(subjects(&nested, "shop")[0].is_err());
 }
 
 #[test]
-fn what_is_no_object_or_has_another_shape_is_said_with_its_place_and_without_its_value() {
+fn an_invalid_object_is_reported_with_the_path_and_without_the_value() {
     for (object, wanted) in [
-        (json!("secret"), "not an object of Kubernetes"),
-        (json!({"apiVersion": "v1"}), "not an object of Kubernetes: it has no kind"),
-        (json!({"kind": "Pod"}), "not an object of Kubernetes: it has no apiVersion"),
-        (json!({"apiVersion": "v1", "kind": "List", "items": 3}), "a list whose items are no list"),
-        (json!({"apiVersion": "v1", "kind": "Pod"}), "Pod : spec does not fit"),
-        (json!({"apiVersion": "v1", "kind": "Pod", "metadata": 1, "spec": {}}), "Pod : metadata does not fit"),
+        (json!("secret"), "not a Kubernetes object"),
+        (json!({"apiVersion": "v1"}), "not a Kubernetes object: it has no kind"),
+        (json!({"kind": "Pod"}), "not a Kubernetes object: it has no apiVersion"),
+        (json!({"apiVersion": "v1", "kind": "List", "items": 3}), "a List whose items are not a list"),
+        (json!({"apiVersion": "v1", "kind": "Pod"}), "Pod : spec is missing or does not have the type"),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": 1, "spec": {}}),
+            "Pod : metadata is missing or does not have the type",
+        ),
         (
             json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}),
-            "Deployment d: spec.template does not fit",
+            "Deployment d: spec.template is missing or does not have the type",
         ),
         (
             workload(
@@ -182,11 +185,11 @@ fn what_is_no_object_or_has_another_shape_is_said_with_its_place_and_without_its
                 "Deployment",
                 json!({"template": {"spec": {"containers": [{"name": "a", "env": [{"name": "A", "value": 5}]}]}}}),
             ),
-            "Deployment web: spec.template.spec.containers[0].env[0].value does not fit",
+            "Deployment web: spec.template.spec.containers[0].env[0].value is missing or does not have the type",
         ),
         (
             workload("apps/v1", "Deployment", json!({"template": {"spec": {"hostNetwork": "secret"}}})),
-            "Deployment web: spec.template.spec.hostNetwork does not fit",
+            "Deployment web: spec.template.spec.hostNetwork is missing or does not have the type",
         ),
     ] {
         let found = subjects(&object, "shop");
@@ -196,13 +199,13 @@ fn what_is_no_object_or_has_another_shape_is_said_with_its_place_and_without_its
 }
 
 #[test]
-fn a_mark_in_the_wrong_place_or_none_is_told() {
+fn a_mark_in_the_wrong_place_or_a_missing_one_is_reported() {
     let mut deployment = workload("apps/v1", "Deployment", json!({}));
     deployment["spec"]["template"]["metadata"]["annotations"] = json!({});
     assert!(candidate(deployment.clone()).notes[0].starts_with("not marked"));
     deployment["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "true"});
     let note = candidate(deployment).notes.remove(0);
-    assert!(note.ends_with("it belongs to spec.template.metadata.annotations"), "{note}");
+    assert!(note.ends_with("move it to spec.template.metadata.annotations"), "{note}");
 }
 
 #[test]

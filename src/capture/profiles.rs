@@ -1,7 +1,7 @@
 //! Profiles that a pod names and the node must have: seccomp files and loaded AppArmor profiles.
 //!
-//! A container whose profile is absent is refused by the runtime, at each try. That they were there when the parent started
-//! does not say that they still are.
+//! The runtime refuses a container whose profile is absent, each time. A profile that existed when
+//! the parent started may be gone by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,21 +13,22 @@ use super::{Reason, Sources};
 use crate::node::host::HostRoot;
 use crate::reasons::Refusal;
 
-/// The profiles that the kernel holds, one a line: name and mode.
+/// The profiles that the kernel has loaded, one per line: name and mode.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
-/// Annotation of AppArmor before it was a field; the container's name follows (pkg/security/apparmor/helpers.go).
+/// Prefix of the annotation for AppArmor before there was a field; the container's name follows
+/// (pkg/security/apparmor/helpers.go).
 pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// A profile of the node's own.
+/// A profile that must be on the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Profile {
     /// A file below `<kubelet dir>/seccomp` (pkg/kubelet/kuberuntime/helpers.go, `fieldSeccompProfile`).
     Seccomp(String),
-    /// Loaded in the kernel under this name.
+    /// A profile that is loaded in the kernel under this name.
     AppArmor(String),
 }
 
-/// What each container names, by the container's name.
+/// The profiles that containers name, each with the container's name.
 fn named(pod: &Pod) -> Vec<(&str, Profile)> {
     let spec = pod.spec.as_ref();
     let containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
@@ -41,7 +42,8 @@ fn named(pod: &Pod) -> Vec<(&str, Profile)> {
         .collect()
 }
 
-/// The container's word counts, then the pod's. A privileged container has no filter, whatever is said.
+/// The container's own setting counts first, then the pod's. A privileged container has no filter,
+/// whatever its settings.
 fn seccomp(pod: &Pod, container: &Container) -> Option<Profile> {
     let own = container.security_context.as_ref();
     if own.is_some_and(|context| context.privileged == Some(true)) {
@@ -53,7 +55,8 @@ fn seccomp(pod: &Pod, container: &Container) -> Option<Profile> {
     localhost_profile.clone().filter(|_| type_ == "Localhost").map(Profile::Seccomp)
 }
 
-/// The container's word counts, then the annotation, then the pod's (pkg/security/apparmor/helpers.go, `GetProfile`).
+/// The container's own setting counts first, then the annotation, then the pod's
+/// (pkg/security/apparmor/helpers.go, `GetProfile`).
 fn app_armor(pod: &Pod, container: &Container) -> Option<Profile> {
     let context = container.security_context.as_ref();
     let field = context.and_then(|context| context.app_armor_profile.as_ref());
@@ -67,7 +70,8 @@ fn app_armor(pod: &Pod, container: &Container) -> Option<Profile> {
     localhost_profile.clone().filter(|_| type_ == "Localhost").map(Profile::AppArmor)
 }
 
-/// The profiles that are certainly absent. What cannot be looked up is not: the parent runs with it.
+/// A reason for each profile that is certainly absent. One that cannot be looked up counts as
+/// present, because the parent runs with it.
 pub fn reasons(pod: &Pod, sources: &Sources<'_>) -> Vec<Reason> {
     let named = named(pod);
     let mut loaded = None;
@@ -106,7 +110,7 @@ fn is_no_file(root: &HostRoot, path: &Path) -> bool {
     }
 }
 
-/// `None`: the kernel has no AppArmor, or does not tell us.
+/// The loaded profiles; `None` if the kernel has no AppArmor or the list cannot be read.
 fn loaded_profiles(root: &HostRoot) -> Option<BTreeSet<String>> {
     let text = std::fs::read_to_string(root.resolve(LOADED).ok()?).ok()?;
     Some(text.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned())).collect())

@@ -1,5 +1,6 @@
-//! The table names every field of the newest API, and says the truth: pods with every field set, one at a time, in
-//! circumstances that matter, and many at once, are rendered, and what differs must be what the table says.
+//! The table covers every field of the newest API, and is correct: pods with each field set, alone,
+//! under relevant conditions, and many together, are rendered, and the differences must be those in
+//! the table.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,7 +15,7 @@ use crate::capture::manifest::{self, Live};
 use crate::capture::offline::{self, Subject};
 use crate::capture::schema;
 
-/// A step of a path through the schema.
+/// A part of a path through the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Field(String),
@@ -22,7 +23,7 @@ enum Step {
     Map,
 }
 
-/// A field without fields of its own.
+/// A field without subfields.
 #[derive(Clone, Debug)]
 struct Leaf {
     path: Vec<Step>,
@@ -38,7 +39,7 @@ impl Leaf {
         self.path.iter().map(segment).collect()
     }
 
-    /// Values that matter somewhere.
+    /// Values that some rule distinguishes.
     fn samples(&self) -> Vec<Value> {
         let path = text(&self.segments());
         match self.kind.as_str() {
@@ -49,7 +50,7 @@ impl Leaf {
             _ if path.rsplit('.').next() == Some("name") => vec![json!("n")],
             _ if path.ends_with("resources.limits[*]") || path.ends_with("resources.requests[*]") => vec![json!("1")],
             "string" => ["x", "Always", "Recursive", "status.podIP", "$(x)"].map(Value::from).to_vec(),
-            // A port: number or name.
+            // a port: number or name
             _ => vec![json!("x"), json!(80)],
         }
     }
@@ -100,7 +101,7 @@ fn leaves() -> Vec<Leaf> {
     found
 }
 
-/// Sets a field, with what must be around it; a map gets this key.
+/// Sets a field and what it requires; a map gets this key.
 fn set(pod: &mut Value, path: &[Step], key: &str, value: Value) {
     let mut at = pod;
     for (index, step) in path.iter().enumerate() {
@@ -135,10 +136,10 @@ fn bare() -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [{"name": "app", "image": "i"}]}})
 }
 
-/// What was seen of each rule: itself, its exception, its addition.
+/// Which cases of each rule occurred: itself, its exception, its addition.
 type Seen = BTreeSet<(&'static str, &'static str)>;
 
-/// Renders, and holds the result against the table.
+/// Renders, and compares the result with the table.
 fn check(object: &Value, seen: &mut Seen) {
     let subject = offline::subjects(object, "shop").remove(0).unwrap_or_else(|error| panic!("{error}: {object}"));
     let Subject::Pod(candidate) = subject else { panic!("not a pod: {object}") };
@@ -192,12 +193,12 @@ fn compare(parent: &Value, twin: &Value, seen: &mut Seen) {
         };
         seen.insert((rule.paths, what));
     }
-    // And what did not change was to be kept.
+    // what did not change had to be kept
     for (path, value) in fields(parent) {
         let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
         let path_text = text(&path);
         let is_changed = changes.iter().any(|change| path_text.strip_prefix(&change.path).is_some_and(is_below));
-        // What is empty says nothing.
+        // empty values mean nothing
         if is_changed || value == json!({}) || value == json!([]) {
             continue;
         }
@@ -211,7 +212,7 @@ fn compare(parent: &Value, twin: &Value, seen: &mut Seen) {
     }
 }
 
-/// Every field with a value of its own; elements by their names, as the changes tell them.
+/// Every leaf; elements by their names, as in the changes.
 fn fields(value: &Value) -> Vec<(Vec<Segment>, Value)> {
     changes::fields(value)
 }
@@ -231,7 +232,7 @@ fn every_field_of_a_pod_has_a_rule_and_every_rule_a_field() {
         }
     }
     assert!(without.is_empty(), "add a rule for {without:#?}");
-    // Rules of single keys of a map are hit by these.
+    // these keys of maps have rules of their own
     for key in [
         "podcheckpointer.io/x",
         "checkpointer.alpha.coreos.com/x",
@@ -291,7 +292,7 @@ fn a_field_of_the_future_has_no_rule_wherever_something_is_kept() {
     assert_eq!(rule("spec.affinity.x.y[3].z").verdict, Verdict::Dropped);
 }
 
-/// Pods in which what is exceptional is so.
+/// Pods in which the exceptions of rules apply.
 fn exceptions() -> Vec<Value> {
     let with = |at: &str, value: Value| {
         let mut pod = bare();
@@ -349,7 +350,7 @@ fn exceptions() -> Vec<Value> {
     pod["spec"]["containers"][0]["ports"] = json!([{"name": "web", "containerPort": 80}]);
     pod["spec"]["containers"][0]["livenessProbe"] = get;
     pods.push(pod);
-    // Another container's variable brings the address in; the probe's word is expanded.
+    // another container's variable contains the address; the probe's command is expanded
     let mut pod = bare();
     let address = json!({"fieldRef": {"fieldPath": "status.podIP"}});
     pod["spec"]["containers"][0]["env"] = json!([
@@ -400,7 +401,7 @@ fn the_table_says_what_is_done_to_every_single_field() {
         check(&pod, &mut seen);
         count += 1;
     }
-    // A moved tag is what a runtime tells.
+    // a moved tag is reported by the runtime
     let Some(Ok(Subject::Pod(candidate))) = offline::subjects(&bare(), "shop").pop() else { panic!("no pod") };
     let typed = schema::read(&candidate.pod).0.unwrap();
     let live = Live { images: BTreeMap::from([("app".into(), "sha256:1".into())]), ..Live::default() };
@@ -415,7 +416,7 @@ fn the_table_says_what_is_done_to_every_single_field() {
     }
     let unproven: Vec<_> = wanted.difference(&seen).collect();
     assert!(unproven.is_empty(), "no pod showed {unproven:#?}");
-    // past the capture of test output: the counts are part of the proof
+    // printed even if test output is captured: the counts are part of the evidence
     let _ = writeln!(std::io::stderr(), "rules: {count} pods, {} rules, {} fields", RULES.len(), leaves().len());
 }
 
@@ -428,12 +429,12 @@ proptest! {
         let mut pod = bare();
         for (index, key) in chosen {
             let (leaf, value) = index.get(&CASES);
-            // A volume has one source; one with two is refused by everybody.
+            // a volume has one source; with two, the kubelet and the API server refuse it
             let is_source = matches!(leaf.path.as_slice(), [_, Step::Field(list), Step::List, Step::Field(field), ..] if list == "volumes" && field != "name");
             if is_source && pod.pointer("/spec/volumes/0").is_some_and(|volume| volume.as_object().unwrap().keys().any(|key| key != "name" && !leaf.path.contains(&Step::Field(key.clone())))) {
                 continue;
             }
-            // And so has the value of a variable.
+            // the value of a variable has only one source, too
             let from = leaf.path.iter().position(|step| *step == Step::Field("valueFrom".into()));
             if let Some((from, Some(Step::Field(source)))) = from.map(|from| (from, leaf.path.get(from + 1))) {
                 let step = |step: &Step| if let Step::Field(name) = step { format!("/{name}") } else { "/0".to_owned() };
@@ -444,7 +445,7 @@ proptest! {
             }
             set(&mut pod, &leaf.path, ["cpu", "memory", "example.org/x"][key], value.clone());
         }
-        // And no two containers have one name.
+        // no two containers have the same name
         if let Some(init) = pod.pointer_mut("/spec/initContainers/0") {
             init["name"] = json!("init");
         }

@@ -1,7 +1,7 @@
-//! Does the program know every field of a pod?
+//! Finds fields of a pod that the program does not know.
 //!
-//! Types drop what they do not know. So the object is read into them and written out again, and every path that was there
-//! and is not any more is a field that no rule names.
+//! Deserializing into types drops unknown fields. So the object is read into them and written out
+//! again, and every path that is then missing is a field without a rule.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Reason;
 use crate::reasons::Refusal;
 
-/// The typed pod, and the fields that the types do not know. `status` is not looked at: nothing of it is carried over.
+/// The typed pod, and a reason for each unknown field. `status` is not checked, because nothing of
+/// it is carried over.
 pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
     let mut wanted = pod.clone();
     if let Some(object) = wanted.as_object_mut() {
@@ -22,8 +23,8 @@ pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
         }
     }
     let Ok(mut typed) = serde_json::from_value::<Pod>(wanted.clone()) else {
-        // The reader's own message may cite a value.
-        let detail = "the object has not the shape of a v1 Pod".to_owned();
+        // the deserializer's own message may quote a value
+        let detail = "the object is not a valid v1 Pod".to_owned();
         return (None, vec![Reason { refusal: Refusal::UnknownField, detail }]);
     };
     let known = serde_json::to_value(&typed).unwrap_or_default();
@@ -34,7 +35,8 @@ pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
     (Some(typed), reasons)
 }
 
-/// Only what our own rules look at, and only where it has the shape that they expect.
+/// Only the fields of the status that the rules use; one that does not have the expected type is
+/// left out.
 fn status(status: &Value) -> PodStatus {
     fn field<T: DeserializeOwned>(status: &Value, name: &str) -> Option<T> {
         serde_json::from_value(status.get(name)?.clone()).ok()
@@ -61,7 +63,7 @@ fn missing(wanted: &Value, known: &Value, path: &mut String, paths: &mut Vec<Str
                 path.push_str(key);
                 match known.get(key) {
                     Some(known) => missing(value, known, path, paths),
-                    // A list that must be there is left out by the types when it is empty.
+                    // the types leave out a required list when it is empty
                     None if value.as_array().is_some_and(Vec::is_empty) && path == "spec.containers" => {}
                     None => paths.push(path.clone()),
                 }

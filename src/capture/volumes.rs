@@ -1,11 +1,12 @@
-//! Copies a volume as the kubelet laid it out for the running pod.
+//! Copies a volume as the kubelet wrote it for the running pod.
 //!
-//! The directory belongs to the kubelet and its content to whoever may write the Secret or ConfigMap, so nothing in it is
-//! trusted: every step is relative to an open directory, no link is followed, nothing but files is opened, and there is a
-//! limit to bytes, entries and depth.
+//! The directory belongs to the kubelet, and its contents come from users who may write the Secret
+//! or ConfigMap, so nothing in it is trusted. Every step is relative to an open directory, no link
+//! is followed, nothing but files is opened, and bytes, entries and depth are limited.
 //!
-//! The kubelet writes a new directory `..<time>`, then swaps the link `..data` to it, then removes the old one
-//! (pkg/volume/util/atomic_writer.go). Only the one that `..data` names is copied; a swap meanwhile is seen by [`stamp`].
+//! The kubelet writes a new directory `..<time>`, then swaps the link `..data` to it, then removes
+//! the old one (pkg/volume/util/atomic_writer.go). Only the directory that `..data` names is
+//! copied; [`stamp`] detects a swap in the meantime.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -19,17 +20,19 @@ use rustix::io::Errno;
 use crate::checkpoint::encoding;
 use crate::checkpoint::{Entry, Volume};
 
-/// What all volumes of a pod may hold together: sixteen objects of the API server's own limit.
+/// The most bytes in all volumes of a pod together: sixteen objects as large as the API server
+/// allows.
 pub const MOST_BYTES: u64 = 16 << 20;
-/// Entries of all volumes of a pod.
+/// The most entries in all volumes of a pod together.
 pub const MOST_ENTRIES: usize = 20_000;
-/// Directories in directories. The kubelet's own layout has `items[].path`, at most 4096 bytes long.
+/// The deepest nesting of directories. The kubelet makes them from `items[].path`, which is at most
+/// 4096 bytes long.
 const DEEPEST: usize = 64;
 
-/// Link to the directory in force.
+/// Link to the current directory.
 const DATA: &str = "..data";
 
-/// What is left of the limits.
+/// What remains of the limits for a pod.
 #[derive(Clone, Debug)]
 pub struct Budget {
     bytes: u64,
@@ -45,10 +48,10 @@ impl Default for Budget {
 /// Why a volume was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It vanished or changed while it was copied.
+    /// The volume vanished or changed while it was copied.
     #[error("it changed while it was copied")]
     Gone,
-    /// It holds what a checkpoint cannot.
+    /// The volume contains something that a checkpoint cannot hold.
     #[error("{path:?} is {what}")]
     Foreign {
         /// The path in the volume.
@@ -56,8 +59,8 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
-    /// Over the limits.
-    #[error("the pod's volumes hold more than {MOST_BYTES} bytes or {MOST_ENTRIES} files")]
+    /// The volumes exceed the limits.
+    #[error("the pod's volumes have more than {MOST_BYTES} bytes or {MOST_ENTRIES} files")]
     TooLarge,
     /// Reading failed.
     #[error("cannot read {path:?}")]
@@ -70,7 +73,7 @@ pub enum Error {
     },
 }
 
-/// Which state of a volume this is: equal before and after means that it did not change.
+/// The state of a volume: if it is the same before and after, the volume did not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -84,7 +87,7 @@ pub fn copy(directory: &Path, budget: &mut Budget) -> Result<(Volume, Stamp), Er
     let before = stamp_of(&root)?;
     let mut copy = Copy { entries: Vec::new(), budget };
     copy.walk(&root, "", 0, before.data.as_deref())?;
-    // The directory itself may have been replaced, so it is looked up anew.
+    // the directory itself may have been replaced, so it is looked up again
     if stamp(directory)? != before {
         return Err(Error::Gone);
     }
@@ -104,11 +107,12 @@ fn flags(more: OFlags) -> OFlags {
     OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | more
 }
 
-/// Opens what is in a directory, but not what somebody mounted over it: the kubelet mounts nothing into a volume. A device's
-/// number would not tell: on an overlay files may have another than their directory.
+/// Opens an entry of a directory, but not a mount on top of it: the kubelet mounts nothing into a
+/// volume. Comparing device numbers would not work, because on an overlay files may have another
+/// one than their directory.
 fn open_inside(directory: &OwnedFd, name: &str, more: OFlags) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat2(directory, name, flags(more), Mode::empty(), ResolveFlags::NO_XDEV) {
-        // A kernel before 5.6.
+        // a kernel before 5.6
         Err(Errno::NOSYS) => rustix::fs::openat(directory, name, flags(more), Mode::empty()),
         result => result,
     }
@@ -124,7 +128,7 @@ fn stamp_of(root: &OwnedFd) -> Result<Stamp, Error> {
     Ok(Stamp { device: stat.st_dev, inode: stat.st_ino, data })
 }
 
-/// What was there a moment ago and is not what it was any more has been swapped.
+/// An entry that existed a moment ago and is now missing or of another type has been swapped.
 fn failed(path: &str, error: Errno) -> Error {
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE => Error::Gone,
@@ -141,7 +145,7 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn walk(&mut self, directory: &OwnedFd, path: &str, depth: usize, data: Option<&[u8]>) -> Result<(), Error> {
         if depth > DEEPEST {
-            return Err(Error::Foreign { path: path.to_owned(), what: "too deep" });
+            return Err(Error::Foreign { path: path.to_owned(), what: "nested too deeply" });
         }
         let stat = rustix::fs::fstat(directory).map_err(|error| failed(path, error))?;
         self.push(path, &stat, None, None)?;
@@ -184,7 +188,7 @@ impl Copy<'_> {
             return Err(Error::Gone);
         }
         let mut bytes = Vec::new();
-        // One more than allowed, so that a file that grows meanwhile is noticed and not followed.
+        // reads one byte more than allowed, so that a file that grows meanwhile is detected
         File::from(file)
             .take(self.budget.bytes.saturating_add(1))
             .read_to_end(&mut bytes)
@@ -237,7 +241,8 @@ fn text(bytes: &[u8], path: &str) -> Result<String, Error> {
     text.map(str::to_owned).map_err(|_| Error::Foreign { path: path.to_owned(), what: "not named in UTF-8" })
 }
 
-/// Does a link in a directory this deep lead to a place in the volume, as far as its text tells?
+/// Whether a link in a directory of this depth leads to a path within the volume, judging by its
+/// text.
 fn stays_inside(depth: usize, target: &str) -> bool {
     if target.is_empty() || target.starts_with('/') {
         return false;

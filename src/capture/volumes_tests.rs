@@ -1,4 +1,4 @@
-//! Directories as the kubelet lays them out, and as somebody hostile would.
+//! Directories as the kubelet writes them, and as an attacker would.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
@@ -170,7 +170,7 @@ fn a_device_is_refused() {
     let volume = tempfile::tempdir().unwrap();
     let device = rustix::fs::makedev(1, 3);
     let mode = Mode::from_raw_mode(0o600);
-    // Not every container may make one.
+    // not every container may create one
     if rustix::fs::mknodat(CWD, volume.path().join("null"), FileType::CharacterDevice, mode, device).is_ok() {
         assert!(matches!(copied(volume.path()), Err(Error::Foreign { .. })));
     }
@@ -208,7 +208,7 @@ fn a_sparse_giant_is_too_large_and_is_not_read_to_its_end() {
 fn a_tree_without_end_ends() {
     let volume = tempfile::tempdir().unwrap();
     fs::create_dir_all(volume.path().join("d/".repeat(DEEPEST + 2))).unwrap();
-    assert!(matches!(copied(volume.path()), Err(Error::Foreign { what: "too deep", .. })));
+    assert!(matches!(copied(volume.path()), Err(Error::Foreign { what: "nested too deeply", .. })));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn ten_thousand_files_are_copied_and_more_than_may_be_are_refused_without_readin
     let volume = tempfile::tempdir().unwrap();
     (0..10_000).for_each(|n| fs::write(volume.path().join(format!("{n}")), "x").unwrap());
     assert_eq!(copied(volume.path()).unwrap().len(), 10_001);
-    // One more file than all volumes may have together, by links to one.
+    // one more file than all volumes may have together, as links to one
     (10_000..=MOST_ENTRIES).for_each(|n| symlink("0", volume.path().join(format!("{n}"))).unwrap());
     let mut budget = Budget::default();
     assert!(matches!(copy(volume.path(), &mut budget), Err(Error::TooLarge)));
@@ -269,7 +269,7 @@ fn a_file_that_grows_while_it_is_copied_is_read_no_further_than_may_be() {
 
 #[test]
 fn what_is_mounted_into_a_volume_is_not_followed() {
-    // The one file system that is mounted below another wherever tests run.
+    // the only file system that is mounted below another one wherever tests run
     let error = open_inside(&open_root(Path::new("/")).unwrap(), "proc", OFlags::DIRECTORY).unwrap_err();
     let error = failed("proc", error);
     assert!(matches!(error, Error::Foreign { what: "mounted over", .. }), "{error}");

@@ -1,10 +1,13 @@
-//! The checkpoint file: one pod, complete, with a digest, in clear or sealed. `docs/store.md` says it in words for others.
+//! The checkpoint file: one complete pod with a digest, in clear text or sealed. `docs/store.md`
+//! describes it for other programs.
 //!
-//! Canonical content: the whole document in clear without `digest`, as JSON with object keys in byte order, no white space,
-//! and strings escaped as RFC 8259 demands and no further. The digest of a file in clear is `sha256:` and the SHA-256 of
-//! that in lower-case hex; that of a sealed one is `hmac-sha256:` and the HMAC under a key derived from the key's.
+//! Canonical content: the whole document in clear text without `digest`, as JSON with object keys
+//! in byte order, no white space, and no more escapes in strings than RFC 8259 demands. The digest
+//! of a file in clear text is `sha256:` and the SHA-256 of that in lower-case hex. The digest of a
+//! sealed file is `hmac-sha256:` and the HMAC with a key derived from the sealing key.
 //!
-//! The last line is a comment with the SHA-256 of all the bytes above: damage is noticed before anything is understood.
+//! The last line is a comment with the SHA-256 of all bytes above it, so that damage is detected
+//! before anything is parsed.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -28,18 +31,18 @@ use crate::reasons::Warning;
 pub const API_VERSION: &str = "podcheckpointer.io/v1alpha1";
 /// Kind of a checkpoint file.
 pub const KIND: &str = "NodeCheckpoint";
-/// More than this is not read: the kubelet's own limit for a manifest is 10 MiB (pkg/kubelet/config/common.go), and the
-/// volumes of a pod come from objects of 1 MiB.
+/// The largest file in bytes that is read. The kubelet's own limit for a manifest is 10 MiB
+/// (pkg/kubelet/config/common.go), and the volumes of a pod come from objects of up to 1 MiB.
 pub const MAX_SIZE: u64 = 64 << 20;
 
-/// This program, as it names itself in what it writes.
+/// Name and version of this program, for what it writes.
 pub const WRITTEN_BY: &str = concat!("pod-checkpointer ", env!("CARGO_PKG_VERSION"));
-/// How the last line begins.
+/// Start of the last line.
 const CHECKSUM: &str = "# sha256 of the lines above: ";
-/// What of a checkpoint is sealed.
+/// The fields of a checkpoint that are sealed.
 const CONTENT: [&str; 3] = ["images", "manifest", "volumes"];
 
-/// One generation of one pod's checkpoint. Its content is wiped from memory when it goes.
+/// One generation of one pod's checkpoint. Its content is wiped from memory when it is dropped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeCheckpoint {
@@ -49,34 +52,36 @@ pub struct NodeCheckpoint {
     pub kind: String,
     /// Digest over the canonical content, `sha256:<hex>`.
     pub digest: String,
-    /// Version of the program that wrote it.
+    /// Name and version of the program that wrote the checkpoint.
     pub written_by: String,
-    /// When it was captured.
+    /// When the pod was captured.
     pub captured: Captured,
     /// The pod that was captured.
     pub parent: Parent,
     /// How the owner wants it activated and handed back.
     pub policy: Policy,
-    /// Images that ran, by container name.
+    /// Images that ran, by container name, or by `volume <name>` for image volumes.
     pub images: BTreeMap<String, Image>,
-    /// What the owner should know.
+    /// What the owner should know about the recoverable pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub warnings: Vec<Warning>,
-    /// The static pod. Its UID and the paths of the unpacked volumes are those of the nil UUID until it is activated.
+    /// The static pod. Until it is activated, its UID is the nil UUID, which is also part of the
+    /// paths of its unpacked volumes.
     pub manifest: serde_json::Value,
-    /// Content of the captured volumes, by volume name.
+    /// Contents of the captured volumes, by volume name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,
 }
 
-/// When a checkpoint was captured, on clocks that can be compared after a reboot and on one that a person reads.
+/// When a checkpoint was captured: as boot and uptime, for comparisons, and as wall-clock time, for
+/// people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Captured {
-    /// Wall clock, RFC 3339: for people, never for decisions.
+    /// Wall-clock time, RFC 3339: for people, never used for decisions.
     pub wall: String,
-    /// `/proc/sys/kernel/random/boot_id` of the boot it was captured in.
+    /// `/proc/sys/kernel/random/boot_id` of the boot in which the pod was captured.
     pub boot_id: String,
     /// Time since that boot, in seconds (`CLOCK_BOOTTIME`).
     pub uptime_seconds: u64,
@@ -86,19 +91,19 @@ pub struct Captured {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Parent {
-    /// Its namespace.
+    /// The pod's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The pod's name.
     pub name: String,
-    /// Its UID.
+    /// The pod's UID.
     pub uid: String,
     /// Resource version of the object that was captured.
     pub resource_version: String,
-    /// Its controller, if it has one.
+    /// The pod's controller, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
-    /// UID of the node object that it ran on: a checkpoint of another node is not activated. Not known where it was captured
-    /// before anybody had asked.
+    /// UID of the Node that the pod ran on: a checkpoint of another node is not activated. Absent
+    /// if the UID was not yet known at the capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_uid: Option<String>,
 }
@@ -107,11 +112,11 @@ pub struct Parent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
-    /// For example `DaemonSet`.
+    /// Kind of the controller, for example `DaemonSet`.
     pub kind: String,
-    /// Its name.
+    /// Name of the controller.
     pub name: String,
-    /// Its UID.
+    /// UID of the controller.
     pub uid: String,
 }
 
@@ -125,29 +130,30 @@ pub enum Handover {
     Switch,
 }
 
-/// What the owner's annotations and the pod's nature say about activation and hand-over.
+/// What the owner's annotations and the pod's spec say about activation and hand-over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(clippy::struct_excessive_bools)] // facts of a pod, each by itself
+#[allow(clippy::struct_excessive_bools)] // independent facts about a pod
 pub struct Policy {
-    /// Activation order, lowest first.
+    /// Order of activation, lowest first.
     pub start_group: i32,
-    /// Not activated when captured longer ago, in seconds of uptime.
+    /// Age in seconds of uptime from which the checkpoint is no longer activated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u64>,
-    /// The owner's annotation; `None`: by the pod's nature, see [`Policy::handover`].
+    /// What the owner's annotation asks for. If absent, the pod's spec decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
     /// The pod uses the node's network.
     pub host_network: bool,
-    /// The pod has a port of the node forwarded to it.
+    /// The pod has a host port.
     pub host_port: bool,
     /// A StatefulSet owns it.
     pub stateful: bool,
-    /// More than a moment lies between its sandbox and its first main container: init containers run, or the kubelet
-    /// reads Secrets or ConfigMaps for the environment, perhaps from an API server that is this pod's own twin.
+    /// The first main container may start long after the sandbox: init containers run, or the
+    /// kubelet reads Secrets or ConfigMaps for the environment, perhaps from an API server that is
+    /// this pod's own twin.
     pub slow_start: bool,
-    /// Seconds that its containers get to stop.
+    /// Seconds that the pod's containers get to stop.
     pub grace_seconds: u64,
 }
 
@@ -169,32 +175,36 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How to hand over, given whether the runtime refuses a second mapping of a host port (CRI-O does).
+    /// How to hand over: what the annotation asks for, else what suits the pod.
+    /// `exclusive_host_ports` says whether the runtime refuses a second mapping of a host port, as
+    /// CRI-O does.
     pub fn handover(&self, exclusive_host_ports: bool) -> Handover {
         if self.stateful || self.host_network {
             return if self.stateful { Handover::Switch } else { self.handover.unwrap_or(Handover::Switch) };
         }
-        let nature = if self.host_port && exclusive_host_ports { Handover::Switch } else { Handover::Overlap };
-        self.handover.unwrap_or(nature)
+        let default = if self.host_port && exclusive_host_ports { Handover::Switch } else { Handover::Overlap };
+        self.handover.unwrap_or(default)
     }
 
-    /// How long a container gets to stop.
+    /// How long the pod's containers get to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds)
     }
 }
 
-/// An image as a container ran it, or as a volume had it.
+/// An image that a container ran or that was mounted as a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
-    /// As the twin names it: the pod's own name, or another where that means something else by now.
+    /// Name that the twin uses: the one from the pod, or another if that now refers to another
+    /// image.
     pub name: String,
-    /// As the runtime resolved it: an image id or a digest.
+    /// ID or digest to which the runtime resolved it.
     pub id: String,
 }
 
-/// The content of one volume: entries in path order, parents before what is in them.
+/// The contents of one volume: entries in the order of their paths, directories before what is in
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Volume {
@@ -206,13 +216,13 @@ pub struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Entry {
-    /// Relative to the volume, separated by `/`; empty for the volume's own directory.
+    /// Path relative to the volume, separated by `/`; empty for the volume's own directory.
     pub path: String,
-    /// Permission bits, with set-group-id and sticky, in octal.
+    /// Permission bits, including set-group-id and sticky bit, in octal.
     pub mode: String,
-    /// Owner.
+    /// UID of the owner.
     pub uid: u32,
-    /// Group.
+    /// GID of the group.
     pub gid: u32,
     /// A regular file's bytes, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,7 +232,7 @@ pub struct Entry {
     pub link: Option<String>,
 }
 
-/// What a sealed file says without its key. Nobody has vouched for it.
+/// What can be read of a sealed file without its key. It is not authenticated then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SealedCheckpoint {
@@ -232,15 +242,15 @@ pub struct SealedCheckpoint {
     pub kind: String,
     /// Digest over the canonical content, `hmac-sha256:<hex>`.
     pub digest: String,
-    /// Version of the program that wrote it.
+    /// Name and version of the program that wrote the checkpoint.
     pub written_by: String,
-    /// When it was captured.
+    /// When the pod was captured.
     pub captured: Captured,
     /// The pod that was captured.
     pub parent: Parent,
     /// How the owner wants it activated and handed back.
     pub policy: Policy,
-    /// What the owner should know.
+    /// What the owner should know about the recoverable pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub warnings: Vec<Warning>,
@@ -248,70 +258,71 @@ pub struct SealedCheckpoint {
     pub sealed: Sealed,
 }
 
-/// A checkpoint file, for its schema.
+/// A checkpoint file.
 #[derive(JsonSchema)]
 #[schemars(rename = "CheckpointFile", untagged)]
 #[allow(dead_code)]
 pub enum File {
-    /// In clear.
+    /// A checkpoint in clear text.
     Clear(Box<NodeCheckpoint>),
-    /// With its content encrypted.
+    /// A checkpoint with encrypted content.
     Sealed(Box<SealedCheckpoint>),
 }
 
 /// Why bytes are not a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A part of it is missing or another than was written.
-    #[error("the checksum in its last line is missing or not that of the lines above")]
+    /// A part of the file is missing or has changed.
+    #[error("the checksum in its last line is missing or does not match the lines above")]
     Checksum,
-    /// Not YAML as we write it.
+    /// The file is not YAML as this program writes it.
     #[error("not a checkpoint")]
     Yaml(#[from] yaml::Error),
-    /// YAML of another shape. What stands there is not told: it may be secret.
+    /// The fields are missing, unknown or of the wrong type. The text does not quote them, because
+    /// they may be secret.
     #[error("not a checkpoint: its fields are not those of {API_VERSION} {KIND}")]
     Shape,
-    /// Of a version that this program does not read.
-    #[error("written in format {found:?} by {by:?}; this program reads {API_VERSION} {KIND}")]
+    /// The file has a format that this program does not read.
+    #[error("written in format {found:?} by {by:?}; this program reads only {API_VERSION} {KIND}")]
     Version {
-        /// The version and kind that it names.
+        /// Version and kind named in the file.
         found: String,
-        /// The program that it names.
+        /// Program named in the file.
         by: String,
     },
-    /// The content is not what was written.
-    #[error("digest is {found:?}, its content has {computed}")]
+    /// The content does not match its digest.
+    #[error("its digest is {found:?}, but that of its content is {computed}")]
     Digest {
         /// The digest in the file.
         found: String,
         /// The digest of its content.
         computed: String,
     },
-    /// Sealed, and no key was given that could be read.
-    #[error("sealed with key {}, and there is no key", .header.sealed.key)]
+    /// The file is sealed, and no key was given, or none could be read.
+    #[error("sealed with key {}, but no usable key was given", .header.sealed.key)]
     KeyMissing {
-        /// What it says in clear.
+        /// What the file says in clear text.
         header: Box<SealedCheckpoint>,
     },
-    /// Sealed with a key that was not given.
-    #[error("sealed with key {}, which is none of those that were given", .header.sealed.key)]
+    /// The file is sealed with a key that was not given.
+    #[error("sealed with key {}, which was not given", .header.sealed.key)]
     KeyWrong {
-        /// What it says in clear.
+        /// What the file says in clear text.
         header: Box<SealedCheckpoint>,
     },
-    /// Its key does not open it.
-    #[error("cannot be opened with the key that sealed it")]
+    /// The key does not open the file.
+    #[error("cannot be opened with the key that it is sealed with")]
     Seal(#[from] seal::Error),
-    /// It would be longer, or have more parts, than is read.
-    #[error("a checkpoint of {0} bytes is more than is read ({MAX_SIZE})")]
+    /// The file would be longer, or have more parts, than this program reads.
+    #[error("a checkpoint of {0} bytes is too large; at most {MAX_SIZE} bytes are read")]
     TooLarge(usize),
-    /// It cannot be written.
+    /// The checkpoint cannot be written as YAML.
     #[error("cannot be written as YAML")]
     Serialize(#[source] serde_yaml::Error),
 }
 
 impl Error {
-    /// What a sealed file says in clear, where only its key is missing.
+    /// What a sealed file says in clear text, if only its key is missing.
     pub fn header(&self) -> Option<&SealedCheckpoint> {
         match self {
             Self::KeyMissing { header } | Self::KeyWrong { header } => Some(header),
@@ -320,13 +331,14 @@ impl Error {
     }
 }
 
-/// A format that is read, and what makes a document of it one of ours.
+/// A format that is read, and how a document of it is converted to the current format.
 struct Format {
     version: &'static str,
     upgrade: fn(Value) -> Value,
 }
 
-/// Ours, and the one before; there is none before the first. A file is verified as it was written, and then upgraded.
+/// The current format and the one before it; the first format has no predecessor. A file is
+/// verified as it was written, and then upgraded.
 const FORMATS: &[Format] = &[Format { version: API_VERSION, upgrade: |document| document }];
 
 impl Drop for NodeCheckpoint {
@@ -362,8 +374,8 @@ impl NodeCheckpoint {
         digest(&document, None)
     }
 
-    /// Digest of what a twin would be made of: equal means that a capture found nothing new. It is compared and never
-    /// written anywhere.
+    /// Digest of everything that a twin is made from: if it is the same, a capture found no change.
+    /// It is only compared, never written anywhere.
     pub fn content_digest(&self) -> String {
         let mut document = self.document();
         if let Some(fields) = document.0.as_object_mut() {
@@ -377,19 +389,19 @@ impl NodeCheckpoint {
         digest(&document, None)
     }
 
-    /// Fills in the digest.
+    /// Sets the digest to that of the content.
     #[must_use]
     pub fn with_digest(mut self) -> Self {
         self.digest = self.compute_digest();
         self
     }
 
-    /// The bytes of a file in clear.
+    /// The bytes of a file in clear text.
     pub fn to_yaml(&self) -> Result<Vec<u8>, Error> {
         self.write(None)
     }
 
-    /// The bytes of a file: sealed, if there is a key. The digest is computed anew.
+    /// The bytes of a file, sealed if there is a key. The digest is recomputed.
     pub fn write(&self, key: Option<&Key>) -> Result<Vec<u8>, Error> {
         let mut document = self.document();
         let digest = digest(&document, key);
@@ -418,24 +430,26 @@ impl NodeCheckpoint {
         Ok(bytes)
     }
 
-    /// Reads and verifies the bytes of a file in clear.
+    /// Parses and verifies the bytes of a file in clear text.
     pub fn from_yaml(bytes: &[u8]) -> Result<Self, Error> {
         Self::read(bytes, &Keys::default())
     }
 
-    /// Reads and verifies a file's bytes, opened with one of these keys if it is sealed. `digest` is what the file says.
+    /// Parses and verifies the bytes of a file, which is opened with one of these keys if it is
+    /// sealed. The digest stays the file's.
     pub fn read(bytes: &[u8], keys: &Keys) -> Result<Self, Error> {
         Self::open(bytes, keys).map(|(checkpoint, _)| checkpoint)
     }
 
-    /// As [`NodeCheckpoint::read`], with the id of the key that it is sealed with, if it is.
+    /// Like [`NodeCheckpoint::read`], and returns the ID of the key if the file is sealed.
     pub fn open(bytes: &[u8], keys: &Keys) -> Result<(Self, Option<String>), Error> {
         Self::open_formats(bytes, keys, FORMATS)
     }
 
     fn open_formats(bytes: &[u8], keys: &Keys, formats: &[Format]) -> Result<(Self, Option<String>), Error> {
         let Some(body) = body(bytes) else {
-            // what another program wrote is told for what it is; what we wrote ends as we write it, or is damaged
+            // a file of another format is reported as such; one with the checksum line of this
+            // format is damaged
             let last = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
             let is_ours = last.starts_with(CHECKSUM.as_bytes());
             let document = if is_ours { None } else { yaml::parse(bytes).ok().map(Wiped) };
@@ -445,7 +459,7 @@ impl NodeCheckpoint {
         Self::from_document(Wiped(yaml::parse(body)?), keys, formats)
     }
 
-    /// Verifies a document as it stands in an export.
+    /// Verifies a document from an export.
     pub fn from_value(document: Value) -> Result<Self, Error> {
         Self::from_document(Wiped(document), &Keys::default(), FORMATS).map(|(checkpoint, _)| checkpoint)
     }
@@ -482,7 +496,7 @@ impl NodeCheckpoint {
     }
 }
 
-/// What a file says of itself, for an error: no more of it than a line.
+/// A text from a file, cut to the length of a line, for an error.
 pub(crate) fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
@@ -491,7 +505,7 @@ fn text<'a>(document: &'a Value, name: &str) -> &'a str {
     document.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The format that a document names, if it is one that is read.
+/// The format that a document names, if this program reads it.
 fn format_of<'a>(document: &Value, formats: &'a [Format]) -> Result<&'a Format, Error> {
     let (version, kind) = (text(document, "apiVersion"), text(document, "kind"));
     let format = formats.iter().find(|format| format.version == version && kind == KIND);
@@ -504,7 +518,8 @@ fn format_of<'a>(document: &Value, formats: &'a [Format]) -> Result<&'a Format, 
     })
 }
 
-/// Opens what is sealed in a document, if anything is, and puts it where it stands in one in clear.
+/// Decrypts the sealed part of a document, if it has one, and puts its fields where a document in
+/// clear text has them.
 fn unseal<'a>(document: &mut Wiped, keys: &'a Keys) -> Result<Option<&'a Key>, Error> {
     if document.0.get("sealed").is_none() {
         return Ok(None);
@@ -528,7 +543,7 @@ fn unseal<'a>(document: &mut Wiped, keys: &'a Keys) -> Result<Option<&'a Key>, E
     Ok(Some(key))
 }
 
-/// Digest of a document in clear, whatever its `digest` field says.
+/// Digest of a document in clear text, whatever its `digest` field says.
 pub(crate) fn digest(document: &Wiped, key: Option<&Key>) -> String {
     // keys of objects are in byte order: serde_json keeps them in a BTreeMap
     let write = |sink: &mut dyn std::io::Write| {
@@ -561,7 +576,7 @@ impl std::io::Write for Hashed<'_> {
     }
 }
 
-/// The bytes above the last line, if that is a checksum and right.
+/// The bytes above the last line, if that is the right checksum.
 fn body(bytes: &[u8]) -> Option<&[u8]> {
     let at = bytes.len().checked_sub(CHECKSUM.len() + 65)?;
     let (body, last) = bytes.split_at_checked(at)?;
@@ -569,7 +584,7 @@ fn body(bytes: &[u8]) -> Option<&[u8]> {
     (last == expected.as_bytes() && body.ends_with(b"\n")).then_some(body)
 }
 
-/// A value whose texts are wiped from memory when it goes.
+/// A value whose strings are wiped from memory when it is dropped.
 pub(crate) struct Wiped(pub(crate) Value);
 
 impl Drop for Wiped {
@@ -578,7 +593,7 @@ impl Drop for Wiped {
     }
 }
 
-/// Wipes every text of a value.
+/// Wipes every string of a value from memory.
 pub fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),

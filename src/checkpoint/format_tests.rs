@@ -1,4 +1,5 @@
-//! The format: what is noticed, what is told, what another program must do to verify a file.
+//! The format: what is detected, what errors say, and what another program must do to verify a
+//! file.
 
 use super::*;
 use crate::checkpoint::encoding::encode;
@@ -201,7 +202,7 @@ fn another_program_can_verify_a_file_by_the_words_of_the_documentation() {
 fn the_schema_in_the_documentation_is_the_programs() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/checkpoint.schema.json");
     let known = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(known == schema(), "write it anew: cargo run --example checkpoint-schema > docs/checkpoint.schema.json");
+    assert!(known == schema(), "write it again: cargo run --example checkpoint-schema > docs/checkpoint.schema.json");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Keys from files on the host (`--key-file`), read when they are needed and wiped when they are not any more.
+//! Keys from files on the host (`--key-file`), read when they are needed and wiped from memory
+//! afterwards.
 
 use std::path::{Path, PathBuf};
 
@@ -9,27 +10,27 @@ use crate::checkpoint::seal::Key;
 use crate::files::read;
 use crate::node::host::HostRoot;
 
-/// More than a key in any form is long.
+/// The most bytes that are read of a key file; a key in any form is shorter.
 const MOST_BYTES: u64 = 256;
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read, or not be trusted.
-    #[error("key file {} cannot be used", .0.display())]
+    /// The file cannot be read or is not trusted.
+    #[error("cannot use key file {}", .0.display())]
     File(PathBuf, #[source] read::Error),
-    /// It is not on the host.
-    #[error("key file {} cannot be found", .0.display())]
+    /// The file does not exist on the host.
+    #[error("cannot find key file {}", .0.display())]
     Path(PathBuf, #[source] std::io::Error),
-    /// It holds no key.
-    #[error("key file {} does not hold 32 bytes, as they are, in hexadecimal or in base64", .0.display())]
+    /// The file does not contain a key.
+    #[error("key file {} does not contain 32 bytes, raw, hex or base64", .0.display())]
     Format(PathBuf),
-    /// It holds what nobody drew at random.
-    #[error("key file {} holds 32 equal bytes: take them from /dev/urandom", .0.display())]
+    /// The bytes in the file are not random.
+    #[error("key file {} contains 32 equal bytes: take random ones from /dev/urandom", .0.display())]
     Weak(PathBuf),
 }
 
-/// Where keys are: the first seals, all open. Paths are host paths.
+/// The files of the keys: the first key seals, every key opens. Paths are host paths.
 #[derive(Clone, Debug)]
 pub struct KeyFiles {
     root: HostRoot,
@@ -43,17 +44,17 @@ impl Default for KeyFiles {
 }
 
 impl KeyFiles {
-    /// These files; none is read yet.
+    /// Takes host paths below `root`. No file is read yet.
     pub fn new(root: HostRoot, files: Vec<PathBuf>) -> Self {
         Self { root, files }
     }
 
-    /// Was none given?
+    /// Whether no key file was given.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Reads them all. One that cannot be read hides no other.
+    /// Reads all files. One that cannot be read does not keep the others from being used.
     pub fn load(&self) -> Keys {
         Keys(self.files.iter().map(|path| self.read(path)).collect())
     }
@@ -69,33 +70,33 @@ impl KeyFiles {
     }
 }
 
-/// The keys that were given, read.
+/// The keys of all key files, each as read or as the error of its file.
 #[derive(Debug, Default)]
 pub struct Keys(Vec<Result<Key, Error>>);
 
 impl Keys {
-    /// The key of this id, if it was given and could be read.
+    /// The key with this ID, if it was given and could be read.
     pub fn find(&self, id: &str) -> Option<&Key> {
         self.0.iter().flatten().find(|key| key.id() == id)
     }
 
-    /// Could any be read?
+    /// Whether at least one key could be read.
     pub fn has_any(&self) -> bool {
         self.0.iter().any(Result::is_ok)
     }
 
-    /// The key that seals; `None`: none was given, so nothing is sealed. One that was given and cannot be read is an error:
-    /// nothing is written in clear for want of it.
+    /// The key that seals; `None` if no key was given, so that nothing is sealed. A key that was
+    /// given but cannot be read is an error, so that nothing is written in clear text by accident.
     pub fn sealing(&self) -> Result<Option<&Key>, &Error> {
         self.0.first().map(Result::as_ref).transpose()
     }
 
-    /// What is wrong with the first that cannot be used.
+    /// The error of the first key that cannot be used.
     pub fn into_error(self) -> Option<Error> {
         self.0.into_iter().find_map(Result::err)
     }
 
-    /// What is wrong with those that cannot be used.
+    /// The errors of the keys that cannot be used.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
         self.0.iter().filter_map(|key| key.as_ref().err())
     }
@@ -107,7 +108,7 @@ impl From<Key> for Keys {
     }
 }
 
-/// 32 bytes as they are, or 64 hexadecimal digits, or base64; a text may end with a line break.
+/// Parses 32 raw bytes, 64 hexadecimal digits or base64; text may end with a line break.
 fn parse(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
         return Some(Zeroizing::new(raw));
@@ -120,7 +121,7 @@ fn parse(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         }
         return text.iter().all(u8::is_ascii_hexdigit).then_some(key);
     }
-    // room for what the decoder thinks that it needs
+    // the decoder wants more room than the key needs
     let mut room = Zeroizing::new([0; 48]);
     let length = base64::engine::general_purpose::STANDARD.decode_slice(text, room.as_mut_slice()).ok()?;
     key.copy_from_slice(room.get(..length).filter(|decoded| decoded.len() == 32)?);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_by_name_and_never_shown() {
+    fn a_file_without_a_key_is_refused_by_name_and_its_content_never_shown() {
         let directory = tempfile::tempdir().unwrap();
         let forms: [&[u8]; 6] = [b"", b"correct horse battery staple", &[7; 32], &[7; 33], &[b'g'; 64], &[b'x'; 300]];
         for form in forms {
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_may_read_is_refused_and_hides_no_other() {
+    fn a_key_that_others_may_read_is_refused_and_the_other_keys_still_work() {
         let directory = tempfile::tempdir().unwrap();
         let open = file(directory.path(), "open", &secret());
         fs::set_permissions(directory.path().join("open"), Permissions::from_mode(0o644)).unwrap();

@@ -1,8 +1,9 @@
-//! What a checkpoint is: its format and digest ([`mod@format`]), bytes as text ([`encoding`]), how it is sealed ([`seal`]) and with
-//! which keys ([`keys`]), and the twin made from it ([`twin`]).
+//! What a checkpoint is: its format and digest ([`mod@format`]), its encoding of bytes
+//! ([`encoding`]), how it is sealed ([`seal`]) and with which keys ([`keys`]), and the twin made
+//! from it ([`twin`]).
 //!
-//! Nothing here talks to the API server, the kubelet or the runtime, and nothing here knows where a checkpoint is kept: that
-//! is [`crate::places`].
+//! Nothing here talks to the API server, the kubelet or the runtime, and nothing here knows where a
+//! checkpoint is kept; that is [`crate::places`]'s task.
 
 pub mod encoding;
 pub mod format;

@@ -1,8 +1,11 @@
-//! Sealing: content encrypted and authenticated together with what stands in clear before it.
+//! Sealing: encrypts the content and authenticates it together with the header, which stays in
+//! clear text.
 //!
-//! From the 32 bytes of a key come, by HMAC-SHA-256 over a fixed text each, the key's id, the key that encrypts and the key
-//! of digests: a plain digest over a short password would give it away to whoever can try all passwords. The algorithm is
-//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha); its nonces have 24 bytes, so random ones never meet.
+//! Three values are derived from the 32 bytes of a key, each as the HMAC-SHA-256 of a fixed text:
+//! the key's ID, the encryption key and the digest key. Digests need a key, because a plain digest
+//! would reveal a short password to anyone who tries all passwords. The algorithm is
+//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha); its nonces have 24 bytes, so random ones do not
+//! repeat.
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -15,26 +18,26 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::checkpoint::encoding::{decode, encode, hex};
 
-/// The only algorithm that is written and read.
+/// The only supported algorithm.
 pub const ALGORITHM: &str = "XChaCha20-Poly1305";
-/// Bytes of a nonce.
+/// Length of a nonce in bytes.
 const NONCE: usize = 24;
 
-/// What cannot be read without the key.
+/// The part that cannot be read without the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sealed {
     /// [`ALGORITHM`].
     pub algorithm: String,
-    /// Id of the key.
+    /// ID of the key.
     pub key: String,
     /// 24 random bytes, in base64; never used twice.
     pub nonce: String,
-    /// The content as JSON, encrypted, with its tag at the end, in base64.
+    /// The content as JSON, encrypted, followed by the authentication tag, in base64.
     pub data: String,
 }
 
-/// A key, ready for use. Its bytes are wiped when it goes.
+/// A key, ready for use. Its bytes are wiped from memory when it is dropped.
 pub struct Key {
     id: String,
     cipher: Zeroizing<[u8; 32]>,
@@ -47,19 +50,19 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Why nothing could be sealed or opened.
+/// Why content could not be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The system gave no random bytes.
-    #[error("no random bytes for a nonce")]
+    /// The system has no random bytes.
+    #[error("cannot get random bytes for a nonce")]
     Random,
-    /// Not what was sealed.
-    #[error("the sealed content or what stands before it was changed")]
+    /// The document differs from the one that was sealed.
+    #[error("the sealed content or its header was changed")]
     Changed,
 }
 
 impl Key {
-    /// From the key's 32 bytes.
+    /// Derives a key from its 32 bytes.
     pub fn new(secret: &[u8; 32]) -> Self {
         let mut id = derive(secret, b"pod-checkpointer v1 id");
         let short = id.first_chunk::<8>().copied().unwrap_or_default();
@@ -71,12 +74,12 @@ impl Key {
         }
     }
 
-    /// Its id: 16 hexadecimal digits that tell nothing of the key.
+    /// The key's ID: 16 hexadecimal digits that reveal nothing about the key.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// `hmac-sha256:<hex>` of bytes.
+    /// The HMAC of the bytes that `write` writes, as `hmac-sha256:<hex>`.
     pub fn digest(&self, write: impl FnOnce(&mut dyn std::io::Write)) -> String {
         let mut sink = Sink(Hmac::<Sha256>::new_from_slice(self.digest.as_ref()).ok());
         write(&mut sink);
@@ -84,7 +87,8 @@ impl Key {
         format!("hmac-sha256:{}", hex(&bytes))
     }
 
-    /// Encrypts content; `header` is what stands in clear, the sealed part's own fields but `data` among it.
+    /// Encrypts content and returns the whole document: `header`, which stays in clear text and is
+    /// authenticated, with the sealed part added.
     pub fn seal(&self, mut header: Value, content: &[u8]) -> Result<Value, Error> {
         let mut nonce = [0; NONCE];
         rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
@@ -101,7 +105,8 @@ impl Key {
         Ok(header)
     }
 
-    /// Decrypts and authenticates what [`Key::seal`] made; the sealed part is taken out of the document.
+    /// Authenticates a document of [`Key::seal`] and decrypts its content. The encrypted data is
+    /// removed from the document.
     pub fn open(&self, document: &mut Value) -> Result<Zeroizing<Vec<u8>>, Error> {
         let text = |value: Option<Value>| match value {
             Some(Value::String(text)) => decode(&text).map_err(|_| Error::Changed),
@@ -141,7 +146,7 @@ impl std::io::Write for Sink {
 
 fn derive(secret: &[u8; 32], purpose: &[u8]) -> Zeroizing<[u8; 32]> {
     let mut derived = Zeroizing::new([0; 32]);
-    // a key of any length is one for HMAC: this cannot fail
+    // HMAC accepts keys of any length, so this cannot fail
     if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) {
         mac.update(purpose);
         derived.copy_from_slice(&mac.finalize().into_bytes());
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_header_and_sealed_part_is_noticed() {
+    fn every_change_of_header_and_sealed_part_is_detected() {
         let key = Key::new(&[1; 32]);
         let sealed = key.seal(json!({"kind": "x", "digest": "y"}), b"secret").unwrap();
         for (pointer, value) in [
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_algorithm_is_the_one_that_others_implement() {
+    fn the_algorithm_agrees_with_the_test_vector_of_its_draft() {
         // draft-irtf-cfrg-xchacha-03, A.3.1
         let key: Vec<u8> = (0x80..=0x9f).collect();
         let nonce: Vec<u8> = (0x40..=0x57).collect();

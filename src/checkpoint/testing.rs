@@ -1,11 +1,11 @@
-//! Checkpoints for tests: every value differs from every other, so that swapped ones fail.
+//! Checkpoints for tests: every value is different, so that swapped values fail a test.
 
 use std::collections::BTreeMap;
 
 use crate::checkpoint::encoding::encode;
 use crate::checkpoint::format::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
 
-/// A checkpoint of a pod with one container and one Secret volume as the kubelet lays it out.
+/// A checkpoint of a pod with one container and one Secret volume as the kubelet writes it.
 pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
     let entry = |path: &str, mode: &str, data: Option<&[u8]>, link: Option<&str>| Entry {
         path: path.into(),

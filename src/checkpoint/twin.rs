@@ -1,7 +1,8 @@
-//! From checkpoint to twin: the static pod with a UID of its own and its volumes unpacked.
+//! From a checkpoint to its twin: the static pod with a UID of its own, and its unpacked volumes.
 //!
-//! A twin's UID is new at each activation: a kubelet never retries a static pod that it rejected, and a pod that it is
-//! still ending cannot be started again under the same UID (kubelet-side rules: pkg/kubelet/pod_workers.go).
+//! A twin's UID is new at each activation: a kubelet never retries a static pod that it rejected,
+//! and cannot start a pod again under the UID of one that it is still stopping
+//! (pkg/kubelet/pod_workers.go).
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -16,38 +17,41 @@ use crate::checkpoint::format::{Entry, NodeCheckpoint, Volume};
 use crate::files::write;
 use crate::pod::id::PodId;
 
-/// Namespace of the UIDs that we derive.
+/// Namespace of the derived UIDs.
 const UID_SPACE: Uuid = Uuid::from_u128(0x8a1d_9a4e_6d7f_5f0e_9a51_c7a1_43b0_2d11);
-/// The label that containers may read under SELinux; host paths are not relabelled (pkg/volume/hostpath).
+/// SELinux label that containers may read; the kubelet does not relabel host paths
+/// (pkg/volume/hostpath).
 const SELINUX_LABEL: &[u8] = b"system_u:object_r:container_file_t:s0\0";
 
 /// A static pod ready to be linked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Twin {
-    /// Its UID.
+    /// The twin's UID.
     pub uid: String,
-    /// The manifest, with UID and paths filled in. The kubelet gets it as JSON, so no YAML 1.1 reader can misread it.
+    /// The manifest, with UID and paths filled in. It is written as JSON, which a YAML 1.1 parser
+    /// cannot misread.
     pub manifest: Value,
 }
 
 /// Why a volume could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path that would leave the volume, or that goes through a link.
+    /// A path that leaves the volume or goes through a link.
     #[error("volume entry {0:?} does not stay in its volume")]
     Path(String),
-    /// A mode or content that means nothing.
-    #[error("volume entry {0:?} has a mode or content that cannot be read")]
+    /// An invalid mode or content.
+    #[error("volume entry {0:?} has an invalid mode or content")]
     Content(String),
-    /// The file system refused.
+    /// The file system reported an error.
     #[error("cannot unpack {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// As a directory is made or removed.
+    /// A directory could not be created or removed.
     #[error(transparent)]
     Write(#[from] write::Error),
 }
 
-/// The twin of a checkpoint of this pod. `nonce` differs from activation to activation; `run_dir` is a host path.
+/// The twin of a checkpoint of this pod. `nonce` is different for each activation; `run_dir` is a
+/// host path.
 pub fn make(checkpoint: &NodeCheckpoint, pod: &PodId, nonce: &str, run_dir: &Path) -> Twin {
     let name = format!("{}/{}/{nonce}", checkpoint.parent.uid, checkpoint.digest);
     let uid = Uuid::new_v5(&UID_SPACE, name.as_bytes()).to_string();
@@ -68,13 +72,14 @@ pub fn make(checkpoint: &NodeCheckpoint, pod: &PodId, nonce: &str, run_dir: &Pat
     Twin { uid, manifest }
 }
 
-/// Where the volumes of one twin are: `<run dir>/volumes/<namespace>_<pod>/<twin uid>`.
+/// Directory of the volumes of one twin: `<run dir>/volumes/<namespace>_<pod>/<twin uid>`.
 pub fn volumes_dir(run_dir: &Path, pod: &PodId, uid: &str) -> PathBuf {
     run_dir.join("volumes").join(pod.file_form()).join(uid)
 }
 
-/// Unpacks the volumes of a checkpoint into a directory that is not there yet. Owners are as the parent had them, which
-/// needs CAP_CHOWN. After an error the caller removes the directory; nothing refers to it yet.
+/// Unpacks the volumes of a checkpoint into a directory that does not exist yet. Owners are those
+/// of the parent's files, which needs CAP_CHOWN. After an error the caller removes the directory,
+/// to which nothing refers yet.
 pub fn unpack(checkpoint: &NodeCheckpoint, directory: &Path, selinux: bool) -> Result<(), Error> {
     write::directory(directory)?;
     for (name, volume) in &checkpoint.volumes {
@@ -108,8 +113,8 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
             label(&path).map_err(failed)?;
         }
     }
-    // Modes last and from the inside out: a directory that nobody may write to is filled first. Mode before owner would
-    // lose set-group-id on files; owner before mode keeps both.
+    // modes last and from the inside out, so that a directory without write permission can be
+    // filled; owner before mode, because changing the owner would clear a file's set-group-id bit
     for entry in volume.entries.iter().rev() {
         let path = place(entry, root, &directories)?;
         let failed = |error: io::Error| Error::Io(path.clone(), error);
@@ -123,7 +128,8 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
     Ok(())
 }
 
-/// The path of an entry, if everything above it is a directory that this volume made: no entry is written through a link.
+/// The path of an entry, if its parent is a directory that this volume created: no entry is written
+/// through a link.
 fn place(entry: &Entry, root: &Path, directories: &[&str]) -> Result<PathBuf, Error> {
     if entry.path.is_empty() {
         return Ok(root.to_owned());
@@ -135,7 +141,7 @@ fn place(entry: &Entry, root: &Path, directories: &[&str]) -> Result<PathBuf, Er
     Ok(root.join(&entry.path))
 }
 
-/// Relative, of ordinary names only.
+/// Whether a path is relative and contains only ordinary names.
 fn is_plain(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\0')
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_entry_leaves_its_volume() {
+    fn no_entry_is_written_outside_its_volume() {
         for path in ["../x", "/etc/x", "a/../../x", "..data/x", "a//b", "a/", "./a", "x\0y", "missing/x"] {
             let directory = tempfile::tempdir().unwrap();
             let mut made = checkpoint("shop", "till");

@@ -24,19 +24,19 @@ const LOCK: Duration = Duration::from_secs(2);
 
 /// What a rehearsal does not show, whatever its outcome.
 const NOT_REHEARSED: [&str; 6] = [
-    "the workload itself: its program, its init containers, probes and hooks were not run, nor was its image's user",
-    "host ports being bound, and limits and priority at work (whether requests and host ports fit was checked)",
+    "the workload itself: its program, init containers, probes and hooks did not run, nor did the image's user",
+    "binding of host ports, and limits and priority in effect (whether requests and host ports fit was checked)",
     "networks and addresses that annotations or labels ask for",
     "writing to hostPath volumes and claims, which were mounted read-only",
-    "a kubelet and a runtime after a reboot, and a CNI plugin that needs the API server then",
-    "the outage itself: noticing it, start order, the release, and the hand-over (drill --outage does)",
+    "kubelet and runtime after a reboot, and a CNI plugin that needs the API server then",
+    "the outage itself: its detection, start order, release and hand-over (drill --outage covers these)",
 ];
 /// The same of an outage.
 const NOT_CUT: [&str; 5] = [
     "a reboot: runtime, network and mounts of this node stayed as they were",
-    "packets that are swallowed: a dial failed at once, so the kubelet's minute without volumes was not there to be cut short",
-    "name servers and load balancers that are away too",
-    "what the API server would have done meanwhile, had the whole cluster lost the node for longer than it tolerates",
+    "dropped packets: connections failed at once, so the kubelet never waited a minute for volumes",
+    "an outage of name servers and load balancers",
+    "what the API server would have done if the node had been away for longer than its pods tolerate",
     "pods that are not marked",
 ];
 
@@ -74,7 +74,7 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
         if reasons.is_empty() {
             keys.push(key);
         } else {
-            let message = Some("the agent does not capture it".to_owned());
+            let message = Some("the agent refuses to capture it".to_owned());
             outcomes.insert(key, Outcome { reason: Some(reasons.join("; ")), message, ..Outcome::default() });
         }
     }
@@ -103,7 +103,7 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
     };
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop => Err(anyhow::anyhow!("ended before its end")),
+        () = stop => Err(anyhow::anyhow!("the drill was stopped early; everything is undone")),
     };
     // whatever happened: the way back, links, files
     let ended = rehearse::end(&node).await;
@@ -146,9 +146,9 @@ async fn lock(node: &DrillNode) -> anyhow::Result<std::fs::File> {
 
 fn confirm(what: &str) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
-        bail!("{what} Say --yes to do it");
+        bail!("{what} Give --yes to do it");
     }
-    eprint!("{what}\nDo it? Type yes: ");
+    eprint!("{what}\nContinue? Type yes: ");
     std::io::stderr().flush()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
@@ -193,7 +193,7 @@ fn text(shown: &Shown) -> String {
             let _ = writeln!(text, "{namespace}/{name} differs: {difference}");
         }
         for left_out in &outcome.left_out {
-            let _ = writeln!(text, "{namespace}/{name} without {left_out}");
+            let _ = writeln!(text, "{namespace}/{name} was rehearsed without {left_out}");
         }
     }
     text.push_str("\nNot covered:\n");

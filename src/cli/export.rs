@@ -12,14 +12,14 @@ use crate::places::store::KEPT;
 use crate::places::transfer::{self, Generations};
 use crate::text::chain;
 
-/// Runs `export`. The answer is no when a pod had to be left out.
+/// Runs `export`. The answer is no if a pod had to be left out.
 pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
     let ExportArguments { host, file, plain } = arguments;
     let node = Places::find(host)?;
     let keys = node.store.keys_given().load();
     let key = keys.sealing().map_err(|error| anyhow!(chain(error)))?;
     if key.is_none() && !plain {
-        bail!("the file would hold Secrets in clear: give a key with --key-file, or --plain if that is what you want");
+        bail!("the file would contain Secrets in clear text: give a key with --key-file, or --plain to allow that");
     }
     let mut all = Generations::new();
     let mut answer = Answer::Yes;
@@ -29,7 +29,7 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
             eprintln!("pod-checkpointer: left out: {}", chain(error));
         }
         if found.good.is_empty() {
-            eprintln!("pod-checkpointer: {pod} has no whole generation that could be exported");
+            eprintln!("pod-checkpointer: left out: {pod} has no valid generation");
             answer = Answer::No;
             continue;
         }
@@ -42,12 +42,13 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
         let mut out = std::io::stdout().lock();
         out.write_all(&bytes).and_then(|()| out.flush()).context("cannot write to standard output")?;
     } else {
-        // in the file's own directory, also when it was given without one
+        // absolute, because the file may be given without a directory
         write::file(&std::path::absolute(file)?, &bytes, 0o600)?;
     }
     let generations: usize = all.values().map(Vec::len).sum();
-    let sealed =
-        key.filter(|_| !plain).map_or_else(|| "in clear".to_owned(), |key| format!("sealed with key {}", key.id()));
+    let sealed = key
+        .filter(|_| !plain)
+        .map_or_else(|| "in clear text".to_owned(), |key| format!("sealed with key {}", key.id()));
     eprintln!("exported {generations} generations of {} pods, {sealed}", all.len());
     Ok(answer)
 }

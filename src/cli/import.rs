@@ -1,5 +1,5 @@
-//! `import`: what `export` wrote, into this node's store. All of it is verified before anything is written, and nothing that is
-//! newer here is written over.
+//! `import`: puts what `export` wrote into this node's store. Everything is verified before
+//! anything is written, and nothing newer is overwritten.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -28,8 +28,10 @@ pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
 
     refuse(&node.store, &all)?;
     store.create()?;
-    let _lock = store.lock("agent.lock").context("an agent runs on this node and captures for itself")?;
-    // once more: now nobody else writes
+    let _lock = store
+        .lock("agent.lock")
+        .context("cannot import while an agent runs on this node, which captures pods itself")?;
+    // check again, now that no other process writes
     let wanted = refuse(&node.store, &all)?;
     let mut written = 0;
     for (key, generations) in &all {
@@ -41,7 +43,7 @@ pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
             .collect();
         if !missing.is_empty() {
             written += store.adopt(key, &missing).with_context(|| {
-                format!("{written} of {wanted} generations were imported; import again when this is repaired")
+                format!("only {written} of {wanted} generations were imported; fix this and import again")
             })?;
         }
     }
@@ -49,8 +51,8 @@ pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// Refuses, before anything is written, if a generation here is as new as one that would come and says something else. Says
-/// how many would come.
+/// Fails, before anything is written, if the store has a generation with other content that is as
+/// new as one to be imported. Returns how many generations are to be imported.
 fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
     let mut newer = Vec::new();
     let mut wanted = 0;
@@ -64,11 +66,14 @@ fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
         wanted += fresh.len();
         let newest = here.newest_number();
         if fresh.iter().any(|number| newest.is_some_and(|newest| newest >= *number)) {
-            newer.push(format!("{key} (generation {} is here)", newest.unwrap_or_default()));
+            newer.push(format!("{key} (the store has generation {})", newest.unwrap_or_default()));
         }
     }
     if !newer.is_empty() {
-        bail!("nothing was imported: generations that are as new or newer are here already, of {}", newer.join(", "));
+        bail!(
+            "nothing was imported, because the store already has generations that are as new or newer, of {}",
+            newer.join(", ")
+        );
     }
     Ok(wanted)
 }

@@ -1,8 +1,10 @@
-//! Objects from files, as kubectl reads them: YAML or JSON, several documents, standard input, directories.
+//! Reads objects as kubectl does: from YAML or JSON, several documents, standard input and
+//! directories.
 //!
-//! Kubernetes reads YAML 1.1 (go-yaml v2): an unquoted `0444` is a mode and an unquoted `yes` a boolean, so the events of
-//! the parser are made into values here, by that reader's own rules (its resolve.go). What a file can make us do is
-//! bounded: its size, and the depth and weight of what its aliases grow to.
+//! Kubernetes reads YAML 1.1 (go-yaml v2): an unquoted `0444` is octal and an unquoted `yes` is a
+//! boolean. So the parser's events are turned into values here, by the rules of go-yaml (its
+//! resolve.go). A file's size is limited, and so are the depth and the size in memory of what its
+//! aliases expand to.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,52 +16,54 @@ use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// More than this of a file is not read: a kubelet's own limit for a manifest (pkg/kubelet/config/common.go).
+/// The longest file in bytes that is read: the kubelet's own limit for a manifest
+/// (pkg/kubelet/config/common.go).
 pub const LONGEST_FILE: u64 = 10 << 20;
-/// Nested deeper than this is no object of Kubernetes.
+/// The deepest nesting; no Kubernetes object is nested more deeply.
 const DEEPEST: usize = 100;
-/// What one document may weigh in memory, aliases included: about its bytes.
+/// The largest document in memory, with aliases expanded, in approximate bytes.
 const HEAVIEST: usize = 128 << 20;
-/// What a value weighs beside its text, and what an object does beside its values.
+/// Approximate bytes of a value without its text, and of an object without its values.
 const VALUE: usize = 40;
 const OBJECT: usize = 640;
 
-/// Why a file or a document of it cannot be read. Names places, never content.
+/// Why a file or one of its documents cannot be read. The text names positions, never content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot read")]
     Read(#[source] io::Error),
-    /// Longer than [`LONGEST_FILE`].
-    #[error("cannot read more than {} MiB", LONGEST_FILE >> 20)]
+    /// The file is longer than [`LONGEST_FILE`].
+    #[error("larger than {} MiB", LONGEST_FILE >> 20)]
     TooLong,
-    /// Not text.
+    /// The file is not text.
     #[error("not UTF-8 text")]
     NotText,
-    /// Not YAML.
-    #[error("line {line}: not YAML: {what}")]
+    /// The document is not valid YAML.
+    #[error("line {line}: invalid YAML: {what}")]
     Yaml {
-        /// Where, from 1.
+        /// Line in the file, from 1.
         line: usize,
-        /// What is wrong there.
+        /// What is wrong.
         what: String,
     },
-    /// Not JSON.
-    #[error("not JSON: {0}")]
+    /// The document is not valid JSON.
+    #[error("invalid JSON: {0}")]
     Json(String),
 }
 
 /// One document of a file.
 #[derive(Debug)]
 pub struct Document {
-    /// Which one of its file, from 1.
+    /// Position in its file, from 1.
     pub number: usize,
-    /// What it says.
+    /// The content, or why it cannot be read.
     pub content: Result<Value, Error>,
 }
 
-/// The files that a path means: itself, or what is in the directory and ends in `.yaml`, `.yml` or `.json`, sorted; with
-/// `recursive` also in the directories below, as kubectl does. Links to directories are not followed.
+/// The files that a path stands for: itself, or the files of a directory that end in `.yaml`,
+/// `.yml` or `.json`, sorted; with `recursive`, also those in the directories below, as with
+/// kubectl. Links to directories are not followed.
 pub fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, (PathBuf, Error)> {
     if path == Path::new("-") || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -88,7 +92,7 @@ pub fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, (PathBuf, Err
     Ok(found)
 }
 
-/// The documents of a file, or of standard input for `-`; those without content are left out.
+/// The documents of a file, or of standard input for `-`; empty ones are left out.
 pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
     let mut bytes = Vec::new();
     let count = if path == Path::new("-") {
@@ -117,8 +121,8 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Document>, Error> {
         .collect())
 }
 
-/// Documents end at a line of `---` (apimachinery's util/yaml/decoder.go), so that one that is broken spoils no other.
-/// Each with the number of lines before it.
+/// Splits a text at lines of `---` (apimachinery's util/yaml/decoder.go), so that an invalid
+/// document does not affect others. Each comes with the number of lines before it.
 fn chunks(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let (mut begin, mut first, mut at) = (0, 0, 0);
@@ -134,7 +138,7 @@ fn chunks(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// A stream of JSON objects; `None`: it may be YAML that begins with a bracket.
+/// Parses a stream of JSON objects; `None` if it may be YAML that begins with a bracket.
 fn objects(text: &str) -> Option<Vec<Result<Value, Error>>> {
     let mut found = Vec::new();
     let mut stream = serde_json::Deserializer::from_str(text);
@@ -153,13 +157,14 @@ fn objects(text: &str) -> Option<Vec<Result<Value, Error>>> {
     }
 }
 
-/// serde_json's own text may cite a value.
+/// Describes an error without serde_json's own text, which may quote a value.
 fn place(error: &serde_json::Error) -> String {
-    let what = if error.is_data() { "a key stands twice, or larger than an object can be" } else { "syntax" };
+    let what = if error.is_data() { "a duplicate key, or larger than an object can be" } else { "syntax" };
     format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
-/// Any JSON value that is not too heavy and whose objects have each key once; with its weight so far.
+/// Deserializes any JSON value that is not too large and has no duplicate keys; contains the size
+/// so far.
 struct Unique<'a>(&'a Cell<usize>);
 
 impl Unique<'_> {
@@ -225,14 +230,14 @@ impl<'de> Visitor<'de> for Unique<'_> {
             self.weigh(VALUE + key.len())?;
             let value = map.next_value_seed(Unique(self.0))?;
             if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("a duplicate key"));
             }
         }
         Ok(Value::Object(object))
     }
 }
 
-/// A value with what it takes, for the bounds.
+/// A value with its size and depth, for the limits.
 #[derive(Clone)]
 struct Node {
     value: Value,
@@ -269,7 +274,7 @@ struct Builder {
 fn yaml(text: &str, lines_before: usize) -> Result<Value, Error> {
     let mut builder = Builder::default();
     let mut documents = 0;
-    // Comments are skipped, however many there are.
+    // comments are skipped, however many there are
     let options = granit_parser::options! { emit_comments: false };
     for event in Parser::new_from_str_with_options(text, options) {
         let at = |line: usize, what: String| Error::Yaml { line: lines_before + line, what };
@@ -279,7 +284,7 @@ fn yaml(text: &str, lines_before: usize) -> Result<Value, Error> {
             documents += 1;
         }
         if documents > 1 {
-            return Err(at(line, "another document begins here without a line of ---".into()));
+            return Err(at(line, "another document begins here without a line ---".into()));
         }
         builder.take(event).map_err(|what| at(line, what))?;
     }
@@ -303,7 +308,7 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => {
-                let known = self.anchors.get(&anchor).ok_or("an alias of what contains it")?;
+                let known = self.anchors.get(&anchor).ok_or("an alias of something that contains it")?;
                 if self.total + known.weight > HEAVIEST {
                     return Err("aliases make it larger than an object can be".into());
                 }
@@ -320,7 +325,7 @@ impl Builder {
             return Err(format!("nested deeper than {DEEPEST}"));
         }
         if matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. })) {
-            return Err("a key that is not text".into());
+            return Err("a key that is not a string".into());
         }
         self.total += weight;
         self.open.push(Open { anchor, weight, depth: 0, kind });
@@ -338,7 +343,7 @@ impl Builder {
                 Value::Object(object)
             }
         };
-        // What is inside has been counted; it is counted again with its collection.
+        // the content has been counted already, and is counted again with its collection
         self.total = self.total.saturating_sub(weight);
         self.add(Node { value, weight, depth: depth + 1 }, anchor)
     }
@@ -348,14 +353,14 @@ impl Builder {
             Value::String(name) if name == "<<" && style == ScalarStyle::Plain => Key::Merge,
             Value::String(name) => Key::Name(name),
             Value::Null => return Err("a key that is null".into()),
-            // As sigs.k8s.io/yaml writes them.
+            // as sigs.k8s.io/yaml writes them
             other => Key::Name(other.to_string()),
         };
         if let Some(Open { kind: Kind::Map { object, key, .. }, .. }) = self.open.last_mut() {
             if let Key::Name(name) = &name
                 && object.contains_key(name)
             {
-                return Err(format!("key {name:?} stands twice"));
+                return Err(format!("duplicate key {name:?}"));
             }
             *key = Some(name);
         }
@@ -393,7 +398,7 @@ impl Builder {
                     Value::Array(values) => merged.extend(values),
                     value => merged.push(value),
                 },
-                None => return Err("a key that is not text".into()),
+                None => return Err("a key that is not a string".into()),
             },
         }
         Ok(())
@@ -404,7 +409,7 @@ fn into_object(value: Value) -> Option<Map<String, Value>> {
     if let Value::Object(object) = value { Some(object) } else { None }
 }
 
-/// A scalar as go-yaml v2 resolves it.
+/// Resolves a scalar as go-yaml v2 does.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     match tag.map(Tag::core_suffix) {
         Some(Some("null" | "bool" | "int" | "float" | "timestamp")) => {}
@@ -427,7 +432,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     })
 }
 
-/// Go's `strconv.ParseInt` with base 0.
+/// Parses like Go's `strconv.ParseInt` with base 0.
 fn whole(text: &str) -> Option<Value> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -452,7 +457,7 @@ fn whole(text: &str) -> Option<Value> {
     if is_negative { Some(0_i64.checked_sub_unsigned(number)?.into()) } else { Some(number.into()) }
 }
 
-/// Digits, with a point or an exponent or both (go-yaml's `yamlStyleFloat`).
+/// Parses digits with a point, an exponent or both (go-yaml's `yamlStyleFloat`).
 fn fraction(text: &str) -> Option<Value> {
     let is_plain = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
     if !text.chars().all(is_plain) || !text.contains(|c: char| c.is_ascii_digit()) {
@@ -461,9 +466,9 @@ fn fraction(text: &str) -> Option<Value> {
     number(text.parse().ok()?)
 }
 
-/// As Go writes a float: without a point where it is whole.
+/// A number as Go writes a float: without a point if it is whole.
 fn number(value: f64) -> Option<Value> {
-    #[allow(clippy::cast_possible_truncation)] // whole, and within what a float holds exactly
+    #[allow(clippy::cast_possible_truncation)] // whole, and small enough to be exact in a float
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Some((value as i64).into())
     } else {

@@ -63,7 +63,7 @@ fn keys_are_text_and_stand_once() {
     ] {
         assert!(one(text).is_err(), "{text}");
     }
-    assert_eq!(one("a: 1\na: 2").unwrap_err(), "line 2: not YAML: key \"a\" stands twice");
+    assert_eq!(one("a: 1\na: 2").unwrap_err(), "line 2: invalid YAML: duplicate key \"a\"");
 }
 
 #[test]

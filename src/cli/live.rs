@@ -1,4 +1,5 @@
-//! `render --live`: what would come back of a pod that runs on this node, by the same capture as the agent's.
+//! `render --live`: what would come back of a pod that runs on this node, with the same capture as
+//! the agent's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::args::RenderArguments;
 use crate::capture::{self, Error, Sources, changes};
 use crate::cli::Answer;
-use crate::cli::render::{Item, Report, tell};
+use crate::cli::render::{Item, Report, print_report};
 use crate::cli::show::redact_environment;
 use crate::cli::table::size;
 use crate::client::{Unknown, kube_client, kube_config};
@@ -18,13 +19,13 @@ use crate::node::kubelet;
 use crate::node::runtime::{self, Runtime};
 use crate::pod::names::is_name;
 
-/// How long the API server has to tell of the pod.
+/// How long the API server may take to return the pod.
 const API_LIMIT: Duration = Duration::from_secs(10);
 /// How long the kubelet may take to say what it owns.
 const KUBELET_LIMIT: Duration = Duration::from_secs(5);
-/// How long the runtime may take for each call.
+/// How long each call to the runtime may take.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(10);
-/// How long all of it may take.
+/// How long the whole capture may take.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs `render --live` for `NAMESPACE/POD`.
@@ -35,11 +36,11 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     }
     for part in [namespace, name] {
         if !is_name(part) {
-            bail!("{part:?} in {pod:?} is not a name");
+            bail!("{part:?} in {pod:?} is not a valid name");
         }
     }
     let host = &arguments.node.host;
-    let root = host.root().context("cannot reach the host's files")?;
+    let root = host.root().context("cannot find the host's root directory; see --host-root")?;
     let client = client(arguments.kubeconfig.as_deref(), root.clone()).await?;
     let object = get(&client, namespace, name).await?;
     let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
@@ -51,7 +52,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     let settings = match kubelet::find(&root, &host.kubelet_dir, KUBELET_LIMIT).await {
         Ok((_, settings)) => settings,
         Err(error) => {
-            eprintln!("pod-checkpointer: {}; its defaults are assumed", crate::text::chain(&error));
+            eprintln!("pod-checkpointer: {}; assuming the kubelet's defaults", crate::text::chain(&error));
             kubelet::Settings::default()
         }
     };
@@ -86,9 +87,9 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
             Item { notes, changes, ..Item::live(&object, Vec::new(), checkpoint.warnings.clone(), Some(manifest)) }
         }
         Err(Error::Refused(reasons)) => Item::live(&object, reasons, Vec::new(), None),
-        Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot tell of pod {namespace}/{name}"))),
+        Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot render pod {namespace}/{name}"))),
     };
-    tell(arguments, &Report { items: vec![item], ..Report::default() })
+    print_report(arguments, &Report { items: vec![item], ..Report::default() })
 }
 
 async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kube::Client> {
@@ -96,11 +97,11 @@ async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kub
         let what = match error {
             Unknown::Read(_) => "cannot read the kubeconfig",
             Unknown::Use(_) => "cannot use the kubeconfig",
-            Unknown::NotInCluster(_) => "cannot tell how to reach the API server: give --kubeconfig",
+            Unknown::NotInCluster(_) => "cannot find the API server outside a cluster: give --kubeconfig",
         };
         anyhow::Error::new(error).context(what)
     })?;
-    kube_client(config, root).context("cannot make a client of the API server")
+    kube_client(config, root).context("cannot create a client for the API server")
 }
 
 async fn get(client: &kube::Client, namespace: &str, name: &str) -> anyhow::Result<Value> {
@@ -114,7 +115,7 @@ async fn get(client: &kube::Client, namespace: &str, name: &str) -> anyhow::Resu
         }
         failed => {
             let show = format!("pod-checkpointer show {namespace}/{name}");
-            let hint = format!("the API server does not answer; `{show}` shows what is captured without it");
+            let hint = format!("the API server does not answer; `{show}` shows the checkpoint without it");
             match failed {
                 Ok(Err(error)) => Err(anyhow::Error::new(error).context(hint)),
                 _ => bail!(hint),

@@ -1,4 +1,5 @@
-//! `manifests`: all objects of an installation as YAML, for those who want no operator.
+//! `manifests`: prints all objects of an installation as YAML, for an installation without the
+//! operator.
 
 use std::io::Read as _;
 
@@ -25,7 +26,7 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
                 std::fs::read_to_string(path).map(|read| text = read)
             };
             read.with_context(|| format!("cannot read {}", path.display()))?;
-            spec(&text).with_context(|| format!("{} is no PodCheckpointer", path.display()))?
+            spec(&text).with_context(|| format!("{} is not a valid PodCheckpointer", path.display()))?
         }
     };
     let mut all = if *skip_crds { Vec::new() } else { objects::definitions() };
@@ -49,7 +50,7 @@ fn spec(text: &str) -> anyhow::Result<PodCheckpointerSpec> {
     let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
     let given = value.get("spec").cloned().unwrap_or_default();
     if let Some(field) = schema.and_then(|schema| unknown(&given, schema, "spec")) {
-        bail!("there is no field {field}");
+        bail!("unknown field {field}");
     }
     if given.is_null() {
         return Ok(PodCheckpointerSpec::default());
@@ -60,7 +61,8 @@ fn spec(text: &str) -> anyhow::Result<PodCheckpointerSpec> {
     })
 }
 
-/// The first field that the schema does not have: most likely misspelled, and an API server would drop it without a word.
+/// The first field that the schema does not have: it is probably misspelled, and an API server
+/// would drop it silently.
 fn unknown(value: &Value, schema: &Value, path: &str) -> Option<String> {
     match value {
         Value::Object(fields) => {

@@ -1,6 +1,7 @@
-//! The command line: `status`, `show`, `verify`, `export`, `import`, `uninstall` look at the node's files alone, so they
-//! answer when nothing else does, and only `uninstall`, `import` and `verify --repair` change any; `render` and `crd` need no
-//! node at all, unless `render` is told so; `drill` needs one that is well.
+//! The command line. `status`, `show`, `verify`, `export`, `import` and `uninstall` need nothing
+//! but the node's files, so they work when nothing else does; only `uninstall`, `import` and
+//! `verify --repair` change files. `render`, `crd` and `manifests` need no node at all, except for
+//! `render --live`. `drill` needs a healthy node.
 
 pub mod drill;
 mod export;
@@ -35,12 +36,12 @@ pub use status::status;
 pub use uninstall::uninstall;
 pub use verify::verify;
 
-/// What a command that did its work came to.
+/// The result of a command that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Done, or yes.
     Yes,
-    /// It was asked something, and the answer is no.
+    /// The command answers a question, and the answer is no.
     No,
 }
 
@@ -52,13 +53,13 @@ pub fn crd(arguments: &CrdArguments) -> anyhow::Result<Answer> {
         return print(&texts.join("---\n"));
     };
     for (name, text) in &definitions {
-        // a plain file for a repository, readable by all
+        // an ordinary file for a repository, readable by everyone
         write::file(&directory.join(name), text.as_bytes(), 0o644)?;
     }
     Ok(Answer::Yes)
 }
 
-/// Prints an answer for programs, or the text for people.
+/// Prints an answer in the given format.
 fn answer<T: Serialize>(output: Output, value: &T, table: impl FnOnce() -> String) -> anyhow::Result<Answer> {
     match output {
         Output::Table => print(&table()),
@@ -67,11 +68,13 @@ fn answer<T: Serialize>(output: Output, value: &T, table: impl FnOnce() -> Strin
     }
 }
 
-/// A reader that has seen enough (`| head`) is no failure.
+/// Prints to standard output. A reader that closes it early (`| head`) is not an error.
 fn print(text: &str) -> anyhow::Result<Answer> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the answer"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
         _ => Ok(Answer::Yes),
     }
 }

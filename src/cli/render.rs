@@ -1,4 +1,4 @@
-//! `render`: will these pods come back? Said from their manifests, before they run.
+//! `render`: checks from their manifests whether pods will come back, before they run.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,18 +17,18 @@ use crate::cli::{Answer, print, yaml};
 use crate::reasons::{Refusal, Warning};
 use crate::text::chain;
 
-/// Stands for the node's name where none is given.
+/// The node's name if none is given.
 const NODE: &str = "node";
 
-/// All that `render` says, as `-o json` writes it.
+/// Everything that `render` reports, as `-o json` writes it.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// One for each pod.
+    /// One item per pod.
     pub items: Vec<Item>,
-    /// Objects that make no pods.
+    /// Objects that create no pods.
     pub skipped: Vec<Skipped>,
-    /// What could not be read.
+    /// Files and documents that could not be read.
     pub errors: Vec<Failed>,
 }
 
@@ -38,37 +38,37 @@ pub struct Report {
 pub struct Item {
     /// File and document that it comes from.
     pub source: String,
-    /// Kind of the object there.
+    /// Kind of the object.
     pub kind: String,
-    /// Its namespace.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
-    /// Name of the pod; a part that is made up when it runs is `xxxxx`.
+    /// Name of the pod; `xxxxx` stands for a part that is generated when it is created.
     pub pod: String,
-    /// Can it come back?
+    /// Whether the pod can come back.
     pub recoverable: bool,
-    /// Is it marked to be captured?
+    /// Whether the pod is marked by its annotation.
     pub marked: bool,
-    /// Why it cannot.
-    pub reasons: Vec<Told<Refusal>>,
-    /// What its owner should know all the same.
-    pub warnings: Vec<Told<Warning>>,
-    /// What cannot be told before it runs, and what else was noticed.
+    /// Why the pod cannot come back.
+    pub reasons: Vec<Explained<Refusal>>,
+    /// What its owner should know even if it can.
+    pub warnings: Vec<Explained<Warning>>,
+    /// What is unknown until the pod runs, and other remarks.
     pub notes: Vec<String>,
-    /// What differs between the pod and the manifest.
+    /// How the manifest differs from the pod.
     pub changes: Vec<Change>,
     /// The manifest that would be linked.
     pub manifest: Option<Value>,
 }
 
-/// A reason or a warning with its words.
+/// A reason or a warning with its explanation and advice.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Told<T> {
-    /// Its name.
+pub struct Explained<T> {
+    /// The reason or warning.
     pub reason: T,
-    /// What it is about.
+    /// What the reason is about.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// What it means.
@@ -77,54 +77,54 @@ pub struct Told<T> {
     pub advice: &'static str,
 }
 
-impl Told<Refusal> {
+impl Explained<Refusal> {
     fn refusal(reason: Reason) -> Self {
         let Reason { refusal, detail } = reason;
         Self { reason: refusal, detail, explanation: refusal.explanation(), advice: refusal.advice() }
     }
 }
 
-impl Told<Warning> {
+impl Explained<Warning> {
     fn warning(warning: Warning) -> Self {
         Self { reason: warning, detail: String::new(), explanation: warning.explanation(), advice: warning.advice() }
     }
 }
 
-/// An object that makes no pods.
+/// An object that creates no pods.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
     /// File and document that it comes from.
     pub source: String,
-    /// Its kind.
+    /// Kind of the object.
     pub kind: String,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
 }
 
-/// What could not be read.
+/// A file or document that could not be read.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
-    /// Where.
+    /// File and document.
     pub source: String,
-    /// Why, without its content.
+    /// The error, without any content.
     pub message: String,
 }
 
-/// What the pods are rendered for.
+/// The node for which pods are rendered.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Namespace of objects that name none.
+    /// Namespace of objects that do not name one.
     pub namespace: &'a str,
-    /// The nodes' run directory.
+    /// Run directory of the nodes.
     pub run_dir: &'a Path,
-    /// A node's name; its length matters.
+    /// Name of a node; only its length matters.
     pub node_name: &'a str,
 }
 
 impl Report {
-    /// Adds what the documents of one file say.
+    /// Adds the documents of one file.
     pub fn add(&mut self, file: &str, documents: Vec<Document>, place: Place<'_>) {
         let is_only = documents.len() == 1;
         for Document { number, content } in documents {
@@ -149,17 +149,17 @@ impl Report {
         }
     }
 
-    /// What it says in this form: what was asked for, and what people should read beside it.
+    /// The report in this format: the text for standard output, and remarks for people.
     pub fn texts(&self, output: Output, explain: bool) -> serde_json::Result<(String, String)> {
         Ok(match output {
-            // The document has all of it.
+            // the document contains the remarks
             Output::Json => (format!("{}\n", serde_json::to_string_pretty(self)?), String::new()),
             Output::Yaml => (manifests(self, explain), remarks(self)),
             Output::Table => (table(self, explain), failures(self)),
         })
     }
 
-    /// What the bytes of one file say; for fuzzing.
+    /// The report on the bytes of one file; for fuzzing.
     pub fn of(bytes: &[u8]) -> Self {
         let place = Place { namespace: "default", run_dir: Path::new(crate::names::RUN_DIR), node_name: NODE };
         let mut report = Self::default();
@@ -183,15 +183,15 @@ impl Item {
             pod: pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned(),
             recoverable: reasons.is_empty(),
             marked: candidate.is_marked(),
-            reasons: reasons.into_iter().map(Told::refusal).collect(),
-            warnings: warnings.into_iter().map(Told::warning).collect(),
+            reasons: reasons.into_iter().map(Explained::refusal).collect(),
+            warnings: warnings.into_iter().map(Explained::warning).collect(),
             notes,
             changes,
             manifest,
         }
     }
 
-    /// A live pod: a capture's verdict on it.
+    /// The verdict of a capture on a running pod.
     pub(super) fn live(pod: &Value, reasons: Vec<Reason>, warnings: Vec<Warning>, manifest: Option<Value>) -> Self {
         let field = |name: &str| {
             let value = pod.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
@@ -205,8 +205,8 @@ impl Item {
             pod: field("name"),
             recoverable: reasons.is_empty(),
             marked: crate::pod::mark::is_marked(pod),
-            reasons: reasons.into_iter().map(Told::refusal).collect(),
-            warnings: warnings.into_iter().map(Told::warning).collect(),
+            reasons: reasons.into_iter().map(Explained::refusal).collect(),
+            warnings: warnings.into_iter().map(Explained::warning).collect(),
             notes: Vec::new(),
             changes: Vec::new(),
             manifest,
@@ -233,44 +233,45 @@ pub fn render(arguments: &RenderArguments) -> anyhow::Result<Answer> {
             Err(error) => report.errors.push(failed(file, &error)),
         }
     }
-    tell(arguments, &report)
+    print_report(arguments, &report)
 }
 
 fn shown(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
-/// Prints it all: what was asked for to standard output, everything that people should read to standard error.
-pub(super) fn tell(arguments: &RenderArguments, report: &Report) -> anyhow::Result<Answer> {
+/// Prints the report: the requested output to standard output, remarks for people to standard
+/// error.
+pub(super) fn print_report(arguments: &RenderArguments, report: &Report) -> anyhow::Result<Answer> {
     let (output, error) = report.texts(arguments.output, arguments.explain)?;
     eprint!("{error}");
     print(&output)?;
     let failed = report.errors.len();
     if failed > 0 {
-        bail!("{failed} of the objects or files could not be read");
+        bail!("{failed} objects or files could not be read");
     }
     if report.items.is_empty() {
-        bail!("there is no pod, and no workload that makes pods, in what was given");
+        bail!("the input contains neither a pod nor a workload that creates pods");
     }
     Ok(if report.items.iter().all(|item| item.recoverable) { Answer::Yes } else { Answer::No })
 }
 
-/// A line for each thing to know.
+/// One line per remark.
 fn remarks(report: &Report) -> String {
     let mut text = failures(report);
     for Skipped { source, kind, name } in &report.skipped {
-        line(&mut text, &format!("{source}: {kind} {name}: skipped: it makes no pods"));
+        line(&mut text, &format!("{source}: {kind} {name}: skipped: it creates no pods"));
     }
     for item in &report.items {
         let Item { source, kind, namespace, name, .. } = item;
         let about = format!("{source}: {kind} {namespace}/{name}");
-        for Told { reason, detail, explanation, advice } in &item.reasons {
+        for Explained { reason, detail, explanation, advice } in &item.reasons {
             line(
                 &mut text,
                 &format!("{about}: not recoverable: {reason}: {detail}: {explanation} What to do: {advice}"),
             );
         }
-        for Told { reason, advice, .. } in &item.warnings {
+        for Explained { reason, advice, .. } in &item.warnings {
             line(&mut text, &format!("{about}: warning: {reason}: {advice}"));
         }
         for note in &item.notes {
@@ -287,7 +288,7 @@ fn failures(report: &Report) -> String {
     })
 }
 
-/// One line, whatever is in it: names come from files.
+/// Adds a single line, with control characters escaped, because names come from files.
 fn line(text: &mut String, message: &str) {
     let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.extend(message.chars().map(plain));

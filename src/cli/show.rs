@@ -1,4 +1,4 @@
-//! `show`: one checkpoint, without what is secret in it.
+//! `show`: prints one checkpoint without its secrets.
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -25,9 +25,9 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
     let problems: Vec<String> = problems.collect();
     let Some(newest) = newest else {
         if problems.is_empty() {
-            bail!("no checkpoint of pod {pod} is on this node");
+            bail!("this node has no checkpoint of pod {pod}");
         }
-        bail!("no checkpoint of pod {pod} can be shown: {}", problems.join("; "));
+        bail!("cannot show a checkpoint of pod {pod}: {}", problems.join("; "));
     };
     for problem in problems {
         eprintln!("pod-checkpointer: {problem}");
@@ -36,7 +36,8 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
     answer(Output::Yaml, &with_mark(shown, &node, &pod), String::new)
 }
 
-/// What marks the pod, which is in the agent's word and not in the checkpoint: the pod's mark may change without its content.
+/// Adds what marks the pod. This is in the agent's report and not in the checkpoint, because the
+/// mark can change without the pod's content.
 fn with_mark(mut shown: Value, node: &Places, key: &PodId) -> Value {
     let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
     if let (Some(object), Some(mark)) = (shown.as_object_mut(), word.and_then(|word| word.marked.get(key).cloned())) {
@@ -49,7 +50,8 @@ fn reveal(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
     serde_json::to_value(checkpoint).context("cannot show the checkpoint")
 }
 
-/// Every file and every value of the environment becomes its size: what is in them came from Secrets as likely as not.
+/// Replaces every file and every value of the environment by its size, because they may come from
+/// Secrets.
 fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
     let mut checkpoint = checkpoint.clone();
     for entry in checkpoint.volumes.values_mut().flat_map(|volume| &mut volume.entries) {
@@ -62,7 +64,7 @@ fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
     reveal(&checkpoint)
 }
 
-/// Every value of a manifest's environment becomes its size.
+/// Replaces every value of a manifest's environment by its size.
 pub(super) fn redact_environment(manifest: &mut Value) {
     for kind in ["initContainers", "containers"] {
         let containers = manifest.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);

@@ -1,4 +1,4 @@
-//! `status`: what is captured on this node, what is active, and why not.
+//! `status`: shows what is captured on this node, what is active, and why something is not.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +24,8 @@ struct Shown {
     agent: Agent,
     contact: Option<Contact>,
     problems: Vec<String>,
-    /// What of the node itself would keep its pods from coming back, or make that slow, as far as the agent has said.
+    /// What is wrong with the node itself and would keep its pods from coming back or slow them
+    /// down, according to the agent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     risks: BTreeMap<String, String>,
     pods: Vec<Pod>,
@@ -33,9 +34,9 @@ struct Shown {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Supervisor {
-    /// Its manifest is in the kubelet's directory.
+    /// Whether its manifest is in the kubelet's manifest directory.
     installed: bool,
-    /// It holds its lock.
+    /// Whether it holds its lock.
     running: bool,
     manifest_dir: String,
 }
@@ -43,9 +44,9 @@ struct Supervisor {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Agent {
-    /// It holds its lock.
+    /// Whether it holds its lock.
     running: bool,
-    /// Seconds since it last wrote that it lives.
+    /// Seconds since its last heartbeat.
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat_age_seconds: Option<u64>,
 }
@@ -73,7 +74,7 @@ struct Pod {
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size_bytes: Option<u64>,
-    /// What marks it, as far as the agent has said in this boot.
+    /// What marks it, if the agent has reported it since boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     marked_by: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -97,12 +98,12 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
     problems.extend(node.key_problems());
     problems.extend(node.no_static_pods.iter().map(|error| chain(error)));
     problems.extend(report.problems.iter().chain(&word.problems).cloned());
-    problems.extend(
-        manifests
-            .foreign
-            .iter()
-            .map(|path| format!("{} has a name of ours and is not ours", node.shown(path).display())),
-    );
+    problems.extend(manifests.foreign.iter().map(|path| {
+        format!(
+            "{} has a name of pod-checkpointer but does not belong to it: move it elsewhere",
+            node.shown(path).display()
+        )
+    }));
     let now = clock::boot_time();
     let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
     Ok(Shown {
@@ -125,7 +126,7 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
     })
 }
 
-/// One of the run directory's files; one that cannot be read is a problem, not the end.
+/// Reads one of the run directory's files; if that fails, it is added to the problems.
 fn read<T: serde::de::DeserializeOwned + Default>(run: &RunDir, name: &str, problems: &mut Vec<String>) -> T {
     match run.read(name) {
         Ok(value) => value.unwrap_or_default(),
@@ -161,7 +162,7 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
         let recoverable = match (&newest, header) {
             (_, _) if refused => "No",
             (Some(_), _) => "Yes",
-            // the supervisor may well have the key
+            // the supervisor may have the key
             (None, Some(_)) => "Unknown",
             (None, None) => "No",
         };
@@ -186,7 +187,7 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
     Ok(pods)
 }
 
-/// By the wall clock, which is what a person compares it with.
+/// Age in seconds by the wall clock, which is what people compare it with.
 fn captured_age(wall: &str) -> Option<u64> {
     let captured: jiff::Timestamp = wall.parse().ok()?;
     u64::try_from(jiff::Timestamp::now().duration_since(captured).as_secs()).ok()
@@ -195,7 +196,7 @@ fn captured_age(wall: &str) -> Option<u64> {
 fn text(shown: &Shown) -> String {
     let Shown { supervisor, agent, contact, problems, risks, pods } = shown;
     let seconds = |seconds: u64| age(Duration::from_secs(seconds));
-    let contact = contact.as_ref().map_or("not known".to_owned(), |contact| {
+    let contact = contact.as_ref().map_or("unknown".to_owned(), |contact| {
         format!("{} for {}", contact.class.to_lowercase(), seconds(contact.for_seconds))
     });
     let supervisor = match (supervisor.installed, supervisor.running) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Lines of columns two blanks apart, the last one as long as it is.
+/// Aligns the cells of each column, with two blanks between columns.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -16,7 +16,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// As kubectl writes ages: `7s`, `5m`, `3h`, `12d`.
+/// An age as kubectl writes it: `7s`, `5m`, `3h`, `12d`.
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {
@@ -27,7 +27,7 @@ pub fn age(age: Duration) -> String {
     }
 }
 
-/// `812 B`, `14 KiB`, `2 MiB`.
+/// A size, for example `812 B`, `14 KiB` or `2 MiB`.
 pub fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_each_other() {
+    fn cells_of_a_column_are_aligned() {
         let rows = [vec!["A".to_owned(), "LONGER".into(), "C".into()], vec!["äöü".into(), "b".into(), String::new()]];
         assert_eq!(columns(&rows), "A    LONGER  C\näöü  b\n");
     }

@@ -1,7 +1,8 @@
-//! `uninstall`: the node is as it was before. Can be run again at any point.
+//! `uninstall`: restores the node to what it was before. Can be repeated at any point.
 //!
-//! The order matters: links first, so that no twin is started any more; then the supervisor's manifest, and its end is
-//! waited for, because it would put things back; then the directories. What is not ours is not touched.
+//! The order matters: links first, so that no more twins are started; then the supervisor's
+//! manifest, waiting for the supervisor to end, because it would create files again; then the
+//! directories. Files of other programs are not touched.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::places::manifests::{ManifestDir, Manifests};
 use crate::places::reports::{Phase, STATUS, Status};
 use crate::places::{Places, run, store};
 
-/// How long the kubelet may take to end the supervisor: it gets 5 s to stop.
+/// How long the kubelet may take to stop the supervisor, whose grace period is 5 s.
 const END: Duration = Duration::from_secs(30);
 
 /// Runs `uninstall`.
@@ -41,25 +42,25 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
         println!("removed {}", node.shown(&path).display());
     }
     wait_for_supervisor(&node)?;
-    // A supervisor that was just ending may have linked once more.
+    // a supervisor that was just ending may have created another link
     for link in node.manifests()?.links {
         write::remove(&link.path)?;
     }
     remove_ours(&node, node.store.directory(), store::NAMES)?;
     remove_ours(&node, node.run.path(), run::NAMES)?;
     for path in &manifests.foreign {
-        println!("left {}: it is not ours", node.shown(path).display());
+        println!("not removed: {} does not belong to pod-checkpointer", node.shown(path).display());
     }
     Ok(Answer::Yes)
 }
 
-/// Nothing is taken from a node where it is needed, or where it would be put back.
+/// Fails if something on the node is still needed, or would be created again.
 fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
     if Places::is_locked(&node.agent_lock())? {
-        bail!("the agent runs on this node and would put everything back: delete the DaemonSet first (or --force)");
+        bail!("the agent runs on this node and would reinstall everything: delete the DaemonSet first (or --force)");
     }
     if Places::is_locked(&node.run.path().join(DRILL_LOCK))? {
-        bail!("a drill runs on this node: wait for its end (or --force)");
+        bail!("a drill runs on this node: wait until it ends (or --force)");
     }
     let status: Option<Status> = node.run.read(STATUS)?;
     let mut serving: Vec<String> = status
@@ -68,7 +69,8 @@ fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
         .filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released))
         .map(|pod| format!("{}/{}", pod.namespace, pod.name))
         .collect();
-    // a link to something is a twin that runs or is about to, whatever was reported last
+    // a link that leads to a manifest is a twin that runs or is about to, whatever was reported
+    // last
     serving.extend(node.in_force(manifests));
     serving.sort_unstable();
     serving.dedup();
@@ -81,25 +83,25 @@ fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what a drill left, its routes first.
+/// Removes what a drill left behind, its routes first.
 fn clear(manifests: &ManifestDir) -> anyhow::Result<()> {
     if manifests.path().is_dir() && manifests.run().path().is_dir() {
-        Place::new(manifests.clone()).clear().context("cannot remove what a drill left")?;
+        Place::new(manifests.clone()).clear().context("cannot remove what a drill left behind")?;
     }
     Ok(())
 }
 
-/// Removes what is ours in a directory, then the directory.
+/// Removes the program's files in a directory, then the directory.
 fn remove_ours(node: &Places, directory: &Path, names: &[&str]) -> anyhow::Result<()> {
     if !directory.exists() {
         return Ok(());
     }
     let others = write::remove_named(directory, names)?;
     for path in &others {
-        println!("left {}: it is not ours", node.shown(path).display());
+        println!("not removed: {} does not belong to pod-checkpointer", node.shown(path).display());
     }
     if others.is_empty() {
-        // a file system of its own may be mounted there, and was before us
+        // it may be a mount point, which existed before
         let done = if directory.exists() { "emptied" } else { "removed" };
         println!("{done} {}", node.shown(directory).display());
     }
@@ -113,7 +115,7 @@ fn wait_for_supervisor(node: &Places) -> anyhow::Result<()> {
         if begin.elapsed() >= END {
             bail!(
                 "the supervisor still runs {} s after its manifest was removed (a kubelet that has not reached its API \
-                 server since it started does not end pods): stop its container, then run this again",
+                server since it started does not stop pods): stop its container, then run this again",
                 END.as_secs()
             );
         }

@@ -1,5 +1,6 @@
-//! `verify`: is everything on this node that is ours whole, and is nothing else there? With `--repair`, what is damaged is set
-//! aside and what a crash left is removed; what is not ours stays, whatever it is.
+//! `verify`: checks that all files of the program on this node are intact, and that there are no
+//! others among them. With `--repair`, damaged files are set aside and leftovers of a crash are
+//! removed; files of other programs always stay.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
@@ -25,7 +26,7 @@ use crate::text::chain;
 #[serde(rename_all = "camelCase")]
 struct Found {
     good: Vec<Good>,
-    /// Damaged files that were set aside, and are in nobody's way.
+    /// Damaged files that were set aside and do no harm.
     aside: Vec<String>,
     /// What `--repair` did, in words.
     repaired: Vec<String>,
@@ -38,7 +39,7 @@ struct Good {
     pod: String,
     generation: u64,
     size_bytes: u64,
-    /// Id of the key that it is sealed with.
+    /// ID of the key that it is sealed with.
     #[serde(skip_serializing_if = "Option::is_none")]
     sealed: Option<String>,
     file: String,
@@ -60,9 +61,10 @@ impl Found {
     }
 }
 
-/// What may be changed.
+/// What `--repair` may change.
 struct Repair {
-    /// The agent's lock: without it the agent runs, and an unfinished file may be one that it is writing.
+    /// The agent's lock. Without it the agent runs, and an unfinished file may be one that it is
+    /// writing.
     lock: Option<File>,
 }
 
@@ -161,7 +163,7 @@ fn verify_pod(node: &Places, repair: Option<&Repair>, key: &PodId, mut generatio
         leftover(node, repair, path, "superseded by newer generations; the agent removes it", found);
     }
     if generations.good.is_empty() && !is_explained {
-        let message = "no whole generation of this pod is left; it is captured anew when the API server answers";
+        let message = "no valid generation of this pod is left; the pod is captured again once the API server answers";
         found.add("NoneLeft", &directory, message);
     }
 }
@@ -188,16 +190,20 @@ fn verify_links(node: &Places, repair: Option<&Repair>, found: &mut Found) -> an
             if repair.is_some() {
                 remove(node, &link.path, "a link to nothing", found);
             } else {
-                let message = format!("points to {target}, which is not there; the supervisor removes it");
+                let message = format!("points to {target}, which does not exist; the supervisor removes it");
                 found.add("Link", &link.path, message);
             }
         }
     }
     for path in &manifests.foreign {
-        found.add("Foreign", path, "has a name of ours and is not ours; nothing of ours touches it");
+        found.add(
+            "Foreign",
+            path,
+            "has a name of pod-checkpointer but does not belong to it, and is never touched; move it elsewhere",
+        );
     }
     for path in &manifests.leftovers {
-        leftover(node, repair, path, "an unfinished file; it does no harm", found);
+        leftover(node, repair, path, "an unfinished file, which does no harm", found);
     }
     Ok(())
 }
@@ -208,7 +214,13 @@ fn verify_directory(path: &Path, found: &mut Found) {
         Ok(metadata) => {
             let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
             if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
-                found.add("Permissions", path, format!("owner {owner} and mode {mode:04o}, not ours and 0700"));
+                found.add(
+                    "Permissions",
+                    path,
+                    format!(
+                        "owner {owner} and mode {mode:04o}: it must belong to this process's user and have mode 0700"
+                    ),
+                );
             }
         }
         Err(error) => found.add("Unreadable", path, error.to_string()),
@@ -219,11 +231,12 @@ fn stranger(node: &Places, repair: Option<&Repair>, path: &Path, name: &str, fou
     if name.starts_with(TEMPORARY) {
         leftover(node, repair, path, "an unfinished file; the agent removes it", found);
     } else {
-        found.add("Foreign", path, "does not belong here");
+        found.add("Foreign", path, "does not belong to pod-checkpointer");
     }
 }
 
-/// Something of ours that nobody needs. It goes only where no agent can be at work on it.
+/// A file of the program that is no longer needed. It is removed only while no agent can be using
+/// it.
 fn leftover(node: &Places, repair: Option<&Repair>, path: &Path, what: &str, found: &mut Found) {
     match repair {
         Some(Repair { lock: Some(_) }) => remove(node, path, "a leftover", found),
@@ -269,7 +282,7 @@ fn text(found: &Found) -> String {
         let what = format!("{pod}, generation {generation}, {}{sealed}", size(*size_bytes));
         rows.push(vec!["ok".into(), file.clone(), what]);
     }
-    let damaged = "damaged, set aside; it goes when a newer generation is there";
+    let damaged = "damaged and set aside; removed once there is a newer generation";
     rows.extend(aside.iter().map(|file| vec!["aside".into(), file.clone(), damaged.into()]));
     for Bad { kind, file, message } in bad {
         rows.push(vec![(*kind).to_owned(), file.clone(), message.clone()]);

@@ -1,28 +1,29 @@
-//! JSON as block-style YAML for people, which a YAML 1.1 reader (the kubelet's) reads as the same JSON.
+//! Writes JSON as block-style YAML for people, which a YAML 1.1 parser such as the kubelet's reads
+//! as the same JSON.
 //!
-//! serde_yaml writes YAML 1.2: a plain `on`, `012` or `1_000` is text there, and something else to a kubelet. Here a text is
-//! plain only when no version of YAML can take it for anything else.
+//! serde_yaml writes YAML 1.2, in which an unquoted `on`, `012` or `1_000` is a string, but not for
+//! a kubelet. Here a string is unquoted only if every version of YAML reads it as that string.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Words that mean something else than themselves in some version of YAML.
+/// Words that are not strings in some version of YAML.
 const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
 
-/// A document, without the line that begins it.
+/// A document, without the line `---`.
 pub fn text(value: &Value) -> String {
     let mut out = String::new();
     block(value, 0, &mut out);
     out
 }
 
-/// What stands after `key:` or `-`, with the line's end.
+/// Writes what follows `key:` or `-`, including the end of the line.
 fn after(value: &Value, indent: usize, is_element: bool, out: &mut String) {
     match value {
         Value::Object(object) if !object.is_empty() => {
             if is_element {
-                // The first key stands on the dash's line.
+                // the first key is on the line of the dash
                 let begin = out.len();
                 block(value, indent + 2, out);
                 out.replace_range(begin..begin + indent + 2, " ");
@@ -64,9 +65,9 @@ fn block(value: &Value, indent: usize, out: &mut String) {
             string(text, out);
             out.push('\n');
         }
-        // JSON's own words and numbers, `{}` and `[]` mean the same everywhere.
+        // JSON's literals and numbers, `{}` and `[]` mean the same in every version
         value => {
-            // Writing to a string cannot fail.
+            // writing to a string cannot fail
             let _ = writeln!(out, "{value}");
         }
     }
@@ -92,7 +93,8 @@ fn string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Begins with a letter or `/`, goes on with what has no meaning within a word, and is none of [`WORDS`].
+/// Whether a string needs no quotes: it begins with a letter or `/`, goes on with characters
+/// without a special meaning, and is not one of [`WORDS`].
 fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))

@@ -10,7 +10,7 @@ fn back(value: &Value) -> Value {
 }
 
 #[test]
-fn texts_that_look_like_something_else_are_quoted() {
+fn strings_that_could_be_read_as_something_else_are_quoted() {
     for word in [
         "y",
         "NO",
@@ -69,7 +69,7 @@ fn texts_that_look_like_something_else_are_quoted() {
 }
 
 #[test]
-fn it_reads_as_people_write_it() {
+fn the_output_looks_as_people_write_it() {
     let value = json!({"spec": {"containers": [{"name": "a", "args": ["-v", "x"], "env": []}, {"name": "b"}], "m": {}},
         "nested": [[1, [2]], [{}]], "kind": "Pod"});
     let wanted = "kind: Pod\nnested:\n-\n  - 1\n  -\n    - 2\n-\n  - {}\nspec:\n  containers:\n  - args:\n    - \"-v\"\n    - x\n    env: []\n    name: a\n  - name: b\n  m: {}\n";
@@ -96,7 +96,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_read_as_it_was(value in any_json()) {
+    fn what_is_written_is_read_as_the_same_value(value in any_json()) {
         let value = json!({"it": value});
         prop_assert_eq!(back(&value), value);
     }

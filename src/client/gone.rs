@@ -1,7 +1,8 @@
-//! Objects that the API server does not have, or not any more.
+//! Objects that the API server does not have, or no longer has.
 //!
-//! Whether a *pod* is gone is a question of its own, [`ask`]: a checkpoint is removed because of the answer. Only the API server
-//! can say so, of this very UID, and only while its node is the recorded one.
+//! [`ask`] finds out whether a *pod* is gone, because then its checkpoint is removed. Only the API
+//! server can say so, for exactly this UID, and only if it has the Node that is recorded for this
+//! node.
 
 use std::fmt::Debug;
 
@@ -13,12 +14,12 @@ use serde::de::DeserializeOwned;
 use crate::client::heard::explain;
 use crate::pod::id::PodId;
 
-/// Does the error say that the API server has no such object, or no such kind?
+/// Whether the error says that the API server has no such object, or no such kind.
 pub fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Api(status) if status.code == 404)
 }
 
-/// `None` in the place of the error that the API server has no such object.
+/// Turns the error that the API server has no such object into `None`.
 pub fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(object) => Ok(Some(object)),
@@ -43,20 +44,23 @@ where
 /// What the API server said when asked for a pod by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has no pod of this UID, and the node is the one that we know.
+    /// The API server has no pod with this UID, and it has the recorded Node.
     Gone,
-    /// It has it.
+    /// The API server has the pod.
     There,
-    /// It did not answer, or the answer proves nothing.
+    /// The API server did not answer, or its answer proves nothing.
     Unknown,
 }
 
-/// Asks for the pod by name and for the node. Anything but a clear word is [`Answer::Unknown`], with the reason.
+/// Asks for the pod by name, and for the Node. Anything but a clear answer is [`Answer::Unknown`],
+/// with the reason.
 ///
-/// With an empty UID, which is that of a checkpoint that nobody can read, any pod of this name is there.
+/// With an empty UID, which stands for a checkpoint that cannot be read, any pod with this name
+/// counts as the pod.
 ///
-/// A 404 counts only with the API server's own `NotFound`: a proxy or load balancer in between also says 404. The node's
-/// UID tells another cluster behind the same address from ours.
+/// A 404 counts only with the API server's own reason `NotFound`, because a proxy or load balancer
+/// in between may also answer 404. The UID of the Node reveals another cluster behind the same
+/// address.
 pub async fn ask(
     client: &Client,
     node: &str,
@@ -78,7 +82,7 @@ pub async fn ask(
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.get_metadata(node).await {
         Ok(object) if object.metadata.uid.as_deref() == Some(node_uid) => (Answer::Gone, None),
-        Ok(_) => unknown(format!("node {node} is not the one that was recorded: its UID differs")),
+        Ok(_) => unknown(format!("node {node} is not the recorded one: its UID differs")),
         Err(error) => unknown(format!("cannot get node {node}: {}", explain(&error))),
     }
 }

@@ -1,7 +1,9 @@
-//! The API server's client with a limit on every wait for an answer, and the time of its last word on pods.
+//! A client with a limit on every wait for an answer, and the time when the API server last
+//! answered about pods.
 //!
-//! kube's watcher neither limits the wait for an answer's head nor says that it hears nothing, or that it hears again: a
-//! reflector's last state looks the same after an hour of silence. Whoever relies on a word must know how old it is.
+//! kube's watcher neither limits the wait for the head of an answer nor reports silence or its end:
+//! a reflector's last state looks the same after an hour of silence. Code that relies on it must
+//! know how old it is.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,20 +15,20 @@ use tokio::time::{Instant, timeout};
 
 use crate::text::chain;
 
-/// How long the head of an answer may take. A watch's head comes at once, its events later.
+/// How long the head of an answer may take. The head of a watch comes at once, its events later.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// When the API server last let us list or watch pods. A watch begins anew every half minute.
+/// When the API server last answered a list or watch of pods. A watch is renewed every half minute.
 #[derive(Clone, Debug, Default)]
 pub struct Heard(Arc<Mutex<Option<Instant>>>);
 
 impl Heard {
-    /// Was it within this time?
+    /// Whether the last answer is at most this old.
     pub fn is_within(&self, age: Duration) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|last| last.elapsed() <= age)
     }
 
-    /// How long ago it was.
+    /// The age of the last answer; `None` if there was none yet.
     pub fn age(&self) -> Option<Duration> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.elapsed())
     }
@@ -36,7 +38,7 @@ impl Heard {
     }
 }
 
-/// The same client, bounded, with the time of the last word on pods.
+/// Wraps a client with the limit, and returns the time of the last answer about pods with it.
 pub fn listen(client: Client) -> (Client, Heard) {
     let heard = Heard::default();
     let namespace = client.default_namespace().to_owned();
@@ -55,7 +57,8 @@ pub fn listen(client: Client) -> (Client, Heard) {
     (Client::new(service, namespace), heard)
 }
 
-/// What the API server said, or why it said nothing, in one line. kube's own text repeats itself and the whole status.
+/// The API server's error, or why there is no answer, in one line. kube's own text repeats itself
+/// and the whole status.
 pub fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
@@ -63,7 +66,7 @@ pub fn explain(error: &kube::Error) -> String {
     }
 }
 
-/// The same of the watch.
+/// Like [`explain`], for a watch.
 pub fn explain_watch(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(source)

@@ -1,5 +1,5 @@
-//! The program's client of the API server. What it does is kube's; this only puts it together in a way that suits a node:
-//! names looked up as the host does, no hidden retries, and no read that waits for ever.
+//! The program's client for the API server: kube's, assembled in a way that suits a node. Names are
+//! resolved as on the host, nothing is retried silently, and no read waits forever.
 
 pub mod gone;
 pub mod heard;
@@ -21,42 +21,45 @@ use tower::{Layer as _, ServiceExt as _};
 use crate::node::host::HostRoot;
 use crate::node::resolve::Resolver;
 
-/// How long connecting, with the name's look-up and TLS, may take.
+/// How long connecting may take, including resolving the name and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest silence on a connection. A watch asks the server to end it after 30 s, so a longer one is dead.
+/// Longest silence on a connection. A watch asks the server to end it after 30 s, so a connection
+/// that is silent for longer is dead.
 const READ_LIMIT: Duration = Duration::from_secs(40);
 
-/// Why it is not known how to reach the API server.
+/// Why there is no configuration to reach the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
     /// The kubeconfig cannot be read.
     #[error(transparent)]
     Read(KubeconfigError),
-    /// What is in it cannot be used.
+    /// The content of the kubeconfig cannot be used.
     #[error(transparent)]
     Use(KubeconfigError),
-    /// None is given, and this is no pod of a cluster.
+    /// No kubeconfig is given, and the program does not run in a pod of a cluster.
     #[error(transparent)]
     NotInCluster(InClusterError),
 }
 
-/// An Event. The API server refuses a note of more than a kibibyte, so a longer one is cut.
+/// An Event. The note is cut to 1000 characters, because the API server refuses more than 1 KiB.
 pub fn event(type_: EventType, reason: &str, note: &str, action: &str) -> Event {
     let note = Some(note.chars().take(1000).collect());
     Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
 }
 
-/// How to reach the API server: as this kubeconfig says, else as a pod of the cluster does.
+/// How to reach the API server: from this kubeconfig, else as a pod of the cluster.
 pub async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, Unknown> {
     let Some(path) = kubeconfig else { return kube::Config::incluster().map_err(Unknown::NotInCluster) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(Unknown::Read)?;
     kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(Unknown::Use)
 }
 
-/// A client of the API server of this configuration, with names looked up below `root`.
+/// A client for the API server of this configuration; names are resolved with the host's files
+/// below `root`.
 ///
-/// kube's own [`kube::Client::try_from`] would need NSS for names, retries up to 15 times where the caller wants to know,
-/// and reads without a limit. Proxies are not supported: an agent that speaks for a node speaks to the cluster directly.
+/// kube's own [`kube::Client::try_from`] would need NSS for names, retries up to 15 times before it
+/// reports an error, and reads without a limit. Proxies are not supported: an agent talks to its
+/// cluster directly.
 pub fn kube_client(config: kube::Config, root: HostRoot) -> Result<kube::Client, kube::Error> {
     if let Some(proxy) = &config.proxy_url {
         return Err(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy.clone()) });

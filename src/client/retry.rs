@@ -1,11 +1,11 @@
-//! When to try again after a passing fault: the one place that names the `backoff` crate.
+//! When to retry after a passing fault: the only module that uses the `backoff` crate.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// Growing intervals with jitter, without an end.
+/// Growing intervals with jitter, without a last one.
 #[derive(Debug)]
 pub struct Retry(ExponentialBackoff);
 
@@ -26,7 +26,7 @@ impl Retry {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
-    /// It went well: the next failure waits the first interval again.
+    /// To be called after a success: the next failure waits for the first interval again.
     pub fn reset(&mut self) {
         self.0.reset();
     }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_grow_to_the_most_and_begin_anew_after_success() {
+    fn intervals_grow_up_to_the_limit_and_start_again_after_a_success() {
         let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(1));
         let first = retry.pause();
         assert!(first <= Duration::from_millis(150), "{first:?}");

@@ -1,10 +1,11 @@
-//! Every call by which the writer changes a disk: the plain system call, tried again when a signal interrupted it.
+//! Every call by which the writer changes a disk: the plain system call, repeated when a signal
+//! interrupted it.
 //!
-//! A layer of its own so that tests can see each call and let it fail (`watch`): what a power cut or a failing
-//! disk does between any two of them is tried out in `crash_tests` and `fault_tests`. Outside tests nothing watches, and
-//! nothing of that is compiled.
+//! It is a layer of its own so that tests can see each call and make it fail (`watch`):
+//! `crash_tests` and `fault_tests` try out a power cut or a failing disk between any two calls.
+//! Outside tests nothing of that is compiled.
 
-#![cfg_attr(not(test), allow(unused_variables))] // paths that only a watcher looks at
+#![cfg_attr(not(test), allow(unused_variables))] // paths that only a watcher uses
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -16,27 +17,27 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FallocateFlags};
 use rustix::io::Errno;
 
-/// One call, with what a model of a disk must know of it.
+/// One call, with what a model of a disk must know about it.
 #[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call<'a> {
-    /// Look how much is free.
+    /// Ask how much space is free.
     Space(&'a Path),
-    /// Create an empty file that is not there yet.
+    /// Create an empty file that does not exist yet.
     Create(&'a Path, u32),
-    /// Reserve blocks for so many bytes.
+    /// Reserve blocks for this many bytes.
     Reserve(&'a Path, u64),
-    /// Write at the end. The kernel may take fewer bytes.
+    /// Write at the end. The kernel may write fewer bytes.
     Write(&'a Path, &'a [u8]),
     /// Set a mode.
     Chmod(&'a Path, u32),
-    /// Make content, size and mode last.
+    /// Make content, size and mode durable.
     Sync(&'a Path),
-    /// Give a file another name in the same directory, over what has it.
+    /// Rename a file within its directory, replacing what has the new name.
     Rename(&'a Path, &'a Path),
     /// Create a symbolic link.
     Link(&'a Path),
-    /// Remove a name that is not a directory's.
+    /// Remove a name that does not belong to a directory.
     Unlink(&'a Path),
     /// Create a directory.
     Mkdir(&'a Path, u32),
@@ -44,7 +45,7 @@ pub(crate) enum Call<'a> {
     Rmdir(&'a Path),
     /// Open a directory, to sync it.
     OpenDirectory(&'a Path),
-    /// Make the entries of a directory last.
+    /// Make the entries of a directory durable.
     SyncDirectory(&'a Path),
 }
 
@@ -54,9 +55,9 @@ pub(crate) enum Call<'a> {
 pub(crate) enum Let {
     /// What it does on a healthy disk.
     Pass,
-    /// Nothing, with this error.
+    /// Nothing; it fails with this error.
     Fail(Errno),
-    /// Write this many bytes at most.
+    /// Write at most this many bytes.
     Short(usize),
 }
 
@@ -68,7 +69,7 @@ thread_local! {
     static WATCHER: std::cell::RefCell<Option<Watcher>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Runs something with a watcher over the calls of this thread.
+/// Runs something while a watcher decides on the calls of this thread.
 #[cfg(test)]
 pub(crate) fn watch<T>(watcher: impl FnMut(&Call<'_>) -> Let + 'static, run: impl FnOnce() -> T) -> T {
     WATCHER.set(Some(Box::new(watcher)));
@@ -101,17 +102,18 @@ macro_rules! attempt {
     };
 }
 
-/// Bytes that are free on the file system of a directory.
+/// Free bytes on the file system of a directory.
 pub(crate) fn space(directory: &Path) -> io::Result<u64> {
     attempt!(Call::Space(directory), fs2::available_space(directory))
 }
 
-/// Creates a file that is not there yet, open for writing.
+/// Creates a file that does not exist yet, open for writing.
 pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
     attempt!(Call::Create(path, mode), OpenOptions::new().write(true).create_new(true).mode(mode).open(path))
 }
 
-/// Reserves blocks; the size stays what it is. A file system that cannot do so is one that finds out as it writes.
+/// Reserves blocks; the size stays the same. A file system that cannot do so is accepted: it
+/// reports a lack of space while writing.
 pub(crate) fn reserve(file: &File, path: &Path, length: u64) -> io::Result<()> {
     if length == 0 {
         return Ok(());
@@ -126,7 +128,7 @@ pub(crate) fn reserve(file: &File, path: &Path, length: u64) -> io::Result<()> {
     }
 }
 
-/// Writes all of it at the end of what was written.
+/// Writes all bytes at the end of the file.
 pub(crate) fn write_all(file: &File, path: &Path, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write(file, path, bytes) {
@@ -156,8 +158,8 @@ pub(crate) fn chmod(file: &File, path: &Path, mode: u32) -> io::Result<()> {
     attempt!(Call::Chmod(path, mode), file.set_permissions(Permissions::from_mode(mode)))
 }
 
-/// Makes a file's content, size and mode last. Never repeated after an error: the kernel may have dropped what it could
-/// not write, and would then say that all is well.
+/// Makes a file's content, size and mode durable. Never repeated after an error: the kernel may
+/// have dropped what it could not write, and would then report success.
 pub(crate) fn sync(file: &File, path: &Path) -> io::Result<()> {
     attempt!(Call::Sync(path), file.sync_all())
 }
@@ -177,7 +179,7 @@ pub(crate) fn unlink(path: &Path) -> io::Result<()> {
     attempt!(Call::Unlink(path), fs::remove_file(path))
 }
 
-/// Removes a file or link of an open directory, whose path is `path` without its last part.
+/// Removes a file or link in an open directory; `path` is its whole path.
 pub(crate) fn unlink_at(directory: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<()> {
     attempt!(Call::Unlink(path), rustix::fs::unlinkat(directory, name, AtFlags::empty()).map_err(io::Error::from))
 }
@@ -192,7 +194,7 @@ pub(crate) fn rmdir(path: &Path) -> io::Result<()> {
     attempt!(Call::Rmdir(path), fs::remove_dir(path))
 }
 
-/// Removes an empty directory of an open directory, as [`unlink_at`].
+/// Removes an empty directory in an open directory; `path` is its whole path.
 pub(crate) fn rmdir_at(directory: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<()> {
     attempt!(Call::Rmdir(path), rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).map_err(io::Error::from))
 }

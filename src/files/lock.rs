@@ -1,4 +1,4 @@
-//! Advisory locks: one agent, one supervisor and one drill at a time.
+//! Advisory locks: only one agent, one supervisor and one drill run on a node at a time.
 
 use std::fs::File;
 use std::io;
@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process holds it.
-    #[error("{} is held by another process: one agent and one supervisor run on a node", .0.display())]
+    #[error("cannot lock {}: another process holds it; only one agent, one supervisor and one drill run on a node", .0.display())]
     Held(PathBuf),
-    /// Its file cannot be opened.
-    #[error("cannot open {}", .0.display())]
+    /// The file of the lock cannot be opened.
+    #[error("cannot open lock file {}", .0.display())]
     Open(PathBuf, #[source] io::Error),
 }
 
-/// Takes an advisory lock on a file, made if need be, for as long as the returned file lives. On a file system that cannot
-/// be written any more, one that is there is enough.
+/// Takes an advisory lock on a file, which is created if necessary, for as long as the returned
+/// file is open. On a file system that is full or has become read-only, an existing file is enough.
 pub fn lock(path: &Path) -> Result<File, Error> {
     let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
     let file = options.open(path).or_else(|error| {
@@ -30,7 +30,8 @@ pub fn lock(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Whether a process holds this lock. No file means no. Another process that only asks at the same moment does not count.
+/// Whether a process holds this lock; no, if the file does not exist. Another process that only
+/// asks at the same moment does not count.
 pub fn is_locked(path: &Path) -> io::Result<bool> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,5 +1,5 @@
-//! The one way to read and to write files: trusted reads ([`mod@read`], [`yaml`]), durable writes ([`mod@write`], with the system
-//! calls that it makes in `disk`), and locks ([`lock`]).
+//! The only way to read and write files: trusted reads ([`mod@read`], [`yaml`]), durable writes
+//! ([`mod@write`], whose system calls are in `disk`), and locks ([`lock`]).
 
 pub(crate) mod disk;
 pub mod lock;

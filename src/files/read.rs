@@ -1,8 +1,9 @@
-//! The one way to read what decides something: bounded, and only what nobody else could have put there.
+//! The only way to read files on which decisions are based: bounded, and only files that no other
+//! user could have written.
 //!
-//! A directory or file counts when it is ours and nobody else may write it. No symbolic link, hard link, FIFO or device is
-//! followed or waited for, whatever its name. Files are opened through the directory that was looked at, so that nothing
-//! can be put in between.
+//! A directory or file is trusted if this process's user owns it and no other user may write it. No
+//! symbolic link, hard link, FIFO or device is followed or waited for, whatever its name. Files are
+//! opened relative to the directory that was checked, so that nothing can be replaced in between.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -16,13 +17,13 @@ use rustix::io::Errno;
 /// Why something was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused.
+    /// The system reported an error.
     #[error("cannot read {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// It cannot be trusted, whatever it holds.
+    /// The file or directory is not trusted, whatever its content.
     #[error("{} is not trusted: {why}", .path.display())]
     Untrusted {
-        /// What was to be read.
+        /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
@@ -30,13 +31,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// There is nothing of this name.
+    /// Whether nothing has this name.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// A directory that was opened and found to be ours.
+/// An open directory that is trusted.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -44,12 +45,13 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens a directory of ours that nobody else may write to. Links above it are followed, it is none itself.
+    /// Opens a directory and checks that it is trusted. Symbolic links above it are followed, but
+    /// it must not be one itself.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_at(CWD, path, path.to_owned())
     }
 
-    /// Opens a directory in this one, likewise.
+    /// Opens a directory in this one, with the same checks.
     pub fn directory(&self, name: &str) -> Result<Self, Error> {
         Self::open_at(&self.fd, Path::new(name), self.path.join(name))
     }
@@ -65,18 +67,19 @@ impl Directory {
         let stat = rustix::fs::fstat(&fd).map_err(|error| Error::Io(path.clone(), error.into()))?;
         let mode = stat.st_mode & 0o7777;
         if stat.st_uid != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
-            let why = format!("owner {} and mode {mode:04o}: others may write to it", stat.st_uid);
+            let why = format!("owner {} and mode {mode:04o}: other users may write to it", stat.st_uid);
             return Err(Error::Untrusted { path, why });
         }
         Ok(Self { path, fd })
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Names in it, in no order. One that is not text is given with replacement characters, so that it can be told.
+    /// Names in the directory, unordered. A name that is not UTF-8 has replacement characters, so
+    /// that it can be shown.
     pub fn names(&self) -> Result<Vec<String>, Error> {
         let failed = |error: Errno| Error::Io(self.path.clone(), error.into());
         let mut names = Vec::new();
@@ -89,25 +92,26 @@ impl Directory {
         Ok(names)
     }
 
-    /// Is this a directory? No link is followed.
+    /// Whether this name belongs to a directory. No link is followed.
     pub fn has_directory(&self, name: &str) -> bool {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    /// Reads a file in it, as [`file()`].
+    /// Reads a file in the directory, like [`file()`].
     pub fn file(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
         read_at(&self.fd, Path::new(name), &self.path.join(name), limit)
     }
 }
 
-/// Reads a regular file of ours with one name that nobody else may read or write, and no longer than `limit` bytes.
+/// Reads a regular file that has only one name, belongs to this process's user, is not accessible
+/// to others, and has at most `limit` bytes.
 pub fn file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     read_at(CWD, path, path, limit)
 }
 
-/// Opens without a new access time: nodes that look at their store every hour for years would write at each look. Only
-/// what is somebody else's does not allow that.
+/// Opens without updating the access time: a node that reads its store every hour for years would
+/// otherwise write each time. Files of other users do not allow that.
 fn open_at(at: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(&at, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(at, name, flags, Mode::empty()),
@@ -118,7 +122,7 @@ fn open_at(at: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> 
 fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let untrusted = |why: String| Error::Untrusted { path: path.to_owned(), why };
     let failed = |error: io::Error| Error::Io(path.to_owned(), error);
-    // a FIFO is opened without waiting for its other end
+    // NONBLOCK: a FIFO is opened without waiting for its other end
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match open_at(at, name, flags) {
         Err(Errno::LOOP) => return Err(untrusted("it is a symbolic link".into())),
@@ -131,15 +135,17 @@ fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8
         return Err(untrusted("it is not a regular file".into()));
     }
     if metadata.nlink() != 1 {
-        return Err(untrusted("it has another name somewhere (a hard link)".into()));
+        return Err(untrusted("it has another name elsewhere (a hard link)".into()));
     }
     if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
-        return Err(untrusted(format!("owner {owner} and mode {mode:04o}, not ours and 0600")));
+        return Err(untrusted(format!(
+            "owner {owner} and mode {mode:04o}: it must belong to this process's user and have mode 0600"
+        )));
     }
     if metadata.len() > limit {
         return Err(untrusted(format!("{} bytes, more than {limit}", metadata.len())));
     }
-    // all at once: a buffer that grows would leave copies of a key behind
+    // with enough capacity from the start: a growing buffer would leave copies of a key in memory
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1));
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {

@@ -1,9 +1,10 @@
-//! The one way to write what must last, and the one way to put a link where the kubelet looks.
+//! The only way to write durable files, and to create links where the kubelet reads them.
 //!
-//! Relies on: rename within a directory is atomic, and what was fsynced (file first, then its directory) is there after a
-//! power cut; on nothing else. A reader therefore sees the old content or the new, never a part. Leftovers of a crash have
-//! names that begin with [`TEMPORARY`]; the kubelet ignores names that begin with a dot (pkg/kubelet/config/file.go).
-//! `docs/durability.md` tells which file systems promise this, and how each step is tried out.
+//! It relies only on this: a rename within a directory is atomic, and what was fsynced (file first,
+//! then its directory) survives a power cut. A reader therefore sees either the old content or the
+//! new one, never a part. Leftovers of a crash have names that begin with [`TEMPORARY`]; the
+//! kubelet ignores names that begin with a dot (pkg/kubelet/config/file.go). `docs/durability.md`
+//! says which file systems guarantee this, and how each step is tested.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,26 +21,28 @@ use rustix::io::Errno;
 
 use crate::files::disk;
 
-/// How the name of an unfinished file begins.
+/// Start of the name of an unfinished file.
 pub const TEMPORARY: &str = ".pod-checkpointer-tmp-";
-/// Left free on the file system whatever we write: a full disk hurts others more than a stale checkpoint hurts us.
+/// Bytes that are always left free on the file system: a full disk does more harm to others than a
+/// stale checkpoint does here.
 const RESERVE: u64 = 4 << 20;
 
-/// Directories whose last fsync failed. What is seen in them may be gone after a power cut, so nobody may take it for kept:
-/// see [`settle`]. Of the process, as the kernel's memory of them is: another process syncs them as it starts.
+/// Directories whose last fsync failed. Their entries may be gone after a power cut, so they must
+/// not be taken for durable: see [`settle`]. Known only to this process; a new process syncs its
+/// directories when it starts.
 static UNSETTLED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// What could not be written, and in which step.
+/// Which step of writing failed, and on what.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system has too little space.
-    #[error("no space for {need} bytes at {}: {free} bytes are free, {RESERVE} of them stay free", .path.display())]
+    #[error("no space for {need} bytes at {}: {free} bytes are free, of which {RESERVE} are reserved", .path.display())]
     Full {
-        /// What was to be written.
+        /// The file to be written.
         path: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         need: u64,
-        /// What is free.
+        /// Free bytes on the file system.
         free: u64,
     },
     /// A step failed.
@@ -47,9 +50,9 @@ pub enum Error {
     Step {
         /// The step, as a verb.
         step: &'static str,
-        /// What it was done to.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -61,7 +64,7 @@ impl Error {
         move |source| Self::Step { step, path, source }
     }
 
-    /// Is a lack of space (or of quota, or of inodes) the cause, rather than the thing written?
+    /// Whether the cause is a lack of space, quota or inodes.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Full { .. } => true,
@@ -72,30 +75,30 @@ impl Error {
     }
 }
 
-/// Replaces or creates a file: after this returns, the content is on the disk; after an error, the old content is, unless
-/// the last step failed, the fsync of the directory: then it is either.
+/// Replaces or creates a file. After success the new content is durable; after an error the old one
+/// is. If only the last step failed, the fsync of the directory, it may be either.
 pub fn file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let directory = parent(path)?;
-    let free = disk::space(directory).map_err(Error::step("look for space for", path))?;
+    let free = disk::space(directory).map_err(Error::step("check the free space for", path))?;
     let need = bytes.len() as u64;
     if free < need.saturating_add(RESERVE) {
         return Err(Error::Full { path: path.to_owned(), need, free });
     }
     let (temporary, file) = unused(directory, |temporary| disk::create(temporary, mode))
-        .map_err(Error::step("create a temporary file beside", path))?;
+        .map_err(Error::step("create a temporary file next to", path))?;
     let result = fill(&file, &temporary, path, bytes, mode);
     drop(file);
     let result =
         result.and_then(|()| disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path)));
     if result.is_err() {
-        // if this fails too, the next start removes it
+        // if this also fails, the next start removes the file
         let _ = disk::unlink(&temporary);
         return result;
     }
     sync(directory)
 }
 
-/// Brings content and mode of a new file to the disk. `path` is what it will be called.
+/// Writes content and mode of a new file to the disk. `path` is its final name.
 fn fill(file: &File, temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     disk::reserve(file, temporary, bytes.len() as u64).map_err(Error::step("reserve space for", path))?;
     disk::write_all(file, temporary, bytes).map_err(Error::step("write", path))?;
@@ -103,20 +106,20 @@ fn fill(file: &File, temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> 
     disk::sync(file, temporary).map_err(Error::step("fsync", path))
 }
 
-/// Puts a symbolic link at `path`, over whatever link was there: the kubelet sees one event with a complete link. It need
-/// not last: after a power cut it points to nothing anyway.
+/// Creates a symbolic link at `path`, or replaces one: the kubelet sees one event with a complete
+/// link. It need not be durable, because after a power cut it points to nothing anyway.
 pub fn link(target: &Path, path: &Path) -> Result<(), Error> {
     let (temporary, ()) = unused(parent(path)?, |temporary| disk::symlink(target, temporary))
-        .map_err(Error::step("create a temporary link beside", path))?;
+        .map_err(Error::step("create a temporary link next to", path))?;
     disk::rename(&temporary, path).map_err(|source| {
         let _ = disk::unlink(&temporary);
         Error::step("rename a link to", path)(source)
     })
 }
 
-/// Makes something under a temporary name that nothing has.
+/// Creates something under an unused temporary name.
 fn unused<T>(directory: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
-    // a directory that is renamed says otherwise that the name is taken
+    // renaming a directory reports an existing name with other errors
     let make = |path: &Path| {
         make(path).map_err(|error| match error.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => io::ErrorKind::AlreadyExists.into(),
@@ -127,14 +130,14 @@ fn unused<T>(directory: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> 
     Ok((path.keep()?, made))
 }
 
-/// Removes a file or link, and makes that last.
+/// Removes a file or link durably.
 pub fn remove(path: &Path) -> Result<(), Error> {
     remove_if_there(path)?;
     sync(parent(path)?)
 }
 
-/// Removes a directory with all that is in it, in one step: after a power cut it is there as it was or not at all. What a
-/// crash leaves of it has a temporary name.
+/// Removes a directory with everything in it, in one step: after a power cut it exists unchanged or
+/// not at all. What a crash leaves of it has a temporary name.
 pub fn remove_directory(path: &Path) -> Result<(), Error> {
     let above = parent(path)?;
     match unused(above, |temporary| disk::rename(path, temporary)) {
@@ -147,14 +150,14 @@ pub fn remove_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a directory if nothing is in it, and makes that last.
+/// Removes an empty directory durably.
 pub fn remove_empty(path: &Path) -> Result<(), Error> {
     disk::rmdir(path).map_err(Error::step("remove", path))?;
     sync(parent(path)?)
 }
 
-/// Removes a directory with all that is in it, if it is there. Links in it are removed, not followed. A power cut may leave
-/// any part of it.
+/// Removes a directory with everything in it, if it exists. Links in it are removed, not followed.
+/// A power cut may leave any part of it.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -168,8 +171,8 @@ pub fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes all that is in an open directory. By names in open directories only, so that nobody who may write to one of them
-/// can lead us elsewhere.
+/// Removes everything in an open directory. It uses only names relative to open directories, so
+/// that another user who may write to one of them cannot redirect it.
 fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
     let read = |errno: Errno| Error::step("read", path)(errno.into());
     for entry in Dir::read_from(directory).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)? {
@@ -198,9 +201,9 @@ fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what has one of these names in a directory, and our temporary files, then the directory if nothing else is in
-/// it (or nothing can be removed because a file system is mounted there). Says what stayed because it is somebody else's: a
-/// mistyped directory must not cost anybody a file.
+/// Removes everything with one of these names in a directory, and temporary files, then the
+/// directory if it is empty (unless a file system is mounted there). Returns what was not removed
+/// because it has another name: a mistyped directory must not destroy any files.
 pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -229,7 +232,7 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
     Ok(others)
 }
 
-/// Makes a directory, and those above it, for root only, and makes that last.
+/// Creates a directory and missing ones above it durably, accessible to this user only.
 pub fn directory(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return path.parent().map_or(Ok(()), settle);
@@ -242,22 +245,22 @@ pub fn directory(path: &Path) -> Result<(), Error> {
         made => made,
     };
     match made {
-        // somebody else was faster
+        // another process was faster
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made.map_err(Error::step("create directory", path))?,
     }
     sync(parent(path)?)
 }
 
-/// Lets nobody but us look into a directory of ours, and makes that last. What is none, or is not ours, is left as it is:
-/// readers say so.
+/// Makes a directory of this user inaccessible to others, durably. Anything else is left unchanged;
+/// reading it will report an error.
 pub fn make_private(path: &Path) -> Result<(), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         directory => File::from(directory.map_err(|errno| Error::step("open", path)(errno.into()))?),
     };
-    let metadata = directory.metadata().map_err(Error::step("look at", path))?;
+    let metadata = directory.metadata().map_err(Error::step("examine", path))?;
     if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
         disk::chmod(&directory, path, 0o700).map_err(Error::step("set the mode of", path))?;
         sync(path)?;
@@ -265,7 +268,7 @@ pub fn make_private(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes what was created, renamed or removed in a directory last.
+/// Makes what was created, renamed or removed in a directory durable.
 pub fn sync(directory: &Path) -> Result<(), Error> {
     let result = disk::sync_directory(directory);
     let mut unsettled = UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,8 +280,8 @@ pub fn sync(directory: &Path) -> Result<(), Error> {
     result.map_err(Error::step("fsync directory", directory))
 }
 
-/// Makes sure that what is seen in a directory lasts, before it is called kept: does something only when the last
-/// [`sync`] of it failed.
+/// Makes sure that the visible entries of a directory are durable, before they are relied on. Does
+/// something only if the last [`sync`] of it failed.
 pub fn settle(directory: &Path) -> Result<(), Error> {
     let is_unsettled = UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner).contains(directory);
     if is_unsettled { sync(directory) } else { Ok(()) }
@@ -295,9 +298,9 @@ fn parent(path: &Path) -> Result<&Path, Error> {
     path.parent().ok_or_else(|| Error::step("find the directory of", path)(io::ErrorKind::InvalidInput.into()))
 }
 
-/// Removes files of one directory, and makes that last once: one that came back after a power cut could be damaged, where a
-/// file system gives blocks away before it knows that they are free (ext4 with `data=writeback`). Nothing is done where there
-/// is none.
+/// Removes files of one directory durably, with a single fsync. This is needed because a file that
+/// reappears after a power cut may be damaged, on a file system that reuses blocks too early (ext4
+/// with `data=writeback`). Does nothing without files.
 pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
     for path in paths {
         remove_if_there(path)?;
@@ -305,7 +308,7 @@ pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
     if paths.is_empty() { Ok(()) } else { sync(directory) }
 }
 
-/// Renames within a directory, and makes that last. Says whether there was anything of that name.
+/// Renames within a directory durably. Returns whether the file existed.
 pub fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
     match disk::rename(from, to) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_removed_already() {
+    fn removing_something_that_does_not_exist_succeeds() {
         let directory = tempfile::tempdir().unwrap();
         remove(&directory.path().join("nothing")).unwrap();
         remove_tree(&directory.path().join("nothing")).unwrap();

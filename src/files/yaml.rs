@@ -1,10 +1,11 @@
-//! YAML of unknown origin into a value, bounded in time and memory: serde_yaml is behind this module where a file may have
-//! been damaged or made to do harm.
+//! Parses YAML of unknown origin, bounded in time and memory: files that may be damaged or
+//! malicious reach serde_yaml only through this module.
 //!
-//! serde_yaml reads a whole document into a list of events before it gives any of them away, and lets aliases repeat a
-//! hundred times as much. So the signs that can make an event are counted first, and what is given away may not be much
-//! more than the text is long: no alias can blow it up. Its scanner takes time by the square of the brackets that are open at
-//! once, so these are bounded as well; the depth of values is bounded by serde_yaml itself (128).
+//! serde_yaml reads a whole document into a list of events before it returns the first, and lets
+//! aliases repeat a hundred times as many. So the characters that can produce an event are counted
+//! first, and the result must not be much larger than the text, so that aliases cannot expand it.
+//! The time that the scanner takes grows with the square of the brackets open at once, so these are
+//! limited too. serde_yaml itself limits the depth of values (128).
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,24 +13,26 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Signs between the parts of a document. A volume of 20,000 entries has 300,000, and a manifest may be 9 MiB long.
+/// The most characters that can separate parts of a document. A volume of 20,000 entries has
+/// 300,000, and a manifest may be 9 MiB long.
 const MOST_SIGNS: usize = 4 << 20;
 
-/// Brackets that may be open at once, those in texts among them; we write none but `[]` and `{}`.
+/// The most brackets open at once, including those in strings; this program writes only `[]` and
+/// `{}`.
 const MOST_OPEN: usize = 1000;
 
-/// Why text is not a value.
+/// Why a text could not be parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not YAML, or YAML that says more than it is long.
+    /// The text is not YAML, or expands to far more than its length.
     #[error("not YAML that this program writes")]
     Syntax(#[source] serde_yaml::Error),
-    /// It has too many parts.
+    /// The text has too many parts.
     #[error("it has more than {MOST_SIGNS} parts, or more than {MOST_OPEN} brackets open at once")]
     TooComplex,
 }
 
-/// Counts what may be a part of a document.
+/// Checks that a text does not have too many parts.
 pub fn check(bytes: &[u8]) -> Result<(), Error> {
     let is_sign = |byte: &&u8| matches!(byte, b'\n' | b'-' | b':' | b',' | b'?' | b'[' | b'{' | b'&' | b'*');
     let mut open = 0_usize;
@@ -44,7 +47,7 @@ pub fn check(bytes: &[u8]) -> Result<(), Error> {
     if is_deep || bytes.iter().filter(is_sign).count() > MOST_SIGNS { Err(Error::TooComplex) } else { Ok(()) }
 }
 
-/// Reads one document. Keys are text and stand once; numbers are JSON's.
+/// Parses one document. Keys must be unique strings, and numbers must be valid in JSON.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     check(bytes)?;
     let budget = Cell::new(bytes.len().saturating_mul(4).saturating_add(64));
@@ -57,7 +60,7 @@ struct Bounded<'a>(&'a Cell<usize>);
 impl Bounded<'_> {
     fn spend<E: serde::de::Error>(self, amount: usize) -> Result<(), E> {
         let left = self.0.get().checked_sub(amount.saturating_add(1));
-        self.0.set(left.ok_or_else(|| E::custom("it says more than it is long"))?);
+        self.0.set(left.ok_or_else(|| E::custom("it expands to far more than its length"))?);
         Ok(())
     }
 }
@@ -116,10 +119,10 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         self.spend(0)?;
         let mut all = Map::new();
         while let Some(key) = entries.next_key_seed(self)? {
-            let Value::String(key) = key else { return Err(A::Error::custom("a key that is not text")) };
+            let Value::String(key) = key else { return Err(A::Error::custom("a key that is not a string")) };
             let value = entries.next_value_seed(self)?;
             if all.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key that stands twice"));
+                return Err(A::Error::custom("a duplicate key"));
             }
         }
         Ok(Value::Object(all))
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_end_before_they_go_off() {
+    fn documents_that_would_exhaust_memory_or_time_are_refused() {
         let mut aliases = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..9 {
             let last = level - 1;
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_take_for_two_things_is_not_read() {
+    fn ambiguous_documents_are_refused() {
         for text in ["a: 1\na: 2\n", "1: a\n", "[a]: b\n", "a: .nan\n", "a: !tag b\n", "a: 1\n---\nb: 2\n", ""] {
             assert!(!matches!(parse(text.as_bytes()), Ok(Value::Object(_))), "{text:?}");
         }

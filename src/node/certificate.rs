@@ -1,7 +1,7 @@
-//! Until when the kubelet may show its client certificate.
+//! When the kubelet's client certificate expires.
 //!
-//! A kubelet whose certificate has expired when it starts asks for another one, and ends if it cannot have it
-//! (pkg/kubelet/certificate/bootstrap): then not even static pods run.
+//! A kubelet whose certificate has expired when it starts asks for a new one, and exits if it does
+//! not get it (pkg/kubelet/certificate/bootstrap): then not even static pods run.
 
 use std::io;
 use std::path::Path;
@@ -14,16 +14,18 @@ use serde::Deserialize;
 
 use crate::node::host::HostRoot;
 
-/// A certificate with its key and those that signed it is a few kilobytes.
+/// The most bytes that are read; a certificate with its key and chain is a few kilobytes long.
 const LONGEST: u64 = 1 << 20;
 
-/// When the client certificate of a kubeconfig (a host path) expires; `None`: it names none, or one that cannot be read.
+/// When the client certificate of a kubeconfig (a host path) expires; `None` if it names none, or
+/// if that cannot be read.
 pub fn expiry(root: &HostRoot, kubeconfig: &Path) -> Option<Timestamp> {
     let Kubeconfig { current_context, contexts, users } = serde_yaml::from_slice(&read(root, kubeconfig).ok()?).ok()?;
     let context = contexts.into_iter().find(|context| context.name == current_context)?.context;
     let User { client_certificate, client_certificate_data } =
         users.into_iter().find(|user| user.name == context.user)?.user;
-    // What is given in place goes before a file, and a relative file is beside the kubeconfig (client-go, clientcmd).
+    // inline data takes precedence over a file, and a relative path starts at the kubeconfig's
+    // directory (client-go, clientcmd)
     let pem = match (client_certificate_data, client_certificate) {
         (Some(data), _) if !data.is_empty() => {
             base64::engine::general_purpose::STANDARD.decode(data.split_whitespace().collect::<String>()).ok()?
@@ -86,14 +88,14 @@ const GENERALIZED_TIME: u8 = 0x18;
 fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     let (to_be_signed, _) = element(element(certificate, SEQUENCE)?.0, SEQUENCE)?;
     let rest = element(to_be_signed, VERSION).map_or(to_be_signed, |(_, rest)| rest);
-    // Serial number, signature algorithm, issuer.
+    // serial number, signature algorithm, issuer
     let rest = (0..3).try_fold(rest, |rest, _| Some(any(rest)?.2))?;
     let (validity, _) = element(rest, SEQUENCE)?;
     let (_, _, rest) = any(validity)?;
     let (tag, text, _) = any(rest)?;
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     let text = match tag {
-        // Of a year only two digits, of 1950 to 2049.
+        // has two digits for a year of 1950 to 2049
         UTC_TIME => format!("{}{text}", if text.get(..2)? < "50" { "20" } else { "19" }),
         GENERALIZED_TIME => text.to_owned(),
         _ => return None,
@@ -104,19 +106,19 @@ fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
 }
 
-/// The content of an element with this tag, and what follows it.
+/// The content of an element with this tag, and the bytes after it.
 fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     any(input).filter(|(found, _, _)| *found == tag).map(|(_, content, rest)| (content, rest))
 }
 
-/// Tag and content of the first element, and what follows it.
+/// Tag and content of the first element, and the bytes after it.
 fn any(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = input.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (long, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {
-        // The length of the length, four bytes at most.
+        // the length of the length, at most four bytes
         let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(bytes, _)| bytes.len() <= 4)?;
         (bytes.iter().fold(0, |long, byte| long << 8 | usize::from(*byte)), rest)
     };
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_read_in_both_forms_of_a_year() {
+    fn the_expiry_is_parsed_with_two_and_four_digits_for_the_year() {
         for year in [2031, 2049, 2050, 2173] {
             let wanted: Timestamp = format!("{year}-05-04T00:00:00Z").parse().unwrap();
             assert_eq!(not_after(certificate(year).der()), Some(wanted), "{year}");
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_end() {
+    fn invalid_certificates_have_no_expiry() {
         let whole = certificate(2031).der().to_vec();
         for long in 0..90 {
             assert_eq!(not_after(whole.get(..long).unwrap()), None, "{long}");
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_is_that_of_the_user_in_force_in_place_or_beside() {
+    fn the_certificate_is_that_of_the_current_user_inline_or_in_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let root = HostRoot::new(directory.path());
         let of = |text: &str| {

@@ -1,9 +1,10 @@
-//! Clocks that a decision may trust: time since boot, and which boot it is. The wall clock is for people only.
+//! Clocks on which decisions may be based: the time since boot and the ID of the boot. Wall-clock
+//! time is for people only.
 
 use std::time::Duration;
 use std::{fs, io};
 
-/// Time since boot, also while suspended (`CLOCK_BOOTTIME`).
+/// Time since boot, including suspension (`CLOCK_BOOTTIME`).
 pub fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
@@ -14,7 +15,8 @@ pub fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Identity of this boot (random(4), `/proc/sys/kernel/random/boot_id`): the same for every container of the node.
+/// ID of this boot (random(4), `/proc/sys/kernel/random/boot_id`): the same in every container of
+/// the node.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

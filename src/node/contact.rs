@@ -1,29 +1,29 @@
-//! Contact with the API server, as the outcomes of probes make it: a class, with the time since when it holds. Pure;
-//! [`crate::node::probe`] asks.
+//! Contact with the API server, derived from the outcomes of probes: a class, with the time since
+//! when it holds. Pure; [`crate::node::probe`] asks.
 
 use std::time::Duration;
 
-/// What one probe saw.
+/// Outcome of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A proven server answered with this HTTP status.
     Status(u16),
-    /// Refused, reset, no route: somebody or something said no.
+    /// Refused, reset or no route: an active refusal.
     Refused,
-    /// Nothing came within the time limit: connecting, TLS, answer, or the name look-up.
+    /// Resolving the name, connecting, TLS or the answer exceeded the time limit.
     TimedOut,
-    /// Something answers that could not be proven to be the API server.
+    /// Something answers that cannot be proven to be the API server.
     Unproven,
 }
 
 impl Outcome {
-    /// The better of two outcomes: of several API servers the one that says most counts.
+    /// The better of two outcomes: of several API servers, the one that says most counts.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         std::cmp::min_by_key(self, other, |outcome| outcome.rank())
     }
 
-    /// No outcome is better than this one.
+    /// Whether no outcome is better than this one.
     pub fn is_answer(self) -> bool {
         self.rank() == 0
     }
@@ -39,7 +39,7 @@ impl Outcome {
         }
     }
 
-    /// The class of contact that it speaks for, and whether nothing came in time.
+    /// The class of contact that it indicates, and whether it was a time-out.
     fn class(self) -> (Class, bool) {
         match self {
             Self::Status(500..=599) => (Class::Failing, false),
@@ -54,38 +54,39 @@ impl Outcome {
 /// Class of contact: what the API server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Class {
-    /// 2xx to 4xx.
+    /// The API server answers with 2xx to 4xx.
     Answering,
-    /// 5xx.
+    /// The API server answers with 5xx.
     Failing,
-    /// Refused, timed out, no route, no name.
+    /// Nothing answers: refused, timed out, no route, or the name cannot be resolved.
     Silent,
-    /// TLS does not prove the peer.
+    /// Something answers, but TLS does not prove that it is the API server.
     Unproven,
 }
 
-/// Contact as known now.
+/// Contact as currently known.
 ///
-/// A row is the probes since the last answer. Two clocks run in it, because two delays depend on them:
-/// - Silent and failing count together and from where they were last interrupted: a server that dies slowly (500, then
-///   refused) is not given the delay twice, but one refused probe after a minute of unproven ones is one refused probe.
-/// - Unproven counts the whole row: a minute without a proven answer is that minute, whatever else was seen in it.
+/// A row is the probes since the last answer. It has two clocks, because two delays depend on them:
+/// - Silent and failing count together, from their last interruption: a server that dies slowly (500, then refused) does not get the delay twice, but one refused probe after a minute of unproven ones counts as one refused probe.
+/// - Unproven counts the whole row: a minute without a proven answer is a minute, whatever else
+///   happened in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contact {
-    /// Its class.
+    /// The class of contact.
     pub class: Class,
-    /// Since when, on the boot-time clock. Answering: when the first answer came. Unproven: when the first probe of the
-    /// row began. Failing and silent: when the first probe of the row began after which none was unproven.
+    /// Since when, on the boot-time clock. Answering: when the first answer came. Unproven: when
+    /// the first probe of the row began. Failing and silent: when the first probe after the row's
+    /// last unproven one began.
     pub since: Duration,
-    /// Since when the outcomes are of this very class, without another between them.
+    /// Since when all outcomes have been of exactly this class.
     pub alike: Duration,
     /// Failed probes since [`Contact::since`].
     pub failures: u32,
-    /// Silent because nothing came in time (a black hole), not because something said no.
+    /// Silent because of a time-out (a black hole), not because of a refusal.
     pub by_time_out: bool,
 }
 
-/// Makes a class of contact from outcomes.
+/// Turns outcomes into contact.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
     current: Option<Contact>,
@@ -95,11 +96,11 @@ pub struct Tracker {
     heard: Option<Duration>,
     /// Every failed probe since the last answer.
     row: Option<Failed>,
-    /// Those of them after the last unproven one.
+    /// The failed probes of the row after its last unproven one.
     run: Option<Failed>,
 }
 
-/// Failed probes, one after the other.
+/// Consecutive failed probes.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     since: Duration,
@@ -107,7 +108,8 @@ struct Failed {
 }
 
 impl Failed {
-    /// One more, which began then. Probes may overlap, so the first to begin need not be the first to end.
+    /// Adds a probe that began at this time. Probes may overlap, so the first to begin need not be
+    /// the first to end.
     fn add(failed: Option<Self>, began: Duration) -> Self {
         failed.map_or(Self { since: began, count: 1 }, |failed| Self {
             since: failed.since.min(began),
@@ -117,10 +119,10 @@ impl Failed {
 }
 
 impl Tracker {
-    /// Takes the outcome of a probe that began and ended at these times (boot-time clock).
+    /// Takes the outcome of a probe that began and ended at these times, on the boot-time clock.
     ///
-    /// Probes may overlap. One that began before the last answer came, and failed later, says nothing; nor does one that
-    /// heard nothing at all although it began before something came.
+    /// Probes may overlap. A failed probe that began before the last answer came is ignored, and so
+    /// is a silent one that began before anything came.
     pub fn observe(&mut self, began: Duration, ended: Duration, outcome: Outcome) {
         let (class, by_time_out) = outcome.class();
         if class == Class::Answering {
@@ -156,7 +158,7 @@ impl Tracker {
         self.current = Some(Contact { class, since, alike, failures, by_time_out });
     }
 
-    /// Contact as known now; `None` before the first probe ended.
+    /// Contact as currently known; `None` before the end of the first probe.
     pub fn current(&self) -> Option<Contact> {
         self.current
     }

@@ -1,8 +1,9 @@
-//! One gRPC connection over a unix socket, as [`runtime`](super::runtime) and [`kubelet`](super::kubelet) need it: made at
-//! the first call, kept while it works, given up at the first fault, and each call within a limit.
+//! One gRPC connection over a unix socket, as [`runtime`](super::runtime) and
+//! [`kubelet`](super::kubelet) need it: opened at the first call, kept while it works, closed at
+//! the first fault, with a time limit for each call.
 //!
-//! tonic's own lazy channel would do the reconnecting too, but tells neither which connect error it was nor who the peer
-//! is. So the stream is opened here, and a channel is only what runs over it.
+//! tonic's own lazy channel would reconnect too, but reports neither the error of connecting nor
+//! the peer process. So the stream is opened here, and a channel only runs over it.
 
 use std::future::ready;
 use std::io;
@@ -15,13 +16,14 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::node::host;
 
-/// Largest message that is read. A node's whole list of containers is well below a tenth of it.
+/// Largest message in bytes that is read. The list of all containers of a node is less than a tenth
+/// of it.
 pub(super) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Nobody listens at the socket, or it may not be opened.
+    /// No process listens at the socket, or it cannot be opened.
     Unreachable(io::Error),
     /// The connection broke.
     Broken(Box<tonic::Status>),
@@ -31,14 +33,14 @@ pub(super) enum Fault {
     Status(Box<tonic::Status>),
 }
 
-/// A channel and the process at its other end (0: one in another process namespace).
+/// A channel and the process ID of its peer; 0 if that is in another PID namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) channel: Channel,
     pub(super) pid: u32,
 }
 
-/// A connection, made when it is needed. Clones share it.
+/// A connection, opened when it is needed. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     socket: PathBuf,
@@ -54,8 +56,8 @@ impl Connection {
         &self.socket
     }
 
-    /// Makes one call within the limit. A kept connection whose peer has gone meanwhile, as after its restart, is
-    /// replaced and the call made again: every call that is made here may be made twice.
+    /// Makes one call within the limit. If the peer of a kept connection is gone, as after its
+    /// restart, the call is repeated on a new one, so that every call may be made twice.
     pub(super) async fn call<T>(
         &self,
         limit: Duration,
@@ -82,7 +84,7 @@ impl Connection {
         let stream = host::connect(&self.socket).await?;
         let pid = stream.peer_cred()?.pid().and_then(|pid| pid.try_into().ok()).unwrap_or_default();
         let mut once = Some(TokioIo::new(stream));
-        // Only the one stream: a channel that could reconnect by itself would not notice another peer.
+        // only this one stream: a channel that reconnects by itself would not notice another peer
         let connector =
             tower::service_fn(move |_| ready(once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))));
         let channel = Endpoint::from_static("http://localhost")
@@ -104,7 +106,8 @@ impl Connection {
     }
 }
 
-/// A status that the peer sent has no source; one that was made here of a transport's fault has.
+/// A status from the peer has no source; one that was made locally from an error of the transport
+/// has.
 fn classify(status: tonic::Status) -> Fault {
     let status = Box::new(status);
     if std::error::Error::source(status.as_ref()).is_some() { Fault::Broken(status) } else { Fault::Status(status) }

@@ -1,8 +1,9 @@
-//! The host's files, from wherever the program runs.
+//! Access to the host's files, on the host or from a container.
 //!
-//! A container that shares the host's processes reaches the host's root through its parent process, the runtime's shim,
-//! without any volume. Links on the host are absolute in the host's own view, so they are followed here, not by the
-//! kernel, which would look them up in the container's root.
+//! A container that shares the host's PID namespace reaches the host's root through its parent
+//! process, the runtime's shim, without any volume. Absolute symbolic links on the host start at
+//! the host's root, so they are resolved here and not by the kernel, which would start at the
+//! container's root.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,30 +15,32 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 
-/// Links that one look-up may follow, as many as the kernel (path_resolution(7)).
+/// The most links that one look-up follows, as many as the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// Longest path of a unix socket, without the ending NUL (unix(7)).
+/// Longest path of a unix socket in bytes, without the final NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Where the host's root directory is.
+/// The host's root directory, as a path for this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRoot(PathBuf);
 
 impl HostRoot {
-    /// The given directory.
+    /// Takes this directory as the host's root.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self(root.into())
     }
 
-    /// `/proc/<parent pid>/root` when the parent is in another mount namespace (we run in a container with the host's
-    /// processes), else `/`.
+    /// `/proc/<parent pid>/root` if the parent is in another mount namespace, as in a container
+    /// that shares the host's PID namespace; else `/`.
     ///
-    /// A parent that is in another process namespace has no id here (getppid(2) says 0): then there is no way to the
-    /// host, and `/` is what the container was given. A parent whose namespace may not be read is an error: guessing `/`
-    /// would make the container's own empty directories look like a host without checkpoints.
+    /// A parent in another PID namespace has no ID here (getppid(2) returns 0). Then the host
+    /// cannot be reached, and `/` is the container's own root. A parent whose namespace cannot be
+    /// read is an error: with `/`, the container's own empty directories would look like a host
+    /// without checkpoints.
     ///
-    /// What `kubectl exec` starts has a parent that soon ends (runc, which leaves it to the shim), so a parent that is gone is
-    /// asked for anew, and where the host's first process has the parent's mounts, the way goes through that one.
+    /// The parent of a process started by `kubectl exec` soon ends (runc, which leaves the process
+    /// to the shim). So the parent is looked up again if it is gone, and if the host's first
+    /// process has the same mounts, that one is used instead.
     pub fn detect() -> io::Result<Self> {
         let ours = std::fs::read_link("/proc/self/ns/mnt").map_err(|error| explain(&error, "/proc/self/ns/mnt"))?;
         let mut before = None;
@@ -61,8 +64,8 @@ impl HostRoot {
         }
     }
 
-    /// What is at a host path, as a type of `hostPath` (pkg/volume/hostpath/host_path.go, `checkTypeInternal`); `None`: what
-    /// none of them names, a FIFO for example.
+    /// What is at a host path, as a type of `hostPath` (pkg/volume/hostpath/host_path.go,
+    /// `checkTypeInternal`); `None` if there is no such type, for example for a FIFO.
     pub fn host_path_type(&self, path: impl AsRef<Path>) -> io::Result<Option<&'static str>> {
         let kind = std::fs::metadata(self.resolve(path)?)?.file_type();
         let types = [
@@ -75,8 +78,8 @@ impl HostRoot {
         Ok(types.into_iter().find_map(|(is_it, name)| is_it.then_some(name)))
     }
 
-    /// The real path of a host path, every link followed inside the root; parts that do not exist are kept as they are.
-    /// A relative path begins at the root; `..` never leaves it.
+    /// The real path of a host path, with every link resolved within the root; parts that do not
+    /// exist are kept as they are. A relative path starts at the root; `..` never leaves it.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let path = path.as_ref();
         let mut pending = parts(path);
@@ -90,7 +93,8 @@ impl HostRoot {
             real.push(part);
             let target = match std::fs::read_link(self.under(&real)) {
                 Ok(target) => target,
-                // Not a link, or nothing there. A file where a directory should be is for whoever opens the path.
+                // not a link, or nothing; a file in place of a directory is an error only when the
+                // path is opened
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -127,8 +131,8 @@ impl HostRoot {
     }
 }
 
-/// Connects to a unix socket, also where its path is too long for an address, as one below `/proc/<pid>/root` may be: the
-/// directory is opened, and the socket addressed through it.
+/// Connects to a unix socket, even if its path is too long for an address, as a path below
+/// `/proc/<pid>/root` may be: then the socket is addressed through its open directory.
 pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
     if socket.as_os_str().as_bytes().len() <= MAX_SOCKET_PATH {
         return UnixStream::connect(socket).await;

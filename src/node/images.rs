@@ -1,5 +1,6 @@
-//! Whether the kubelet would let a pod without pull secrets use an image that is on the node
-//! (KubeletEnsureSecretPulledImages; pkg/kubelet/images/pullmanager/image_pull_manager.go, `MustAttemptImagePull`).
+//! Whether the kubelet would let a pod without pull secrets use an image on the node
+//! (KubeletEnsureSecretPulledImages; pkg/kubelet/images/pullmanager/image_pull_manager.go,
+//! `MustAttemptImagePull`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,9 +13,11 @@ use sha2::{Digest as _, Sha256};
 use crate::node::host::HostRoot;
 use crate::node::kubelet::Settings;
 
-/// Is the image (as the pod names it, and its id in the runtime) usable without a pull secret? `kubelet_dir` is a host path.
+/// Whether an image is usable without a pull secret. `image` is its name in the pod, `image_id` its
+/// ID in the runtime, and `kubelet_dir` a host path.
 ///
-/// A record that the kubelet could not read makes it pull, so it is `false`; an error is what only we could not read.
+/// A record that is invalid for the kubelet makes it pull, so the answer is `false`. An error means
+/// that this process could not read a record.
 pub fn is_usable_without_secret(
     root: &HostRoot,
     kubelet_dir: &Path,
@@ -23,8 +26,8 @@ pub fn is_usable_without_secret(
     image_id: &str,
 ) -> io::Result<bool> {
     let Some(repository) = repository(image) else { return Ok(false) };
-    // The default since the gate is on (pkg/kubelet/apis/config/v1beta1/defaults.go). An older kubelet keeps no records,
-    // and without a record this policy lets everybody in.
+    // the default since the feature gate is on (pkg/kubelet/apis/config/v1beta1/defaults.go); an
+    // older kubelet keeps no records, and without a record this policy allows every pod
     match settings.pull_verification.as_deref().unwrap_or("NeverVerifyPreloadedImages") {
         "NeverVerify" => return Ok(true),
         "NeverVerifyAllowlistedImages" if is_allowed(&settings.pull_allowlist, repository) => return Ok(true),
@@ -47,7 +50,7 @@ pub fn is_usable_without_secret(
     if settings.pull_verification.as_deref().is_some_and(|policy| policy != "NeverVerifyPreloadedImages") {
         return Ok(false);
     }
-    // A pull that was begun counts as one by the kubelet.
+    // a pull that was started counts as a pull by the kubelet
     let pulling = read(root, &records.join("pulling").join(record_name(image)))?;
     Ok(match pulling.map(|text| serde_json::from_slice::<PullIntent>(&text)) {
         None => true,
@@ -82,7 +85,7 @@ struct PullIntent {
 fn record_name(key: &str) -> String {
     let mut name = "sha256-".to_owned();
     for byte in Sha256::digest(key) {
-        // Writing to a string cannot fail.
+        // writing to a string cannot fail
         let _ = write!(name, "{byte:02x}");
     }
     name
@@ -96,7 +99,7 @@ pub fn repository(image: &str) -> Option<&str> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// Is the repository on the list: the same name, or below a prefix that ends in `/*`?
+/// Whether the repository is on the list: by the same name, or below a prefix that ends in `/*`.
 fn is_allowed(list: &[String], repository: &str) -> bool {
     list.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => prefix.ends_with('/') && repository.starts_with(prefix),

@@ -1,4 +1,5 @@
-//! The kubelet: which pods it owns (pod-resources socket, which needs no API server), and how it was started.
+//! The kubelet: which pods it owns (according to its pod-resources socket, which needs no API
+//! server), and its settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,36 +16,36 @@ use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 
-/// Where static pod manifests are when a kubelet does not say (kubeadm's choice).
+/// Directory of static pod manifests if a kubelet does not name one (kubeadm's default).
 pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";
 
-/// What the kubelet process that answered manages.
+/// The pods that a kubelet process manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {
-    /// Process id of the kubelet: who listens on the socket. 0 from within another process namespace.
+    /// Process ID of the kubelet, which listens on the socket; 0 if it is in another PID namespace.
     pub pid: u32,
-    /// Namespace and name of every pod it owns; a static pod's name ends in `-<node name>`.
+    /// Namespace and name of every pod that it owns; a static pod's name ends in `-<node name>`.
     pub pods: BTreeSet<(String, String)>,
 }
 
 /// Why the kubelet could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No socket, or nobody listens on it: no kubelet runs.
+    /// The socket does not exist or no process listens on it: no kubelet runs.
     #[error("no kubelet listens at {}", .0.display())]
     Down(PathBuf, #[source] std::io::Error),
-    /// It is there but did not answer.
+    /// The kubelet is there but did not answer.
     #[error("the kubelet did not answer at {}", .0.display())]
     Silent(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Its configuration could not be read.
+    /// The kubelet's configuration cannot be read.
     #[error("cannot read the kubelet's configuration {}", .0.display())]
     Configuration(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Its kubeconfig does not name an API server.
+    /// The kubelet's kubeconfig does not name an API server.
     #[error("the kubelet's kubeconfig {} names no server", .0.display())]
     NoServer(PathBuf),
 }
 
-/// A client of the pod-resources socket (k8s.io/kubelet, pkg/apis/podresources/v1).
+/// A client for the pod-resources socket (k8s.io/kubelet, pkg/apis/podresources/v1).
 #[derive(Clone, Debug)]
 pub struct Kubelet {
     connection: Connection,
@@ -52,7 +53,8 @@ pub struct Kubelet {
 }
 
 impl Kubelet {
-    /// A client of this socket (`<kubelet dir>/pod-resources/kubelet.sock`), each call within this limit.
+    /// A client for this socket (`<kubelet dir>/pod-resources/kubelet.sock`), with a time limit for
+    /// each call.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
         Self { connection: Connection::new(socket), limit }
     }
@@ -95,7 +97,8 @@ pub async fn find(root: &HostRoot, kubelet_dir: &Path, limit: Duration) -> Resul
     Ok((kubelet, settings(root, owned.pid)?))
 }
 
-/// How a kubelet was started: its flags over its configuration files over the defaults (cmd/kubelet/app/server.go).
+/// The settings of a kubelet: its flags, which override its configuration files, which override the
+/// defaults (cmd/kubelet/app/server.go).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `--root-dir`.
@@ -112,38 +115,40 @@ pub struct Settings {
     pub pull_allowlist: Vec<String>,
     /// `maxPods`.
     pub max_pods: Option<u32>,
-    /// `podsPerCore`, if it is a limit at all.
+    /// `podsPerCore`, if it is set and not 0.
     pub pods_per_core: Option<u32>,
     /// `imageGCHighThresholdPercent`.
     pub image_gc_high: Option<u8>,
 }
 
-/// The kubelet's default (pkg/kubelet/apis/config/v1beta1/defaults.go).
+/// The kubelet's default of `maxPods` (pkg/kubelet/apis/config/v1beta1/defaults.go).
 const MAX_PODS: u32 = 110;
-/// The same.
+/// The kubelet's default of `imageGCHighThresholdPercent` (the same file).
 const IMAGE_GC_HIGH: u8 = 85;
 
 impl Settings {
-    /// How full the file system of the images may be, in percent, before the kubelet removes those that no container uses
-    /// (pkg/kubelet/images/image_gc_manager.go); `None`: it never does.
+    /// How full the file system of the images may be, in percent, before the kubelet removes unused
+    /// images (pkg/kubelet/images/image_gc_manager.go); `None` if it never does.
     pub fn images_may_fill(&self) -> Option<u8> {
         Some(self.image_gc_high.unwrap_or(IMAGE_GC_HIGH)).filter(|percent| *percent < 100)
     }
 
-    /// How many pods the kubelet takes on a node of this many cores (pkg/kubelet/nodestatus/setters.go).
+    /// How many pods the kubelet accepts on a node with this many cores
+    /// (pkg/kubelet/nodestatus/setters.go).
     pub fn most_pods(&self, cores: u32) -> u32 {
         let most = self.max_pods.unwrap_or(MAX_PODS);
         self.pods_per_core.map_or(most, |each| most.min(each.saturating_mul(cores)))
     }
 }
 
-/// Reads how the kubelet with this process id was started.
+/// Reads the settings of the kubelet with this process ID.
 ///
-/// Of a kubelet within another program (k3s, kubelite) the command line tells little: what it does not tell is `None`.
+/// The command line of a kubelet within another program (k3s, kubelite) says little; what it does
+/// not say is `None`.
 pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
     let process = Path::new("/proc").join(pid.to_string());
     let file = process.join("cmdline");
-    // Empty is that of a process that has ended, or has not quite begun.
+    // it is empty for a process that has ended or is just starting
     let line = std::fs::read(&file)
         .and_then(|line| if line.is_empty() { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(line) });
     let line = line.map_err(|source| Error::Configuration(file, source.into()))?;
@@ -177,8 +182,8 @@ struct Flags {
     image_gc_high: Option<u8>,
 }
 
-/// Reads the flags in the ways that pflag takes them: `--flag=value`, `--flag value`, `_` for `-`, the last one counts,
-/// and nothing after `--`. An empty value is the default.
+/// Parses the flags as pflag does: `--flag=value`, `--flag value`, `_` for `-`, the last one
+/// counts, and nothing after `--`. An empty value is the default.
 fn flags(arguments: &[String]) -> Flags {
     let mut flags = Flags::default();
     let mut arguments = arguments.iter().skip(1);
@@ -212,14 +217,15 @@ fn flags(arguments: &[String]) -> Flags {
     flags
 }
 
-/// Flags over drop-ins over the file.
+/// Merges the settings: flags override drop-ins, which override the file.
 fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings, Error> {
-    // Joining an absolute path gives just that path.
+    // joining an absolute path gives just that path
     let absolute = |path: PathBuf| directory.join(path);
     let mut merged = Value::Null;
     if let Some(file) = flags.config.map(absolute) {
         merged = read_configuration(root, &file)?;
-        // Only in this file the kubelet takes a relative path from where the file is (pkg/kubelet/kubeletconfig/configfiles).
+        // only in this file a relative path starts at the file's directory
+        // (pkg/kubelet/kubeletconfig/configfiles)
         if let (Some(Value::String(path)), Some(parent)) = (merged.get_mut("staticPodPath"), file.parent())
             && !path.is_empty()
         {
@@ -253,7 +259,7 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         static_pod_path: flags.static_pod_path.or(filled(static_pod_path).map(PathBuf::from)).map(absolute),
         runtime_endpoint: flags.runtime_endpoint.or(filled(container_runtime_endpoint)),
         kubeconfig: flags.kubeconfig.map(absolute),
-        // With the gate off the kubelet keeps no records and looks at none.
+        // with the feature gate off, the kubelet neither keeps nor reads records
         pull_verification: if ensures_secrets == Some(&false) {
             Some("NeverVerify".to_owned())
         } else {
@@ -266,10 +272,10 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
     })
 }
 
-/// The gate behind `imagePullCredentialsVerificationPolicy` (pkg/features/kube_features.go).
+/// The feature gate of `imagePullCredentialsVerificationPolicy` (pkg/features/kube_features.go).
 const ENSURE_SECRET_PULLED: &str = "KubeletEnsureSecretPulledImages";
 
-/// What matters of a `KubeletConfiguration` (k8s.io/kubelet, config/v1beta1/types.go).
+/// The relevant fields of a `KubeletConfiguration` (k8s.io/kubelet, config/v1beta1/types.go).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Configuration {
@@ -288,7 +294,8 @@ fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// A configuration file as JSON; null if it is of another kind, as what k3s is given with `--config`.
+/// A configuration file as JSON; null if it is of another kind, like the file that k3s gets with
+/// `--config`.
 fn read_configuration(root: &HostRoot, file: &Path) -> Result<Value, Error> {
     let value: Value = read_yaml(root, file)?;
     let is_configuration = value.get("kind").and_then(Value::as_str) == Some("KubeletConfiguration");
@@ -304,7 +311,8 @@ fn read(root: &HostRoot, file: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(root.resolve(file)?)
 }
 
-/// Every `*.conf` below a directory in the order of Go's `filepath.WalkDir`: by name, a directory in its name's place.
+/// Every `*.conf` below a directory in the order of Go's `filepath.WalkDir`: sorted by name, with
+/// the content of a directory at the position of its name.
 fn drop_in_files(root: &HostRoot, directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries = std::fs::read_dir(root.resolve(directory)?)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -320,10 +328,10 @@ fn drop_in_files(root: &HostRoot, directory: &Path) -> io::Result<Vec<PathBuf>> 
     Ok(files)
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
-        // A drop-in that is no object was of another kind.
+        // a drop-in that is not an object was of another kind
         return;
     };
     if !target.is_object() {
@@ -343,10 +351,10 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-/// An API server as a kubeconfig names it.
+/// An API server, from a kubeconfig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// For example `https://10.0.0.1:6443`.
+    /// Its URL, for example `https://10.0.0.1:6443`.
     pub url: String,
     /// `certificate-authority(-data)`, PEM.
     pub ca: String,
@@ -358,8 +366,8 @@ pub struct Server {
 
 /// The server of the current context of a kubeconfig (a host path).
 ///
-/// A certificate given in place goes before one in a file, and a relative file is beside the kubeconfig
-/// (k8s.io/client-go, tools/clientcmd). Without any, `ca` is empty.
+/// An inline certificate takes precedence over a file, and a relative path starts at the
+/// kubeconfig's directory (k8s.io/client-go, tools/clientcmd). Without any, `ca` is empty.
 pub fn server(root: &HostRoot, kubeconfig: &Path) -> Result<Server, Error> {
     let Kubeconfig { current_context, contexts, clusters } = read_yaml(root, kubeconfig)?;
     let none = || Error::NoServer(kubeconfig.to_owned());
@@ -381,7 +389,7 @@ pub fn server(root: &HostRoot, kubeconfig: &Path) -> Result<Server, Error> {
     Ok(Server { url, ca, tls_name: filled(cluster.tls_server_name), proxy: filled(cluster.proxy_url) })
 }
 
-/// What matters of a kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1/types.go).
+/// The relevant fields of a kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1/types.go).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Kubeconfig {

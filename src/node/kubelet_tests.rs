@@ -4,7 +4,7 @@ fn read_flags(line: &str) -> Flags {
     flags(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
 }
 
-/// A host with these files, and what a kubelet on it that was started with this line has for settings.
+/// The settings of a kubelet that was started with this command line on a host with these files.
 fn settings_of(files: &[(&str, &str)], line: &str) -> Result<Settings, Error> {
     let directory = tempfile::tempdir().unwrap();
     for (path, text) in files {

@@ -1,12 +1,13 @@
-//! The node as seen: its files ([`host`]), clocks ([`clock`]), the kubelet ([`kubelet`]), the container runtime
-//! ([`runtime`]), what the kubelet thinks of images ([`images`]), probes of the API server ([`probe`], with names looked up by
-//! [`resolve`]) and what they make of contact ([`contact`]), the kubelet's own sockets ([`sockets`]), its mounts
-//! ([`mounts`]), the pod network's configuration ([`network`]) and the end of the kubelet's certificate ([`certificate`]);
-//! and [`routes`], with which a drill cuts it off.
+//! Everything that is asked of the node: its files ([`host`]), clocks ([`clock`]), mounts
+//! ([`mounts`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
+//! ([`sockets`]), its rules for images ([`images`]) and the expiry of its certificate
+//! ([`certificate`]); the container runtime ([`runtime`]); probes of the API server ([`probe`],
+//! whose names [`resolve`] looks up) and the contact that follows from them ([`contact`]); and
+//! [`routes`], with which a drill cuts the node off.
 //!
-//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here decides what is done; [`contact`], which
-//! is pure, says what the outcomes of probes amount to. Every wait has a time
-//! limit, and what could not be learned is an error, never an empty answer.
+//! Everything here asks; only [`runtime`], [`sockets`] and [`routes`] also act. Nothing here
+//! decides what is done; [`contact`] is pure and turns the outcomes of probes into a class. Every
+//! wait has a time limit, and what could not be found out is an error, never an empty answer.
 
 pub mod certificate;
 pub mod clock;

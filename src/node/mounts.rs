@@ -1,4 +1,4 @@
-//! What is mounted where on the host: mountinfo (proc_pid_mountinfo(5)).
+//! The host's mount table: mountinfo (proc_pid_mountinfo(5)).
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,18 +13,18 @@ use crate::node::host::HostRoot;
 pub struct Mount {
     /// `<major>:<minor>` of the file system.
     pub device: String,
-    /// The directory or file of the file system that is mounted.
+    /// The directory or file within the file system that is mounted.
     pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
-    /// Options of this mount alone: `ro`, `noexec` …
+    /// Options of this mount only: `ro`, `noexec` …
     pub options: BTreeSet<String>,
 }
 
-/// The mounts of the host, in the order in which they were made.
+/// The mounts of the host, in the order of mounting.
 ///
-/// Of a root that is seen through a process the mounts of that process; of `/` our own; of a root that was mounted for us
-/// those of its first process.
+/// If the root is seen through a process, these are the mounts of that process; for `/`, those of
+/// this process; for a root that was mounted into the container, those of the host's first process.
 pub fn read(root: &HostRoot) -> io::Result<Vec<Mount>> {
     let text = std::fs::read(file(root.path()))?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
@@ -49,7 +49,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { device, root, point, options })
 }
 
-/// Space, tab, newline and backslash are `\` and three octal digits.
+/// Decodes spaces, tabs, newlines and backslashes, which are written as `\` and three octal digits.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -66,12 +66,13 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The mount that is seen at this place: of several, the last.
+/// The visible mount at this path: the last one, if there are several.
 pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.point == point)
 }
 
-/// Other paths of what this mount shows, by the mounts of the same file system, those of its whole tree first.
+/// Other paths to what this mount shows, through other mounts of the same file system, beginning
+/// with those of its whole tree.
 pub fn others<'a>(mounts: &'a [Mount], of: &Mount) -> Vec<(PathBuf, &'a Mount)> {
     let mut paths: Vec<_> = mounts
         .iter()
@@ -104,7 +105,7 @@ torn
     }
 
     #[test]
-    fn a_table_is_read_with_its_escapes_and_torn_lines_are_none() {
+    fn a_table_is_parsed_with_its_escapes_and_without_torn_lines() {
         let table = table();
         assert_eq!(table.len(), 5);
         assert_eq!((table[1].point.as_path(), table[1].device.as_str()), (Path::new("/mnt/disk one"), "8:16"));
@@ -113,7 +114,7 @@ torn
     }
 
     #[test]
-    fn what_is_mounted_is_found_at_its_other_places_the_whole_file_system_first() {
+    fn other_paths_of_a_mount_are_found_beginning_with_the_whole_file_system() {
         let table = table();
         let paths = |point: &str| {
             let of = at(&table, Path::new(point)).unwrap();
@@ -125,7 +126,7 @@ torn
     }
 
     #[test]
-    fn the_last_mount_at_a_place_is_the_one_that_is_seen() {
+    fn the_last_mount_at_a_path_is_the_visible_one() {
         let mut table = table();
         let mut over = table[0].clone();
         over.device = "0:40".into();

@@ -1,4 +1,4 @@
-//! The one way to talk to the kernel over netlink (netlink(7)): one request at a time, and its answer.
+//! Requests to the kernel over netlink (netlink(7)), one at a time.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 
 // linux/netlink.h, linux/socket.h
 const REQUEST: u16 = 0x1;
-/// `NLM_F_ACK`: the answer says whether it worked.
+/// `NLM_F_ACK`: the answer says whether the request succeeded.
 pub const ACK: u16 = 0x4;
 /// `NLM_F_DUMP`: the answer is a list.
 pub const DUMP: u16 = 0x300;
-/// `NLM_F_CREATE | NLM_F_EXCL`: make what is not there yet.
+/// `NLM_F_CREATE | NLM_F_EXCL`: create what does not exist yet.
 pub const CREATE: u16 = 0x600;
 /// `AF_INET`.
 pub const AF_INET: u8 = 2;
@@ -24,30 +24,30 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// Length of `struct nlmsghdr`.
 pub const HEADER: usize = 16;
-/// The kernel never sends more at once.
+/// Size of the buffer in bytes; the kernel never sends more at once.
 const BUFFER: usize = 32 * 1024;
-/// The kernel answers at once; this is against a bug, not a load.
+/// Time limit for an answer. The kernel answers at once; this only guards against a bug.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A socket for one request after the other.
+/// A socket for one request after another.
 pub struct Link(OwnedFd);
 
 impl Link {
-    /// Opens one of this protocol; `None` is `NETLINK_ROUTE`, whose number is 0.
+    /// Opens a socket for this protocol; `None` is `NETLINK_ROUTE`, whose number is 0.
     pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
         Ok(Self(socket))
     }
 
-    /// Sends a whole request.
+    /// Sends a complete request.
     pub fn send(&self, request: &[u8]) -> io::Result<()> {
         send(&self.0, request, SendFlags::empty())?;
         Ok(())
     }
 
-    /// Hands over every message of an answer, without its header, until it is complete. An answer that says that it did not
-    /// work is an error with the kernel's number.
+    /// Passes every message of an answer to `each`, without its header, until the answer is
+    /// complete. If the request failed, the error has the kernel's number.
     pub fn receive(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -76,8 +76,8 @@ impl Link {
     }
 }
 
-/// The header of a request of this length in all. Sequence number and port are 0: one question at a time, and the kernel
-/// fills in the port.
+/// The header of a request with this total length. Sequence number and port are 0: there is one
+/// request at a time, and the kernel fills in the port.
 pub fn head(kind: u16, flags: u16, length: usize) -> Vec<u8> {
     let mut request = Vec::with_capacity(length);
     request.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
@@ -87,7 +87,7 @@ pub fn head(kind: u16, flags: u16, length: usize) -> Vec<u8> {
     request
 }
 
-/// The value of one of the attributes (rtnetlink(3)).
+/// The value of one of the attributes (rtnetlink(3)); `None` if it is missing.
 pub fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16_at(attributes, 0)?);
@@ -99,7 +99,7 @@ pub fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// A number at this place.
+/// The number at this offset.
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }

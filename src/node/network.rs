@@ -1,4 +1,5 @@
-//! Does the pod network need the API server to set a pod up? What the node's own CNI configuration says.
+//! Finds out from the node's CNI configuration whether the pod network needs the API server to
+//! connect a pod.
 
 use std::path::Path;
 
@@ -6,8 +7,8 @@ use serde_json::Value;
 
 use crate::node::host::HostRoot;
 
-/// Where runtimes look for CNI configuration: the default, then those of distributions that set another (k3s, OpenShift,
-/// MicroK8s).
+/// Directories in which runtimes look for CNI configurations: the default, then those of
+/// distributions that use another one (k3s, OpenShift, MicroK8s).
 pub const DIRECTORIES: [&str; 4] = [
     "/etc/cni/net.d",
     "/var/lib/rancher/k3s/agent/etc/cni/net.d",
@@ -15,14 +16,15 @@ pub const DIRECTORIES: [&str; 4] = [
     "/var/snap/microk8s/current/args/cni-network",
 ];
 
-/// A configuration is a few kilobytes.
+/// The most bytes of a configuration that are read; one is a few kilobytes long.
 const LONGEST: u64 = 1 << 20;
 
-/// Plugins that set a pod up with what is in their configuration and on the disk: the CNI project's own
-/// (github.com/containernetworking/plugins) that have no daemon.
+/// Plugins that need only their configuration and the disk to connect a pod: those of the CNI
+/// project itself (github.com/containernetworking/plugins) that have no daemon.
 ///
-/// Not `flannel`: it reads `/run/flannel/subnet.env`, which is gone after a reboot until flanneld has asked the API server.
-/// Not `dhcp`: it needs a daemon. Calico, Cilium, OVN-Kubernetes, Antrea and Multus ask the API server, or an agent that does.
+/// Not `flannel`: it reads `/run/flannel/subnet.env`, which is missing after a reboot until
+/// flanneld has asked the API server. Not `dhcp`: it needs a daemon. Calico, Cilium,
+/// OVN-Kubernetes, Antrea and Multus ask the API server, or an agent that does.
 const OFFLINE: [&str; 17] = [
     "bandwidth",
     "bridge",
@@ -43,7 +45,8 @@ const OFFLINE: [&str; 17] = [
     "vrf",
 ];
 
-/// Does the configuration in force name nothing but plugins that need nobody? Without any that can be read: no.
+/// Whether the current configuration names only plugins that work offline. No, if there is no
+/// readable configuration.
 pub fn works_offline(root: &HostRoot) -> bool {
     let configuration = DIRECTORIES.iter().find_map(|directory| first(root, Path::new(directory)));
     configuration.is_some_and(|configuration| {
@@ -52,7 +55,8 @@ pub fn works_offline(root: &HostRoot) -> bool {
     })
 }
 
-/// The first file that is a configuration, by name, as the runtimes choose (libcni, `ConfFiles`).
+/// The first valid configuration by file name, which is the one that runtimes use (libcni,
+/// `ConfFiles`).
 fn first(root: &HostRoot, directory: &Path) -> Option<Value> {
     use std::io::Read as _;
     let mut names: Vec<_> = std::fs::read_dir(root.resolve(directory).ok()?)
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_plugins_that_need_nobody_works_offline() {
+    fn a_network_works_offline_if_all_its_plugins_do() {
         for (types, ipam, works) in [
             (&["bridge", "portmap", "firewall"][..], "host-local", true),
             (&["ptp", "portmap"], "host-local", true),
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_can_be_read_says_nothing() {
+    fn without_a_readable_configuration_the_network_counts_as_needing_the_api_server() {
         assert!(!node(&[]));
         assert!(!node(&[("etc/cni/net.d/10-a.conflist", "torn")]));
         assert!(!node(&[("etc/cni/net.d/10-a.conflist", "{}")]));

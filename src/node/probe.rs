@@ -1,5 +1,5 @@
-//! Asks whether the API server is there: one probe is one `GET /livez`, without a credential, the peer proven by the
-//! cluster's CA. What the outcomes make of contact is in [`crate::node::contact`].
+//! Asks whether the API server answers: a probe is one `GET /livez` without credentials, and the
+//! cluster's CA proves the peer. [`crate::node::contact`] derives contact from the outcomes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,19 +26,19 @@ use crate::node::host::HostRoot;
 use crate::node::kubelet::Server;
 use crate::node::resolve::{self, Resolver};
 
-/// Most of an answer's body that is read; a longer one costs the connection.
+/// The most bytes of an answer's body that are read; a longer one closes the connection.
 const MAX_BODY: usize = 64 * 1024;
-/// How long the rest of an answer is waited for. Its status counts, not its body.
+/// How long to wait for the body of an answer. Only its status counts.
 const BODY_LIMIT: Duration = Duration::from_millis(100);
-/// Longest head of a proxy's answer.
+/// Longest head of a proxy's answer, in bytes.
 const MAX_PROXY_HEAD: usize = 8 * 1024;
 
-/// Asks one API server. Clones share its connection.
+/// Probes one API server. Clones share its connection.
 #[derive(Clone)]
 pub struct Prober(Arc<Inner>);
 
 struct Inner {
-    /// Where connections go: the server, or the proxy before it.
+    /// Where connections go: the server or its proxy.
     host: Host,
     /// `host:port` of the server, for the requests.
     authority: String,
@@ -57,23 +57,23 @@ struct Proxy {
     authorization: Option<String>,
 }
 
-/// A host as an URL names it.
+/// Host and port of a URL.
 struct Host {
     name: String,
     port: u16,
 }
 
-/// A prober that cannot be made.
+/// Why a prober cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server's address means nothing.
-    #[error("invalid API server address {0:?}")]
+    /// The server's URL is invalid.
+    #[error("invalid API server URL {0:?}: it must be https://HOST[:PORT]")]
     Address(String),
-    /// No certificate of the CA could be read.
-    #[error("the CA of API server {0} holds no certificate")]
+    /// The CA has no valid certificate.
+    #[error("the CA of API server {0} contains no valid certificate")]
     Ca(String),
-    /// Only a proxy that is spoken to in clear text is supported, or its address means nothing.
-    #[error("the proxy {0:?} is not one of http://")]
+    /// The proxy's URL is invalid, or not one of plain HTTP, which alone is supported.
+    #[error("unsupported proxy {0:?}: its URL must begin with http://")]
     Proxy(String),
     /// The TLS client could not be set up.
     #[error("cannot set up TLS for API server {0}")]
@@ -81,12 +81,12 @@ pub enum Error {
 }
 
 impl Prober {
-    /// A prober of this server; names are looked up with the host's resolver configuration below `root`.
+    /// A prober for this server; names are resolved with the host's configuration below `root`.
     pub fn new(server: Server, root: HostRoot, limit: Duration) -> Result<Self, Error> {
         let Server { url, ca, tls_name, proxy } = server;
         let invalid = || Error::Address(url.clone());
         let uri: Uri = url.parse().map_err(|_| invalid())?;
-        // Without TLS nobody is proven.
+        // without TLS the peer cannot be proven
         if uri.scheme_str() != Some("https") {
             return Err(invalid());
         }
@@ -118,21 +118,22 @@ impl Prober {
         })))
     }
 
-    /// Asks once, within the limit. Keeps a connection that answered for the next time.
+    /// Probes once, within the limit. A connection that answered is kept for the next probe.
     pub async fn probe(&self) -> Outcome {
         let inner = &self.0;
         let deadline = Instant::now() + inner.limit;
         timeout_at(deadline, inner.probe(deadline)).await.unwrap_or(Outcome::TimedOut)
     }
 
-    /// The addresses that the server's name (or its proxy's) had at the last look-up, with the port: what the kubelet's
-    /// sockets go to.
+    /// The addresses of the server (or its proxy) from the last look-up, with the port. The
+    /// kubelet's sockets lead there.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// A connection that answered. Nobody polls it while it is idle: that it broke is noticed when it is used again.
+/// A connection that answered. It is not polled while idle, so a broken one is noticed only when it
+/// is used again.
 struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: http1::Connection<TokioIo<TlsStream<TcpStream>>, Empty<Bytes>>,
@@ -140,9 +141,9 @@ struct Connection {
 
 /// Why an attempt has no status.
 enum Fault {
-    /// Something said no, or hung up.
+    /// The peer refused or closed the connection.
     Refused,
-    /// What answered proved nothing.
+    /// The peer did not prove to be the API server.
     Unproven,
 }
 
@@ -150,7 +151,8 @@ impl Inner {
     async fn probe(&self, deadline: Instant) -> Outcome {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = idle {
-            // A server may close an idle connection at any time; only a fresh one that fails says something.
+            // a server may close an idle connection at any time; only a failing new one means
+            // something
             if let Ok(status) = self.ask(connection).await {
                 return Outcome::Status(status);
             }
@@ -163,7 +165,8 @@ impl Inner {
         let mut worst = Outcome::Refused;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses {
-            // Each gets an equal part of the time that is left, so that one that hangs does not hide the next.
+            // each gets an equal part of the remaining time, so that one that hangs does not hide
+            // the next
             let now = Instant::now();
             let part = now + deadline.saturating_duration_since(now) / left.max(1);
             left = left.saturating_sub(1);
@@ -200,7 +203,7 @@ impl Inner {
 
     async fn attempt(&self, address: SocketAddr) -> Result<u16, Fault> {
         let mut stream = TcpStream::connect(address).await.map_err(|_| Fault::Refused)?;
-        // One small request: without this its last part may wait for an acknowledgement.
+        // otherwise the last part of the small request may wait for an acknowledgement
         let _ = stream.set_nodelay(true);
         if let Some(proxy) = &self.proxy {
             proxy.connect(&mut stream, &self.authority).await.map_err(|_| Fault::Refused)?;
@@ -242,7 +245,7 @@ impl Inner {
             tokio::select! {
                 biased;
                 answer = &mut answer => (answer, true),
-                // What the connection received before it ended is still there to be taken.
+                // what was received before the connection ended can still be read
                 _ = &mut driver => (answer.as_mut().await, false),
             }
         };
@@ -261,7 +264,7 @@ impl Host {
         Some(Self { name, port: uri.port_u16().unwrap_or(default_port) }).filter(|host| !host.name.is_empty())
     }
 
-    /// Its address, if that is what names it.
+    /// The address, if the URL contains one instead of a name.
     fn address(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.name.parse::<IpAddr>().ok()?, self.port))
     }
@@ -289,7 +292,7 @@ impl Proxy {
         let authorization = self.authorization.as_deref().unwrap_or_default();
         let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
         stream.write_all(request.as_bytes()).await?;
-        // Byte by byte: what follows the head belongs to the tunnel.
+        // byte by byte, because what follows the head belongs to the tunnel
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == MAX_PROXY_HEAD {
@@ -314,15 +317,16 @@ fn tls_config(url: &str, ca: &str) -> Result<rustls::ClientConfig, Error> {
         .map_err(|source| Error::Tls(url.to_owned(), source))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // An API server closes an HTTP/2 connection after each request without a credential (k8s.io/apiserver,
-    // UnauthenticatedHTTP2DOSMitigation), so that each probe would cost it a handshake: eight times as much.
+    // an API server closes an HTTP/2 connection after each request without credentials
+    // (k8s.io/apiserver, UnauthenticatedHTTP2DOSMitigation), so each probe would cost it a
+    // handshake, eight times as much
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A resumed session would not look at the certificate again.
+    // a resumed session would not verify the certificate again
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
 
-/// rustls hides its errors in those of IO, and hyper those of IO in its own.
+/// rustls wraps its errors in IO errors, and hyper wraps IO errors in its own.
 fn fault_of(error: &io::Error) -> Fault {
     let is_tls = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
     if is_tls { Fault::Unproven } else { Fault::Refused }

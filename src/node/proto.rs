@@ -1,6 +1,7 @@
-//! What `build.rs` makes of `proto/`: CRI v1 and pod-resources v1, trimmed. Public only for the tests' stubs.
+//! What `build.rs` generates from `proto/`: CRI v1 and pod-resources v1, trimmed. Public only for
+//! the stubs of tests.
 
-// Generated code, not ours to mend.
+// generated code
 #![allow(clippy::all, clippy::pedantic, missing_docs)]
 
 /// CRI v1.

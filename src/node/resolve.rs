@@ -1,5 +1,6 @@
-//! Names to addresses without glibc's NSS, which a static binary does not have: the host's `/etc/hosts`, then the name
-//! servers of the host's `resolv.conf`, both read again when they changed.
+//! Resolves names without glibc's NSS, which a static binary does not have: with the host's
+//! `/etc/hosts`, then the name servers of the host's `resolv.conf`. Both are read again when they
+//! have changed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,18 +23,18 @@ use crate::node::host::HostRoot;
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A name server said that there is none, or nobody listens where the name servers should be.
+    /// A name server reported that there is no address, or no name server listens at its address.
     #[error("no address for {0}")]
     Refused(String, #[source] Box<NetError>),
     /// No name server answered in time.
     #[error("no name server answered for {0} in time")]
     TimedOut(String),
-    /// The host's configuration could not be read.
+    /// The host's configuration cannot be read.
     #[error("cannot read the host's {0}")]
     Configuration(&'static str, #[source] io::Error),
 }
 
-/// Looks names up as the host would. Clones share their connections and their cache.
+/// Resolves names as the host would. Clones share connections and cache.
 #[derive(Clone)]
 pub struct Resolver {
     root: HostRoot,
@@ -41,14 +42,14 @@ pub struct Resolver {
     servers: Arc<Mutex<Option<Servers>>>,
 }
 
-/// The resolver made of the `resolv.conf` with this text.
+/// The resolver for a `resolv.conf` with this text.
 struct Servers {
     text: Vec<u8>,
     resolver: hickory_resolver::Resolver<Sockets>,
 }
 
 impl Resolver {
-    /// A resolver with the configuration of the host, each look-up within this limit.
+    /// A resolver with the host's configuration, and a time limit for each look-up.
     pub fn new(root: HostRoot, limit: Duration) -> Self {
         Self { root, limit, servers: Arc::default() }
     }
@@ -71,8 +72,8 @@ impl Resolver {
         }
     }
 
-    /// The text decides whether it is still the same file, not its time: two small reads for a look-up, which is rare,
-    /// and no change within one tick of the clock is missed.
+    /// Compares the file's text, not its modification time, to find out whether it has changed:
+    /// look-ups are rare, and so no change within one tick of the clock is missed.
     fn resolver(&self) -> Result<hickory_resolver::Resolver<Sockets>, Error> {
         let wrong = |source| Error::Configuration("/etc/resolv.conf", source);
         let text = self.read("/etc/resolv.conf").map_err(wrong)?;
@@ -89,7 +90,7 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// A file of the host; one that is not there is empty.
+    /// Reads a file of the host; a missing one counts as empty.
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         match std::fs::read(self.root.resolve(Path::new(path))?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -98,12 +99,13 @@ impl Resolver {
     }
 }
 
-/// hickory's sockets, but for [`Udp`].
+/// hickory's sockets, except for [`Udp`].
 #[derive(Clone, Default)]
 struct Sockets(TokioRuntimeProvider);
 
-/// A UDP socket that is connected to its name server: only then does the kernel tell that nobody listens there, as it tells
-/// the kubelet, and a name server that is down is not taken for one behind a black hole.
+/// A UDP socket that is connected to its name server. Only then does the kernel report that nothing
+/// listens there, as it does to the kubelet, so that a name server that is down is not taken for
+/// one behind a black hole.
 struct Udp(UdpSocket);
 
 #[tonic::async_trait]
@@ -114,7 +116,7 @@ impl DnsUdpSocket for Udp {
         DnsUdpSocket::poll_recv_from(&self.0, context, buffer)
     }
 
-    /// An error alone does not wake one who waits for data.
+    /// Also waits for errors, which alone do not wake a reader that waits for data.
     async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
             let ready = self.0.ready(Interest::READABLE | Interest::ERROR).await?;
@@ -167,13 +169,13 @@ impl RuntimeProvider for Sockets {
     }
 }
 
-/// The addresses that a hosts file (hosts(5)) gives to a name.
-/// Is the name in the host's `/etc/hosts`, so that no name server is needed for it?
+/// Whether the name is in the host's `/etc/hosts`, so that no name server is needed for it.
 pub fn is_in_hosts(root: &HostRoot, name: &str) -> bool {
     let hosts = root.resolve("/etc/hosts").and_then(std::fs::read);
     hosts.is_ok_and(|hosts| !addresses_in_hosts(&String::from_utf8_lossy(&hosts), name).is_empty())
 }
 
+/// The addresses of a name in a hosts file (hosts(5)).
 fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let name = name.trim_end_matches('.');
     text.lines()
@@ -185,23 +187,24 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// What a `resolv.conf` means. One without a name server means the host itself, as for glibc (resolv.conf(5)).
+/// Parses a `resolv.conf`. Without a name server it means the host itself, as for glibc
+/// (resolv.conf(5)).
 fn configure(text: &[u8], limit: Duration) -> (ResolverConfig, ResolverOpts) {
     let (config, mut options) = parse_resolv_conf(text).unwrap_or_else(|_| {
         let local = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
         (ResolverConfig::from_name_servers(vec![local]), ResolverOpts::default())
     });
-    // A dead name server may not eat the time in which the next would answer.
+    // a dead name server must not use up the time in which the next one would answer
     let asked = u32::try_from(config.name_servers().len()).unwrap_or(u32::MAX).saturating_add(1);
     options.timeout = options.timeout.min(limit / asked);
     options.use_hosts_file = ResolveHosts::Never;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // It asks for a handful of names.
+    // only a handful of names are resolved
     options.cache_size = 16;
     (config, options)
 }
 
-/// As hyper's connector takes it: for a client of the API server that must find its name without NSS.
+/// For hyper's connector: a client of the API server resolves names with it, without NSS.
 impl tower::Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = Error;
@@ -215,7 +218,7 @@ impl tower::Service<Name> for Resolver {
         let resolver = self.clone();
         Box::pin(async move {
             let addresses = resolver.lookup(name.as_str()).await?;
-            // The connector puts the port in.
+            // the connector sets the port
             Ok(addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter())
         })
     }
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn search_list_and_ndots_are_the_hosts() {
+    fn search_list_and_ndots_are_those_of_the_host() {
         let (config, options) =
             configure(b"search a.example b.example\nnameserver 10.0.0.53\noptions ndots:3\n", Duration::from_secs(1));
         assert_eq!(config.search().len(), 2);

@@ -1,8 +1,8 @@
-//! Routes to single hosts that lead nowhere (rtnetlink(7)), in the network namespace that we are in: how a drill cuts a node
-//! off from its API server.
+//! Blackhole routes to single hosts (rtnetlink(7)), in the current network namespace: how a drill
+//! cuts a node off from its API server.
 //!
-//! They are marked with a protocol number of their own, so that no route of somebody else's is ever removed, and they do
-//! not outlive the kernel that has them.
+//! They have a protocol number of their own, so that no other route is ever removed, and they do
+//! not survive a reboot.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,19 +21,20 @@ const RTA_DST: u16 = 1;
 const RTA_PRIORITY: u16 = 6;
 /// Length of `struct rtmsg`.
 const MESSAGE: usize = 12;
-/// Who made a route; above 4 the kernel leaves the meaning to others, and nobody known to us uses this one.
+/// Protocol number, which says which program made a route. The kernel assigns no meaning above 4,
+/// and no known program uses this one.
 const PROTOCOL: u8 = 221;
-/// Before any other route to the same host, where the kernel's own default would be 1024 (IPv6).
+/// Takes precedence over other routes to the same host; the kernel's default is 1024 for IPv6.
 const PRIORITY: u32 = 1;
 
-/// Nothing reaches this host any more, from this node or through it: who dials it gets an error at once (`EINVAL`), what
-/// is connected to it waits. `AlreadyExists`: there is such a route already, of ours or of somebody else's. Needs
-/// CAP_NET_ADMIN.
+/// Cuts off a host, from this node and through it: new connections fail at once with `EINVAL`,
+/// existing ones wait. The error is `AlreadyExists` if such a route exists already, from this
+/// program or another. Needs CAP_NET_ADMIN.
 pub fn cut(address: IpAddr) -> io::Result<()> {
     ask(RTM_NEWROUTE, CREATE, address)
 }
 
-/// Takes our route to this host away; says whether there was one.
+/// Removes the drill's route to this host. Returns whether there was one.
 pub fn restore(address: IpAddr) -> io::Result<bool> {
     match ask(RTM_DELROUTE, 0, address) {
         Ok(()) => Ok(true),
@@ -96,19 +97,20 @@ mod tests {
         }
     }
 
-    /// In a network of its own (unshare(1)), so that no route of this machine changes.
+    /// Runs in a network namespace of its own (unshare(1)), so that no route of this machine
+    /// changes.
     #[test]
-    fn a_host_is_cut_off_and_restored_and_only_our_route_goes() {
+    fn a_host_is_cut_off_and_restored_and_only_the_drills_route_is_removed() {
         const INSIDE: &str = "POD_CHECKPOINTER_TEST_IN_A_NETWORK_OF_ITS_OWN";
         if std::env::var_os(INSIDE).is_some() {
             return cut_and_restore();
         }
-        let name = "node::routes::tests::a_host_is_cut_off_and_restored_and_only_our_route_goes";
+        let name = "node::routes::tests::a_host_is_cut_off_and_restored_and_only_the_drills_route_is_removed";
         let mut alone = std::process::Command::new("unshare");
         alone.args(["--net", "true"]);
         if !alone.status().is_ok_and(|status| status.success()) {
-            // not everybody who runs the tests may
-            return eprintln!("not shown: no network of its own can be made");
+            // not every user may create a network namespace
+            return eprintln!("not tested: cannot create a network namespace");
         }
         let mut again = std::process::Command::new("unshare");
         again.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", name]).env(INSIDE, "1");
@@ -124,7 +126,7 @@ mod tests {
             match cut(address) {
                 // not every machine has IPv6
                 Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AlreadyExists => {
-                    eprintln!("not shown: {error}");
+                    eprintln!("not tested: {error}");
                     continue;
                 }
                 result => result.unwrap(),

@@ -1,4 +1,5 @@
-//! The container runtime, through CRI v1 (k8s.io/cri-api, pkg/apis/runtime/v1/api.proto) on its unix socket.
+//! A client for the container runtime: CRI v1 (k8s.io/cri-api, pkg/apis/runtime/v1/api.proto) on
+//! its unix socket.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use crate::node::proto::runtime as cri;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
 
-/// Label of the kubelet on every container (k8s.io/kubelet, pkg/types/labels.go).
+/// Label that the kubelet sets on every container (k8s.io/kubelet, pkg/types/labels.go).
 const POD_UID: &str = "io.kubernetes.pod.uid";
 
-/// Where a runtime listens unless somebody says otherwise, the first that is there.
+/// Default sockets of runtimes, of which the first that exists is used.
 pub const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
 
 /// No runtime listens where one may.
@@ -30,16 +31,16 @@ pub fn find(root: &HostRoot, given: Option<&Path>) -> Result<PathBuf, NotFound> 
     found.ok_or(NotFound(candidates))
 }
 
-/// Why the runtime could not be asked, or would not do it.
+/// Why a call to the runtime failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody listens, or the connection broke.
+    /// No process listens at the socket, or the connection broke.
     #[error("cannot reach the container runtime at {}", .0.display())]
     Connect(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The call took longer than it may.
+    /// The call exceeded its time limit.
     #[error("the container runtime at {} did not answer {call} within {limit:?}", .socket.display())]
     TimedOut {
-        /// Its socket.
+        /// The runtime's socket.
         socket: PathBuf,
         /// The CRI call.
         call: &'static str,
@@ -47,11 +48,11 @@ pub enum Error {
         limit: Duration,
     },
     /// The runtime answered with an error.
-    #[error("the container runtime refused {call}")]
+    #[error("the container runtime answered {call} with an error")]
     Refused {
         /// The CRI call.
         call: &'static str,
-        /// Its answer.
+        /// The runtime's answer.
         #[source]
         status: Box<tonic::Status>,
     },
@@ -62,14 +63,14 @@ pub enum Error {
 pub struct Version {
     /// `containerd` or `cri-o`.
     pub name: String,
-    /// Its version.
+    /// Version of the runtime.
     pub version: String,
 }
 
 /// A pod sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Its id in the runtime.
+    /// ID in the runtime.
     pub id: String,
     /// Namespace of its pod.
     pub namespace: String,
@@ -77,15 +78,15 @@ pub struct Sandbox {
     pub name: String,
     /// UID of its pod.
     pub uid: String,
-    /// How many sandboxes the pod had before it.
+    /// How many sandboxes the pod had before this one.
     pub attempt: u32,
-    /// `SANDBOX_READY`.
+    /// Whether its state is `SANDBOX_READY`.
     pub ready: bool,
-    /// Creation time, nanoseconds of the wall clock: only for order.
+    /// Creation as wall-clock time in nanoseconds; only for ordering.
     pub created: i64,
-    /// The pod's annotations and the kubelet's own.
+    /// The annotations of the pod and of the kubelet.
     pub annotations: BTreeMap<String, String>,
-    /// The handler that its runtime class asked for; empty: none was asked for.
+    /// The handler of its runtime class; empty without a runtime class.
     pub handler: String,
 }
 
@@ -98,7 +99,7 @@ pub enum State {
     Running,
     /// Ended.
     Exited,
-    /// The runtime does not know.
+    /// The runtime does not know the state.
     #[default]
     Unknown,
 }
@@ -106,36 +107,37 @@ pub enum State {
 /// A container of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
-    /// Its id in the runtime.
+    /// ID in the runtime.
     pub id: String,
-    /// The sandbox it is in.
+    /// ID of its sandbox.
     pub sandbox: String,
     /// UID of its pod.
     pub pod_uid: String,
-    /// Name in the pod.
+    /// Name within its pod.
     pub name: String,
     /// Restart count.
     pub attempt: u32,
-    /// Its state.
+    /// State of the container.
     pub state: State,
-    /// As the pod names the image.
+    /// The image's name in the pod.
     pub image: String,
-    /// As the runtime resolved it.
+    /// The image's ID in the runtime.
     pub image_id: String,
 }
 
 /// Verbose status of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
-    /// Its state.
+    /// State of the container.
     pub state: State,
-    /// As the runtime resolved the image.
+    /// The image's ID in the runtime.
     pub image_id: String,
-    /// When it was started, nanoseconds of the wall clock, 0 if never: for order only.
+    /// When it was started, as wall-clock time in nanoseconds, 0 if never; only for ordering.
     pub started: i64,
-    /// Its exit code, once it has ended.
+    /// Exit code, once the container has ended.
     pub exit_code: i32,
-    /// Why it ended, in a word: `Error`, `OOMKilled`. The runtime's message is not kept: it may quote arguments.
+    /// Why it ended, in one word: `Error`, `OOMKilled`. The runtime's message is not kept, because
+    /// it may quote arguments.
     pub reason: String,
     /// `info` of the verbose status: containerd has `config` (with `envs`), both have `runtimeSpec`.
     pub info: serde_json::Value,
@@ -144,13 +146,13 @@ pub struct Detail {
 /// An image on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// As the runtime resolved it.
+    /// ID in the runtime.
     pub id: String,
     /// `<repository>@<digest>` of every repository that it was pulled from.
     pub digests: Vec<String>,
 }
 
-/// A client of one runtime. Cheap to clone; connects at the first call and again after a failure.
+/// A client for one runtime. Cheap to clone; connects at the first call, and again after a failure.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     connection: Connection,
@@ -158,12 +160,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A client of the runtime at this socket, each call within this limit.
+    /// A client for the runtime at this socket, with a time limit for each call.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
         Self { connection: Connection::new(socket), limit }
     }
 
-    /// Which runtime it is.
+    /// Name and version of the runtime.
     pub async fn version(&self) -> Result<Version, Error> {
         let answer = self
             .call("Version", self.limit, async |link| {
@@ -174,8 +176,8 @@ impl Runtime {
         Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
     }
 
-    /// The handler that a sandbox gets whose pod has no runtime class. containerd tells it in its verbose status (`config`
-    /// is its own configuration); `None`: another runtime does not.
+    /// The handler of a sandbox whose pod has no runtime class. containerd reports it in its
+    /// verbose status (`config` is its own configuration); other runtimes do not, which is `None`.
     pub async fn default_handler(&self) -> Result<Option<String>, Error> {
         let answer = self.call("Status", self.limit, async |link| {
             Ok(runtime(link).status(cri::StatusRequest { verbose: true }).await?.into_inner())
@@ -186,7 +188,7 @@ impl Runtime {
         Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
     }
 
-    /// Every sandbox, also those that are not ready.
+    /// Every sandbox, including those that are not ready.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, Error> {
         let answer = self
             .call("ListPodSandbox", self.limit, async |link| {
@@ -196,18 +198,18 @@ impl Runtime {
         Ok(answer.items.into_iter().map(Sandbox::from).collect())
     }
 
-    /// Every container, also those that ended.
+    /// Every container, including those that have ended.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
         self.list_containers(cri::ContainerFilter::default()).await
     }
 
-    /// The containers of one pod, by UID (a filter of the runtime's).
+    /// The containers of the pod with this UID; the runtime filters them.
     pub async fn containers_of(&self, pod_uid: &str) -> Result<Vec<Container>, Error> {
         let label_selector = BTreeMap::from([(POD_UID.to_owned(), pod_uid.to_owned())]);
         self.list_containers(cri::ContainerFilter { label_selector, ..Default::default() }).await
     }
 
-    /// Verbose status of one container; `None`: it is gone.
+    /// Verbose status of one container; `None` if it is gone.
     pub async fn detail(&self, container: &str) -> Result<Option<Detail>, Error> {
         const CALL: &str = "ContainerStatus";
         let answer = self.call(CALL, self.limit, async |link| {
@@ -216,7 +218,7 @@ impl Runtime {
         });
         let Some(answer) = none_if_gone(answer.await)? else { return Ok(None) };
         let Some(status) = answer.status else { return Ok(None) };
-        // Not JSON is not the same as nothing told: an empty environment must not be read from it.
+        // invalid JSON is not the same as no info: it must not be taken for an empty environment
         let info = match answer.info.get("info") {
             None => serde_json::Value::Null,
             Some(text) => serde_json::from_str(text).map_err(|error| Error::Refused {
@@ -234,12 +236,12 @@ impl Runtime {
         }))
     }
 
-    /// The id of an image if it is on the node; `None`: it is not.
+    /// The ID of an image; `None` if it is not on the node.
     pub async fn image(&self, reference: &str) -> Result<Option<String>, Error> {
         Ok(self.image_detail(reference).await?.map(|image| image.id))
     }
 
-    /// What the runtime knows of an image; `None`: it is not on the node.
+    /// What the runtime knows about an image; `None` if it is not on the node.
     pub async fn image_detail(&self, reference: &str) -> Result<Option<Image>, Error> {
         let answer = self.call("ImageStatus", self.limit, async |link| {
             let image = cri::ImageSpec { image: reference.to_owned(), ..Default::default() };
@@ -252,7 +254,8 @@ impl Runtime {
         Ok(image.map(known).filter(|image| !image.id.is_empty()))
     }
 
-    /// The directory of the file system that images are on, a host path; `None`: the runtime does not say.
+    /// The directory of the file system with the images, a host path; `None` if the runtime does
+    /// not report it.
     pub async fn image_directory(&self) -> Result<Option<PathBuf>, Error> {
         let answer = self.call("ImageFsInfo", self.limit, async |link| {
             let mut client = ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
@@ -262,7 +265,8 @@ impl Runtime {
         Ok(first.map(|id| PathBuf::from(id.mountpoint)).filter(|path| path.is_absolute()))
     }
 
-    /// Stops a container, which gets this long to end by itself; gone already is success. The call may take that long.
+    /// Stops a container, which gets this long to end by itself. The call may take that long.
+    /// Success if it is already gone.
     pub async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), Error> {
         let timeout = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
@@ -273,7 +277,7 @@ impl Runtime {
         none_if_gone(answer.await).map(|_| ())
     }
 
-    /// Stops a sandbox, its network and port mappings; gone already is success.
+    /// Stops a sandbox and removes its network and port mappings. Success if it is already gone.
     pub async fn stop_sandbox(&self, sandbox: &str) -> Result<(), Error> {
         let answer = self.call("StopPodSandbox", self.limit, async |link| {
             let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
@@ -282,7 +286,7 @@ impl Runtime {
         none_if_gone(answer.await).map(|_| ())
     }
 
-    /// Removes a stopped sandbox with its containers' records; gone already is success.
+    /// Removes a stopped sandbox with the records of its containers. Success if it is already gone.
     pub async fn remove_sandbox(&self, sandbox: &str) -> Result<(), Error> {
         let answer = self.call("RemovePodSandbox", self.limit, async |link| {
             let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
@@ -321,7 +325,7 @@ fn runtime(link: Link) -> RuntimeServiceClient<tonic::transport::Channel> {
     RuntimeServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE)
 }
 
-/// What is gone is no failure to whoever asks for it or wants it gone.
+/// Takes `NotFound` as `None`: for a query or a removal it is not a failure.
 fn none_if_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -334,7 +338,8 @@ fn first_filled<const N: usize>(texts: [String; N]) -> String {
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// A state that our copy of the protocol has no name for is unknown, not the protocol's first one.
+/// A number without a name in this version of the protocol is unknown, not the protocol's first
+/// state.
 fn state(number: i32) -> State {
     match cri::ContainerState::try_from(number) {
         Ok(cri::ContainerState::ContainerCreated) => State::Created,
@@ -375,7 +380,8 @@ impl From<cri::Container> for Container {
             name,
             attempt,
             state: state(number),
-            // What the runtime was given may be the id already; what the pod says is then beside it.
+            // the runtime may have been given the ID; the name from the pod is then in another
+            // field
             image: first_filled([user_specified_image, image]),
             image_id: first_filled([image_id, image_ref]),
         }

@@ -1,4 +1,5 @@
-//! The sockets of another process, through `sock_diag` (sock_diag(7)) and its `/proc/<pid>/fd`.
+//! The sockets of another process, found through `sock_diag` (sock_diag(7)) and its
+//! `/proc/<pid>/fd`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -10,23 +11,23 @@ use rustix::net::netlink;
 use crate::node::host::HostRoot;
 use crate::node::netlink::{ACK, AF_INET, AF_INET6, DUMP, HEADER, Link, attribute, family, head, u32_at};
 
-/// State of a TCP socket that matters here (net/tcp_states.h).
+/// State of a TCP socket, as far as it matters here (net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// `TCP_ESTABLISHED`.
     Established,
-    /// `TCP_SYN_SENT`: dialling.
+    /// `TCP_SYN_SENT`: connecting.
     SynSent,
     /// Any other.
     Other,
 }
 
-/// Transport.
+/// Transport protocol of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP.
     Tcp,
-    /// UDP, connected.
+    /// Connected UDP.
     Udp,
 }
 
@@ -35,29 +36,31 @@ pub enum Transport {
 pub struct Socket {
     /// TCP or UDP.
     pub transport: Transport,
-    /// Its state; `Other` for UDP.
+    /// State of the socket; `Other` for UDP.
     pub state: State,
-    /// Its own address.
+    /// Local address.
     pub local: SocketAddr,
-    /// Where it goes.
+    /// Remote address.
     pub remote: SocketAddr,
-    /// Bytes that came in (`tcpi_bytes_received`); 0 for UDP.
+    /// Received bytes (`tcpi_bytes_received`); 0 for UDP.
     pub received: u64,
     /// Inode, as in `/proc/<pid>/fd`.
     pub inode: u32,
-    /// The kernel's cookie for it.
+    /// The kernel's cookie of the socket.
     pub cookie: [u32; 2],
 }
 
-/// The TCP sockets, IPv4 and IPv6, of the process with this id that go to one of `remotes`, and with `port` also its TCP
-/// and connected UDP sockets that go to any address at that port. In the network namespace that we are in.
+/// The TCP sockets, IPv4 and IPv6, of the process with this ID that lead to one of `remotes`. With
+/// `port`, also its TCP and connected UDP sockets that lead to any address at that port. All in the
+/// current network namespace.
 ///
-/// Cheap enough for every 50 ms: the kernel is asked for the sockets in question only, and the process's descriptors are
-/// looked at only if there are any.
+/// Cheap enough to run every 50 ms: the kernel is asked only for the sockets in question, and the
+/// process's descriptors are read only if there are any.
 pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Option<u16>) -> io::Result<Vec<Socket>> {
     let remotes: Vec<_> = remotes.iter().copied().map(normal).collect();
-    // A question walks the kernel's whole table, a third of a millisecond, so each is asked only where it can find
-    // something. Go dials an IPv4 address with an IPv4 socket, so for such a remote the other family is not looked at.
+    // a query walks the kernel's whole table, which takes a third of a millisecond, so only useful
+    // ones are made; Go connects to an IPv4 address with an IPv4 socket, so the other family is not
+    // queried for it
     let of_remotes = remotes.iter().map(|remote| (Transport::Tcp, family(remote.ip()), remote.port()));
     let of_port = port.into_iter().flat_map(|port| {
         [Transport::Tcp, Transport::Udp]
@@ -69,7 +72,7 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
     let mut sockets = Vec::new();
     for (transport, family, remote_port) in questions {
         match diag.dump(family, transport, remote_port, &mut sockets) {
-            // A kernel without UDP_DIAG: nothing there can be closed either.
+            // a kernel without UDP_DIAG, which could not close such sockets either
             Err(error) if transport == Transport::Udp && error.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
@@ -83,8 +86,9 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
     Ok(sockets)
 }
 
-/// Closes a socket from outside (`SOCK_DESTROY`, what `ss -K` does): its owner sees ECONNABORTED. Needs CAP_NET_ADMIN and
-/// CONFIG_INET_DIAG_DESTROY; without it the error is `Unsupported`. Gone already is success.
+/// Closes a socket of another process (`SOCK_DESTROY`, like `ss -K`), which gets ECONNABORTED.
+/// Needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY; without either the error is `Unsupported`.
+/// Success if the socket is already gone.
 pub fn destroy(socket: &Socket) -> io::Result<()> {
     let diag = Diag::open()?;
     let id = Id { local: Some(socket.local), remote: Some(socket.remote), remote_port: 0, cookie: socket.cookie };
@@ -98,7 +102,8 @@ pub fn destroy(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// Can connections be closed here, and may we? Tries it on one of its own. `Unsupported`: not; another error says nothing.
+/// Finds out whether this process can close connections of others, by trying it on one of its own.
+/// The error `Unsupported` means no; other errors mean nothing.
 pub fn try_destroy(root: &HostRoot) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let remote = listener.local_addr()?;
@@ -133,7 +138,7 @@ struct Id {
     cookie: [u32; 2],
 }
 
-/// Questions about sockets.
+/// Queries about sockets.
 struct Diag(Link);
 
 impl Diag {
@@ -141,7 +146,7 @@ impl Diag {
         Link::open(Some(netlink::SOCK_DIAG)).map(Self)
     }
 
-    /// Adds the established and dialling sockets that go to this port.
+    /// Adds the established and connecting sockets that lead to this port.
     fn dump(&self, family: u8, transport: Transport, remote_port: u16, to: &mut Vec<Socket>) -> io::Result<()> {
         let id = Id { local: None, remote: None, remote_port, cookie: [u32::MAX; 2] };
         self.0.send(&request(SOCK_DIAG_BY_FAMILY, DUMP, family, transport, &id))?;
@@ -170,7 +175,7 @@ fn request(kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> 
             None => [0; 16],
         });
     }
-    // Of any interface.
+    // any interface
     request.extend([0; 4]);
     request.extend(id.cookie.iter().flat_map(|half| half.to_ne_bytes()));
     request
@@ -209,12 +214,13 @@ fn parse(message: &[u8], transport: Transport) -> Option<Socket> {
     })
 }
 
-/// An IPv4 address that an IPv6 socket uses is that IPv4 address.
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address.
 fn normal(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The sockets that a process has open. A descriptor that was closed meanwhile is none.
+/// Inodes of the sockets that a process has open. A descriptor that was closed meanwhile is left
+/// out.
 fn inodes(pid: u32) -> io::Result<HashSet<u32>> {
     let mut inodes = HashSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {

@@ -92,8 +92,8 @@ fn a_destroyed_connection_is_aborted_and_destroying_it_again_is_no_error() {
         let (remote, mut client, _server) = connected(address, b"");
         let socket = ours(remote, None).remove(0);
         match destroy(&socket) {
-            // Not everybody who runs the tests may, and not every kernel can.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return eprintln!("not shown: {error}"),
+            // not every user may do this, and not every kernel can
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return eprintln!("not tested: {error}"),
             result => result.unwrap(),
         }
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
@@ -101,7 +101,7 @@ fn a_destroyed_connection_is_aborted_and_destroying_it_again_is_no_error() {
     }
 }
 
-/// A listener whose queue is full answers no more: whoever dials it waits as before a black hole.
+/// A listener whose queue is full does not answer: clients wait as with a black hole.
 #[test]
 fn a_dialling_socket_is_found_and_closing_it_ends_the_dial() {
     use std::time::Duration;
@@ -122,7 +122,7 @@ fn a_dialling_socket_is_found_and_closing_it_ends_the_dial() {
     };
     assert_eq!((dialling.remote, dialling.received), (remote, 0));
     match destroy(&dialling) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => eprintln!("not shown: {error}"),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => eprintln!("not tested: {error}"),
         result => {
             result.unwrap();
             assert_eq!(dial.join().unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

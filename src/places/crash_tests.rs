@@ -1,8 +1,9 @@
-//! Nobody loses a checkpoint to a power cut: random histories of a store, with the power cut after every call that changes
-//! the disk, in many of the ways in which what is pending may be kept, lost or torn (see [`model`]).
+//! No checkpoint is lost to a power cut: random histories of a store, with a power cut after every
+//! call that changes the disk, in many of the ways in which pending changes may be kept, lost or
+//! torn (see [`model`]).
 //!
-//! `STATES=1000000 SEED=7 cargo test --release --lib power_cut` tries a million states. What fails names the seed of its
-//! history: with `SEED` set to it and `STATES=1` that one runs again.
+//! `STATES=1000000 SEED=7 cargo test --release --lib power_cut` tries a million states. A failure
+//! names the seed of its history: with `SEED` set to it and `STATES=1`, that history runs again.
 
 mod history;
 mod model;
@@ -21,13 +22,14 @@ use self::model::{Change, Content, Disk, Entries, Tree};
 use crate::checkpoint::testing;
 use crate::files::disk::{Call, Let, watch};
 
-/// Starts of the agent in one history; all but the last end with a power cut from which the next one goes on.
+/// Starts of the agent in one history; all but the last end with a power cut, after which the next
+/// one goes on.
 const BOOTS: usize = 3;
 const STEPS: usize = 6;
-/// States that are drawn after each change, besides the fixed ones.
+/// Random states that are tried after each change, besides the fixed ones.
 const DRAWN: usize = 6;
 
-/// A call that a careless writer leaves out.
+/// A call that an incorrect writer leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Omit {
     Nothing,
@@ -35,16 +37,16 @@ enum Omit {
     Sync,
     /// The fsync of directories.
     SyncDirectory,
-    /// The fsync of the directory in which a pod's directory was made.
+    /// The fsync of the directory in which a pod's directory was created.
     SyncAbove,
     /// The temporary file and its rename.
     Rename,
-    /// The rename of a directory that is to be removed.
+    /// The rename of a directory before its removal.
     RenameDirectory,
 }
 
 impl Omit {
-    /// The changes as they would be without that call.
+    /// The changes without that call.
     fn apply(self, changes: Vec<Change>) -> Vec<Change> {
         let renames: BTreeMap<PathBuf, PathBuf> = changes
             .iter()
@@ -81,7 +83,7 @@ impl Omit {
     }
 }
 
-/// A running store with a model of the disk that it is on.
+/// A running store with a model of its disk.
 struct World {
     live: PathBuf,
     disk: Disk,
@@ -117,7 +119,7 @@ impl World {
         let watcher = move |call: &Call<'_>| {
             let change = Change::of(call);
             let (change, verdict) = match change {
-                // the kernel may take less than it is given
+                // the kernel may write fewer bytes than it is given
                 Some(Change::Write(path, bytes)) if random.once_in(2) => {
                     let length = random.below(bytes.len()) + 1;
                     (Some(Change::Write(path, bytes[..length].to_vec())), Let::Short(length))
@@ -131,11 +133,11 @@ impl World {
         (result, changes.take())
     }
 
-    /// Something that happens to the node.
+    /// Applies an event to the node.
     fn step(&mut self, task: Task) -> Step {
         let before = self.expected.clone();
         if let Task::Damage(pod) = &task {
-            // not the writer's doing: it lasts, and there is no moment in the middle of it
+            // not caused by the writer: it is durable and atomic
             let (path, at, byte) = damage(&before.store(&self.live), pod);
             self.disk.damage(&path, usize::try_from(at).unwrap(), byte);
         }
@@ -144,7 +146,7 @@ impl World {
         Step { task, changes, after }
     }
 
-    /// The power is cut, and the machine starts on what is left.
+    /// Cuts the power and boots with what is left.
     fn go_on_from(&mut self, tree: &Tree, after: &Expected) {
         reset(&self.live, tree);
         self.disk = Disk::new(&self.live, tree);
@@ -161,13 +163,13 @@ impl World {
     }
 }
 
-/// Makes a directory hold this and nothing else.
+/// Makes a directory contain exactly this tree.
 fn reset(directory: &Path, tree: &Tree) {
     let _ = fs::remove_dir_all(directory);
     tree.write(directory);
 }
 
-/// What was tried.
+/// Counts of what was tried.
 #[derive(Debug, Default)]
 struct Tried {
     states: AtomicU64,
@@ -175,7 +177,8 @@ struct Tried {
     histories: AtomicU64,
 }
 
-/// Runs one history and looks at the states after each change. An error tells all that is needed to see why.
+/// Runs one history and checks the states after each change. An error contains everything needed to
+/// reproduce it.
 fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let (live, crashed) = (directory.path().join("live"), directory.path().join("crashed"));
@@ -203,11 +206,11 @@ fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
                     if !seen.insert(hasher.finish()) {
                         continue;
                     }
-                    // what must be there once a step is over is only what it made
+                    // after a step, only its result must exist
                     let before = if index + 1 == changes.len() { &step.after } else { &world.expected };
                     reset(&crashed, &tree);
                     let random = &mut world.random;
-                    // the others were looked at when they changed
+                    // the others were checked when they changed
                     let pods: Vec<_> =
                         PODS.into_iter().filter(|pod| step.task.concerns(pod) || random.once_in(16)).collect();
                     check(&crashed, &pods, before, &step.after, &mut world.random).map_err(|error| {
@@ -228,13 +231,13 @@ fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
                 world.expected = step.after;
             }
         }
-        // a boot that ended without a cut goes on as after a restart of the agent
+        // a boot without a power cut goes on as after a restart of the agent
     }
     tried.histories.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
-/// The ways in which the power is cut: the corners, and some drawn ones.
+/// The ways in which the power is cut: the extreme cases, and some random ones.
 fn ways(disk: &Disk, random: &mut Random) -> Vec<(Entries, Content)> {
     use Content::{All, Cut, Lost, Torn, Zeros};
     if disk.is_settled() {
@@ -270,12 +273,12 @@ fn a_power_cut_after_any_call_leaves_the_old_or_the_new_generation_of_everything
             });
         }
     });
-    // past the capture of test output: the counts are part of the proof
+    // printed even if test output is captured: the counts are part of the evidence
     let _ = writeln!(std::io::stderr(), "power cuts, SEED={seed}: {tried:?}, none lost, torn or mixed");
     assert!(tried.states.into_inner() >= states);
 }
 
-/// The first thing that a careless writer loses.
+/// The first thing that an incorrect writer loses.
 fn loss_without(omit: Omit) -> String {
     let tried = Tried::default();
     (1..200)
@@ -286,7 +289,7 @@ fn loss_without(omit: Omit) -> String {
 #[test]
 fn a_writer_without_the_fsync_of_files_is_found_out() {
     let loss = loss_without(Omit::Sync);
-    assert!(loss.contains("cannot be used") || loss.contains("neither the old nor the new"), "{loss}");
+    assert!(loss.contains("cannot use") || loss.contains("neither the old nor the new"), "{loss}");
 }
 
 #[test]
@@ -304,7 +307,7 @@ fn a_writer_that_syncs_only_the_directory_of_the_file_is_found_out() {
 #[test]
 fn a_writer_without_temporary_files_is_found_out() {
     let loss = loss_without(Omit::Rename);
-    assert!(loss.contains("cannot be used") || loss.contains("neither the old nor the new"), "{loss}");
+    assert!(loss.contains("cannot use") || loss.contains("neither the old nor the new"), "{loss}");
 }
 
 #[test]

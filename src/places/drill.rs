@@ -1,15 +1,16 @@
-//! Where a drill keeps what it needs, and how all of it goes again.
+//! Where a drill keeps its files, and how all of them are removed again.
 //!
 //! ```text
-//! <run dir>/drill.lock                           held as long as a drill runs
-//! <run dir>/drill.yaml                           until when it may, and which routes it made: written before the first
+//! <run dir>/drill.lock                           held while a drill runs
+//! <run dir>/drill.yaml                           its end at the latest, and its routes: written before they are made
 //! <run dir>/drill/<namespace>_<pod>/pod.yaml     a rehearsal's manifest
 //! <run dir>/drill/<namespace>_<pod>/volumes/…    its unpacked volumes
 //! <manifest dir>/pod-checkpointer-drill_<namespace>_<pod>.yaml -> …/pod.yaml
 //! ```
 //!
-//! All of it is in memory: after a reboot the links dangle, and the kubelet skips them. While the node is up, the supervisor
-//! removes what a drill left whose lock nobody holds, or whose time is over.
+//! All of it is in memory: after a reboot the links dangle, and the kubelet skips them. While the
+//! node is up, the supervisor removes what a drill left behind if its lock is free or its time is
+//! over.
 
 use std::fs::File;
 use std::io;
@@ -27,10 +28,10 @@ use crate::places::manifests::{self, ManifestDir};
 use crate::places::run::{self, RunDir};
 use crate::pod::id::PodId;
 
-/// Why a drill's traces could not be made or removed.
+/// Why a drill's files or routes could not be created or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// In the run directory.
+    /// A failure in the run directory.
     #[error(transparent)]
     Run(#[from] run::Error),
     /// Writing failed.
@@ -47,17 +48,17 @@ pub enum Error {
     Route(IpAddr, #[source] io::Error),
 }
 
-/// `drill.yaml`: what must be undone, and when at the latest.
+/// `drill.yaml`: what must be undone, and by when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
-    /// When all of it must be gone: milliseconds since boot.
+    /// When everything must be undone, in milliseconds since boot.
     pub until: u64,
-    /// Addresses that routes of ours lead nowhere.
+    /// Addresses that the drill's routes make unreachable.
     pub cut: Vec<IpAddr>,
 }
 
-/// A drill's places on a node.
+/// A drill's directories on a node.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The run directory.
@@ -72,7 +73,7 @@ impl Place {
         Self { run: manifests.run().clone(), manifests }
     }
 
-    /// Takes the lock. `None`: another drill runs.
+    /// Takes the lock; `None` if another drill runs.
     pub fn lock(&self) -> Result<Option<File>, lock::Error> {
         match lock::lock(&self.run.path().join(DRILL_LOCK)) {
             Err(lock::Error::Held(_)) => Ok(None),
@@ -80,42 +81,43 @@ impl Place {
         }
     }
 
-    /// A pod's directory.
+    /// Directory of a pod, a real path.
     pub fn directory(&self, key: &PodId) -> PathBuf {
         self.run.path().join(DRILL).join(key.file_form())
     }
 
-    /// The same as the host calls it.
+    /// The same as a host path.
     pub fn host_directory(&self, key: &PodId) -> PathBuf {
         self.run.host_path().join(DRILL).join(key.file_form())
     }
 
-    /// A pod's link.
+    /// Link of a pod in the kubelet's manifest directory.
     pub fn link(&self, key: &PodId) -> PathBuf {
         self.manifests.rehearsal_path(key)
     }
 
-    /// What a pod's link points to.
+    /// Target of a pod's link, a host path.
     pub fn target(&self, key: &PodId) -> PathBuf {
         self.manifests.rehearsal_target(key)
     }
 
-    /// Says until when what follows may last. Before it is made.
+    /// Writes down what must be undone and by when. To be called before it is done.
     pub fn record(&self, record: &Record) -> Result<(), Error> {
         Ok(self.run.write(DRILL_RECORD, record)?)
     }
 
-    /// What was recorded; `None`: no drill has anything to undo.
+    /// The record of a drill; `None` if there is nothing to undo.
     pub fn recorded(&self) -> Result<Option<Record>, Error> {
         Ok(self.run.read(DRILL_RECORD)?)
     }
 
-    /// Links of rehearsals, of this boot or of one before. What has such a name and is not ours is not among them.
+    /// Links of rehearsals, of this boot or an earlier one. Files with such a name that do not
+    /// belong to a drill are left out.
     pub fn links(&self) -> Result<Vec<PathBuf>, Error> {
         Ok(self.manifests.read()?.rehearsals)
     }
 
-    /// Gives the node its way back, and forgets the record of it when all is done. Can be done again.
+    /// Removes the routes that cut the node off. May be repeated.
     pub fn restore(&self, record: &Record) -> Result<(), Error> {
         for address in &record.cut {
             if routes::restore(*address).map_err(|source| Error::Route(*address, source))? {
@@ -125,7 +127,8 @@ impl Place {
         Ok(())
     }
 
-    /// Removes everything: the way back first, links before what they point to, the record last. Can be done again.
+    /// Removes everything of a drill: routes first, links before their targets, the record last.
+    /// May be repeated.
     pub fn clear(&self) -> Result<(), Error> {
         if let Some(record) = self.recorded()? {
             self.restore(&record)?;
@@ -137,8 +140,9 @@ impl Place {
         Ok(write::remove(&self.run.path().join(DRILL_RECORD))?)
     }
 
-    /// Removes what a drill left that is gone or whose time is over (`now`: time since boot); says whether there was
-    /// anything. Without `thorough` one that left no record left nothing, which is so but for a reboot.
+    /// Removes what a drill left behind that has died or whose time is over (`now` is the time
+    /// since boot). Returns whether there was anything. Without `thorough`, a missing record counts
+    /// as nothing left, which is true except after a reboot.
     pub fn tidy(&self, now: Duration, thorough: bool) -> Result<bool, Error> {
         let record = self.recorded()?;
         let is_there =
@@ -151,7 +155,7 @@ impl Place {
         if is_held && record.is_none_or(|record| now < Duration::from_millis(record.until)) {
             return Ok(false);
         }
-        tracing::info!("removing what a drill left");
+        tracing::info!("removing what a drill left behind");
         self.clear()?;
         Ok(true)
     }
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_drill_left_goes_and_a_running_one_is_left_alone() {
+    fn what_a_killed_drill_left_is_removed_and_a_running_one_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
         assert!(!place.tidy(NOW, true).unwrap());
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_before_a_reboot_go_at_the_first_look() {
+    fn links_from_before_a_reboot_are_removed_by_a_thorough_look() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
         symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
@@ -222,15 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_never_touched() {
+    fn files_of_others_are_never_touched() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path());
         drilling(&place, 0);
-        fs::write(place.link(&id("shop_other")), "somebody's").unwrap();
+        fs::write(place.link(&id("shop_other")), "another program's").unwrap();
         symlink("/somewhere/else", place.link(&id("shop_third"))).unwrap();
         place.clear().unwrap();
         assert!(is_clean(&place));
-        assert_eq!(fs::read_to_string(place.link(&id("shop_other"))).unwrap(), "somebody's");
+        assert_eq!(fs::read_to_string(place.link(&id("shop_other"))).unwrap(), "another program's");
         assert!(place.link(&id("shop_third")).is_symlink());
     }
 }

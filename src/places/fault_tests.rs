@@ -1,6 +1,6 @@
-//! What a disk that fails does to the writer: each call of each thing that the store does fails with each error, once or
-//! from then on. The old generation stays in force, the error names step and path, nothing is left behind, and the next
-//! attempt succeeds.
+//! What a failing disk does to the writer: each call of each operation of the store fails with each
+//! error, once or from then on. The old generation stays usable, the error names step and path,
+//! nothing is left behind, and the next attempt succeeds.
 
 use std::cell::Cell;
 use std::error::Error as _;
@@ -25,28 +25,29 @@ use crate::pod::id::id;
 const ERRORS: [Errno; 5] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::DQUOT, Errno::MFILE];
 const POD: &str = "shop_till";
 
-/// What the store is asked to do, after what it was asked before.
+/// An operation of the store, in a certain state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
     /// The agent starts for the first time.
     Create,
-    /// The agent starts where somebody else made the directory, for everybody to look into.
+    /// The agent starts with an existing directory that other users may read.
     Private,
-    /// The agent starts where a crash left something half made, something half removed and something still empty.
+    /// The agent starts after a crash that left something half created, something half removed and
+    /// something empty.
     Clean,
     /// The first capture of a pod.
     First,
-    /// The third, which makes the first superfluous.
+    /// The third capture, which makes the first superfluous.
     Third,
-    /// One that makes a damaged generation superfluous.
+    /// A capture that makes a damaged generation superfluous.
     Repair,
-    /// The node's record for the first time.
+    /// The node's record is written for the first time.
     Record,
     /// The node's record has changed.
     Change,
     /// The pod is gone.
     Remove,
-    /// There is a key now, and what is in clear is sealed.
+    /// A key is given, and checkpoints in clear text are sealed.
     Seal,
 }
 
@@ -81,14 +82,14 @@ fn record(name: &str) -> NodeRecord {
     }
 }
 
-/// What can be seen of a store: numbers and arguments of the good generations, how many of them are in clear, how many are
-/// bad, and the node's name.
+/// The visible state of a store: numbers and arguments of the good generations, how many of them
+/// are in clear text, how many are bad, and the node's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     good: Vec<(u64, String)>,
     clear: usize,
     bad: usize,
-    /// Is the directory for nobody else?
+    /// Whether the directory is inaccessible to others.
     private: bool,
     node: Option<String>,
 }
@@ -110,7 +111,7 @@ impl Seen {
 }
 
 impl Task {
-    /// A store in the state in which the task begins.
+    /// A store in the state before the operation.
     fn prepare(self, directory: &Path) -> Store {
         let store = Store::new(directory.join("state"));
         match self {
@@ -166,18 +167,20 @@ impl Task {
         }
     }
 
-    /// Is what a task left, done or not, as it may be? `before` and `after` are what is seen of a store where it was not
-    /// tried, and where nothing failed.
+    /// Whether the state that an operation left is allowed, whether it succeeded or not. `before`
+    /// and `after` are the states of a store in which it was not tried, and in which nothing
+    /// failed.
     fn is_right(seen: &Seen, before: &Seen, after: &Seen) -> bool {
         let node = seen.node == before.node || seen.node == after.node;
-        // old ones may stay beside the new one until the next attempt
+        // old ones may stay along with the new one until the next attempt
         let both = !after.good.is_empty()
             && seen.good.starts_with(&after.good)
             && seen.good.iter().all(|good| before.good.contains(good) || after.good.contains(good));
         node && seen.bad <= before.bad && (seen.good == before.good || seen.good == after.good || both)
     }
 
-    /// Is the task done, as it is where nothing failed? A repair may have taken two attempts, and a generation for each.
+    /// Whether the operation succeeded, as if nothing had failed. A repair may have taken two
+    /// attempts, with one generation each.
     fn is_done(self, seen: &Seen, after: &Seen) -> bool {
         let newest = |seen: &Seen| seen.good.first().map(|(_, text)| text.clone());
         seen == after
@@ -186,7 +189,7 @@ impl Task {
     }
 }
 
-/// Lets the calls from `first` on fail, `times` of them, and says how many there were.
+/// Makes `times` calls fail, beginning with `first`. Returns how many calls there were.
 fn with_fault<T>(first: usize, times: usize, fault: Let, run: impl FnOnce() -> T) -> (T, Vec<(&'static str, PathBuf)>) {
     let calls = Rc::new(std::cell::RefCell::new(Vec::new()));
     let (seen, count) = (Rc::clone(&calls), Cell::new(0));
@@ -234,7 +237,7 @@ fn memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// What is seen before a task and after it, and the calls that it makes.
+/// The states before and after an operation, and the calls that it makes.
 fn healthy(task: Task) -> (Seen, Seen, Vec<(&'static str, PathBuf)>) {
     let directory = memory();
     let store = task.prepare(directory.path());
@@ -244,7 +247,7 @@ fn healthy(task: Task) -> (Seen, Seen, Vec<(&'static str, PathBuf)>) {
     (before, Seen::of(&store), calls)
 }
 
-/// An error must say what was being done, and to what.
+/// An error must name the step and the path.
 fn assert_clear(error: &Error, directory: &Path, errno: Errno, context: &str) {
     let (text, cause) = (error.to_string(), error.source().map(ToString::to_string).unwrap_or_default());
     assert!(text.starts_with("cannot ") && text.contains(directory.to_str().unwrap()), "{context}: {text}");
@@ -270,7 +273,7 @@ fn each_call_may_fail_once_with_any_error_and_nothing_is_lost_or_left() {
                 assert_eq!(error.reason() == "StoreFull", is_full, "{context}: {error}");
                 let seen = Seen::of(&store);
                 assert!(Task::is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");
-                // what was to be removed, or was being removed, stays until the next attempt
+                // what was being removed, or was still to be removed, stays until the next attempt
                 if !matches!(task, Task::Clean | Task::Remove) {
                     assert_eq!(leftovers(directory.path()), [] as [PathBuf; 0], "{context}");
                 }
@@ -295,12 +298,13 @@ fn a_disk_that_fails_for_good_leaves_what_was_there_and_the_next_start_on_a_heal
                 let context = format!("{task:?}, from call {number} ({call}) on, {errno:?}");
                 let directory = memory();
                 let store = task.prepare(directory.path());
-                // a second attempt on the failing disk must not take for kept what the first one left
+                // a second attempt on the failing disk must not take for durable what the first one
+                // left
                 let ((first, second), _) =
                     with_fault(number, usize::MAX, Let::Fail(errno), || (task.run(&store), task.run(&store)));
                 faults += 1;
                 assert_clear(&first.expect_err(&context), directory.path(), errno, &context);
-                // where nothing is left to do but to remove what is superfluous, that is the error again
+                // if only superfluous files remain to be removed, that fails again
                 assert_clear(&second.expect_err(&context), directory.path(), errno, &format!("{context}: second"));
                 let seen = Seen::of(&store);
                 assert!(Task::is_right(&seen, &before, &after), "{context}: {before:?} became {seen:?}");

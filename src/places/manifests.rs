@@ -1,12 +1,12 @@
-//! The kubelet's directory of static pod manifests: where it is, and what of this program is in it.
+//! The kubelet's directory of static pod manifests: where it is, and which files of this program
+//! are in it.
 //!
 //! ```text
 //! pod-checkpointer_<namespace>_<pod>.yaml -> <run dir>/active/…          a twin
 //! pod-checkpointer-drill_<namespace>_<pod>.yaml -> <run dir>/drill/…     a rehearsal
 //! pod-checkpointer-supervisor.yaml                                       the supervisor, a regular file
 //! ```
-//! Links name paths of the host, which may be reached by other ones from here, so a link is recognized by what it says and
-//! not by where it leads.
+//! Links contain host paths, which may be other paths for this process. So a link is recognized by its text, not by where it leads.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -27,16 +27,16 @@ pub enum Error {
     /// The kubelet runs no static pods.
     #[error("the kubelet has no staticPodPath, so it starts no static pods: set one, or give --manifest-dir")]
     NoStaticPods,
-    /// It is not there.
-    #[error("the kubelet's manifest directory {} is not there: create it, or give --manifest-dir", .0.display())]
+    /// The directory does not exist.
+    #[error("the kubelet's manifest directory {} does not exist: create it, or give --manifest-dir", .0.display())]
     NoDirectory(PathBuf),
-    /// It cannot be read.
+    /// The directory cannot be read.
     #[error("cannot read the kubelet's manifest directory {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
 }
 
-/// Where the kubelet looks for static pods, a host path: the one that is `given`, else the one that the kubelet was started
-/// with. `settings`: how it was started; `None`: that cannot be learned, and kubeadm's directory is assumed.
+/// The kubelet's directory of static pods, a host path: the `given` one, else the one in the
+/// kubelet's `settings`. Without settings (`None`), kubeadm's directory is assumed.
 pub fn find(given: Option<&Path>, settings: Option<&kubelet::Settings>) -> Result<PathBuf, Error> {
     match (given, settings) {
         (Some(given), _) => Ok(given.to_owned()),
@@ -45,14 +45,14 @@ pub fn find(given: Option<&Path>, settings: Option<&kubelet::Settings>) -> Resul
     }
 }
 
-/// What has the name of a twin's link.
+/// What exists under the name of a twin's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Nothing.
     None,
     /// A twin's link.
     Ours,
-    /// Something that this program did not make.
+    /// Something that this program did not create.
     Foreign,
 }
 
@@ -61,30 +61,30 @@ pub enum Link {
 pub struct Linked {
     /// `<namespace>_<pod>` of the parent.
     pub key: PodId,
-    /// Where it is, a real path.
+    /// Path of the link, a real path.
     pub path: PathBuf,
-    /// Where it leads, a host path.
+    /// Target of the link, a host path.
     pub target: PathBuf,
 }
 
-/// What is in the directory.
+/// The content of the directory.
 #[derive(Debug, Default)]
 pub struct Manifests {
     /// Links of twins, by key.
     pub links: Vec<Linked>,
     /// Links of rehearsals.
     pub rehearsals: Vec<PathBuf>,
-    /// The supervisor's manifest is there.
+    /// Whether the supervisor's manifest exists.
     pub supervisor: bool,
-    /// Named as if this program had made it, which it has not: never touched.
+    /// Files with a name of this program that it did not create; they are never touched.
     pub foreign: Vec<PathBuf>,
     /// Unfinished files, left by a crash or still being written.
     pub leftovers: Vec<PathBuf>,
-    /// Manifests of other static pods, as far as the kubelet reads them.
+    /// Other files that the kubelet reads, which are manifests of other static pods.
     pub others: Vec<PathBuf>,
 }
 
-/// The directory.
+/// The kubelet's directory of static pod manifests.
 #[derive(Clone, Debug)]
 pub struct ManifestDir {
     path: PathBuf,
@@ -92,12 +92,12 @@ pub struct ManifestDir {
 }
 
 impl ManifestDir {
-    /// At this real path; links lead into this run directory. Looks at nothing yet.
+    /// The directory at this real path, whose links lead to this run directory. Reads nothing yet.
     pub fn new(path: impl Into<PathBuf>, run: RunDir) -> Self {
         Self { path: path.into(), run }
     }
 
-    /// Its real path.
+    /// Real path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -117,7 +117,7 @@ impl ManifestDir {
         self.path.join(format!("{DRILL_LINK_PREFIX}{}.yaml", key.file_form()))
     }
 
-    /// What a rehearsal's link leads to, a host path.
+    /// Target of a rehearsal's link, a host path.
     pub fn rehearsal_target(&self, key: &PodId) -> PathBuf {
         self.run.host_path().join(DRILL).join(key.file_form()).join("pod.yaml")
     }
@@ -127,7 +127,7 @@ impl ManifestDir {
         self.path.join(format!("{SUPERVISOR}.yaml"))
     }
 
-    /// What is at the place of a twin's link.
+    /// What exists under the name of a twin's link.
     pub fn link(&self, key: &PodId) -> Link {
         let path = self.link_path(key);
         match fs::symlink_metadata(&path) {
@@ -137,7 +137,7 @@ impl ManifestDir {
         }
     }
 
-    /// Looks through all of it.
+    /// Reads the whole directory.
     pub fn read(&self) -> Result<Manifests, Error> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => Error::NoDirectory(self.path.clone()),
@@ -181,13 +181,13 @@ impl ManifestDir {
         Ok(found)
     }
 
-    /// What the static pods in it take, twins among them, but not the one of `except`. A file that the kubelet cannot use
-    /// takes nothing.
+    /// Resources and ports that the static pods in the directory take, including twins but not the
+    /// twin of `except`. A file that the kubelet cannot use takes nothing.
     pub fn taken(&self, except: &PodId) -> Result<Demand, Error> {
         let found = self.read()?;
         let twins = found.links.iter().filter(|link| link.key != *except).map(|link| self.run.active(&link.key));
         let supervisor = found.supervisor.then(|| self.supervisor_path());
-        // a file with a name of ours is a pod like any other to the kubelet
+        // for the kubelet, a file with a name of this program is a pod like any other
         let foreign = found.foreign.into_iter().filter(|path| !path.is_symlink() && path.is_file());
         let mut taken = Demand::default();
         for path in twins.chain(supervisor).chain(foreign).chain(found.others) {
@@ -204,7 +204,7 @@ impl ManifestDir {
     }
 }
 
-/// Is this a manifest of the supervisor, of whatever version?
+/// Whether this is a manifest of the supervisor, of any version.
 pub fn is_supervisor(text: &[u8]) -> bool {
     let pod: Value = serde_yaml::from_slice(text).unwrap_or_default();
     pod.pointer("/metadata/name").and_then(Value::as_str) == Some(SUPERVISOR)
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whose_is_told_by_name_and_by_what_a_link_says() {
+    fn files_are_classified_by_their_names_and_by_the_text_of_links() {
         let root = tempfile::tempdir().unwrap();
         let manifests = directory(root.path());
         assert_eq!(manifests.link(&id("shop_till")), Link::None);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_there_is_said() {
+    fn a_missing_directory_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let manifests = ManifestDir::new(root.path().join("none"), RunDir::new(root.path(), "/run/pod-checkpointer"));
         assert!(matches!(manifests.read(), Err(Error::NoDirectory(_))));

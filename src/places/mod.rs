@@ -1,4 +1,4 @@
-//! Where things of this program are on a node, and the files in which its parts tell each other what they know.
+//! Where the program's files are on a node, and the files through which its parts exchange reports.
 
 #[cfg(test)]
 mod crash_tests;
@@ -28,41 +28,42 @@ use crate::places::run::RunDir;
 use crate::places::store::Store;
 use crate::text::chain;
 
-/// How long a kubelet may take that is asked for its manifest directory.
+/// How long to wait for a kubelet that is asked for its manifest directory.
 const KUBELET_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why the node's directories cannot be found, or told about.
+/// Why the node's directories cannot be found, or a lock cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The host's files cannot be reached.
-    #[error("cannot reach the host's files")]
+    /// The host's root directory cannot be found.
+    #[error("cannot find the host's root directory; see --host-root")]
     Host(#[source] io::Error),
-    /// A host path leads nowhere.
+    /// A host path cannot be resolved.
     #[error("cannot find {} on the host", .0.display())]
     Path(PathBuf, #[source] io::Error),
-    /// It cannot be told whether a lock is held.
-    #[error("cannot open {}", .0.display())]
+    /// The file of a lock cannot be opened.
+    #[error("cannot open lock file {}", .0.display())]
     Lock(PathBuf, #[source] io::Error),
 }
 
-/// The node's directories, as real paths and as the host calls them.
+/// The program's directories on a node, as real paths (which may lead through `/proc`) and as host
+/// paths.
 pub struct Places {
     root: HostRoot,
-    /// Checkpoints.
+    /// The store of checkpoints.
     pub store: Store,
-    /// What is in force.
+    /// The run directory, with everything that is currently active.
     pub run: RunDir,
     /// The kubelet's manifest directory.
     pub manifests: ManifestDir,
-    /// As the host calls it.
+    /// The same as a host path.
     pub manifests_host_path: PathBuf,
-    /// The kubelet that runs starts no static pods: why.
+    /// Why the running kubelet starts no static pods, if it does not.
     pub no_static_pods: Option<manifests::Error>,
 }
 
 impl Places {
-    /// Finds the directories; looks into none of them. Asks the kubelet for its manifest directory where none is given, so
-    /// it must not be called from asynchronous code.
+    /// Finds the directories without reading any of them. Asks the kubelet for its manifest
+    /// directory if none is given, so it must not be called from asynchronous code.
     pub fn find(arguments: &HostArguments) -> Result<Self, Error> {
         let root = arguments.root().map_err(Error::Host)?;
         let given = arguments.manifest_dir.as_deref();
@@ -76,7 +77,7 @@ impl Places {
         Ok(Self { store: node.store.with_keys(keys), no_static_pods, ..node })
     }
 
-    /// With these directories, host paths.
+    /// With these directories, which are host paths.
     pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> Result<Self, Error> {
         let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
         let run = RunDir::new(resolve(run_dir)?, run_dir);
@@ -90,23 +91,25 @@ impl Places {
         })
     }
 
-    /// Pods with a link to a manifest in force: twins that run or are about to.
+    /// Pods with a link to an existing manifest, as `<namespace>/<pod>`: their twins run or are
+    /// about to.
     pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
         let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
         linked.map(|link| link.key.to_string()).collect()
     }
 
-    /// The host's files.
+    /// The host's root directory.
     pub fn root(&self) -> &HostRoot {
         &self.root
     }
 
-    /// What keeps keys from being used, for people. Who only looks goes on with those that can be.
+    /// Why keys cannot be used, for people. Commands that only read go on with the other keys.
     pub fn key_problems(&self) -> Vec<String> {
         self.store.keys_given().load().errors().map(|error| chain(error)).collect()
     }
 
-    /// A path as the host calls it, for people: from a container the real one goes through a process.
+    /// The host path of a real path, for people: in a container the real one may lead through
+    /// `/proc`.
     pub fn shown(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(self.root.path()) {
             Ok(below) => Path::new("/").join(below),
@@ -122,27 +125,28 @@ impl Places {
         }
     }
 
-    /// Does a process hold this lock? No file means no.
+    /// Whether a process holds this lock; no, if the file does not exist.
     pub fn is_locked(path: &Path) -> Result<bool, Error> {
         lock::is_locked(path).map_err(|error| Error::Lock(path.to_owned(), error))
     }
 
-    /// The agent's lock.
+    /// Path of the agent's lock.
     pub fn agent_lock(&self) -> PathBuf {
         self.store.directory().join("agent.lock")
     }
 
-    /// The supervisor's lock.
+    /// Path of the supervisor's lock.
     pub fn supervisor_lock(&self) -> PathBuf {
         self.run.path().join(SUPERVISOR_LOCK)
     }
 }
 
-/// Removes what is ours of a store's directory and a run directory; what is not is named in the log, and left.
+/// Removes the program's files from a state directory and a run directory. Other files stay and are
+/// named in the log.
 pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
     for (directory, names) in [(store, store::NAMES), (run, run::NAMES)] {
         for path in write::remove_named(directory, names)? {
-            tracing::warn!(path = %path.display(), "left: it is not ours");
+            tracing::warn!(path = %path.display(), "not removed: it does not belong to pod-checkpointer");
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! `node.yaml` in the store: what the supervisor must know of its node and of the API server while that does not answer.
+//! `node.yaml` in the state directory: what the supervisor must know about its node and the API
+//! server while that does not answer.
 
 use std::fs;
 use std::time::SystemTime;
@@ -16,7 +17,8 @@ use crate::pod::room::Amounts;
 /// Longest record of the node, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// What the supervisor must know of the node, recorded by the agent while the API server answers.
+/// What the supervisor must know about the node, recorded by the agent while the API server
+/// answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeRecord {
@@ -24,23 +26,23 @@ pub struct NodeRecord {
     pub api_version: String,
     /// `NodeRecord`.
     pub kind: String,
-    /// Name of the node object.
+    /// Name of the Node.
     pub node_name: String,
-    /// UID of the node object: another one means another node, whatever its name.
+    /// UID of the Node: another UID means another node, whatever its name.
     pub node_uid: String,
-    /// UID of the node object now, where it is not the one above: nothing is removed until it has been this for an hour, and
-    /// nothing of the node before it is activated.
+    /// Current UID of the Node, if it differs from the one above. Nothing is removed until it has
+    /// stayed the same for an hour, and no checkpoint of the former Node is activated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_uid: Option<String>,
-    /// What the kubelet may give to pods, by the node object.
+    /// What the kubelet may allocate to pods, according to the Node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Amounts>,
-    /// API servers, as the kubelet's own kubeconfig names them.
+    /// API servers, from the kubelet's kubeconfig.
     pub servers: Vec<ServerRecord>,
 }
 
 impl NodeRecord {
-    /// UID of the node object as the API server last named it, if it ever did.
+    /// UID of the Node as the API server last reported it, if it ever did.
     pub fn current_uid(&self) -> Option<&str> {
         self.current_uid.as_deref().or(Some(self.node_uid.as_str())).filter(|uid| !uid.is_empty())
     }
@@ -50,14 +52,14 @@ impl NodeRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerRecord {
-    /// For example `https://10.0.0.1:6443`.
+    /// Its URL, for example `https://10.0.0.1:6443`.
     pub url: String,
-    /// PEM.
+    /// Its CA certificates, in PEM.
     pub ca: String,
-    /// Name that its certificate must have, when it is not the one in the address.
+    /// Name that its certificate must have, if not the one in the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_name: Option<String>,
-    /// HTTP proxy on the way to it.
+    /// HTTP proxy through which to reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
 }
@@ -75,7 +77,7 @@ impl From<Server> for ServerRecord {
 }
 
 impl Store {
-    /// What the agent recorded of the node; `None`: nothing yet.
+    /// The record of the node; `None` if there is none yet.
     pub fn node(&self) -> Result<Option<NodeRecord>, Error> {
         let path = self.directory().join(NODE_RECORD);
         let read = Directory::open(self.directory()).and_then(|directory| directory.file(NODE_RECORD, LONGEST));
@@ -86,12 +88,12 @@ impl Store {
         }
     }
 
-    /// When that record was last changed: only to be compared with itself.
+    /// When the file of the record was last changed; only useful to detect a change.
     pub fn node_changed(&self) -> Option<SystemTime> {
         fs::metadata(self.directory().join(NODE_RECORD)).and_then(|metadata| metadata.modified()).ok()
     }
 
-    /// Records what the supervisor must know, if it is not what is recorded. Says whether it wrote.
+    /// Writes the record if it differs from the existing one. Returns whether it did.
     pub fn put_node(&self, record: &NodeRecord) -> Result<bool, Error> {
         write::settle(self.directory())?;
         if let Ok(Some(known)) = self.node()

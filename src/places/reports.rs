@@ -1,6 +1,7 @@
-//! What the two parts tell each other and the command line through files in the run directory.
+//! What agent and supervisor report to each other and to the command line, in files of the run
+//! directory.
 //!
-//! Times are milliseconds of the boot-time clock; the run directory never outlives its boot.
+//! Times are in milliseconds on the boot-time clock; the run directory never outlives its boot.
 
 use std::collections::BTreeMap;
 
@@ -10,39 +11,43 @@ use crate::node::contact::Class;
 use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 
-/// `agent.yaml`, written by the agent: it lives, and these parents are Ready by the API server's word.
+/// `agent.yaml`, written by the agent: it is alive, and these parents are Ready according to the
+/// API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AgentWord {
-    /// When the agent last wrote it.
+    /// When the agent last wrote the file.
     pub heartbeat: u64,
-    /// Ids of the running containers (without `containerd://` or the like) of each marked parent that is Ready, by
-    /// `<namespace>_<pod>`. The ids tell a word of now from one of before an outage.
+    /// IDs of the running containers (without a prefix like `containerd://`) of each marked parent
+    /// that is Ready, by `<namespace>_<pod>`. The IDs show whether this is from now or from before
+    /// an outage.
     pub ready: BTreeMap<PodId, Vec<String>>,
-    /// UID of each parent that the API server says, for that very UID, is gone.
+    /// UID of each parent that is gone according to the API server, which was asked for exactly
+    /// this UID.
     pub gone: BTreeMap<PodId, String>,
-    /// UID of each parent that came back from an outage and was refused by the kubelet for good: its object says Failed, and
-    /// nobody but its owner replaces it.
+    /// UID of each parent that the kubelet rejected for good after an outage: its phase is Failed,
+    /// and only its owner can replace it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rejected: BTreeMap<PodId, String>,
-    /// The agent has not heard from the API server lately, so who is refused now is not known: `rejected` is from before.
+    /// The agent has not heard from the API server lately, so that `rejected` may be out of date.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
-    /// What the pods of the API server take on this node; none: not known.
+    /// Resources and ports that the API server's pods take on this node; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
-    /// What marks each pod that is marked, in words, by `<namespace>_<pod>`.
+    /// What marks each marked pod, in words, by `<namespace>_<pod>`.
     pub marked: BTreeMap<PodId, String>,
     /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
     pub refused: BTreeMap<PodId, Vec<String>>,
-    /// What the agent could not learn or do on this node, each with what to do about it.
+    /// What the agent could not find out or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What of the node itself would keep its pods from coming back, or make that slow, by [`crate::reasons::Risk`], each with
-    /// what to do about it.
+    /// What is wrong with the node itself and would keep its pods from coming back or slow them
+    /// down, by [`crate::reasons::Risk`], each with what to do about it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub risks: BTreeMap<String, String>,
-    /// The installation is being removed: the supervisor leaves the node as soon as nobody needs it there.
+    /// The installation is being removed: the supervisor leaves the node as soon as no pod needs
+    /// it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub retire: bool,
 }
@@ -58,27 +63,29 @@ pub const OUTAGES: &str = "outages.yaml";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// Program and version.
+    /// Name and version of the program that wrote the file.
     pub written_by: String,
-    /// Contact with the API server; none: not asked yet.
+    /// Contact with the API server; absent before the first probe.
     pub contact: Option<ContactReport>,
-    /// The kubelet gets nothing from an API server that answers; none: that is not so, or not known.
+    /// The kubelet gets nothing from an API server that answers; absent if it does, or if that is
+    /// unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked_out: Option<LockedOut>,
-    /// What the supervisor could not learn or do, each with what to do about it.
+    /// What the supervisor could not find out or do, each with what to do about it.
     pub problems: Vec<String>,
-    /// Why the supervisor cannot close connections of the kubelet; none: it can, may not, or that is not known.
+    /// Why the supervisor cannot close the kubelet's connections; absent if it can, if it is told
+    /// not to, or if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cannot_unstick: Option<String>,
-    /// Its checkpoints.
+    /// The checkpoints of the node.
     pub pods: Vec<PodReport>,
 }
 
-/// A kubelet that gets nothing from an API server that answers, be it that it has only just started.
+/// A kubelet that gets nothing from an API server that answers; it may also have only just started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockedOut {
-    /// Its process id.
+    /// Process ID of the kubelet.
     pub kubelet_pid: Option<u32>,
     /// Since when.
     pub since: u64,
@@ -88,7 +95,7 @@ pub struct LockedOut {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContactReport {
-    /// Its class.
+    /// The class of contact.
     pub class: Class,
     /// Since when.
     pub since: u64,
@@ -97,14 +104,14 @@ pub struct ContactReport {
 /// Phase of a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Phase {
-    /// Nothing of it runs.
+    /// The twin does not run.
     #[default]
     Inactive,
-    /// Its twin is linked.
+    /// The twin is linked.
     Active,
-    /// Its twin serves on until the parent has taken over.
+    /// The twin serves on until the parent has taken over.
     Released,
-    /// It should be active and cannot.
+    /// The twin should be active but cannot be.
     Blocked,
 }
 
@@ -118,12 +125,12 @@ pub struct PodReport {
     pub name: String,
     /// UID of the parent.
     pub parent_uid: String,
-    /// Phase.
+    /// Phase of the checkpoint.
     pub phase: Phase,
     /// Why it is blocked, or active although the API server answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The same in words.
+    /// The reason in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// UID of the twin.
@@ -137,11 +144,11 @@ pub struct PodReport {
 pub struct Outages {
     /// The outages in which something was activated.
     pub outages: Vec<Outage>,
-    /// Of all outages of this boot, forgotten ones too.
+    /// Counts over all outages of this boot, including those no longer listed.
     pub counts: Counts,
 }
 
-/// What is counted over all outages of a boot; a supervisor that starts again goes on counting.
+/// Counts over all outages of a boot; a restarted supervisor goes on counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counts {
@@ -149,13 +156,13 @@ pub struct Counts {
     pub outages: u64,
     /// Attempts to link a twin, by [`crate::names::activation_results`].
     pub activations: BTreeMap<String, u64>,
-    /// How often the kubelet waited for the API server and its waiting connections were closed.
+    /// How often the connections of a kubelet that waited for the API server were closed.
     pub unstuck: u64,
-    /// From the decision to activate to all containers of the twin running.
+    /// Time from the decision to activate until all containers of the twin ran.
     pub activation: Times,
-    /// From the release, which is the first sign of the API server, to the parent running.
+    /// Time from the release, at the first answer of the API server, until the parent ran.
     pub takeover: Times,
-    /// From the parent running to nothing of its twin running.
+    /// Time from when the parent ran until nothing of its twin ran any more.
     pub overlap: Times,
 }
 
@@ -163,19 +170,19 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Times {
-    /// How many there were.
+    /// Number of durations.
     pub count: u64,
-    /// All together, in milliseconds.
+    /// Sum of all durations, in milliseconds.
     pub sum: u64,
-    /// How many took no longer than each of [`Times::BOUNDS`], and longer than the one before.
+    /// Number of durations up to each of [`Times::BOUNDS`] and above the bound before it.
     pub within: Vec<u64>,
 }
 
 impl Times {
-    /// Upper bounds, in milliseconds: from a capture to a hand-over that somebody should look at.
+    /// Upper bounds in milliseconds: from a quick capture to a hand-over that is worth a look.
     pub const BOUNDS: [u64; 12] = [10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000];
 
-    /// Takes one in, in milliseconds.
+    /// Adds a duration, in milliseconds.
     pub fn add(&mut self, time: u64) {
         self.count = self.count.saturating_add(1);
         self.sum = self.sum.saturating_add(time);
@@ -193,19 +200,19 @@ impl Times {
 pub struct Outage {
     /// When contact was lost.
     pub from: u64,
-    /// The same on the wall clock, RFC 3339.
+    /// The same as wall-clock time, RFC 3339.
     pub from_wall: String,
     /// When the API server answered again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
-    /// The same on the wall clock, RFC 3339.
+    /// The same as wall-clock time, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_wall: Option<String>,
     /// What was done for each pod, by `<namespace>_<pod>`.
     pub pods: BTreeMap<PodId, PodOutage>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde demands this signature
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -216,25 +223,25 @@ fn is_zero(number: &u32) -> bool {
 pub struct PodOutage {
     /// UID of the parent.
     pub parent_uid: String,
-    /// It was first decided to link the twin.
+    /// When it was first decided to link the twin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided: Option<u64>,
-    /// The twin was linked.
+    /// When the twin was linked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activated: Option<u64>,
-    /// All its containers ran.
+    /// When all containers of the twin ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<u64>,
-    /// How often it was linked again because contact was lost before its parent took over.
+    /// How often the twin was linked again because contact was lost before its parent took over.
     #[serde(skip_serializing_if = "is_zero")]
     pub taken_back: u32,
-    /// Its link was removed.
+    /// When the twin's link was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<u64>,
-    /// The parent ran.
+    /// When the parent ran again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<u64>,
-    /// Nothing of the twin ran any more.
+    /// When nothing of the twin ran any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
 }

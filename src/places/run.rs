@@ -1,13 +1,13 @@
-//! The run directory: what is in force, in memory only, and gone after a reboot.
+//! The run directory: everything that is currently active, in memory only, and gone after a reboot.
 //!
 //! ```text
-//! <run dir>/boot                 the boot it belongs to
+//! <run dir>/boot                 ID of the boot it belongs to
 //! <run dir>/supervisor.lock
 //! <run dir>/active/<namespace>_<pod>.yaml
 //! <run dir>/volumes/<namespace>_<pod>/<twin uid>/<volume>/…
-//! <run dir>/agent.yaml           the agent's word: heartbeat, which parents are Ready
+//! <run dir>/agent.yaml           the agent's report: heartbeat, which parents are Ready
 //! <run dir>/status.yaml  outages.yaml
-//! <run dir>/drill.lock  drill.yaml  drill/…     of a drill, see [`crate::places::drill`]
+//! <run dir>/drill.lock  drill.yaml  drill/…     see [`crate::places::drill`]
 //! ```
 
 use std::fs;
@@ -23,7 +23,7 @@ use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD, SUPERVISOR_LOCK};
 use crate::places::reports;
 use crate::pod::id::PodId;
 
-/// Everything of ours in the run directory.
+/// Names of all files and directories that the program creates in the run directory.
 pub const NAMES: &[&str] = &[
     "active",
     "volumes",
@@ -36,7 +36,8 @@ pub const NAMES: &[&str] = &[
     DRILL_LOCK,
     DRILL_RECORD,
 ];
-/// Longest file that is read: a manifest, at the kubelet's own limit (pkg/kubelet/config/file.go, `maxConfigLength`).
+/// Largest file in bytes that is read: the kubelet's own limit for a manifest
+/// (pkg/kubelet/config/file.go, `maxConfigLength`).
 pub const MOST_BYTES: u64 = 10 << 20;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -44,24 +45,24 @@ const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 /// Why the run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Clear text may be in memory only.
+    /// The directory is not in memory, where alone unsealed checkpoints may be.
     #[error("run directory {} is not memory-backed: mount a tmpfs there", .0.display())]
     NotMemory(PathBuf),
     /// Reading failed.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// It is not ours, or a file in it is not.
+    /// The directory, or a file in it, is not trusted.
     #[error(transparent)]
     Untrusted(#[from] read::Error),
-    /// A file in it is not what we write.
-    #[error("cannot understand {}", .0.display())]
+    /// A file in the directory does not have the expected content.
+    #[error("cannot parse {}", .0.display())]
     Syntax(PathBuf, #[source] serde_yaml::Error),
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] write::Error),
 }
 
-/// A run directory. `path` is where we reach it, `host_path` what the kubelet calls it.
+/// A run directory: `path` is its real path for this process, `host_path` that for the kubelet.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -69,12 +70,13 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// The run directory at this real path, called `host_path` on the host. Looks at nothing yet.
+    /// The run directory at this real path, which is `host_path` on the host. Reads nothing yet.
     pub fn new(path: impl Into<PathBuf>, host_path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), host_path: host_path.into() }
     }
 
-    /// Makes it if need be, insists on memory, and empties it if it is of another boot.
+    /// Creates the directory if necessary, checks that it is in memory, and empties it if it is
+    /// from another boot.
     pub fn open(&self, boot_id: &str) -> Result<(), Error> {
         write::directory(&self.path)?;
         self.keep_private()?;
@@ -87,7 +89,7 @@ impl RunDir {
         let known = fs::read_to_string(&boot).unwrap_or_default();
         if known.trim() != boot_id {
             for entry in Self::entries(&self.path)? {
-                // the lock is of a process that lives, or of none: never of another boot
+                // the lock is held by a running process or not at all, never by one of another boot
                 if entry == SUPERVISOR_LOCK {
                     continue;
                 }
@@ -105,7 +107,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// It holds clear text: it must be ours, no link, and for nobody else.
+    /// It contains unsealed checkpoints, so it must not be a link, must belong to this user, and is
+    /// made inaccessible to others.
     fn keep_private(&self) -> Result<(), Error> {
         let failed = |source| Error::Read(self.path.clone(), source);
         let metadata = fs::symlink_metadata(&self.path).map_err(failed)?;
@@ -116,27 +119,27 @@ impl RunDir {
         Ok(write::make_private(&self.path)?)
     }
 
-    /// Where we reach it.
+    /// Real path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the host calls it.
+    /// Host path of the directory.
     pub fn host_path(&self) -> &Path {
         &self.host_path
     }
 
-    /// The manifest in force of a pod.
+    /// Path of the active manifest of a pod.
     pub fn active(&self, key: &PodId) -> PathBuf {
         self.path.join("active").join(format!("{}.yaml", key.file_form()))
     }
 
-    /// What the link in the kubelet's directory points to.
+    /// Target of a pod's link in the kubelet's manifest directory.
     pub fn link_target(&self, key: &PodId) -> PathBuf {
         self.host_path.join("active").join(format!("{}.yaml", key.file_form()))
     }
 
-    /// Keys of the pods that have a manifest in force or unpacked files.
+    /// Keys of the pods that have an active manifest or unpacked files.
     pub fn keys(&self) -> Result<Vec<PodId>, Error> {
         let active = Self::entries(&self.path.join("active"))?;
         let active = active.iter().filter_map(|name| name.strip_suffix(".yaml")?.parse().ok());
@@ -147,11 +150,11 @@ impl RunDir {
         Ok(keys)
     }
 
-    /// Removes what a crash left: unfinished files, and unpacked volumes that no manifest in force names. Only for the one
-    /// that writes here.
+    /// Removes what a crash left behind: unfinished files, and unpacked volumes that no active
+    /// manifest names. Only for the supervisor, which writes these.
     pub fn sweep(&self) -> Result<(), Error> {
         let (active, volumes) = (self.path.join("active"), self.path.join("volumes"));
-        // not in the directory itself: there the agent may be writing its word
+        // not in the run directory itself, where the agent may be writing its report
         for name in Self::entries(&active)?.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
             write::remove(&active.join(name))?;
         }
@@ -159,7 +162,7 @@ impl RunDir {
             let used = match read::file(&self.active(&key), MOST_BYTES) {
                 Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
                     Ok(manifest) => manifest.pointer("/metadata/uid").and_then(|uid| uid.as_str()).map(str::to_owned),
-                    // somebody has written over it: what it needs cannot be known
+                    // the manifest was overwritten, so it is unknown which files it needs
                     Err(_) => continue,
                 },
                 Err(error) if error.is_absent() => None,
@@ -179,13 +182,13 @@ impl RunDir {
         Ok(())
     }
 
-    /// Removes all that a pod has here.
+    /// Removes everything of a pod from the run directory.
     pub fn remove(&self, key: &PodId) -> Result<(), Error> {
         write::remove(&self.active(key))?;
         Ok(write::remove_tree(&self.path.join("volumes").join(key.file_form()))?)
     }
 
-    /// Reads one of the YAML files; `None`: it is not there.
+    /// Reads one of the YAML files; `None` if it does not exist.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path.join(name);
         match read::file(&path, MOST_BYTES) {
@@ -225,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn one_on_a_disk_is_refused() {
+    fn a_run_directory_on_a_disk_is_refused() {
         let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
         assert!(matches!(run.open("boot-1"), Err(Error::NotMemory(_))));
     }
 
     #[test]
-    fn one_of_another_boot_is_emptied_and_one_of_this_boot_is_kept() {
+    fn a_run_directory_of_another_boot_is_emptied_and_one_of_this_boot_is_kept() {
         let directory = memory();
         let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
         run.open("boot-1").unwrap();

@@ -1,8 +1,9 @@
 //! All checkpoints of a node as one file, so that a replaced node can be seeded.
 //!
-//! JSON: `apiVersion`, `kind: NodeExport`, `writtenBy`, `exported` (wall clock), `node`, `digest`, and `checkpoints`, each a
-//! document in clear as in a checkpoint file with its generation's number; or `sealed` instead, which holds `checkpoints`.
-//! Digest and sealing are those of a checkpoint file.
+//! JSON: `apiVersion`, `kind: NodeExport`, `writtenBy`, `exported` (wall-clock time), `node`,
+//! `digest`, and `checkpoints`, each a document in clear text as in a checkpoint file, with the
+//! number of its generation. In a sealed export, `sealed` contains the checkpoints instead. Digest
+//! and sealing are those of a checkpoint file.
 
 use std::collections::BTreeMap;
 
@@ -19,52 +20,53 @@ use crate::pod::id::PodId;
 
 /// Kind of an exported file.
 pub const KIND: &str = "NodeExport";
-/// More than this is not read.
+/// The largest export in bytes that is read or written.
 pub const MAX_SIZE: u64 = 256 << 20;
-/// More generations than a node has.
+/// The most generations in an export; no node has that many.
 const MOST_GENERATIONS: usize = 10_000;
-/// The highest number that a generation's file can be named after.
+/// The highest number of a generation that fits into the name of its file.
 const LAST_NUMBER: u64 = 9_999_999_999;
 
 /// Generations of each pod, oldest first, by `<namespace>_<pod>`.
 pub type Generations = BTreeMap<PodId, Vec<(u64, NodeCheckpoint)>>;
 
-/// Why something is no export of a node, or cannot become one.
+/// Why an export cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Too long.
-    #[error("more than {MAX_SIZE} bytes")]
+    /// The export is too large.
+    #[error("larger than {MAX_SIZE} bytes")]
     TooLarge,
-    /// Not of this shape. What stands there is not told: it may be secret.
+    /// The content does not have the format of an export. The text does not quote it, because it
+    /// may be secret.
     #[error("not an export of this program")]
     Shape,
-    /// Of a version that this program does not read.
-    #[error("written in format {found:?} by {by:?}; this program reads {API_VERSION} {KIND}")]
+    /// The file has a format that this program does not read.
+    #[error("written in format {found:?} by {by:?}; this program reads only {API_VERSION} {KIND}")]
     Version {
-        /// The version and kind that it names.
+        /// Version and kind named in the file.
         found: String,
-        /// The program that it names.
+        /// Program named in the file.
         by: String,
     },
-    /// The content is not what was written.
-    #[error("its content is not what was exported: the digest differs")]
+    /// The content does not match its digest.
+    #[error("its content has changed since the export: the digest differs")]
     Digest,
-    /// Sealed, and no key was given.
-    #[error("sealed with key {0}: give it with --key-file")]
+    /// The export is sealed, and no key was given.
+    #[error("sealed with key {0}: give that key with --key-file")]
     KeyMissing(String),
-    /// Sealed with another key.
-    #[error("sealed with key {0}, which is none of those that were given")]
+    /// The export is sealed with a key that was not given.
+    #[error("sealed with key {0}, which was not given: give it with --key-file")]
     KeyWrong(String),
-    /// Its key does not open it, or it cannot be sealed.
+    /// The export cannot be sealed, or its key does not open it.
     #[error("cannot be sealed or opened with its key")]
     Seal(#[from] seal::Error),
-    /// One of its checkpoints is none.
-    #[error("checkpoint {0} in it is not whole")]
+    /// A checkpoint in the export is not valid.
+    #[error("checkpoint {0} in it is not valid")]
     Checkpoint(usize, #[source] Box<format::Error>),
-    /// A checkpoint of something that cannot be a pod.
+    /// The name of a checkpoint's pod is not valid.
     #[error(transparent)]
     Name(#[from] store::Error),
-    /// Numbers that no store has.
+    /// The numbers of generations are not those of a store.
     #[error("its generations of {0} are not in order, or more than {KEPT}")]
     Order(String),
 }
@@ -103,7 +105,7 @@ pub fn write(all: &Generations, node: &str, key: Option<&Key>) -> Result<Zeroizi
     if bytes.len() as u64 > MAX_SIZE { Err(Error::TooLarge) } else { Ok(bytes) }
 }
 
-/// Reads an export and verifies all of it.
+/// Reads an export and verifies everything in it.
 pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     if bytes.len() as u64 > MAX_SIZE {
         return Err(Error::TooLarge);
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!(read(&clear, &Keys::default()).unwrap(), all());
         let sealed = write(&all(), "node-1", Some(&key(1))).unwrap();
         assert_eq!(read(&sealed, &key(1).into()).unwrap(), all());
-        // Each has a character that base64 lacks, so that no sealed bytes look like it.
+        // each has a character that base64 lacks, so that sealed bytes cannot look like it
         for content in ["\"serve\"", "shop/till", "\"till\""] {
             let shows = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(content);
             assert!(shows(&clear) && !shows(&sealed), "{content}");
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_change_of_what_it_says_is_taken_in() {
+    fn no_change_of_an_exports_content_is_accepted() {
         for key in [None, Some(key(1))] {
             let keys = || key.as_ref().map(|_| Keys::from(self::key(1))).unwrap_or_default();
             let bytes = write(&all(), "node-1", key.as_ref()).unwrap();
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_store_has_is_refused() {
+    fn generations_that_no_store_has_are_refused() {
         let with = |generations: Vec<(u64, NodeCheckpoint)>| {
             let all = Generations::from([(id("shop_x"), generations)]);
             read(&write(&all, "node-1", None).unwrap(), &Keys::default())

@@ -1,4 +1,4 @@
-//! Which pod: its namespace and name, checked once.
+//! Namespace and name of a pod, validated once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,24 +9,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Longest file name that is safe on every file system, and so the longest file form.
 const LONGEST: usize = 255;
 
-/// A pod of this node, by namespace and name. Both are DNS names, so it is never a path.
+/// Namespace and name of a pod. Both are DNS names, so the file form is never a path.
 ///
 /// It has one file form, `<namespace>_<name>` ([`PodId::file_form`]; `_` occurs in neither name), which is also its form in
 /// YAML and JSON, and one form for people, `<namespace>/<name>` (its `Display`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodId {
     file_form: String,
-    /// Where the `_` is.
+    /// Position of the `_`.
     separator: usize,
 }
 
-/// Not the namespace and name of a pod.
+/// The text is not the namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not <namespace>_<pod>")]
 pub struct Invalid(String);
 
 impl PodId {
-    /// The pod of this namespace and name; an error if either cannot be one.
+    /// The pod with this namespace and name; an error if either is invalid.
     pub fn new(namespace: &str, name: &str) -> Result<Self, Invalid> {
         let legal = |part: &str, dots: bool| {
             !part.is_empty()
@@ -42,12 +42,12 @@ impl PodId {
         Ok(Self { file_form, separator: namespace.len() })
     }
 
-    /// Its namespace.
+    /// The pod's namespace.
     pub fn namespace(&self) -> &str {
         self.file_form.get(..self.separator).unwrap_or_default()
     }
 
-    /// Its name in the namespace.
+    /// The pod's name.
     pub fn name(&self) -> &str {
         self.file_form.get(self.separator + 1..).unwrap_or_default()
     }
@@ -66,7 +66,7 @@ impl PodId {
 impl FromStr for PodId {
     type Err = Invalid;
 
-    /// Reads the file form.
+    /// Parses the file form.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (namespace, name) = text.split_once('_').ok_or_else(|| Invalid(text.to_owned()))?;
         Self::new(namespace, name)
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_a_path_or_names_no_pod_is_refused() {
+    fn paths_and_invalid_names_are_refused() {
         let long = format!("shop_{}", "a".repeat(251));
         for text in [
             "", "_", "a", "a_", "_b", "../x_y", "a_../b", "a_..", "a_.b", "a/b_c", "A_b", "a_b_c", "a.b_c", "a_b\0",

@@ -1,8 +1,10 @@
-//! Room on a node, counted as the kubelet counts it when it admits a pod, so that what would not fit is never given to it:
-//! a static pod is critical, and the kubelet would end running pods for it (pkg/kubelet/preemption/preemption.go).
+//! Room on a node, counted as the kubelet does when it admits a pod, so that it never gets a pod
+//! that does not fit: a static pod is critical, and the kubelet would evict running pods for it
+//! (pkg/kubelet/preemption/preemption.go).
 //!
-//! The rules are upstream's: requests of a pod (k8s.io/component-helpers, resource/helpers.go, `PodRequests`), what must fit
-//! (k8s.io/kubernetes, pkg/scheduler/framework/plugins/noderesources/fit.go, `Fits`) and host ports
+//! The rules follow upstream: requests of a pod (k8s.io/component-helpers, resource/helpers.go,
+//! `PodRequests`), what must fit (k8s.io/kubernetes,
+//! pkg/scheduler/framework/plugins/noderesources/fit.go, `Fits`) and host ports
 //! (pkg/scheduler/framework/plugins/nodeports/node_ports.go).
 
 use std::collections::BTreeMap;
@@ -12,18 +14,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Amounts of what a node has and pods request. Extended resources and huge pages are not here: pods that request them are
-/// not captured.
+/// Amounts of resources that a node has and pods request. Extended resources and huge pages are
+/// left out, because pods that request them are not captured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Amounts {
-    /// Thousandths of a core.
+    /// CPU in thousandths of a core.
     pub cpu: u64,
-    /// Bytes.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Bytes.
+    /// Ephemeral storage in bytes.
     pub ephemeral_storage: u64,
-    /// Pods.
+    /// Number of pods.
     pub pods: u64,
 }
 
@@ -35,13 +37,13 @@ pub struct HostPort {
     pub protocol: String,
     /// 1 to 65535.
     pub port: u16,
-    /// The address it is bound to; empty: all.
+    /// The address it is bound to; empty for all addresses.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
 }
 
 impl HostPort {
-    /// The two cannot be on one node.
+    /// Whether the two cannot be in use on one node at the same time.
     fn conflicts(&self, other: &Self) -> bool {
         let same_address = self.address.is_empty() || other.address.is_empty() || self.address == other.address;
         self.port == other.port && self.protocol == other.protocol && same_address
@@ -55,7 +57,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// What pods take.
+/// The resources and ports that pods take.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Demand {
@@ -67,7 +69,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Of a pod's `spec`.
+    /// What a pod with this `spec` takes.
     pub fn of(spec: &Value) -> Self {
         let containers = || list(spec, "containers");
         let inits = || list(spec, "initContainers");
@@ -84,7 +86,7 @@ impl Demand {
             .flat_map(|container| list(container, "ports"))
             .filter_map(|port| {
                 let number = |name: &str| port.get(name).and_then(Value::as_u64).filter(|number| *number != 0);
-                // on the host network each port is one of the host (pkg/apis/core/v1/defaults.go)
+                // on the host network each port is a host port (pkg/apis/core/v1/defaults.go)
                 let number = number("hostPort").or_else(|| number("containerPort").filter(|_| host_network))?;
                 let text = |name: &str| port.get(name).and_then(Value::as_str).unwrap_or_default();
                 let address = text("hostIP");
@@ -100,7 +102,7 @@ impl Demand {
         Self { requests, ports }
     }
 
-    /// Takes in what another pod takes.
+    /// Adds what another pod takes.
     pub fn add(&mut self, other: &Self) {
         let (all, one) = (&mut self.requests, &other.requests);
         all.cpu = all.cpu.saturating_add(one.cpu);
@@ -113,21 +115,22 @@ impl Demand {
     }
 }
 
-/// What a node has, and what is taken of it.
+/// What a node has, and how much of it is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// What the kubelet may give to pods; `None`: nobody said, so only ports are judged.
+    /// What the kubelet may allocate to pods; `None` if unknown, in which case only ports are
+    /// checked.
     pub allocatable: Option<Amounts>,
     /// What the pods take that the kubelet has admitted.
     pub taken: Demand,
 }
 
 impl Room {
-    /// What is missing for one more pod, in words; `None`: it fits.
+    /// What is missing for one more pod, in words; `None` if it fits.
     pub fn lacks(&self, wanted: &Demand) -> Option<String> {
         if let Some(port) = wanted.ports.iter().find(|port| self.taken.ports.iter().any(|other| other.conflicts(port)))
         {
-            return Some(format!("{port} of the node is taken by another pod"));
+            return Some(format!("{port} of the node is in use by another pod"));
         }
         let has = self.allocatable?;
         let (wants, taken) = (&wanted.requests, &self.taken.requests);
@@ -139,13 +142,14 @@ impl Room {
         ];
         each.into_iter().find(|(_, wants, taken, has)| *wants > 0 && taken.saturating_add(*wants) > *has).map(
             |(what, wants, taken, has)| {
-                format!("{what}: {wants} more than the {taken} that is taken of {has} does not fit")
+                format!("{what}: the pod requests {wants}, but {taken} of {has} are already taken")
             },
         )
     }
 }
 
-/// Amounts of a node from the `status.allocatable` of its object; `None`: one is missing or no amount.
+/// Amounts of a node from the `status.allocatable` of its object; `None` if one is missing or not a
+/// quantity.
 pub fn allocatable(quantities: &BTreeMap<String, String>) -> Option<Amounts> {
     let amount = |name: &str, parts: u64| parse(quantities.get(name)?, parts);
     Some(Amounts {
@@ -157,12 +161,13 @@ pub fn allocatable(quantities: &BTreeMap<String, String>) -> Option<Amounts> {
     })
 }
 
-/// What a pod requests of one resource, in parts of a unit: its containers together, or the most that one init container
-/// needs beside the sidecars before it; the pod's own request instead, if it has one; its overhead on top.
+/// What a pod requests of one resource, in parts of a unit. That is the sum over its containers, or
+/// the most that an init container and the sidecars before it need together, if that is more. A
+/// request of the pod itself replaces this. The pod's overhead is added.
 fn amount(spec: &Value, name: &str, parts: u64) -> u64 {
     let of = |container: &Value| {
         let resource = |kind: &str| quantity(container.pointer(&format!("/resources/{kind}")), name, parts);
-        // a limit without a request is the request as well
+        // a limit without a request counts as the request
         resource("requests").or_else(|| resource("limits")).unwrap_or_default()
     };
     let mut running = list(spec, "containers").fold(0, |sum: u64, container| sum.saturating_add(of(container)));
@@ -195,8 +200,8 @@ fn quantity(of: Option<&Value>, name: &str, parts: u64) -> Option<u64> {
     }
 }
 
-/// A quantity in parts of a unit (1000: thousandths), rounded up (k8s.io/apimachinery, pkg/api/resource/quantity.go);
-/// `None`: it is none, or below nothing. More than fits is the most that fits.
+/// A quantity in parts of a unit (1000: thousandths), rounded up (k8s.io/apimachinery,
+/// pkg/api/resource/quantity.go). `None` if it is not a quantity or is negative. Saturates.
 fn parse(text: &str, parts: u64) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+').unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(end)?;
@@ -205,7 +210,7 @@ fn parse(text: &str, parts: u64) -> Option<u64> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    // times ten to the power, and times two to the power
+    // the powers of ten and of two that the suffix stands for
     let (ten, two): (i32, u32) = match suffix {
         "n" => (-9, 0),
         "u" => (-6, 0),
@@ -243,7 +248,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn quantities_are_read_as_upstream_reads_them() {
+    fn quantities_are_parsed_as_upstream_parses_them() {
         let cpu = [("1", 1000), ("100m", 100), ("0.1", 100), ("1.5", 1500), ("2e3", 2_000_000), ("1u", 1), ("0", 0)];
         for (text, expected) in cpu {
             assert_eq!(parse(text, 1000), Some(expected), "{text}");
@@ -313,15 +318,19 @@ mod tests {
         assert_eq!(room.lacks(&pod("400m", 81, "")), None);
         assert!(room.lacks(&pod("401m", 81, "")).unwrap().starts_with("CPU"));
         assert_eq!(room.lacks(&pod("1m", 80, "10.0.0.2")), None);
-        assert_eq!(room.lacks(&pod("1m", 80, "0.0.0.0")).unwrap(), "TCP port 80 of the node is taken by another pod");
+        assert_eq!(room.lacks(&pod("1m", 80, "0.0.0.0")).unwrap(), "TCP port 80 of the node is in use by another pod");
         room.taken.add(&pod("1m", 82, ""));
         assert!(room.lacks(&pod("1m", 83, "")).unwrap().starts_with("pods"));
         room.allocatable = None;
-        assert_eq!(room.lacks(&pod("9", 83, "")), None, "what the node has is not known: the kubelet will tell");
+        assert_eq!(
+            room.lacks(&pod("9", 83, "")),
+            None,
+            "without knowing what the node has, only the kubelet can decide"
+        );
     }
 
     #[test]
-    fn what_a_node_may_give_comes_from_its_object() {
+    fn what_a_node_can_allocate_comes_from_its_object() {
         let mut quantities: BTreeMap<String, String> = [("cpu", "1930m"), ("memory", "7Gi"), ("pods", "110")]
             .map(|(name, text)| (name.into(), text.into()))
             .into();

@@ -1,7 +1,8 @@
-//! Label selectors as people write them for `kubectl -l`. What they mean is kube's; it only reads the form of objects.
+//! Label selectors in the syntax of `kubectl -l`. kube evaluates them, but parses only the form
+//! that objects have.
 //!
-//! Pure. Names and values are held to the rules of labels (apimachinery, pkg/labels/selector.go and pkg/util/validation), so
-//! that a selector that can never match is told at the start.
+//! Pure. Names and values must follow the rules for labels (apimachinery, pkg/labels/selector.go
+//! and pkg/util/validation), so that a selector that can never match is refused at the start.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +10,10 @@ use kube::core::{Expression, Selector};
 
 use crate::pod::names::is_name;
 
-/// Longest name and value of a label.
+/// Longest name or value of a label.
 const LIMIT: usize = 63;
 
-/// Reads `app=till,tier in (front,back),!canary`; all parts must hold.
+/// Parses for example `app=till,tier in (front,back),!canary`; all parts must match.
 pub fn parse(text: &str) -> Result<Selector, String> {
     let parts = split(text)?;
     if parts.iter().all(|part| part.trim().is_empty()) {
@@ -22,7 +23,7 @@ pub fn parse(text: &str) -> Result<Selector, String> {
     Ok(expressions.into_iter().collect())
 }
 
-/// At the commas that are not between brackets.
+/// Splits at the commas that are not between brackets.
 fn split(text: &str) -> Result<Vec<&str>, String> {
     let (mut parts, mut begin, mut open) = (Vec::new(), 0, false);
     for (at, letter) in text.char_indices() {
@@ -69,7 +70,7 @@ fn requirement(text: &str) -> Result<Expression, String> {
 
 fn unclear(text: &str) -> String {
     format!(
-        "{text:?} is no part of a selector; write name=value, name!=value, name in (a,b), name notin (a,b), name or !name"
+        "{text:?} is not part of a selector; write name=value, name!=value, name in (a,b), name notin (a,b), name or !name"
     )
 }
 
@@ -107,7 +108,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn a_selector_means_what_kubectl_makes_of_it() {
+    fn a_selector_matches_as_with_kubectl() {
         let labels: BTreeMap<String, String> =
             [("app", "till"), ("tier", "front"), ("shop.example/floor", "2"), ("empty", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -137,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn what_it_prints_it_reads_again() {
+    fn a_printed_selector_can_be_parsed_again() {
         for text in ["a=b", "a!=b", "a in (b,c)", "a notin (b)", "a", "!a", "x.y/a=b,c in (d,e),!f"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn what_selects_nothing_or_means_nothing_is_refused() {
+    fn empty_and_invalid_selectors_are_refused() {
         let long = "a".repeat(64);
         for text in [
             "",

@@ -366,7 +366,7 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
     assert_eq!(node.json(&["status", &two, &one])["pods"][0]["recoverable"], "Yes");
     let refused = node.command(&["show", "shop/till"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused).contains("there is no key"), "{}", text(&refused));
+    assert!(text(&refused).contains("no usable key was given"), "{}", text(&refused));
     assert!(text(&node.command(&["show", "shop/till", &one])).contains("<9 bytes>"));
     fs::set_permissions(node.path("one.key"), fs::Permissions::from_mode(0o644)).unwrap();
     let open = node.json(&["verify", &one]);
@@ -503,7 +503,7 @@ fn uninstall_touches_nothing_that_is_not_ours() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(foreign.exists() && node.path("var/lib/pod-checkpointer/notes").exists());
     assert!(!node.path("var/lib/pod-checkpointer/checkpoints").exists());
-    assert_eq!(text(&output).matches("it is not ours").count(), 2, "{}", text(&output));
+    assert_eq!(text(&output).matches("does not belong to pod-checkpointer").count(), 2, "{}", text(&output));
 }
 
 #[test]

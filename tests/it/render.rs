@@ -140,12 +140,12 @@ fn what_cannot_be_read_hides_nothing_else_and_outweighs_the_rest() {
     assert_eq!(printed(&output).len(), 1);
     let errors = errors(&output);
     for line in [
-        "all.yaml#2: error: line 15: not YAML",
+        "all.yaml#2: error: line 15: invalid YAML",
         "all.yaml#3: Pod shop/disk: not recoverable",
         "all.yaml#4: Service s: skipped",
-        "all.yaml#5: error: not an object of Kubernetes",
+        "all.yaml#5: error: not a Kubernetes object",
         "absent.yaml: error: cannot read: No such file",
-        "pod-checkpointer: 3 of the objects or files could not be read",
+        "pod-checkpointer: 3 objects or files could not be read",
     ] {
         assert!(errors.lines().any(|it| it.starts_with(line)), "{line}: {errors}");
     }
@@ -156,7 +156,7 @@ fn nothing_to_render_is_a_failure_and_wrong_flags_are_usage() {
     let files = Files::new(&[("service.yaml", "apiVersion: v1\nkind: Service\n"), ("pod.yaml", POD)]);
     let output = files.run(&["-f", "service.yaml"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("no pod"), "{}", errors(&output));
+    assert!(errors(&output).contains("neither a pod"), "{}", errors(&output));
     for arguments in [
         &[][..],
         &["-f", "pod.yaml", "--live", "a/b"],
@@ -253,15 +253,15 @@ fn bad_files_end_in_an_error_in_bounded_time_and_memory() {
         text + &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 20].join(","))
     });
     for (what, bytes, message) in [
-        ("not YAML", b"a: b: c".to_vec(), "not YAML"),
-        ("not a pod", b"hello".to_vec(), "not an object of Kubernetes"),
+        ("not YAML", b"a: b: c".to_vec(), "invalid YAML"),
+        ("not a pod", b"hello".to_vec(), "not a Kubernetes object"),
         ("invalid UTF-8", b"a: \xff".to_vec(), "not UTF-8"),
-        ("binary", vec![0; 4096], "not YAML"),
-        ("a key twice", b"kind: Pod\nkind: Pod\n".to_vec(), "\"kind\" stands twice"),
+        ("binary", vec![0; 4096], "invalid YAML"),
+        ("a key twice", b"kind: Pod\nkind: Pod\n".to_vec(), "duplicate key \"kind\""),
         ("a bomb", bomb.into_bytes(), "aliases make it larger"),
-        ("deep YAML", "[".repeat(1 << 20).into_bytes(), "not YAML"),
+        ("deep YAML", "[".repeat(1 << 20).into_bytes(), "invalid YAML"),
         ("deep JSON", "{\"a\":".repeat(1 << 20).into_bytes(), "n"),
-        ("10 MiB and one", vec![b'#'; (10 << 20) + 1], "more than 10 MiB"),
+        ("10 MiB and one", vec![b'#'; (10 << 20) + 1], "larger than 10 MiB"),
         ("many values", "- {a: 1}\n".repeat(1 << 20).into_bytes(), "larger than an object can be"),
     ] {
         let files = Files::new(&[]);
@@ -373,7 +373,7 @@ mod live {
         for (pod, message) in [
             ("shop/other", "there is no pod shop/other"),
             ("till", "is not NAMESPACE/POD"),
-            ("../x/y", "is not a name"),
+            ("../x/y", "is not a valid name"),
         ] {
             let output = node.render(&["--live", pod]).await;
             assert_eq!(output.status.code(), Some(1));

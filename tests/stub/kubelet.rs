@@ -1,8 +1,9 @@
-//! A kubelet, as far as static pods and their hand-over go: a directory of manifests, polled; pods run in the stub
-//! runtime and listed at the pod-resources socket.
+//! A kubelet, as far as static pods and their hand-over are concerned: it polls a directory of
+//! manifests, runs pods in the stub runtime, and lists them at the pod-resources socket.
 //!
-//! Started, it has not seen its API source: a manifest that is removed leaves its pod running and unlisted. Once
-//! [`Kubelet::sync_api`] was called, what it does not own is ended, when its `preStop` hooks have slept.
+//! After its start it has not synced with the API server: if a manifest is removed, its pod runs on
+//! unlisted. Once [`Kubelet::sync_api`] has been called, pods that it does not own are stopped,
+//! after their `preStop` hooks have slept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,26 +19,27 @@ use tokio::time::Instant;
 use super::runtime::{Pod, Spec};
 use super::{PodResources, Runtime, until};
 
-/// How often the directory is looked at.
+/// How often the directory is polled.
 const PERIOD: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Pods of the manifests, by UID.
     pub statics: BTreeMap<String, Pod>,
-    /// Pods of the API server, once it was seen.
+    /// Pods of the API server, once it has synced.
     pub api: Vec<Pod>,
-    /// Whether the API source was seen since the start.
+    /// Whether it has synced with the API server since its start.
     pub is_synced: bool,
-    /// UIDs of pods that were refused when they came, and are not tried again.
+    /// UIDs of pods that were rejected, and are not tried again.
     pub rejected: BTreeSet<String>,
     /// Refuses every new static pod.
     pub rejects: bool,
-    /// Lists new pods but does not start them, as one whose volume manager waits for the API server.
+    /// Lists new pods but does not start them, like a kubelet whose volume manager waits for the
+    /// API server.
     pub is_stuck: bool,
-    /// Pods that are being ended, by UID, and since when.
+    /// Pods that are being stopped, by UID, and since when.
     pub ending: BTreeMap<String, Instant>,
-    /// How often the directory was looked at.
+    /// How often the directory has been polled.
     pub passes: u64,
 }
 
@@ -51,7 +53,7 @@ pub struct Kubelet {
 }
 
 impl Kubelet {
-    /// A kubelet of this node with its directory; manifests are in `manifests`.
+    /// A kubelet for this node with its directory; manifests are in `manifests`.
     pub fn start(kubelet_dir: &Path, manifests: &Path, node: &str, runtime: Runtime) -> Self {
         std::fs::create_dir_all(manifests).unwrap();
         let kubelet = Self {
@@ -66,7 +68,8 @@ impl Kubelet {
         kubelet
     }
 
-    /// The API server answers, and these are its pods: they are taken in, then everything else ends.
+    /// The API server answers, and these are its pods: the kubelet starts them, then stops
+    /// everything else.
     pub fn sync_api(&self, pods: &[Pod]) {
         self.state.send_modify(|state| {
             state.api = pods.to_vec();
@@ -74,13 +77,13 @@ impl Kubelet {
         });
     }
 
-    /// Waits until the directory was looked at twice: what was changed before is seen then.
+    /// Waits until the directory has been polled twice, so that earlier changes have been seen.
     pub async fn settle(&self) {
         let passes = self.state.borrow().passes;
         until(&self.state, |state| state.passes >= passes + 2).await;
     }
 
-    /// The process ends; the pods run on.
+    /// Stops the process; the pods run on.
     pub async fn stop(&self) {
         if let Some(task) = self.task.lock().unwrap().take() {
             task.abort();
@@ -88,7 +91,7 @@ impl Kubelet {
         self.resources.stop().await;
     }
 
-    /// Another process, which has seen nothing yet.
+    /// Starts a new process, which has not synced yet.
     pub async fn restart(&self) {
         self.stop().await;
         self.state.send_modify(|state| *state = State { passes: state.passes, ..State::default() });
@@ -144,7 +147,7 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
     runtime.state.send_if_modified(|running| {
         let mut is_changed = false;
         for pod in &owned {
-            // A static pod of the same name as one that has not ended yet waits for its end.
+            // a static pod waits for the end of one with the same name
             let is_blocked = running.sandboxes.values().any(|sandbox| {
                 sandbox.ready
                     && sandbox.pod.uid != pod.uid
@@ -182,8 +185,8 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
     state.passes += 1;
 }
 
-/// Writes a volume's files, each with its mode, as the kubelet does: into a directory that `..data` leads to, and links
-/// beside it (pkg/volume/util/atomic_writer.go).
+/// Writes a volume's files, each with its mode, as the kubelet does: into a directory to which
+/// `..data` leads, with links to them (pkg/volume/util/atomic_writer.go).
 pub fn write_volume(directory: &Path, files: &[(&str, u32, &[u8])]) {
     let _ = std::fs::remove_dir_all(directory);
     swap_volume(directory, "..2026_11_21_10_00_00.1234567890", files);
@@ -204,7 +207,8 @@ pub fn swap_volume(directory: &Path, data: &str, files: &[(&str, u32, &[u8])]) {
     std::fs::rename(directory.join("..data_tmp"), directory.join("..data")).unwrap();
 }
 
-/// Every manifest that can be read, by UID. A link that dangles is skipped, and of a name only the last file counts.
+/// Every readable manifest, by UID. Dangling links are skipped, and only the last file of a name
+/// counts.
 fn read_manifests(directory: &Path, node: &str) -> BTreeMap<String, Pod> {
     let mut files: Vec<_> =
         std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -240,7 +244,7 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
             .as_array()
             .into_iter()
             .flatten()
-            // Expansion of `$(VAR)` is the kubelet's, and not imitated; its escape is.
+            // expansion of `$(VAR)` is not imitated, but its escape is
             .map(|variable| (text(&variable["name"]), text(&variable["value"]).replace("$$", "$")))
             .collect(),
         mounts: value["volumeMounts"]

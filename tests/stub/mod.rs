@@ -1,5 +1,5 @@
-//! A node in memory: the runtime, the kubelet and the API server, as far as the program sees them. For `cargo test` and
-//! for examples, which include it by path; not everything is used by each.
+//! A node in memory: the runtime, the kubelet and the API server, as far as the program sees them.
+//! For `cargo test` and for examples, which include it by path and do not use all of it.
 //!
 //! State is shared through [`tokio::sync::watch`]: change it with `send_modify`, look with `borrow`, and wait for it with
 //! [`until`] instead of sleeping.
@@ -48,7 +48,7 @@ pub fn id(file_form: &str) -> PodId {
     file_form.parse().unwrap()
 }
 
-/// Longest time that a test waits for what it expects. Only a failing test takes it.
+/// Longest time that a test waits for something. Only a failing test waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until the state is as expected.
@@ -59,7 +59,8 @@ pub async fn until<T>(state: &watch::Sender<T>, expected: impl FnMut(&T) -> bool
         .expect("the state is gone");
 }
 
-/// Waits for something that no stub tells of, files above all. `what` says what did not come.
+/// Waits for something that is not in a stub's state, such as a file. `what` says what was
+/// expected, for the message of a failure.
 pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
@@ -74,13 +75,14 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 pub enum Fault {
     #[default]
     None,
-    /// Takes calls and does not answer until the fault is gone.
+    /// Accepts calls and does not answer until the fault is gone.
     Hang,
     /// Answers with an error.
     Error,
 }
 
-/// A gRPC server on a unix socket that can be stopped, which leaves the socket's file, and started again.
+/// A gRPC server on a unix socket. It can be stopped, which leaves the socket's file, and
+/// restarted.
 pub struct Socket {
     path: PathBuf,
     stop: Mutex<Option<oneshot::Sender<()>>>,
@@ -106,7 +108,7 @@ impl Socket {
         *self.stop.lock().unwrap() = Some(stop);
     }
 
-    /// Nobody listens any more when this returns, and open connections end.
+    /// Stops listening and closes open connections before it returns.
     pub async fn close(&self) {
         if self.stop.lock().unwrap().take().is_some() {
             tokio::time::timeout(PATIENCE, async {

@@ -1,7 +1,8 @@
-//! A whole node below one directory in memory: kubelet, runtime, the API server it belongs to, and our two parts, run in
-//! this process, ended and killed as a story wants it.
+//! A whole node below one directory in memory: kubelet, runtime, its API server, and agent and
+//! supervisor, which run in this process and are stopped and killed as a test needs it.
 //!
-//! Host paths are real paths here, so a link in the manifest directory leads where the kernel looks too.
+//! Host paths are real paths here, so a link in the manifest directory also works for the operating
+//! system.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -28,14 +29,14 @@ pub struct Node {
     directory: tempfile::TempDir,
     /// The objects of its API server.
     pub api: Api,
-    /// The same server as probes meet it: answers, or does not.
+    /// The same server as it answers probes, or does not.
     pub server: ProbeServer,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
 }
 
 impl Node {
-    /// A node that has just booted and whose API server answers.
+    /// A node that has just booted, with an API server that answers.
     pub fn start() -> Self {
         Self::start_in(memory())
     }
@@ -57,7 +58,7 @@ impl Node {
         self.directory.path().join(below)
     }
 
-    /// All that is needed to find things; hosts differ, so nothing is left to detection.
+    /// Flags for all paths; hosts differ, so nothing is detected.
     pub fn host(&self) -> HostArguments {
         HostArguments {
             state_dir: self.path("var/lib/pod-checkpointer"),
@@ -69,7 +70,8 @@ impl Node {
         }
     }
 
-    /// A supervisor that is in a hurry. It leaves the kubelet's sockets alone: they are this process's own.
+    /// Flags of a supervisor with short delays. It does not close the kubelet's sockets, because
+    /// they belong to this process.
     pub fn arguments(&self) -> SupervisorArguments {
         SupervisorArguments {
             node: NodeArguments {
@@ -99,30 +101,30 @@ impl Node {
         RunDir::new(path.clone(), path)
     }
 
-    /// The link of a pod's twin.
+    /// Path of the link of a pod's twin.
     pub fn link(&self, key: &str) -> PathBuf {
         self.kubelet.manifests.join(format!("pod-checkpointer_{key}.yaml"))
     }
 
-    /// Is our link there?
+    /// Whether the supervisor's link exists.
     pub fn is_linked(&self, key: &str) -> bool {
         std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(&id(key)))
     }
 
-    /// What the supervisor says.
+    /// The supervisor's report.
     pub fn status(&self) -> Status {
         self.run_dir().read(STATUS).unwrap().unwrap_or_default()
     }
 
-    /// What the supervisor says of one pod.
+    /// The supervisor's report on one pod.
     pub fn report(&self, key: &str) -> PodReport {
         let key = id(key);
         let of_key = |pod: &PodReport| key.is(&pod.namespace, &pod.name);
         self.status().pods.into_iter().find(of_key).unwrap_or_default()
     }
 
-    /// The power fails: nothing runs any more, and what was in memory is gone. What is on the disk stays, the store and
-    /// the manifest directory with its links among it.
+    /// The power fails: nothing runs any more, and what was in memory is gone. The disk stays,
+    /// including the store and the manifest directory with its links.
     pub async fn cut_power(&self) {
         self.kubelet.stop().await;
         self.runtime.change(super::runtime::State::reboot);
@@ -132,7 +134,7 @@ impl Node {
     }
 }
 
-/// A directory in memory that anybody may use.
+/// A temporary directory in memory.
 pub fn memory() -> tempfile::TempDir {
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places = [Some(PathBuf::from("/dev/shm")), own];
@@ -146,7 +148,7 @@ pub fn memory() -> tempfile::TempDir {
     directory.expect("neither /dev/shm nor $XDG_RUNTIME_DIR is a directory in memory that we may write to")
 }
 
-/// Every file and link below a directory, relative to it and in order.
+/// Every file and link below a directory, relative to it and sorted.
 pub fn listing(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
@@ -163,7 +165,7 @@ pub fn listing(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// One of our parts, running in this thread's [`tokio::task::LocalSet`].
+/// Agent or supervisor, running in this thread's [`tokio::task::LocalSet`].
 pub struct Part {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), String>>,
@@ -195,14 +197,14 @@ impl Part {
         self.task.is_finished()
     }
 
-    /// Tells it to end, and waits until it has.
+    /// Stops it, and waits until it has ended.
     pub async fn end(self) {
         drop(self.stop);
         let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it does not end");
         ended.expect("it panicked").expect("it failed");
     }
 
-    /// It is gone from one moment to the next, as after SIGKILL: nothing of it runs to an end.
+    /// Ends it at once, as SIGKILL does, without letting anything finish.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -211,7 +213,7 @@ impl Part {
 
 type Stop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
-/// Runs a story in which parts run, in one thread.
+/// Runs a test with agent and supervisor in one thread.
 pub fn story(story: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, story);

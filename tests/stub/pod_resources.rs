@@ -1,4 +1,4 @@
-//! The kubelet's pod-resources socket: lists what it is told to.
+//! The kubelet's pod-resources socket: lists what the test sets.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -27,22 +27,23 @@ use super::authority::{Authority, EXPIRED, NOT_YET_VALID, VALID};
 
 const BACKLOG: u32 = 128;
 
-/// How it behaves. A change to what is not an answer or a hang also ends the connections that are open.
+/// How the server behaves. A change to anything but an answer or a hang also closes open
+/// connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `/livez` has this status.
+    /// `/livez` is answered with this status.
     Status(u16),
-    /// Requests are taken and not answered.
+    /// Requests are accepted and not answered.
     Hang,
-    /// Connections are taken, and TLS is not answered.
+    /// Connections are accepted, but TLS is not answered.
     HangBeforeTls,
-    /// Nobody listens.
+    /// Connections are refused.
     Refuse,
     /// Connections are closed as soon as they are open.
     Close,
-    /// Clear text is spoken.
+    /// The server does not use TLS.
     Plain,
-    /// The certificate is of another authority.
+    /// The certificate was issued by another authority.
     Foreign,
     Expired,
     NotYetValid,
@@ -55,11 +56,11 @@ pub struct State {
     pub mode: Mode,
     /// Size of the body of `/livez`.
     pub body: usize,
-    /// Answers are followed by the end of the connection.
+    /// The connection is closed after each answer.
     pub closes: bool,
-    /// Connections that were taken.
+    /// Number of accepted connections.
     pub connections: u32,
-    /// Method, path and `User-Agent` of the requests that were taken, and whether there was a credential.
+    /// Method, path and `User-Agent` of accepted requests, and whether they had credentials.
     pub requests: Vec<(String, String, String, bool)>,
 }
 
@@ -88,10 +89,10 @@ impl ProbeServer {
         Self { state, address, authority, task }
     }
 
-    /// Behaves like this from now on.
+    /// Changes the behavior from now on.
     pub async fn set(&self, mode: Mode) {
         self.state.send_modify(|state| state.mode = mode);
-        // The port is given up and taken again by the task.
+        // the task releases and binds the port
         let is_refused = async || TcpStream::connect(self.address).await.is_err();
         tokio::time::timeout(super::PATIENCE, async {
             while is_refused().await != (mode == Mode::Refuse) {
@@ -102,7 +103,7 @@ impl ProbeServer {
         .expect("the stub does not follow");
     }
 
-    /// As the kubelet's kubeconfig names it.
+    /// The server as in the kubelet's kubeconfig.
     pub fn server(&self) -> Server {
         Server { url: format!("https://{}", self.address), ca: self.authority.pem.clone(), tls_name: None, proxy: None }
     }
@@ -111,7 +112,7 @@ impl ProbeServer {
         Prober::new(self.server(), HostRoot::new("/"), limit).unwrap()
     }
 
-    /// For a client without a credential.
+    /// For a client without credentials.
     pub fn config(&self) -> kube::Config {
         let mut config = kube::Config::new(self.server().url.parse().unwrap());
         config.root_cert = Some(vec![self.authority.der.clone()]);
@@ -136,7 +137,8 @@ impl Drop for ProbeServer {
     }
 }
 
-/// A socket that has the port and does not listen: connections are refused, and nobody else takes the port meanwhile.
+/// A socket that is bound to the port but does not listen: connections are refused, and no other
+/// process can bind the port.
 fn reserve(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseport(true).unwrap();
@@ -148,7 +150,7 @@ async fn run(state: Arc<watch::Sender<State>>, listener: TcpListener, authority:
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
     let mut reserved = None;
-    // A change that was made before this task began is one too.
+    // also see a change that was made before this task began
     let mut changes = state.subscribe();
     changes.mark_changed();
     let mut last = Mode::Status(200);

@@ -19,33 +19,33 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub annotations: BTreeMap<String, String>,
-    /// What its runtime class asks for.
+    /// Handler of its runtime class.
     pub handler: String,
     pub containers: Vec<Spec>,
 }
 
-/// A container of it.
+/// A container of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
     pub image: String,
-    /// What it ran; `None`: what the image's name means now.
+    /// ID of the image that it runs; `None` for the one that the name refers to.
     pub image_id: Option<String>,
     pub env: Vec<(String, String)>,
     /// Container path and host path.
     pub mounts: Vec<(String, String)>,
-    /// Container path and id of the image that is mounted there.
+    /// Container path and ID of the image that is mounted there.
     pub image_mounts: Vec<(String, String)>,
     /// Ends at once with success.
     pub is_init: bool,
     /// How long it takes to end when it is stopped.
     pub ends_after: Duration,
-    /// How long its `preStop` hook holds it when the kubelet ends its pod.
+    /// How long its `preStop` hook keeps it alive when the kubelet stops its pod.
     pub holds: Duration,
 }
 
 impl Pod {
-    /// A pod of the API server's with one container of this image.
+    /// A pod of the API server with one container of this image.
     pub fn new(namespace: &str, name: &str, uid: &str) -> Self {
         Self {
             namespace: namespace.into(),
@@ -58,7 +58,7 @@ impl Pod {
         .with_source("api")
     }
 
-    /// As the kubelet marks where it knows the pod from.
+    /// The kubelet's annotation of the pod's source.
     #[must_use]
     pub fn with_source(mut self, source: &str) -> Self {
         self.annotations.insert("kubernetes.io/config.source".into(), source.into());
@@ -101,27 +101,28 @@ pub enum Call {
 
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// `containerd` or `cri-o`: also decides what verbose status tells.
+    /// `containerd` or `cri-o`; also decides the format of verbose status.
     pub name: String,
     pub version: String,
     pub sandboxes: BTreeMap<String, Sandbox>,
     pub containers: BTreeMap<String, Container>,
-    /// Reference to id.
+    /// IDs of images by reference.
     pub images: BTreeMap<String, String>,
-    /// Where images are; `None`: not told.
+    /// Directory of the images; `None` if the runtime does not report it.
     pub image_directory: Option<String>,
-    /// Id to `<repository>@<digest>`.
+    /// `<repository>@<digest>` by ID.
     pub digests: BTreeMap<String, String>,
     pub calls: Vec<Call>,
-    /// How many calls of any kind were taken.
+    /// Number of calls of any kind.
     pub taken: u32,
     pub fault: Fault,
-    /// Clock and counter of ids in one.
+    /// Clock and counter for IDs.
     serial: i64,
 }
 
 impl State {
-    /// Starts a pod, or what is missing of it: a sandbox that is ready is kept, containers that ended start again.
+    /// Starts a pod, or what is missing of it: a ready sandbox is kept, and ended containers are
+    /// restarted.
     pub fn run(&mut self, pod: &Pod) -> String {
         let known = self.sandboxes.iter().find(|(_, sandbox)| sandbox.ready && sandbox.pod.uid == pod.uid);
         let sandbox = if let Some((id, _)) = known {
@@ -161,14 +162,14 @@ impl State {
         sandbox
     }
 
-    /// Ends the containers of a pod; its sandbox stays ready.
+    /// Stops the containers of a pod; its sandbox stays ready.
     pub fn kill(&mut self, uid: &str) {
         for container in self.containers.values_mut().filter(|container| container.pod_uid == uid) {
             container.state = cri::ContainerState::ContainerExited;
         }
     }
 
-    /// Ends a pod and forgets it.
+    /// Stops a pod and removes it.
     pub fn remove(&mut self, uid: &str) {
         self.sandboxes.retain(|_, sandbox| sandbox.pod.uid != uid);
         self.containers.retain(|_, container| container.pod_uid != uid);
@@ -184,7 +185,7 @@ impl State {
         }
     }
 
-    /// Is its sandbox ready, with every container that is not an init container running?
+    /// Whether its sandbox is ready and every container except init containers runs.
     pub fn is_running(&self, uid: &str) -> bool {
         self.sandboxes.iter().any(|(id, sandbox)| {
             sandbox.pod.uid == uid
@@ -205,7 +206,8 @@ impl State {
     }
 }
 
-/// The runtime. Clones are the same one; it listens until the last is gone or [`Runtime::stop`].
+/// The runtime. Clones share it; it listens until the last one is dropped or [`Runtime::stop`] is
+/// called.
 #[derive(Clone)]
 pub struct Runtime {
     pub state: Arc<watch::Sender<State>>,
@@ -242,7 +244,7 @@ impl Runtime {
         pod_checkpointer::node::runtime::Runtime::new(self.socket().to_owned(), limit)
     }
 
-    /// Changes the state and tells whoever waits for it.
+    /// Changes the state and wakes tests that wait for it.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut result = None;
         self.state.send_modify(|state| result = Some(change(state)));
@@ -453,7 +455,7 @@ fn listed_container(state: &State, id: &str, container: &Container) -> cri::Cont
         id: id.to_owned(),
         pod_sandbox_id: container.sandbox.clone(),
         metadata: Some(cri::ContainerMetadata { name: container.spec.name.clone(), attempt: container.attempt }),
-        // As the kubelet does it: the id, and beside it what the pod says.
+        // as the kubelet does: the ID, and the name from the pod
         image: Some(cri::ImageSpec { image: image_id.clone(), user_specified_image: container.spec.image.clone() }),
         image_ref: image_id.clone(),
         state: container.state.into(),
@@ -466,7 +468,8 @@ fn listed_container(state: &State, id: &str, container: &Container) -> cri::Cont
     }
 }
 
-/// What the two runtimes tell: containerd exactly what the kubelet passed, CRI-O only what the process got.
+/// What the two runtimes report: containerd exactly what the kubelet passed, CRI-O only what the
+/// process got.
 fn verbose(name: &str, container: &Container) -> Value {
     let Spec { env, mounts, image_mounts, .. } = &container.spec;
     let passed = env.iter().map(|(key, value)| format!("{key}={value}"));

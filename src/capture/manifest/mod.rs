@@ -13,10 +13,12 @@
 //! [`names::HOLD_SECONDS`] (it is "held"), and the pod's grace period is longer by the same time.
 //! The supervisor stops the containers through the runtime once they are no longer needed.
 //!
-//! - A failed liveness or startup probe must not wait for that. The kubelet gives hook and process together the probe's
-//!   `terminationGracePeriodSeconds` (pkg/kubelet/kuberuntime/kuberuntime_container.go, `killContainer`), and the sleep
-//!   uses all of it. So it is 1 on a container that is held: a container that fails its probe has two seconds after
-//!   SIGTERM (`minimumGracePeriodInSeconds`). On a container that is not held it is the parent's grace period, which the twin's pod no longer has.
+//! - A failed liveness or startup probe must not wait for that. The kubelet gives hook and process
+//!   together the probe's `terminationGracePeriodSeconds`
+//!   (pkg/kubelet/kuberuntime/kuberuntime_container.go, `killContainer`), and the sleep uses all of
+//!   it. So it is 1 on a container that is held: a container that fails its probe has two seconds
+//!   after SIGTERM (`minimumGracePeriodInSeconds`). On a container that is not held it is the
+//!   parent's grace period, because the twin's own is longer.
 //! - Sidecars get no hook: the kubelet stops them after every other container has ended
 //!   (pkg/kubelet/kuberuntime/kuberuntime_termination_order.go), so they are kept alive by the others' hooks.
 

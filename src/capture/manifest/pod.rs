@@ -1,5 +1,4 @@
-//! The fields of the pod itself; those of containers and volumes are in the modules beside this
-//! one.
+//! The fields of the pod itself; containers and volumes have modules of their own.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext, PodSpec,

@@ -1,5 +1,5 @@
-//! Pods as an API server tells them, from `tests/fixtures/pods`, with the twins that are made of them beside
-//! (`UPDATE_FIXTURES=1` writes those anew: read the difference), and each rule by name.
+//! Pods as an API server returns them, from `tests/fixtures/pods`, with their expected twins
+//! (`UPDATE_FIXTURES=1` rewrites those: review the difference), and each rule by name.
 
 #![allow(clippy::needless_pass_by_value)]
 
@@ -14,7 +14,8 @@ fn fixture(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// What a runtime would have told: one variable for each container, and its image as the pod names it.
+/// What a runtime would have reported: one variable per container, and its image as the pod names
+/// it.
 fn live(pod: &Pod) -> Live {
     let spec = pod.spec.clone().unwrap();
     let names = spec.init_containers.into_iter().flatten().chain(spec.containers).map(|container| container.name);
@@ -53,7 +54,7 @@ fn reasons(pod: &Value) -> Vec<(Refusal, String)> {
     reasons.into_iter().map(|reason| (reason.refusal, reason.detail)).collect()
 }
 
-/// Every path whose value differs, with what became of it.
+/// Every path whose value differs, with the new value.
 fn changes(before: &Value, after: &Value, path: &str, found: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(a), Value::Object(b)) => {
@@ -92,7 +93,7 @@ fn twins_are_as_their_fixtures_say() {
     }
 }
 
-/// The fixture has every field that can be kept; whatever is not in this list is as it was.
+/// The fixture has every field that can be kept; fields that are not in this list are unchanged.
 #[test]
 fn what_no_rule_changes_is_kept() {
     let parent = fixture("everything");
@@ -283,7 +284,7 @@ fn each_reason_that_the_object_tells_is_reached_and_has_advice() {
         reasons[0].0
     })
     .collect();
-    // What only the node tells: tests/it/capture.
+    // what only the node knows is tested in tests/it/capture
     reached.extend([Refusal::ImageAbsent, Refusal::ImageNeedsPullSecret, Refusal::EnvironmentUnknown]);
     reached.extend([Refusal::EnvironmentNotText, Refusal::TooLarge]);
     reached.sort_unstable();
@@ -400,7 +401,7 @@ fn the_hostname_stays_the_parents() {
         assert_eq!(reasons, []);
         assert_eq!(twin["spec"]["hostname"].as_str(), hostname, "{name} {spec}");
         assert_eq!(twin["spec"]["hostnameOverride"].as_str(), other, "{name} {spec}");
-        // The two exclude each other (pkg/apis/core/validation).
+        // the two exclude each other (pkg/apis/core/validation).
         assert!(other.is_none() || twin["spec"]["setHostnameAsFQDN"].is_null());
     }
     let mut pod = pod(json!({"subdomain": "s"}), json!({}));

@@ -1,6 +1,7 @@
-//! Random histories of a store, what must be found after a power cut in the middle of one, and whether it is.
+//! Random histories of a store, and the check of what is found after a power cut in the middle of
+//! one.
 //!
-//! Uses only what the library offers to everybody: `tests/disk` runs the same on real file systems.
+//! Uses only the library's public API: `tests/disk` runs the same on real file systems.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,10 +22,10 @@ use crate::pod::id::PodId;
 
 /// The pods of a history.
 pub const PODS: [&str; 3] = ["till", "printer", "scale"];
-/// Most keys that a node is given.
+/// The most keys of a node.
 const KEYS: usize = 3;
 
-/// Numbers that look random and come again with the same seed (SplitMix64).
+/// Pseudo-random numbers, reproducible by their seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
@@ -37,12 +38,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From zero to below `end`.
+    /// A number from 0 to below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end.max(1) as u64).unwrap()
     }
 
-    /// Yes, once in `times`.
+    /// True once in `times` on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -52,23 +53,23 @@ impl Random {
     }
 }
 
-/// What must be found.
+/// What must be found on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     /// By key.
     pub pods: BTreeMap<PodId, Lineage>,
     /// The node's record.
     pub node: Option<NodeRecord>,
-    /// Where keys are: not on the disk that fails.
+    /// Directory of the keys, which is not on the failing disk.
     key_directory: PathBuf,
-    /// How many keys there are by now; none: all is in clear. The last one seals, all open.
+    /// Number of keys; with none, everything is in clear text. The last one seals, all open.
     keys: usize,
-    /// Sealing anew was cut off: not all is as the last key says.
+    /// Resealing was interrupted: not everything is sealed with the last key.
     is_partly_sealed: bool,
 }
 
 impl Expected {
-    /// Of a node where nothing was captured yet, whose keys will be made in this directory.
+    /// A node without captures, whose keys will be created in this directory.
     pub fn new(key_directory: &Path) -> Self {
         Self { key_directory: key_directory.to_owned(), ..Self::default() }
     }
@@ -84,7 +85,7 @@ impl Expected {
         Store::new(directory.join("state")).with_keys(keys)
     }
 
-    /// What is known of keys after a power cut in the middle of a step.
+    /// What is known about keys after a power cut in the middle of a step.
     pub fn cut_off(&mut self, after: &Self) {
         self.is_partly_sealed |= self.keys != after.keys;
         self.keys = after.keys;
@@ -96,18 +97,18 @@ impl Expected {
     }
 }
 
-/// What was captured of a pod since it was last removed.
+/// What has been captured of a pod since it was last removed.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
-    /// Good generations that must be there, newest first.
+    /// Good generations that must exist, newest first.
     pub kept: Vec<(u64, NodeCheckpoint)>,
-    /// Good ones that may be there still.
+    /// Good generations that may still exist.
     pub older: Vec<(u64, NodeCheckpoint)>,
-    /// Numbers of those that a bad disk damaged.
+    /// Numbers of generations that a bad disk damaged.
     pub damaged: BTreeSet<u64>,
 }
 
-/// Something that happens to a node.
+/// An event on a node.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// The agent starts.
@@ -120,7 +121,7 @@ pub enum Task {
     Record(NodeRecord),
     /// A bad disk changes the newest generation of a pod.
     Damage(&'static str),
-    /// The agent starts with a new key, and seals everything anew.
+    /// The agent starts with a new key and reseals everything.
     Reseal,
 }
 
@@ -132,13 +133,13 @@ impl std::fmt::Display for Task {
             Self::Remove(pod) => write!(formatter, "remove {pod}"),
             Self::Record(_) => formatter.write_str("record the node"),
             Self::Damage(pod) => write!(formatter, "damage {pod}"),
-            Self::Reseal => formatter.write_str("seal anew"),
+            Self::Reseal => formatter.write_str("reseal"),
         }
     }
 }
 
 impl Task {
-    /// The next one of a history. `number` is that of the last content that was made.
+    /// The next event of a history. `number` is that of the last content.
     pub fn draw(expected: &Expected, number: &mut u64, random: &mut Random) -> Self {
         let pod = random.of(&PODS);
         let kept = expected.pods.get(&key(pod)).map(|lineage| lineage.kept.as_slice()).unwrap_or_default();
@@ -158,7 +159,7 @@ impl Task {
         }
     }
 
-    /// May a power cut in the middle of it, or right after it, be seen in this pod?
+    /// Whether a power cut during or right after the event can affect this pod.
     pub fn concerns(&self, pod: &str) -> bool {
         match self {
             Self::Start | Self::Reseal => true,
@@ -168,7 +169,7 @@ impl Task {
         }
     }
 
-    /// Does it in a directory, and says what must be found from then on.
+    /// Applies the event in a directory, and returns what must be found from then on.
     pub fn run(&self, directory: &Path, before: &Expected) -> Expected {
         let mut after = before.clone();
         let store = &before.store(directory);
@@ -212,7 +213,7 @@ impl Task {
     }
 }
 
-/// Where the newest generation of a pod is damaged, and the byte that is then there.
+/// Position of the damage in the newest generation of a pod, and the new byte.
 pub fn damage(store: &Store, pod: &str) -> (PathBuf, u64, u8) {
     let path = store.newest(&key(pod)).unwrap().0.unwrap().path;
     let bytes = fs::read(&path).unwrap();
@@ -220,7 +221,7 @@ pub fn damage(store: &Store, pod: &str) -> (PathBuf, u64, u8) {
     (path, at as u64, bytes[at] ^ 1)
 }
 
-/// A generation with its number, whether it was sealed or not: sealed ones have a digest of their own.
+/// A generation with its number, without its digest, which differs for sealed ones.
 pub fn numbered(generation: Generation) -> (u64, NodeCheckpoint) {
     (generation.number, generation.checkpoint.with_digest())
 }
@@ -230,7 +231,7 @@ pub fn key(pod: &str) -> PodId {
     PodId::new("shop", pod).unwrap()
 }
 
-/// A key, other for each number.
+/// A different key for each number.
 fn make_key(path: &Path, number: usize) {
     let mut bytes = [7; 32];
     bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
@@ -239,7 +240,7 @@ fn make_key(path: &Path, number: usize) {
     file.write_all(&bytes).unwrap();
 }
 
-/// A checkpoint of up to some pages, with a content of its own for each number.
+/// A checkpoint of up to a few pages, with different content for each number.
 pub fn capture(pod: &str, number: u64, random: &mut Random) -> NodeCheckpoint {
     let mut made = testing::checkpoint("shop", pod);
     made.manifest["spec"]["containers"][0]["args"] = serde_json::json!([format!("capture {number}")]);
@@ -250,7 +251,7 @@ pub fn capture(pod: &str, number: u64, random: &mut Random) -> NodeCheckpoint {
     made.with_digest()
 }
 
-/// A record of the node, other for each number.
+/// A different record of the node for each number.
 pub fn record(number: u64, random: &mut Random) -> NodeRecord {
     let server = ServerRecord {
         url: format!("https://10.0.0.1:{number}"),
@@ -269,13 +270,13 @@ pub fn record(number: u64, random: &mut Random) -> NodeRecord {
     }
 }
 
-/// Has it the name of something unfinished?
+/// Whether this is the name of something unfinished.
 pub fn is_temporary(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
 }
 
-/// What a node finds in a directory after a power cut: all that the readers do there, then all that an agent does that
-/// starts. `before` and `after` are what may be found, of each thing either, of these pods.
+/// Checks a directory after a power cut: everything that readers do, then everything that a
+/// starting agent does. For each thing of these pods, either `before` or `after` may be found.
 pub fn check(
     directory: &Path,
     pods: &[&str],
@@ -319,8 +320,9 @@ pub fn check(
     no_leftover(directory)
 }
 
-/// The generations that must be there are there, in order, sealed as the last key says once that was done; no other but
-/// older ones that had been removed; and nothing is bad but what a bad disk damaged.
+/// Checks that the expected generations exist, in order, and are sealed with the last key once
+/// resealing was done. There may be no others except older ones that had been removed, and only
+/// what a bad disk damaged may be bad.
 fn check_generations(store: &Store, pod: &str, before: &Expected, after: &Expected) -> Result<(), String> {
     let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
     let keys = store.keys_given().load();
@@ -352,7 +354,7 @@ fn check_generations(store: &Store, pod: &str, before: &Expected, after: &Expect
     Ok(())
 }
 
-/// No unfinished file or directory is there, at any depth.
+/// Checks that there is no unfinished file or directory, at any depth.
 pub fn no_leftover(directory: &Path) -> Result<(), String> {
     for entry in fs::read_dir(directory).map_err(|error| error.to_string())? {
         let path = entry.map_err(|error| error.to_string())?.path();

@@ -1,8 +1,10 @@
-//! A disk that may lose power: what was synced, what is pending, and which trees can be found afterwards.
+//! A disk that may lose power: what was synced, what is pending, and which trees may be found
+//! afterwards.
 //!
-//! It promises less than any file system that we run on: only that a rename is atomic, that fsync of a file makes its
-//! content, size and mode last (not its name), and that fsync of a directory makes its entries last (not those of the
-//! directories above or below). All else that is pending may be lost or kept, each part by itself and in any order.
+//! It guarantees less than any supported file system: only that a rename is atomic, that fsync of a
+//! file makes its content, size and mode durable (not its name), and that fsync of a directory
+//! makes its entries durable (not those of the directories above or below). Everything else that is
+//! pending may be lost or kept, each part independently and in any order.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,11 +18,11 @@ use crate::files::disk::Call;
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
-/// A change of the disk, as it was recorded.
+/// A recorded change of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Create(PathBuf, u32),
-    /// Create, or empty what is there: what a writer without temporary files does.
+    /// Create or truncate, as a writer without temporary files does.
     Overwrite(PathBuf, u32),
     Write(PathBuf, Vec<u8>),
     Chmod(PathBuf, u32),
@@ -33,7 +35,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What a call changes; `None`: nothing.
+    /// What a call changes; `None` if nothing.
     pub fn of(call: &Call<'_>) -> Option<Self> {
         Some(match *call {
             Call::Space(_) | Call::Reserve(..) | Call::OpenDirectory(_) => return None,
@@ -51,7 +53,7 @@ impl Change {
     }
 }
 
-/// A tree of files as it can be found.
+/// A tree of files as it may be found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tree {
     File(Image),
@@ -70,7 +72,7 @@ impl Tree {
         Self::Directory(BTreeMap::new())
     }
 
-    /// Makes it at a path where nothing is.
+    /// Creates it at an unused path.
     pub fn write(&self, path: &Path) {
         use std::io::Write as _;
         match self {
@@ -89,27 +91,27 @@ impl Tree {
     }
 }
 
-/// What becomes of pending entries.
+/// What happens to pending entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entries {
     All,
     Lost,
-    /// As a journal keeps them: all up to some moment, of all directories alike.
+    /// As with a journal: all up to some moment are kept, in all directories.
     Until(u64),
-    /// Each one or not, whatever came before it.
+    /// Each one is kept or not, independently.
     Any,
 }
 
-/// What becomes of pending content.
+/// What happens to pending content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     All,
     Lost,
-    /// The size is there, the bytes are not.
+    /// The size is kept, the bytes are not.
     Zeros,
-    /// Up to a border of a sector or a page, or any byte.
+    /// Kept up to the boundary of a sector or page, or up to any byte.
     Cut,
-    /// Each sector or page by itself: new, old, zero or stale.
+    /// Each sector or page independently: new, old, zero or stale.
     Torn,
 }
 
@@ -142,7 +144,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk on which this tree lasts, seen at `root`.
+    /// A disk on which this tree is durable, at `root`.
     pub fn new(root: &Path, tree: &Tree) -> Self {
         let mut disk = Self { root: root.to_owned(), nodes: Vec::new(), clock: 0 };
         disk.add(tree);
@@ -162,12 +164,12 @@ impl Disk {
         id
     }
 
-    /// How many entries were changed so far: the end of the range of [`Entries::Until`].
+    /// Number of changed entries so far: the end of the range of [`Entries::Until`].
     pub fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// Is anything pending?
+    /// Whether anything is pending.
     pub fn is_settled(&self) -> bool {
         self.nodes.iter().all(|node| match node {
             Node::File { pending, .. } => pending.is_empty(),
@@ -175,7 +177,8 @@ impl Disk {
         })
     }
 
-    /// Does a change. One that cannot be (the name is taken, or not there) is one that failed, and does nothing.
+    /// Applies a change. An impossible one (the name exists already, or does not exist) counts as
+    /// failed and does nothing.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Create(path, mode) => {
@@ -212,7 +215,7 @@ impl Disk {
                 }
             }
             Change::SyncDirectory(path) => {
-                // the directories above ours are the machine's
+                // directories above the root belong to the machine
                 if let Some(id) = self.find(path) {
                     let entries = self.entries(id, |_, _| true);
                     self.nodes[id] = Node::Directory { lasting: entries, pending: Vec::new() };
@@ -221,7 +224,7 @@ impl Disk {
         }
     }
 
-    /// Changes a byte of a file that lasts, as a bad disk does.
+    /// Changes a byte of a durable file, as a bad disk does.
     pub fn damage(&mut self, path: &Path, at: usize, byte: u8) {
         let id = self.find(path).unwrap();
         let Node::File { lasting, pending } = &mut self.nodes[id] else { panic!("{} is no file", path.display()) };
@@ -229,7 +232,7 @@ impl Disk {
         lasting.bytes[at] = byte;
     }
 
-    /// One of the trees that can be found after a power cut at this moment.
+    /// One of the trees that may be found after a power cut at this moment.
     pub fn cut(&self, entries: Entries, content: Content, random: &mut Random) -> Tree {
         self.tree(0, entries, content, random)
     }
@@ -289,7 +292,7 @@ impl Disk {
         Image { bytes, mode }
     }
 
-    /// A file as everybody sees it while the machine runs.
+    /// A file as it is visible while the machine runs.
     fn image(&self, id: usize) -> Image {
         let Node::File { lasting, pending } = &self.nodes[id] else { panic!("not a file") };
         let mut image = lasting.clone();
@@ -328,7 +331,7 @@ impl Disk {
         entries
     }
 
-    /// The node of a path; `None`: nothing is there, or it is not under the root.
+    /// The node at a path; `None` if there is none, or if it is not below the root.
     fn find(&self, path: &Path) -> Option<usize> {
         let mut id = 0;
         for part in path.strip_prefix(&self.root).ok()?.components() {

@@ -1,4 +1,5 @@
-//! One generation of a checkpoint: the name of its file, how it is written and read, and how a damaged one is set aside.
+//! One generation of a checkpoint: the name of its file, how the file is written and read, and how
+//! a damaged one is set aside.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,11 @@ use crate::files::read::Directory;
 use crate::files::write;
 use crate::pod::id::PodId;
 
-/// Ending of a generation's file.
+/// End of the name of a generation's file.
 const ENDING: &str = ".yaml";
-/// What a damaged file's name gets at its end.
+/// Appended to the name of a damaged file.
 pub const DAMAGED: &str = ".damaged";
-/// What opening a file counts for.
+/// What opening a file costs of the budget, in bytes.
 const OPENING: u64 = 512;
 
 /// A generation that passed verification.
@@ -22,19 +23,19 @@ const OPENING: u64 = 512;
 pub struct Generation {
     /// The pod that it is of.
     pub pod: PodId,
-    /// Its number; a later capture has a higher one.
+    /// Number of the generation; a later capture has a higher one.
     pub number: u64,
-    /// Its file.
+    /// Path of its file.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// Size of its file in bytes.
     pub size: u64,
-    /// Id of the key that it is sealed with; `None`: it is in clear.
+    /// ID of the key that it is sealed with; `None` if it is in clear text.
     pub sealed: Option<String>,
-    /// What is in it.
+    /// The checkpoint.
     pub checkpoint: NodeCheckpoint,
 }
 
-/// Gives a damaged file a name that says so. Says where it is now.
+/// Renames a damaged file so that it is no longer read. Returns the new path.
 pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(DAMAGED);
@@ -47,7 +48,7 @@ pub(super) fn file_name(number: u64) -> String {
     format!("{number:010}{ENDING}")
 }
 
-/// The number of a generation's file, and whether it was set aside.
+/// The number in the name of a generation's file, and whether the file was set aside.
 pub(super) fn parse_name(name: &str) -> Option<(u64, bool)> {
     let (rest, aside) = name.strip_suffix(DAMAGED).map_or((name, false), |rest| (rest, true));
     let digits = rest.strip_suffix(ENDING)?;
@@ -59,13 +60,13 @@ pub(super) fn number_of(name: &str, aside: bool) -> Option<u64> {
     parse_name(name).filter(|(_, is_aside)| *is_aside == aside).map(|(number, _)| number)
 }
 
-/// The highest number that was ever used and can be seen: that of a damaged file is not used again.
+/// The highest number in use, including those of damaged files, which are not used again.
 pub(super) fn last_number(directory: &Path) -> Result<u64, Error> {
     let names = Directory::open(directory)?.names()?;
     Ok(names.iter().filter_map(|name| parse_name(name)).map(|(number, _)| number).max().unwrap_or(0))
 }
 
-/// Writes a generation's file, sealed if there is a key. Says how many bytes it has.
+/// Writes a generation's file, sealed if there is a key. Returns its size in bytes.
 pub(super) fn write_generation(path: &Path, checkpoint: &NodeCheckpoint, seal: Option<&Key>) -> Result<u64, Error> {
     let bytes = checkpoint.write(seal).map_err(|source| Error::Format(checkpoint.shown(), Box::new(source)))?;
     write::file(path, &bytes, 0o600)?;

@@ -1,13 +1,11 @@
-//! Where checkpoints are kept: one directory a pod, one file a generation, the newest two that are good.
+//! The store of checkpoints: one directory per pod, one file per generation, of which the newest
+//! two good ones are kept.
 //!
 //! ```text
 //! <state dir>/checkpoints/<namespace>_<pod>/0000000007.yaml
 //! <state dir>/checkpoints/<namespace>_<pod>/0000000006.yaml.damaged
 //! ```
-//! The agent is the only writer (it holds `agent.lock`); the supervisor and the command line read. Nothing is trusted for
-//! its name: a file counts when it is a regular file of ours in directories of ours, not writable by others, and its digest
-//! is right. One bad file never hides another. A damaged one is set aside under a name that says so, and removed when a
-//! good newer generation is there. With keys ([`Store::with_keys`]), what is written is sealed.
+//! The agent is the only writer (it holds `agent.lock`); the supervisor and the command line read. Nothing is trusted because of its name: a file counts if it is a regular file, it and its directories belong to this user and are not writable by others, and its digest is right. One bad file never hides another. A damaged file is renamed, and removed once a good newer generation exists. With keys ([`Store::with_keys`]), new files are sealed.
 
 pub(crate) mod generation;
 mod tidy;
@@ -30,49 +28,51 @@ use generation::{file_name, last_number, number_of, parse_name, read_generation,
 pub use tidy::Tidied;
 use tidy::superseded;
 
-/// Everything of ours in the state directory.
+/// Names of all files and directories that the program creates in the state directory.
 pub const NAMES: &[&str] = &[CHECKPOINTS, NODE_RECORD, AGENT_LOCK];
-/// How many good generations are kept of a pod.
+/// How many good generations of a pod are kept.
 pub const KEPT: usize = 2;
-/// Good generations of one pod that are looked at, and bad ones that are told of: there are two, and one more for a moment.
-const MOST_TOLD: usize = 16;
-/// What is read of one pod at a time, in bytes, however many files there are.
+/// The most good generations of one pod that are read, and the most bad ones that are reported.
+/// There are two, and for a moment three.
+const MOST_GENERATIONS: usize = 16;
+/// The most bytes of one pod that are read at a time, however many files there are.
 const MOST_READ: u64 = 4 * MAX_SIZE;
 
 /// Why the store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Writing failed; what was there is there still.
+    /// Writing failed; the existing generations are unchanged.
     #[error(transparent)]
     Write(#[from] write::Error),
-    /// Reading a directory or file failed, or it cannot be trusted.
+    /// A directory or file cannot be read or is not trusted.
     #[error(transparent)]
     Read(#[from] read::Error),
-    /// A checkpoint of another pod.
+    /// The file contains a checkpoint of another pod.
     #[error("{} is a checkpoint of {of}", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// The pod that it is of.
+        /// The pod in the file.
         of: String,
     },
-    /// A file that holds no checkpoint that can be used: it is damaged, of another version, or its key is missing.
-    #[error("{} cannot be used", .0.display())]
+    /// The file contains no usable checkpoint: it is damaged, of another version, or its key is
+    /// missing.
+    #[error("cannot use {}", .0.display())]
     Unusable(PathBuf, #[source] Box<format::Error>),
-    /// Not a file of this shape.
-    #[error("{} is damaged", .0.display())]
+    /// The file does not have the expected content.
+    #[error("cannot parse {}", .0.display())]
     Syntax(PathBuf, #[source] serde_yaml::Error),
-    /// A checkpoint that cannot be written.
+    /// The checkpoint cannot be written.
     #[error("cannot write the checkpoint of {0}")]
     Format(String, #[source] Box<format::Error>),
-    /// A record that cannot be written.
+    /// The record cannot be written.
     #[error("cannot write {0} as YAML")]
     Serialize(String, #[source] serde_yaml::Error),
-    /// The key that seals cannot be used, and nothing is written in clear instead.
-    #[error("nothing is stored without the key that was given")]
+    /// The sealing key cannot be used, and nothing is written in clear text instead.
+    #[error("cannot store a checkpoint without the key that was given")]
     Key(#[source] Box<keys::Error>),
-    /// What is sealed is not put beside what is not.
-    #[error("checkpoints of {0} are sealed, and no key was given: give it, or remove them")]
+    /// The pod has sealed checkpoints, so that none may be stored in clear text.
+    #[error("checkpoints of {0} are sealed, and no key was given: give it with --key-file, or remove them")]
     NoKey(String),
     /// The lock cannot be taken.
     #[error(transparent)]
@@ -83,7 +83,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The file, where it is ours and its content is not what was written.
+    /// The file, if it is trusted and its content is damaged.
     pub fn damaged(&self) -> Option<&PathBuf> {
         match self {
             Self::Unusable(path, source) => match **source {
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// What a file says in clear, where only its key is missing.
+    /// What a file says in clear text, if only its key is missing.
     pub fn header(&self) -> Option<&SealedCheckpoint> {
         match self {
             Self::Unusable(_, source) => source.header(),
@@ -104,7 +104,7 @@ impl Error {
         }
     }
 
-    /// Why a pod cannot be activated whose checkpoint this is.
+    /// Why this error keeps the pod from being activated.
     pub fn blocked(&self) -> Blocked {
         match self {
             Self::Unusable(_, source) => match **source {
@@ -116,7 +116,8 @@ impl Error {
         }
     }
 
-    /// Why a capture could not be stored, for a condition: one of [`crate::names::STORE_ERRORS`].
+    /// The reason of the condition of a pod whose capture could not be stored: one of
+    /// [`crate::names::STORE_ERRORS`].
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Write(error) if error.is_full() => STORE_FULL,
@@ -126,18 +127,18 @@ impl Error {
     }
 }
 
-/// What a look at one pod's directory found.
+/// The content of one pod's directory.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Good generations, newest first.
     pub good: Vec<Generation>,
-    /// What is not, and why.
+    /// Errors of the generations that are not usable.
     pub bad: Vec<Error>,
-    /// Damaged ones that were set aside, by number, newest first.
+    /// Damaged generations that were set aside, with their numbers, newest first.
     pub aside: Vec<(u64, PathBuf)>,
-    /// Generations that nobody looked at, because there are so many newer ones.
+    /// Generations that were not read, because there are too many newer ones.
     pub surplus: Vec<PathBuf>,
-    /// Names that do not belong here, temporary files among them.
+    /// Other files, including temporary ones.
     pub other: Vec<PathBuf>,
 }
 
@@ -156,12 +157,12 @@ impl Found {
     }
 }
 
-/// What putting a checkpoint did.
+/// What [`Store::put`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The newest generation says the same: nothing was written.
+    /// The newest generation, with this number, has the same content: nothing was written.
     Unchanged(u64),
-    /// Written as this generation, with this many bytes.
+    /// The checkpoint was written as the generation with this number, with this many bytes.
     Written(u64, u64),
 }
 
@@ -170,17 +171,18 @@ pub enum Put {
 pub struct Store {
     directory: PathBuf,
     keys: KeyFiles,
-    /// Held by those who write one pod for reading, by one who puts the whole in order for writing.
+    /// Held for reading while one pod is written, and for writing while the whole store is tidied.
     order: Arc<RwLock<()>>,
 }
 
 impl Store {
-    /// The store in this directory (a real path, see [`crate::node::host::HostRoot::resolve`]), which need not exist.
+    /// The store in this directory, which need not exist; a real path (see
+    /// [`crate::node::host::HostRoot::resolve`]).
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), keys: KeyFiles::default(), order: Arc::default() }
     }
 
-    /// Seals with the first of these keys and opens with all.
+    /// The same store, which seals with the first of these keys and opens with all.
     #[must_use]
     pub fn with_keys(self, keys: KeyFiles) -> Self {
         Self { keys, ..self }
@@ -191,23 +193,25 @@ impl Store {
         &self.keys
     }
 
-    /// Makes the directories, for root only.
+    /// Creates the directories, accessible to root only.
     pub fn create(&self) -> Result<(), Error> {
         let checkpoints = self.checkpoints();
         write::directory(&checkpoints)?;
         for directory in [&self.directory, &checkpoints] {
-            // made by somebody before us, or by a packager: what is in it is for root only
+            // it may have been created earlier, by hand or by a package; its content is for root
+            // only
             write::make_private(directory)?;
         }
         Ok(())
     }
 
-    /// Takes the lock of this name in the store's directory, for as long as the file lives.
+    /// Takes the lock of this name in the store's directory, for as long as the returned file is
+    /// open.
     pub fn lock(&self, name: &str) -> Result<File, Error> {
         Ok(lock::lock(&self.directory.join(name))?)
     }
 
-    /// Keys of all pods that have a directory here, in order.
+    /// Keys of all pods that have a directory in the store, sorted.
     pub fn keys(&self) -> Result<Vec<PodId>, Error> {
         let names = match self.opened()? {
             Some(checkpoints) => checkpoints.names()?,
@@ -218,7 +222,7 @@ impl Store {
         Ok(keys)
     }
 
-    /// Reads the generations of a pod; of very many the newest.
+    /// Reads the generations of a pod; if there are very many, only the newest.
     pub fn find(&self, key: &PodId) -> Result<Found, Error> {
         self.find_with(key, &self.keys.load())
     }
@@ -240,13 +244,13 @@ impl Store {
         found.other.sort_unstable();
         let mut budget = MOST_READ;
         for number in numbers {
-            if found.good.len() < MOST_TOLD && budget > 0 {
+            if found.good.len() < MOST_GENERATIONS && budget > 0 {
                 match read_generation(&directory, number, key, keys, &mut budget) {
                     Ok(generation) => {
                         found.good.push(generation);
                         continue;
                     }
-                    Err(error) if found.bad.len() < MOST_TOLD => {
+                    Err(error) if found.bad.len() < MOST_GENERATIONS => {
                         found.bad.push(error);
                         continue;
                     }
@@ -258,7 +262,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The newest good generation, read newest first and no further than needed, with what was wrong with newer ones.
+    /// The newest good generation, and the errors of newer ones. Reads no older generations.
     pub fn newest(&self, key: &PodId) -> Result<(Option<Generation>, Vec<Error>), Error> {
         let mut bad = Vec::new();
         let Some(directory) = self.opened_pod(key)? else { return Ok((None, bad)) };
@@ -272,16 +276,16 @@ impl Store {
             }
             match read_generation(&directory, number, key, &keys, &mut budget) {
                 Ok(generation) => return Ok((Some(generation), bad)),
-                Err(error) if bad.len() < MOST_TOLD => bad.push(error),
+                Err(error) if bad.len() < MOST_GENERATIONS => bad.push(error),
                 Err(_) => {}
             }
         }
         Ok((None, bad))
     }
 
-    /// Adds a generation, unless the newest one says the same and all are whole; then removes what is no longer needed:
-    /// good ones beyond the newest two with all that is older, and damaged ones, which have served their purpose when a
-    /// good newer one exists.
+    /// Adds a generation, unless the newest one has the same content and none is damaged. Then
+    /// removes what is no longer needed: everything older than the newest two good generations, and
+    /// damaged ones, which are useless once a good newer one exists.
     pub fn put(&self, checkpoint: &NodeCheckpoint) -> Result<Put, Error> {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let key = checkpoint.pod()?;
@@ -299,7 +303,7 @@ impl Store {
             && found.aside.iter().all(|(number, _)| *number < newest.number)
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
-            // a pass that failed after it had written may have left more
+            // an earlier call that failed after writing may have left more
             write::remove_each(&directory, &superseded(&found, KEPT))?;
             return Ok(Put::Unchanged(newest.number));
         }
@@ -309,30 +313,30 @@ impl Store {
         let size = write_generation(&path, checkpoint, seal)?;
         let mut needless = superseded(&found, KEPT.saturating_sub(1));
         for path in damaged.into_iter().chain(found.aside.iter().map(|(_, path)| path)) {
-            tracing::warn!(file = %path.display(), "removing a damaged checkpoint: a good newer one is there");
+            tracing::warn!(file = %path.display(), "removing a damaged checkpoint, because a good newer one exists");
             needless.push(path.clone());
         }
         write::remove_each(&directory, &needless)?;
         Ok(Put::Written(number, size))
     }
 
-    /// Removes all of a pod: at once under this name, so that no part of it is taken for the whole. The caller has proof
-    /// that the pod is gone.
+    /// Removes everything of a pod, in a single step, so that a part of it is never taken for the
+    /// whole. The caller must have proof that the pod is gone.
     pub fn remove(&self, key: &PodId) -> Result<(), Error> {
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let directory = self.pod(key);
         Ok(write::remove_directory(&directory)?)
     }
 
-    /// Puts generations of another store here, under their own numbers. The caller has verified them and looked that none
-    /// is in the way. Says how many were written.
+    /// Adds generations of another store under their own numbers. The caller has verified them and
+    /// made sure that they replace no other. Returns how many were written.
     pub fn adopt(&self, key: &PodId, generations: &[(u64, &NodeCheckpoint)]) -> Result<usize, Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let directory = self.pod(key);
         let keys = self.keys.load();
         let seal = keys.sealing().map_err(|_| no_key(&self.keys, key))?;
         write::directory(&directory)?;
-        // the older first: what is there is always the newest of what was
+        // the older one first, so that the newest one written is the newest one of the store
         for (number, checkpoint) in generations {
             write_generation(&directory.join(file_name(*number)), checkpoint, seal)?;
         }
@@ -352,7 +356,7 @@ impl Store {
         self.checkpoints().join(key.file_form())
     }
 
-    /// The directory of all pods, if it is there and ours.
+    /// The directory of all pods; `None` if it does not exist.
     fn opened(&self) -> Result<Option<Directory>, Error> {
         let checkpoints = Directory::open(&self.directory).and_then(|directory| directory.directory(CHECKPOINTS));
         absent(checkpoints)
@@ -374,7 +378,7 @@ fn absent<T>(result: Result<T, read::Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// The error of the key that should seal.
+/// The error of the sealing key.
 fn no_key(files: &KeyFiles, key: &PodId) -> Error {
     files.load().into_error().map_or_else(|| Error::NoKey(key.to_string()), |error| Error::Key(Box::new(error)))
 }

@@ -1,4 +1,4 @@
-//! The store: what is kept, what is set aside, what goes, and what is never believed.
+//! The store: what is kept, what is set aside, what is removed, and what is never trusted.
 
 use super::*;
 use crate::checkpoint::keys::KeyFiles;
@@ -58,7 +58,7 @@ fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_goo
     let (good, bad) = store.newest(&id("shop_till")).unwrap();
     assert_eq!(argument(&good.unwrap()), "one");
     assert!(bad[0].to_string().contains(newest.to_str().unwrap()), "{}", bad[0]);
-    // also when nothing is new: two good ones are kept, whatever happened to them
+    // also when nothing has changed: two good ones are kept, whatever happened to them
     assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
     let found = store.find(&id("shop_till")).unwrap();
     assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["one", "one"]);
@@ -164,7 +164,8 @@ fn a_missing_or_wrong_key_is_told_leaves_the_file_alone_and_nothing_is_written_i
         assert_eq!(other.put(&value("two")).unwrap_err().reason(), "KeyMissing");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
-    // a key of one's own is enough to go on, and the file of the other stays until two good newer ones are there
+    // one own key is enough to go on, and the file of the other key stays until there are two good
+    // newer ones
     assert!(matches!(two.put(&value("two")).unwrap(), Put::Written(2, _)));
     assert!(path.exists());
     two.put(&value("three")).unwrap();
@@ -217,7 +218,7 @@ fn a_damaged_file_is_set_aside_under_a_name_that_says_so_and_goes_when_a_newer_o
         (vec![], &[id("shop_till")][..]),
         "none newer is there yet"
     );
-    // also when nothing is new, and never under its number
+    // also when nothing has changed, and never under the same number
     assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
     assert!(!aside.exists());
     assert_eq!(store.put(&value("one")).unwrap(), Put::Unchanged(3));
@@ -282,10 +283,13 @@ fn a_hundred_thousand_files_hide_no_good_one_and_are_not_all_told() {
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     }
     let found = store.find(&id("shop_till")).unwrap();
-    assert_eq!((found.good.len(), found.bad.len(), found.surplus.len()), (1, MOST_TOLD, 99_999 - MOST_TOLD));
+    assert_eq!(
+        (found.good.len(), found.bad.len(), found.surplus.len()),
+        (1, MOST_GENERATIONS, 99_999 - MOST_GENERATIONS)
+    );
     let (newest, bad) = store.newest(&id("shop_till")).unwrap();
-    assert_eq!((newest.unwrap().number, bad.len()), (1, MOST_TOLD));
-    // and it mends itself: two good generations later all of them are gone
+    assert_eq!((newest.unwrap().number, bad.len()), (1, MOST_GENERATIONS));
+    // and it recovers by itself: two good generations later all of them are gone
     store.put(&value("two")).unwrap();
     store.put(&value("three")).unwrap();
     let names = fs::read_dir(&pod).unwrap().count();

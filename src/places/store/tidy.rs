@@ -1,4 +1,5 @@
-//! Putting the store in order: leftovers of a crash, superseded generations, damaged files, a new first key.
+//! Tidies the store: leftovers of a crash, superseded generations, damaged files, and generations
+//! to seal with a new key.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -10,23 +11,24 @@ use crate::files::read::Directory;
 use crate::files::write;
 use crate::pod::id::PodId;
 
-/// What putting the store in order came to.
+/// What tidying the store did.
 #[derive(Debug, Default)]
 pub struct Tidied {
-    /// Leftovers of a crash, and what a newer generation made superfluous, that are gone.
+    /// Removed files: leftovers of a crash and superseded generations.
     pub removed: Vec<PathBuf>,
-    /// Pods with a damaged file that was set aside, with where it is now.
+    /// Damaged files that were set aside, with their pods and new paths.
     pub aside: Vec<(PodId, PathBuf)>,
-    /// Pods whose newest file is damaged: no whole one has taken its place yet. `None`: nobody looked.
+    /// Pods whose newest generation is damaged and has not been replaced by an intact one yet.
+    /// `None` if this was not checked.
     pub damaged: Option<Vec<PodId>>,
-    /// Generations that are sealed with the first key now.
+    /// Number of generations that were sealed with the first key.
     pub resealed: usize,
-    /// What did not work. The rest was done.
+    /// What failed. Everything else was done.
     pub failed: Vec<Error>,
 }
 
 impl Tidied {
-    /// All was in order: nothing was done and nothing failed.
+    /// Whether nothing had to be done and nothing failed.
     pub fn is_nothing(&self) -> bool {
         let Self { removed, aside, damaged: _, resealed, failed } = self;
         removed.is_empty() && aside.is_empty() && *resealed == 0 && failed.is_empty()
@@ -34,8 +36,9 @@ impl Tidied {
 }
 
 impl Store {
-    /// Removes what a crash left (temporary files, directories half removed or still empty), and makes the rest last: a
-    /// process that ended between a rename and its fsync left something that is seen but not kept.
+    /// Removes what a crash left behind (temporary files, directories that are half removed or
+    /// still empty), and makes everything else durable: a process that ended between a rename and
+    /// its fsync left something that is visible but not durable.
     pub fn clean(&self) -> Result<(), Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let mut tidied = Tidied::default();
@@ -68,7 +71,7 @@ impl Store {
             }
             let is_pod = at > 1;
             if is_pod && names.iter().all(|name| name.starts_with(write::TEMPORARY)) {
-                // only if nothing is in it: whatever came meanwhile stays
+                // only if it is empty: what has been created meanwhile stays
                 match write::remove_empty(&directory) {
                     Ok(()) => {
                         tidied.removed.push(directory);
@@ -84,8 +87,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts the store in order: removes leftovers and what newer generations made superfluous, sets damaged files aside,
-    /// and seals with the first key what is not. Writes nothing where all is in order.
+    /// Tidies the store: removes leftovers and superseded generations, sets damaged files aside,
+    /// and seals with the first key what is not sealed with it. Writes nothing if all is in order.
     pub fn tidy(&self) -> Result<Tidied, Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let mut tidied = Tidied::default();
@@ -130,7 +133,8 @@ impl Store {
     }
 }
 
-/// What nobody needs any more when this many good generations are there: all that is older than the last of them.
+/// Files that are no longer needed if this many good generations are kept: everything older than
+/// the last of them.
 pub(super) fn superseded(found: &Found, kept: usize) -> Vec<PathBuf> {
     let Some(last) = found.good.get(kept.saturating_sub(1)).map(|last| last.number) else { return Vec::new() };
     let bad = found.bad.iter().filter(|error| error.damaged().is_none()).filter_map(|error| match error {

@@ -111,7 +111,7 @@ async fn a_local_volume_that_only_the_kubelet_has_mounted_is_refused() {
     let table = std::fs::read_to_string(node.root.path().join("proc/1/mountinfo")).unwrap();
     let without: Vec<_> = table.lines().filter(|line| !line.contains(" /mnt/disk ")).collect();
     node.file("proc/1/mountinfo", &without.join("\n"));
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("only the kubelet has mounted"));
+    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("only the kubelet mounts"));
     node.file("proc/1/mountinfo", "");
     assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("table of mounts"));
 }

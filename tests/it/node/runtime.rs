@@ -162,7 +162,7 @@ async fn a_refused_call_names_the_call_and_the_runtimes_answer() {
     let (runtime, client) = started();
     runtime.change(|state| state.fault = Fault::Error);
     let error = client.containers().await.unwrap_err();
-    assert_eq!(error.to_string(), "the container runtime refused ListContainers");
+    assert_eq!(error.to_string(), "the container runtime answered ListContainers with an error");
     assert!(error.source().unwrap().to_string().contains("the stub was told to say so"));
 }
 

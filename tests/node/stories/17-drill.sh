@@ -85,7 +85,7 @@ chmod +x "$dir/bin/restart-kubelet"
 cut_off() { on_node ip route show type blackhole | grep "$site_ip"; }
 way_back() { not cut_off && on_node curl -ks --max-time 2 "https://$site_ip:6443/livez"; }
 status=0; drill --outage 40s --restart-kubelet restart-kubelet </dev/null >"$work/drill.txt" 2>&1 || status=$?
-[ $status = 1 ] && grep -q "Say --yes" "$work/drill.txt" || fail "an outage without --yes: $status, $(cat "$work/drill.txt")"
+[ $status = 1 ] && grep -q "Give --yes" "$work/drill.txt" || fail "an outage without --yes: $status, $(cat "$work/drill.txt")"
 not cut_off
 
 begun=$(now)

@@ -1,11 +1,11 @@
 //! An API server as a tower service, without a socket: objects of any kind, in memory.
 //!
-//! `LIST` and `WATCH` with resource versions and a name or not, `GET`, `CREATE`, `PUT` with a resource version, server-side
-//! apply (an object is what was last applied to it), merge patches, and `DELETE` with preconditions and finalizers. It can be
-//! silent, fail, list nothing, lack an API group, or refuse writes; every request is counted by what it was.
+//! `LIST` and `WATCH` with resource versions, with or without a name, `GET`, `CREATE`, `PUT` with a
+//! resource version, server-side apply (an object is always what was last applied), merge patches,
+//! and `DELETE` with preconditions and finalizers. It can be silent, fail, list nothing, lack an
+//! API group, or refuse writes; requests are counted by kind.
 //!
-//! What the server does with objects is in `objects`, how requests become that in `requests`, how paths name objects in
-//! `path`.
+//! `objects` changes objects, `requests` answers requests, and `path` parses paths.
 
 mod objects;
 mod path;
@@ -22,16 +22,16 @@ pub use requests::Answer;
 
 use super::until;
 
-/// How it answers.
+/// How the server answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mood {
     #[default]
     Well,
-    /// Takes requests and does not answer until the mood is another; open watches go on.
+    /// Accepts requests and does not answer until the mood changes; open watches go on.
     Silent,
-    /// 500 to every request.
+    /// Answers every request with 500.
     Failing,
-    /// Every list is empty, and everything else is answered, as by a server whose storage was lost.
+    /// Returns empty lists and answers everything else, like a server whose storage was lost.
     Empty,
 }
 
@@ -40,19 +40,20 @@ pub struct State {
     pub mood: Mood,
     /// API groups that are not installed.
     pub lacks: BTreeSet<String>,
-    /// By path.
+    /// Objects by path.
     pub objects: BTreeMap<String, Value>,
-    /// What happened to objects, for watches.
+    /// Changes of objects, for watches.
     history: Vec<Change>,
-    /// Of the last change.
+    /// Resource version of the last change.
     version: u64,
-    /// How often what was asked: `LIST pods`, `WATCH pods`, `GET pods`, `PATCH podcheckpoints/status` …
+    /// Number of requests by kind: `LIST pods`, `WATCH pods`, `GET pods`, `PATCH
+    /// podcheckpoints/status` …
     pub counts: BTreeMap<String, u32>,
-    /// Watches that began before this many were ended end, as a server's do now and then.
+    /// Increased to end all open watches, as a server does now and then.
     pub ended: u32,
     /// Writes to paths with this in them are refused with this message, as a webhook does.
     pub refuses: Option<(String, String)>,
-    /// Every write that was asked for: method and path.
+    /// Method and path of every requested write.
     pub writes: Vec<String>,
     /// The Events that were created, in this order.
     pub events: Vec<Value>,
@@ -86,7 +87,7 @@ struct Change {
     object: Value,
 }
 
-/// The server; clones are the same one.
+/// The server. Clones share it.
 #[derive(Clone, Default)]
 pub struct Api {
     pub state: Arc<watch::Sender<State>>,
@@ -106,7 +107,7 @@ pub fn checkpoint_path(namespace: &str, name: &str) -> String {
 }
 
 impl Api {
-    /// With this node object.
+    /// A server with this Node.
     pub fn new(node: &str, uid: &str) -> Self {
         let api = Self::default();
         api.put(&format!("/api/v1/nodes/{node}"), json!({"metadata": {"name": node, "uid": uid}}));
@@ -128,7 +129,7 @@ impl Api {
         self.state.borrow().objects.get(path).cloned()
     }
 
-    /// Puts an object there as another client would: what it is now is replaced.
+    /// Creates or replaces an object, as another client would.
     pub fn put(&self, path: &str, object: Value) {
         self.change(|state| state.put(path, object));
     }
@@ -165,17 +166,17 @@ impl Api {
         self.get(&checkpoint_path(namespace, name))
     }
 
-    /// How often this was asked: see [`State::counts`].
+    /// Number of requests of this kind: see [`State::counts`].
     pub fn count(&self, what: &str) -> u32 {
         self.state.borrow().counts.get(what).copied().unwrap_or_default()
     }
 
-    /// Waits until this was asked so often.
+    /// Waits until this number of requests of this kind.
     pub async fn until_asked(&self, what: &str, times: u32) {
         until(&self.state, |state| state.counts.get(what).is_some_and(|count| *count >= times)).await;
     }
 
-    /// Waits until a PodCheckpoint shows this condition.
+    /// Waits until a PodCheckpoint has this condition.
     pub async fn until_condition(&self, namespace: &str, name: &str, kind: &str, status: &str, reason: &str) {
         let path = checkpoint_path(namespace, name);
         until(&self.state, |state| {

@@ -1,10 +1,10 @@
-//! What the server does with objects. Each change is a line of the watches that see it.
+//! Changes of objects. Each change is an event for the watches that see it.
 
 use serde_json::{Value, json};
 
 use super::{Change, State};
 
-/// Why a write was not done.
+/// Why a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     NotFound,
@@ -13,7 +13,7 @@ pub enum Refusal {
 }
 
 impl State {
-    /// Replaces what is there, or creates it.
+    /// Creates or replaces an object.
     pub fn put(&mut self, path: &str, mut object: Value) {
         let known = self.objects.get(path);
         let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
@@ -31,7 +31,7 @@ impl State {
         self.objects.insert(path.to_owned(), object);
     }
 
-    /// Removes an object, or marks it as long as it has finalizers.
+    /// Removes an object, or marks it as being deleted while it has finalizers.
     pub fn delete(&mut self, path: &str) {
         let Some(mut object) = self.objects.get(path).cloned() else { return };
         if has_finalizers(&object) {
@@ -45,7 +45,7 @@ impl State {
         self.tell("DELETED", path, object);
     }
 
-    /// The same, if the object has this UID.
+    /// Like `delete`, if the object has this UID.
     pub(super) fn delete_if(&mut self, path: &str, uid: Option<&str>) -> Result<(), Refusal> {
         let known = self.objects.get(path).ok_or(Refusal::NotFound)?;
         if uid.is_some_and(|uid| known["metadata"]["uid"] != uid) {
@@ -65,7 +65,8 @@ impl State {
         Ok(self.objects[path].clone())
     }
 
-    /// Server-side apply, of a whole object or of its status. What is there already is no change.
+    /// Server-side apply of a whole object or of its status. Without a difference there is no
+    /// event.
     pub(super) fn apply(&mut self, path: &str, mut sent: Value) -> Result<Value, Refusal> {
         if let Some(whole) = path.strip_suffix("/status") {
             let mut object = self.objects.get(whole).cloned().ok_or(Refusal::NotFound)?;

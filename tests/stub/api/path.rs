@@ -1,19 +1,20 @@
-//! What a path of the API names.
+//! Paths of the API.
 
-/// `/apis/<group>/<version>/namespaces/<namespace>/<plural>/<name>/<subresource>`, and what is shorter.
+/// `/apis/<group>/<version>/namespaces/<namespace>/<plural>/<name>/<subresource>`, and shorter
+/// paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resource<'a> {
     /// Group and version: `apps/v1`, and `v1` of the core group.
     pub version: &'a str,
     pub namespace: Option<&'a str>,
     pub plural: &'a str,
-    /// None: the collection.
+    /// `None` for a collection.
     pub name: Option<&'a str>,
     pub subresource: Option<&'a str>,
 }
 
 impl<'a> Resource<'a> {
-    /// None: the path names nothing of an API group.
+    /// Parses a path; `None` if it does not belong to an API group.
     pub fn parse(path: &'a str) -> Option<Self> {
         let (version, rest) = if let Some(core) = path.strip_prefix("/api/") {
             core.split_once('/')?
@@ -31,12 +32,12 @@ impl<'a> Resource<'a> {
         Some(Self { version, namespace, plural, name: parts.get(1).copied(), subresource: parts.get(2).copied() })
     }
 
-    /// The name of its API group; empty: the core group.
+    /// Name of its API group; empty for the core group.
     pub fn group(&self) -> &'a str {
         self.version.split_once('/').map_or("", |(group, _)| group)
     }
 
-    /// Is the object at this path one of this collection, of one namespace or of all?
+    /// Whether the object at this path belongs to this collection, of one namespace or of all.
     pub fn contains(&self, path: &str) -> bool {
         Resource::parse(path).is_some_and(|object| {
             object.name.is_some()

@@ -1,4 +1,4 @@
-//! How requests are answered.
+//! Answers requests.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -56,7 +56,7 @@ impl Api {
         answer(&json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
 
-    /// The changes of a collection from a resource version on, until the watch's time is over.
+    /// The changes of a collection from a resource version on, until the watch ends.
     fn watch(&self, path: &str, query: Query) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
         let mut changes = self.state.subscribe();
         changes.mark_changed();
@@ -119,7 +119,7 @@ impl State {
     }
 }
 
-/// What the query of a request asks for, as far as it is heeded.
+/// The parts of a request's query that are supported.
 #[derive(Clone, Debug)]
 struct Query {
     watches: bool,
@@ -127,7 +127,7 @@ struct Query {
     from: u64,
     /// How long a watch lasts.
     limit: Duration,
-    /// The one object that is meant.
+    /// The only object to return.
     name: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl Query {
     }
 }
 
-/// What a request was, without names: `LIST pods`, `GET nodes`, `PATCH podcheckpoints/status`.
+/// The kind of a request, without names: `LIST pods`, `GET nodes`, `PATCH podcheckpoints/status`.
 fn title(method: &Method, resource: &Resource<'_>, query: &Query) -> String {
     let verb = match (method.as_str(), query.watches, resource.name) {
         ("GET", true, _) => "WATCH",
@@ -180,7 +180,7 @@ fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Answer> 
     response
 }
 
-/// Of a path that names nothing that the server has.
+/// The answer for a path that the server does not have.
 fn absent() -> Response<Answer> {
     let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
     Response::builder().status(StatusCode::NOT_FOUND).body(body).unwrap()
