@@ -33,7 +33,7 @@ pub enum Error {
 impl Error {
     /// Whether nothing has this name.
     pub fn is_absent(&self) -> bool {
-        matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Io(_, error) if super::is_absent(error))
     }
 }
 

@@ -141,7 +141,7 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 pub fn remove_directory(path: &Path) -> Result<(), Error> {
     let above = parent(path)?;
     match unused(above, |temporary| disk::rename(path, temporary)) {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => sync(above),
+        Err(source) if super::is_absent(&source) => sync(above),
         moved => {
             let (temporary, ()) = moved.map_err(Error::step("rename to a temporary name", path))?;
             sync(above)?;
@@ -161,7 +161,7 @@ pub fn remove_empty(path: &Path) -> Result<(), Error> {
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(()),
         Err(Errno::NOTDIR | Errno::LOOP) => remove_if_there(path),
         Err(errno) => Err(Error::step("open", path)(errno.into())),
         Ok(directory) => {
@@ -206,7 +206,7 @@ fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
 /// because it has another name: a mistyped directory must not destroy any files.
 pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if super::is_absent(&error) => return Ok(Vec::new()),
         entries => entries.map_err(Error::step("read", directory))?,
     };
     let mut others = Vec::new();
@@ -289,7 +289,7 @@ pub fn settle(directory: &Path) -> Result<(), Error> {
 
 fn remove_if_there(path: &Path) -> Result<(), Error> {
     match disk::unlink(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::step("remove", path)(source)),
+        Err(source) if !super::is_absent(&source) => Err(Error::step("remove", path)(source)),
         _ => Ok(()),
     }
 }
@@ -311,7 +311,7 @@ pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
 /// Renames within a directory durably. Returns whether the file existed.
 pub fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
     match disk::rename(from, to) {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) if super::is_absent(&source) => return Ok(false),
         renamed => renamed.map_err(Error::step("rename", from))?,
     }
     sync(parent(to)?)?;

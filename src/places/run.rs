@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::files::{read, write};
+use crate::files::{is_absent, read, write};
 use crate::names::{DRILL, DRILL_LOCK, DRILL_RECORD, SUPERVISOR_LOCK};
 use crate::places::reports;
 use crate::pod::id::PodId;
@@ -208,7 +208,7 @@ impl RunDir {
     fn entries(directory: &Path) -> Result<Vec<String>, Error> {
         let failed = |source| Error::Read(directory.to_owned(), source);
         match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
             entries => entries
                 .map_err(failed)?
                 .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))

@@ -6,8 +6,10 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest file name that is safe on every file system, and so the longest file form.
-const LONGEST: usize = 255;
+/// Longest name of a namespace and of a pod that the API server takes (pkg/apis/core/validation: a DNS label and a
+/// DNS subdomain).
+const LONGEST_NAMESPACE: usize = 63;
+const LONGEST_NAME: usize = 253;
 
 /// Namespace and name of a pod. Both are DNS names, so the file form is never a path.
 ///
@@ -28,15 +30,16 @@ pub struct Invalid(String);
 impl PodId {
     /// The pod with this namespace and name; an error if either is invalid.
     pub fn new(namespace: &str, name: &str) -> Result<Self, Invalid> {
-        let legal = |part: &str, dots: bool| {
+        let legal = |part: &str, longest: usize, dots: bool| {
             !part.is_empty()
+                && part.len() <= longest
                 && !part.starts_with(['.', '-'])
                 && part.bytes().all(|byte| {
                     byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (dots && byte == b'.')
                 })
         };
         let file_form = format!("{namespace}_{name}");
-        if file_form.len() > LONGEST || !legal(namespace, false) || !legal(name, true) {
+        if !legal(namespace, LONGEST_NAMESPACE, false) || !legal(name, LONGEST_NAME, true) {
             return Err(Invalid(file_form));
         }
         Ok(Self { file_form, separator: namespace.len() })
@@ -53,6 +56,9 @@ impl PodId {
     }
 
     /// `<namespace>_<name>`, as in names of files and directories.
+    ///
+    /// It can be longer than a file name. The rules refuse a pod long before that (its log directory
+    /// has a longer name); reading and removing it find nothing, and writing it is an error.
     pub fn file_form(&self) -> &str {
         &self.file_form
     }
@@ -119,10 +125,25 @@ mod tests {
 
     #[test]
     fn paths_and_invalid_names_are_refused() {
-        let long = format!("shop_{}", "a".repeat(251));
+        let long = format!("shop_{}", "a".repeat(254));
+        let long_namespace = format!("{}_till", "a".repeat(64));
         for text in [
-            "", "_", "a", "a_", "_b", "../x_y", "a_../b", "a_..", "a_.b", "a/b_c", "A_b", "a_b_c", "a.b_c", "a_b\0",
+            "",
+            "_",
+            "a",
+            "a_",
+            "_b",
+            "../x_y",
+            "a_../b",
+            "a_..",
+            "a_.b",
+            "a/b_c",
+            "A_b",
+            "a_b_c",
+            "a.b_c",
+            "a_b\0",
             &long,
+            &long_namespace,
         ] {
             assert!(text.parse::<PodId>().is_err(), "{text}");
         }

@@ -39,6 +39,17 @@ fn two_generations_are_kept_and_the_newest_is_read() {
 }
 
 #[test]
+fn of_a_pod_whose_name_no_file_can_have_there_is_nothing_and_nothing_is_written() {
+    let (_directory, store) = store();
+    let long = PodId::new("shop", &"a".repeat(253)).unwrap();
+    store.put(&value("one")).unwrap();
+    assert!(store.newest(&long).unwrap().0.is_none());
+    store.remove(&long).unwrap();
+    assert!(store.put(&checkpoint("shop", long.name()).with_digest()).is_err());
+    assert_eq!(store.keys().unwrap(), [id("shop_till")]);
+}
+
+#[test]
 fn what_did_not_change_is_not_written() {
     let (_directory, store) = store();
     assert!(matches!(store.put(&value("same")).unwrap(), Put::Written(1, _)));

@@ -34,6 +34,19 @@ async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_name_no_file_can_have_is_refused_with_its_reason() {
+    let node = Node::start();
+    let name = "a".repeat(253);
+    let pod = node.run_pod(&name, "uid-1");
+    node.api.put_pod(pod);
+    node.with_agent(node.settings(), async {
+        node.api.until_condition("shop", &name, "Recoverable", "False", "RejectedByKubeletRules").await;
+    })
+    .await;
+    assert!(node.store().keys().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_not() {
     let node = Node::start();
     let mut pod = node.run_pod("till", "uid-1");
