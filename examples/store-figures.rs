@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use pod_checkpointer::checkpoint::encoding::encode;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
-use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
+use pod_checkpointer::checkpoint::{
+    Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume,
+};
 use pod_checkpointer::node::host::HostRoot;
 use pod_checkpointer::places::store::{Put, Store};
 use serde_json::json;
@@ -25,7 +27,9 @@ const RENEWALS_A_DAY: u64 = 24 * 60 / 48;
 const TIMES: u32 = 21;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let below = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let below = std::env::args()
+        .nth(1)
+        .map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = tempfile::tempdir_in(below)?;
     let key = directory.path().join("key");
     fs::write(&key, (0..32_u8).collect::<Vec<_>>())?;
@@ -37,16 +41,42 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(store)
     };
     println!("| what | in clear | sealed |\n| --- | --- | --- |");
-    for (what, size) in [("a pod with a token and a CA", 3 << 10), ("a pod with 1 MiB of Secrets", 1 << 20)] {
+    for (what, size) in [
+        ("a pod with a token and a CA", 3 << 10),
+        ("a pod with 1 MiB of Secrets", 1 << 20),
+    ] {
         let clear = capture(&open(&format!("clear-{size}"))?, size)?;
-        let sealed = capture(&open(&format!("sealed-{size}"))?.with_keys(keys.clone()), size)?;
-        row(&format!("{what}: bytes of a generation"), clear.bytes, sealed.bytes);
-        row(&format!("{what}: stored (median of {TIMES}, with its fsyncs)"), time(clear.put), time(sealed.put));
-        row(&format!("{what}: stored again, nothing new"), time(clear.again), time(sealed.again));
-        row(&format!("{what}: read and verified"), time(clear.read), time(sealed.read));
+        let sealed = capture(
+            &open(&format!("sealed-{size}"))?.with_keys(keys.clone()),
+            size,
+        )?;
+        row(
+            &format!("{what}: bytes of a generation"),
+            clear.bytes,
+            sealed.bytes,
+        );
+        row(
+            &format!("{what}: stored (median of {TIMES}, with its fsyncs)"),
+            time(clear.put),
+            time(sealed.put),
+        );
+        row(
+            &format!("{what}: stored again, nothing new"),
+            time(clear.again),
+            time(sealed.again),
+        );
+        row(
+            &format!("{what}: read and verified"),
+            time(clear.read),
+            time(sealed.read),
+        );
         if size < 1 << 20 {
             let day = |bytes: u64| format!("{:.1} MB", mega(110 * RENEWALS_A_DAY * bytes));
-            row("110 pods, a day of renewed tokens: bytes written", day(clear.bytes), day(sealed.bytes));
+            row(
+                "110 pods, a day of renewed tokens: bytes written",
+                day(clear.bytes),
+                day(sealed.bytes),
+            );
         }
     }
     let mut verified = Vec::new();
@@ -60,13 +90,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let quiet = written()? - before;
         let begin = Instant::now();
-        let good =
-            store.keys()?.iter().map(|key| store.find(key).map(|found| found.good.len())).sum::<Result<usize, _>>()?;
+        let good = store
+            .keys()?
+            .iter()
+            .map(|key| store.find(key).map(|found| found.good.len()))
+            .sum::<Result<usize, _>>()?;
         verified.push((good, begin.elapsed(), quiet));
     }
     if let [(_, clear, quiet), (_, sealed, sealed_quiet)] = verified.as_slice() {
         row("500 checkpoints verified", time(*clear), time(*sealed));
-        row("110 pods captured again, nothing new: bytes written", quiet, sealed_quiet);
+        row(
+            "110 pods captured again, nothing new: bytes written",
+            quiet,
+            sealed_quiet,
+        );
     }
     println!("\nmost memory in use at any time: {}", peak()?);
     Ok(())
@@ -105,10 +142,18 @@ fn capture(store: &Store, size: usize) -> Result<Figures, Box<dyn Error>> {
         store.put(&made)?;
         agains.push(begin.elapsed());
         let begin = Instant::now();
-        store.newest(&"shop_till".parse()?)?.0.ok_or("what was stored is not there")?;
+        store
+            .newest(&"shop_till".parse()?)?
+            .0
+            .ok_or("what was stored is not there")?;
         reads.push(begin.elapsed());
     }
-    Ok(Figures { bytes, put: median(puts), again: median(agains), read: median(reads) })
+    Ok(Figures {
+        bytes,
+        put: median(puts),
+        again: median(agains),
+        read: median(reads),
+    })
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -119,13 +164,19 @@ fn median(mut times: Vec<Duration>) -> Duration {
 /// Bytes that this process has written to file systems, according to the kernel.
 fn written() -> Result<u64, Box<dyn Error>> {
     let text = fs::read_to_string("/proc/self/io")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).ok_or("no write_bytes")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "))
+        .ok_or("no write_bytes")?;
     Ok(line.parse()?)
 }
 
 fn peak() -> Result<String, Box<dyn Error>> {
     let text = fs::read_to_string(Path::new("/proc/self/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .ok_or("no VmHWM")?;
     Ok(line.trim().to_owned())
 }
 
@@ -139,7 +190,9 @@ fn checkpoint(name: &str, size: usize, time: u32) -> NodeCheckpoint {
         data: data.map(encode),
         link: None,
     };
-    let data: Vec<u8> = (0..size).map(|at| u8::try_from((at * at / 7) % 251).unwrap_or_default()).collect();
+    let data: Vec<u8> = (0..size)
+        .map(|at| u8::try_from((at * at / 7) % 251).unwrap_or_default())
+        .collect();
     let environment: Vec<_> = (0..20)
         .map(|number| json!({"name": format!("VARIABLE_{number}"), "value": format!("value {number} of capture {time}")}))
         .collect();
@@ -151,15 +204,29 @@ fn checkpoint(name: &str, size: usize, time: u32) -> NodeCheckpoint {
         owner: None,
         node_uid: None,
     };
-    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot".into(), uptime_seconds: 100 };
+    let captured = Captured {
+        wall: "2026-11-21T10:00:00Z".into(),
+        boot_id: "boot".into(),
+        uptime_seconds: 100,
+    };
     let manifest = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": name},
         "spec": {"containers": [{"name": "app", "image": "shop/till:1", "args": ["serve"], "env": environment,
             "volumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}]}]},
     });
     let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
-    checkpoint.images = BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]);
-    checkpoint.volumes =
-        BTreeMap::from([("keys".into(), Volume { entries: vec![entry("", None), entry("key", Some(&data))] })]);
+    checkpoint.images = BTreeMap::from([(
+        "app".into(),
+        Image {
+            name: "shop/till:1".into(),
+            id: "sha256:aa".into(),
+        },
+    )]);
+    checkpoint.volumes = BTreeMap::from([(
+        "keys".into(),
+        Volume {
+            entries: vec![entry("", None), entry("key", Some(&data))],
+        },
+    )]);
     checkpoint.with_digest()
 }

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 
 /// The key that opens sealed seeds.
 pub fn key() -> Key {
-    Key::new(&std::array::from_fn(|at| u8::try_from(at).unwrap_or_default()))
+    Key::new(&std::array::from_fn(|at| {
+        u8::try_from(at).unwrap_or_default()
+    }))
 }
 
 /// Any bytes are either a valid checkpoint or an error. The same holds with a valid checksum,
@@ -37,13 +39,25 @@ pub fn checkpoint(bytes: &[u8]) {
 
 fn with_checksum(body: &[u8]) -> Vec<u8> {
     let sum = encoding::sha256(body);
-    [body, format!("# sha256 of the lines above: {}\n", sum.trim_start_matches("sha256:")).as_bytes()].concat()
+    [
+        body,
+        format!(
+            "# sha256 of the lines above: {}\n",
+            sum.trim_start_matches("sha256:")
+        )
+        .as_bytes(),
+    ]
+    .concat()
 }
 
 /// Takes the bytes as the lines above the checksum.
 fn with_digest(bytes: &[u8], keys: &Keys) {
-    let Ok(mut document) = yaml::parse(bytes) else { return };
-    let Err(Error::Digest { computed, .. }) = NodeCheckpoint::from_value(document.clone()) else { return };
+    let Ok(mut document) = yaml::parse(bytes) else {
+        return;
+    };
+    let Err(Error::Digest { computed, .. }) = NodeCheckpoint::from_value(document.clone()) else {
+        return;
+    };
     if let Some(fields) = document.as_object_mut() {
         fields.insert("digest".into(), computed.into());
     }
@@ -64,10 +78,14 @@ fn with_seal(bytes: &[u8], keys: &Keys) {
             "policy": {"startGroup": 50, "hostNetwork": false, "hostPort": false, "stateful": false, "slowStart": false,
                 "graceSeconds": 30},
         });
-        let document = key().seal(header, bytes).expect("the system has random bytes");
+        let document = key()
+            .seal(header, bytes)
+            .expect("the system has random bytes");
         NodeCheckpoint::open(&with_checksum(format!("{document}\n").as_bytes()), keys)
     };
-    let Err(Error::Digest { computed, .. }) = sealed("none") else { return };
+    let Err(Error::Digest { computed, .. }) = sealed("none") else {
+        return;
+    };
     match sealed(&computed) {
         Ok((read, id)) => {
             assert_eq!(id.as_deref(), Some(key().id()));
@@ -84,12 +102,22 @@ fn holds(read: &NodeCheckpoint, keys: &Keys) {
     let run_dir = Path::new("/run/pod-checkpointer");
     let Ok(pod) = read.pod() else { return };
     let made = twin::make(read, &pod, "boot/1", run_dir);
-    assert_eq!(made.manifest.get("metadata").is_some(), read.manifest.get("metadata").is_some());
+    assert_eq!(
+        made.manifest.get("metadata").is_some(),
+        read.manifest.get("metadata").is_some()
+    );
     // only one of the two, depending on the content, because each takes as long as everything else
-    let is_sealed = read.digest.bytes().last().is_some_and(|digit| digit % 2 == 0);
+    let is_sealed = read
+        .digest
+        .bytes()
+        .last()
+        .is_some_and(|digit| digit % 2 == 0);
     // what aliases expand to may be larger than the limit
-    let Ok(bytes) = read.write(is_sealed.then(key).as_ref()) else { return };
-    let mut again = NodeCheckpoint::read(&bytes, keys).unwrap_or_else(|error| panic!("written, not read: {error}"));
+    let Ok(bytes) = read.write(is_sealed.then(key).as_ref()) else {
+        return;
+    };
+    let mut again = NodeCheckpoint::read(&bytes, keys)
+        .unwrap_or_else(|error| panic!("written, not read: {error}"));
     // a file may contain empty fields, which are not written, and digests of sealed files depend on
     // the key
     again.digest.clone_from(&read.digest);
@@ -105,7 +133,11 @@ pub fn render(bytes: &[u8]) {
         assert_eq!(item.recoverable, item.reasons.is_empty());
         assert_eq!(item.recoverable, item.manifest.is_some());
         // nothing that a kubelet would look up in the API, and no path outside the volume directory
-        let text = item.manifest.as_ref().map(ToString::to_string).unwrap_or_default();
+        let text = item
+            .manifest
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         for reference in [
             "secretKeyRef",
             "configMapKeyRef",
@@ -118,16 +150,27 @@ pub fn render(bytes: &[u8]) {
         }
     }
     let (manifests, remarks) = report.texts(Output::Yaml, true).expect("YAML");
-    let written: Vec<&Value> = report.items.iter().filter_map(|item| item.manifest.as_ref()).collect();
+    let written: Vec<&Value> = report
+        .items
+        .iter()
+        .filter_map(|item| item.manifest.as_ref())
+        .collect();
     let documents = input::parse(manifests.as_bytes()).expect("YAML is text");
     let read: Vec<&Value> = documents
         .iter()
-        .map(|it| it.content.as_ref().unwrap_or_else(|error| panic!("{error} in {manifests}")))
+        .map(|it| {
+            it.content
+                .as_ref()
+                .unwrap_or_else(|error| panic!("{error} in {manifests}"))
+        })
         .collect();
     assert_eq!(read, written, "{manifests}");
     let (table, failures) = report.texts(Output::Table, true).expect("a table");
     for text in [&remarks, &table, &failures] {
-        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n'),
+            "{text:?}"
+        );
     }
     let (all, _) = report.texts(Output::Json, false).expect("JSON");
     assert!(serde_json::from_str::<Value>(&all).is_ok(), "{all}");

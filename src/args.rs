@@ -16,13 +16,25 @@ use crate::pod::selector;
 /// Bring marked pods back on a Kubernetes node that restarts without its API server, and hand them
 /// back
 #[derive(Debug, Parser)]
-#[command(name = "pod-checkpointer", version, about, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "pod-checkpointer",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 110
+)]
 pub struct Arguments {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
     /// Format of the log lines
-    #[arg(long, env = "POD_CHECKPOINTER_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_LOG_FORMAT",
+        default_value = "text",
+        global = true,
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -46,7 +58,10 @@ impl fmt::Display for LogFormat {
 }
 
 /// The commands of the program.
-#[allow(clippy::large_enum_variant, reason = "a process has only one, and only briefly")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a process has only one, and only briefly"
+)]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Capture the marked pods of this node, install the supervisor, and report (runs as a
@@ -99,7 +114,8 @@ pub struct HostArguments {
     /// the host's PID namespace, else /]
     #[arg(long, env = "POD_CHECKPOINTER_HOST_ROOT", value_name = "DIR", value_parser = absolute)]
     pub host_root: Option<PathBuf>,
-    /// The kubelet's directory of static pod manifests [default: its staticPodPath; /etc/kubernetes/manifests if it cannot be asked]
+    /// The kubelet's directory of static pod manifests [default: its staticPodPath;
+    /// /etc/kubernetes/manifests if it cannot be asked]
     #[arg(long, env = "POD_CHECKPOINTER_MANIFEST_DIR", value_name = "DIR", value_parser = absolute)]
     pub manifest_dir: Option<PathBuf>,
     /// File on the host with a key to seal checkpoints: 32 bytes, raw, hex or base64; owned by root
@@ -129,7 +145,9 @@ pub struct NodeArguments {
 impl HostArguments {
     /// `--host-root`, else where the host's root directory is found to be.
     pub fn root(&self) -> std::io::Result<HostRoot> {
-        self.host_root.clone().map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)))
+        self.host_root
+            .clone()
+            .map_or_else(HostRoot::detect, |root| Ok(HostRoot::new(root)))
     }
 }
 
@@ -166,7 +184,12 @@ pub struct DecisionArguments {
     pub activate_locked_out: Option<Duration>,
     /// URL of an API server to probe; may be repeated: one that answers is enough [default: the one
     /// that the agent recorded, else that of the kubelet's kubeconfig]
-    #[arg(long = "apiserver", env = "POD_CHECKPOINTER_APISERVER", value_delimiter = ',', value_name = "URL")]
+    #[arg(
+        long = "apiserver",
+        env = "POD_CHECKPOINTER_APISERVER",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
     pub apiservers: Vec<String>,
     /// File with the CA certificates of these API servers
     #[arg(long, env = "POD_CHECKPOINTER_APISERVER_CA", value_name = "FILE", requires = "apiservers", value_parser = absolute)]
@@ -190,7 +213,12 @@ pub struct AgentArguments {
     #[arg(long, env = "POD_CHECKPOINTER_SUPERVISOR_IMAGE", value_name = "IMAGE")]
     pub supervisor_image: Option<String>,
     /// Capture marked pods in these namespaces only, whatever marks them [default: all]
-    #[arg(long, env = "POD_CHECKPOINTER_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAME,…"
+    )]
     pub namespaces: Vec<String>,
     /// Mark every pod in namespaces with these labels, for example site=edge [default: none]
     #[arg(long, env = "POD_CHECKPOINTER_NAMESPACE_SELECTOR", value_name = "SELECTOR", value_parser = selector::parse)]
@@ -211,7 +239,12 @@ pub struct AgentArguments {
     pub retention: Duration,
     /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off. The supervisor
     /// serves its own on 127.0.0.1 at the next port, or not at all if this is off
-    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_METRICS_ADDRESS",
+        default_value = ":9797",
+        value_name = "ADDRESS"
+    )]
     pub metrics_address: Address,
     /// Capture nothing more and clean up this node: the supervisor goes once no pod needs it, then
     /// everything else is removed. The agent becomes Ready when this is done
@@ -221,7 +254,12 @@ pub struct AgentArguments {
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
     /// Namespace of the agent's own pod (downward API)
-    #[arg(long, env = "POD_NAMESPACE", hide = true, default_value = "pod-checkpointer")]
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        hide = true,
+        default_value = "pod-checkpointer"
+    )]
     pub pod_namespace: String,
 }
 
@@ -235,18 +273,36 @@ pub struct SupervisorArguments {
     #[command(flatten)]
     pub decision: DecisionArguments,
     /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off
-    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = "127.0.0.1:9798", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_METRICS_ADDRESS",
+        default_value = "127.0.0.1:9798",
+        value_name = "ADDRESS"
+    )]
     pub metrics_address: Address,
 }
 
 impl AgentArguments {
-    /// The flags of the supervisor that this agent installs. `manifest_dir`: the kubelet's directory of static pod manifests, a
-    /// host path. The supervisor finds the host's root directory and the name of its node by itself.
+    /// The flags of the supervisor that this agent installs. `manifest_dir`: the kubelet's
+    /// directory of static pod manifests, a host path. The supervisor finds the host's root
+    /// directory and the name of its node by itself.
     pub fn supervisor(&self, manifest_dir: PathBuf) -> SupervisorArguments {
-        let NodeArguments { host, node_name: _, cri_endpoint } = self.node.clone();
-        let host = HostArguments { host_root: None, manifest_dir: Some(manifest_dir), ..host };
+        let NodeArguments {
+            host,
+            node_name: _,
+            cri_endpoint,
+        } = self.node.clone();
+        let host = HostArguments {
+            host_root: None,
+            manifest_dir: Some(manifest_dir),
+            ..host
+        };
         SupervisorArguments {
-            node: NodeArguments { host, node_name: None, cri_endpoint },
+            node: NodeArguments {
+                host,
+                node_name: None,
+                cri_endpoint,
+            },
             decision: self.decision.clone(),
             metrics_address: self.metrics_address.beside(),
         }
@@ -254,12 +310,28 @@ impl AgentArguments {
 }
 
 impl SupervisorArguments {
-    /// The flags that these settings are parsed from, each `--name=value`. Names every setting that has a value, so that
-    /// defaults and the environment do not matter. Paths must be UTF-8, as all parsed ones are.
+    /// The flags that these settings are parsed from, each `--name=value`. Names every setting that
+    /// has a value, so that defaults and the environment do not matter. Paths must be UTF-8, as all
+    /// parsed ones are.
     pub fn to_flags(&self) -> Vec<String> {
-        let Self { node, decision, metrics_address } = self;
-        let NodeArguments { host, node_name, cri_endpoint } = node;
-        let HostArguments { state_dir, run_dir, host_root, manifest_dir, key_files, kubelet_dir } = host;
+        let Self {
+            node,
+            decision,
+            metrics_address,
+        } = self;
+        let NodeArguments {
+            host,
+            node_name,
+            cri_endpoint,
+        } = node;
+        let HostArguments {
+            state_dir,
+            run_dir,
+            host_root,
+            manifest_dir,
+            key_files,
+            kubelet_dir,
+        } = host;
         let DecisionArguments {
             activation_delay,
             probe_interval,
@@ -270,7 +342,11 @@ impl SupervisorArguments {
             apiserver_ca,
         } = decision;
         let path = |path: &Path| path.display().to_string();
-        let time = |time: &Duration| humantime::format_duration(*time).to_string().replace(' ', "");
+        let time = |time: &Duration| {
+            humantime::format_duration(*time)
+                .to_string()
+                .replace(' ', "")
+        };
         let mut flags = Vec::new();
         let mut add = |name: &str, value: String| flags.push(format!("--{name}={value}"));
         add("state-dir", path(state_dir));
@@ -320,7 +396,12 @@ pub struct OperatorArguments {
     #[arg(long, env = "POD_CHECKPOINTER_IMAGE", value_name = "IMAGE")]
     pub image: Option<String>,
     /// Where to serve metrics and health: IP:PORT, :PORT for all addresses, or off
-    #[arg(long, env = "POD_CHECKPOINTER_METRICS_ADDRESS", default_value = ":9797", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_METRICS_ADDRESS",
+        default_value = ":9797",
+        value_name = "ADDRESS"
+    )]
     pub metrics_address: Address,
     /// Name of the operator's own pod (downward API)
     #[arg(long, env = "POD_NAME", hide = true)]
@@ -529,7 +610,15 @@ pub struct ManifestsArguments {
 /// Parses a command line of the program, including its name. The error is one line.
 pub fn read(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
     let read = Arguments::try_parse_from(arguments).map(|arguments| arguments.command);
-    read.map_err(|error| error.render().to_string().lines().next().unwrap_or_default().to_owned())
+    read.map_err(|error| {
+        error
+            .render()
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    })
 }
 
 /// Invalid settings; the text says what to write instead.
@@ -547,12 +636,20 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn whole_seconds(text: &str) -> Result<Duration, String> {
     let parsed = duration(text)?;
-    if parsed < Duration::from_secs(1) { Err("must be at least 1s".into()) } else { Ok(parsed) }
+    if parsed < Duration::from_secs(1) {
+        Err("must be at least 1s".into())
+    } else {
+        Ok(parsed)
+    }
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
     let parsed = duration(text)?;
-    if parsed < Duration::from_millis(10) { Err("must be at least 10ms".into()) } else { Ok(parsed) }
+    if parsed < Duration::from_millis(10) {
+        Err("must be at least 10ms".into())
+    } else {
+        Ok(parsed)
+    }
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -567,13 +664,23 @@ fn patience(text: &str) -> Result<Duration, String> {
 fn outage(text: &str) -> Result<Duration, String> {
     let parsed = duration(text)?;
     let bounds = Duration::from_secs(10)..=Duration::from_hours(1);
-    if bounds.contains(&parsed) { Ok(parsed) } else { Err("must be from 10s to 1h".into()) }
+    if bounds.contains(&parsed) {
+        Ok(parsed)
+    } else {
+        Err("must be from 10s to 1h".into())
+    }
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if path.is_absolute() && plain { Ok(path) } else { Err("must be an absolute path without `..`".into()) }
+    let plain = path
+        .components()
+        .all(|part| !matches!(part, std::path::Component::ParentDir));
+    if path.is_absolute() && plain {
+        Ok(path)
+    } else {
+        Err("must be an absolute path without `..`".into())
+    }
 }
 
 fn endpoint(text: &str) -> Result<PathBuf, String> {

@@ -13,24 +13,32 @@ fn a_wrong_flag_is_said_with_what_to_write() {
         (vec!["--probe-interval", "0s"], "10ms"),
         (vec!["--state-dir", "here"], "absolute"),
         (vec!["--cri-endpoint", "tcp://x"], "unix://"),
-        (vec!["--metrics-address", "localhost:9798"], "127.0.0.1:9798, :9798 or off"),
+        (
+            vec!["--metrics-address", "localhost:9798"],
+            "127.0.0.1:9798, :9798 or off",
+        ),
         (vec!["--unheard-of"], "--unheard-of"),
     ] {
-        let error = Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags)).unwrap_err();
+        let error =
+            Arguments::try_parse_from(["pod-checkpointer", "supervisor"].into_iter().chain(flags))
+                .unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(hint), "{error}");
     }
 }
 
 fn supervisor(flags: &[String]) -> SupervisorArguments {
-    let line = ["pod-checkpointer", "supervisor"].into_iter().chain(flags.iter().map(String::as_str));
+    let line = ["pod-checkpointer", "supervisor"]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str));
     match Arguments::try_parse_from(line).unwrap().command {
         Command::Supervisor(arguments) => arguments,
         other => panic!("not the supervisor: {other:?}"),
     }
 }
 
-/// A value other than the default for every flag of the supervisor; a flag that is missing here fails the test below.
+/// A value other than the default for every flag of the supervisor; a flag that is missing here
+/// fails the test below.
 const EVERY_FLAG: [&str; 15] = [
     "--state-dir=/var/lib/state",
     "--run-dir=/run/run",
@@ -58,8 +66,15 @@ fn every_flag_of_the_supervisor_is_written_as_it_is_read() {
     assert_eq!(supervisor(&written), arguments);
     let command = Arguments::command();
     let supervisor = command.find_subcommand("supervisor").unwrap();
-    for name in supervisor.get_arguments().filter_map(|flag| flag.get_long()) {
-        let is_named = |flags: &[String]| flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
+    for name in supervisor
+        .get_arguments()
+        .filter_map(|flag| flag.get_long())
+    {
+        let is_named = |flags: &[String]| {
+            flags
+                .iter()
+                .any(|flag| flag.starts_with(&format!("--{name}=")))
+        };
         assert!(is_named(&flags), "the test gives no --{name}");
         assert!(is_named(&written), "--{name} is not written");
     }
@@ -77,15 +92,41 @@ fn defaults_and_the_extremes_of_times_are_written_as_they_are_read() {
 
 #[test]
 fn an_agent_passes_on_to_its_supervisor_what_both_have_flags_for() {
-    let own = ["--host-root", "--node-name", "--manifest-dir", "--metrics-address"];
-    let flags: Vec<&str> =
-        EVERY_FLAG.into_iter().filter(|flag| !own.iter().any(|name| flag.starts_with(name))).collect();
-    let more = ["--host-root=/host", "--node-name=node-1", "--metrics-address=:80"];
-    let line = ["pod-checkpointer", "agent"].into_iter().chain(more).chain(flags.iter().copied());
-    let Command::Agent(agent) = Arguments::try_parse_from(line).unwrap().command else { panic!("not the agent") };
-    let expected = ["--manifest-dir=/etc/manifests", "--metrics-address=127.0.0.1:81"];
-    let expected: Vec<String> = flags.into_iter().chain(expected).map(str::to_owned).collect();
-    assert_eq!(agent.supervisor("/etc/manifests".into()), supervisor(&expected));
+    let own = [
+        "--host-root",
+        "--node-name",
+        "--manifest-dir",
+        "--metrics-address",
+    ];
+    let flags: Vec<&str> = EVERY_FLAG
+        .into_iter()
+        .filter(|flag| !own.iter().any(|name| flag.starts_with(name)))
+        .collect();
+    let more = [
+        "--host-root=/host",
+        "--node-name=node-1",
+        "--metrics-address=:80",
+    ];
+    let line = ["pod-checkpointer", "agent"]
+        .into_iter()
+        .chain(more)
+        .chain(flags.iter().copied());
+    let Command::Agent(agent) = Arguments::try_parse_from(line).unwrap().command else {
+        panic!("not the agent")
+    };
+    let expected = [
+        "--manifest-dir=/etc/manifests",
+        "--metrics-address=127.0.0.1:81",
+    ];
+    let expected: Vec<String> = flags
+        .into_iter()
+        .chain(expected)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        agent.supervisor("/etc/manifests".into()),
+        supervisor(&expected)
+    );
 }
 
 #[test]
@@ -96,7 +137,9 @@ fn an_outage_has_bounds_and_nothing_of_it_goes_without() {
         (vec!["--yes"], "--outage"),
         (vec!["--restart-kubelet", "true"], "--outage"),
     ] {
-        let error = Arguments::try_parse_from(["pod-checkpointer", "drill"].into_iter().chain(flags)).unwrap_err();
+        let error =
+            Arguments::try_parse_from(["pod-checkpointer", "drill"].into_iter().chain(flags))
+                .unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(hint), "{error}");
     }

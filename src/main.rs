@@ -29,7 +29,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
+fn run(
+    Arguments {
+        command,
+        log_format,
+    }: Arguments,
+) -> anyhow::Result<Answer> {
     let done = |()| Answer::Yes;
     match command {
         Command::Agent(arguments) => {
@@ -67,12 +72,18 @@ fn run(Arguments { command, log_format }: Arguments) -> anyhow::Result<Answer> {
 
 /// Runs on one thread: every part waits most of the time, and each thread costs memory.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 /// Completes at the first SIGTERM or SIGINT.
 fn stop() -> anyhow::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -84,7 +95,10 @@ fn stop() -> anyhow::Result<impl Future<Output = ()>> {
 fn log(format: LogFormat) {
     let quiet = "info,hyper=warn,hyper_util=warn,tower=warn,kube=warn,kube_client=warn,kube_runtime=warn,h2=warn";
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     match format {
         LogFormat::Text => lines.with_ansi(false).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

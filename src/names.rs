@@ -79,7 +79,8 @@ pub const RUN_DIR: &str = "/run/pod-checkpointer";
 /// The start group of a pod that does not name one.
 pub const DEFAULT_START_GROUP: i32 = 50;
 
-/// Annotation of the kubelet on every sandbox: `file`, `api` or `http` (pkg/kubelet/types/pod_update.go).
+/// Annotation of the kubelet on every sandbox: `file`, `api` or `http`
+/// (pkg/kubelet/types/pod_update.go).
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation of a mirror pod (pkg/kubelet/types/pod_update.go).
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
@@ -109,8 +110,8 @@ pub const REJECTED_AT_RETURN: &str = "RejectedAtReturn";
 /// Advice for [`REJECTED_AT_RETURN`].
 pub const REJECTED_AT_RETURN_ADVICE: &str = "delete the pod and create it again; its twin serves until then, and ends when the API server reports that the pod is gone";
 
-/// A kubelet that got nothing from an API server that answers this node for this long is locked out. One that starts may
-/// take a minute to list its pods.
+/// A kubelet that got nothing from an API server that answers this node for this long is locked
+/// out. One that starts may take a minute to list its pods.
 pub const LOCKED_OUT_AFTER: Duration = Duration::from_mins(3);
 
 /// Result of an activation: the twin was linked.
@@ -124,7 +125,9 @@ pub const TAKEN_BACK: &str = "TakenBack";
 
 /// Every result of an attempt to activate a checkpoint, as a label's value.
 pub fn activation_results() -> impl Iterator<Item = &'static str> {
-    [ACTIVATED, RENEWED, TAKEN_BACK].into_iter().chain(Blocked::ALL.iter().map(|reason| reason.as_str()))
+    [ACTIVATED, RENEWED, TAKEN_BACK]
+        .into_iter()
+        .chain(Blocked::ALL.iter().map(|reason| reason.as_str()))
 }
 
 /// Every result of a capture, as a label's value: a new generation, the same as before, a refusal,
@@ -145,4 +148,11 @@ pub const APPLY_FAILED: &str = "ApplyFailed";
 /// Reason: the settings name no image, and the operator does not know its own.
 pub const IMAGE_UNKNOWN: &str = "ImageUnknown";
 /// Every result of applying the objects of a `PodCheckpointer`, as a label's value.
-pub const APPLY_RESULTS: [&str; 6] = [APPLIED, INVALID_SETTINGS, REFUSED, FOREIGN_OBJECT, APPLY_FAILED, IMAGE_UNKNOWN];
+pub const APPLY_RESULTS: [&str; 6] = [
+    APPLIED,
+    INVALID_SETTINGS,
+    REFUSED,
+    FOREIGN_OBJECT,
+    APPLY_FAILED,
+    IMAGE_UNKNOWN,
+];

@@ -1,12 +1,14 @@
-//! What a part of the program cannot learn or do at the moment, by topic. Each problem is logged when it begins, when its text
-//! changes and when it is over, however often it is reported in between.
+//! What a part of the program cannot learn or do at the moment, by topic. Each problem is logged
+//! when it begins, when its text changes and when it is over, however often it is reported in
+//! between.
 
 use std::collections::BTreeMap;
 
 /// The open problems of a part.
 ///
-/// A topic, such as `"runtime"`, is what a problem is about. Most topics have one problem at most, and [`Problems::set`] is
-/// called with an `Option`; a topic that can have several at the same time, such as one for each damaged file, takes a `Vec`.
+/// A topic, such as `"runtime"`, is what a problem is about. Most topics have one problem at most,
+/// and [`Problems::set`] is called with an `Option`; a topic that can have several at the same
+/// time, such as one for each damaged file, takes a `Vec`.
 ///
 /// ```
 /// use pod_checkpointer::problems::Problems;
@@ -25,8 +27,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// These, and no others, are now the problems of this topic. Logs a warning for each text that the topic did not have
-    /// before, and one line when the topic has no problem any more.
+    /// These, and no others, are now the problems of this topic. Logs a warning for each text that
+    /// the topic did not have before, and one line when the topic has no problem any more.
     pub fn set(&mut self, about: &'static str, problems: impl IntoIterator<Item = String>) {
         let now: Vec<String> = problems.into_iter().collect();
         let before = self.by_topic.remove(about).unwrap_or_default();
@@ -86,14 +88,26 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, work);
         let bytes = log.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+        String::from_utf8(bytes)
+            .unwrap()
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect()
     }
 
     #[test]
     fn a_problem_is_logged_when_it_begins_when_it_changes_and_when_it_is_over_and_only_then() {
         let mut problems = Problems::default();
         let lines = logged(|| {
-            for text in [None, Some("no socket"), Some("no socket"), Some("no answer"), None, None, Some("no socket")] {
+            for text in [
+                None,
+                Some("no socket"),
+                Some("no socket"),
+                Some("no answer"),
+                None,
+                None,
+                Some("no socket"),
+            ] {
                 problems.set("runtime", text.map(str::to_owned));
             }
         });

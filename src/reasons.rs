@@ -131,7 +131,8 @@ reasons! {
         NetworkNeedsAPI => "use host network or a host port, or a CNI that starts without the API server",
         /// Its service account token is captured and expires as usual.
         ServiceAccountToken => "make sure that the token outlives an outage; nothing renews it while the API server is away",
-        /// The kubelet's client certificate expires soon, and a kubelet with an expired one may not start.
+        /// The kubelet's client certificate expires soon, and a kubelet with an expired one may not
+        /// start.
         KubeletCertificateExpires => "renew the kubelet's client certificate",
         /// The certificate of a podCertificate projection is captured and expires as usual.
         PodCertificate => "make sure that the certificate outlives an outage; nothing renews it while the API server is away",
@@ -184,14 +185,32 @@ mod tests {
 
     #[test]
     fn every_reason_is_explained_in_a_sentence_and_says_what_to_do() {
-        let all = Refusal::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice()));
-        let all = all.chain(Blocked::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())));
-        let all = all.chain(Warning::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())));
-        for (name, explanation, advice) in
-            all.chain(Risk::ALL.iter().map(|it| (it.as_str(), it.explanation(), it.advice())))
-        {
-            assert!(explanation.ends_with('.') && explanation.len() > 20, "{name}: {explanation:?}");
-            assert!(!explanation.contains("  ") && !advice.ends_with('.') && advice.len() > 10, "{name}: {advice:?}");
+        let all = Refusal::ALL
+            .iter()
+            .map(|it| (it.as_str(), it.explanation(), it.advice()));
+        let all = all.chain(
+            Blocked::ALL
+                .iter()
+                .map(|it| (it.as_str(), it.explanation(), it.advice())),
+        );
+        let all = all.chain(
+            Warning::ALL
+                .iter()
+                .map(|it| (it.as_str(), it.explanation(), it.advice())),
+        );
+        for (name, explanation, advice) in all.chain(
+            Risk::ALL
+                .iter()
+                .map(|it| (it.as_str(), it.explanation(), it.advice())),
+        ) {
+            assert!(
+                explanation.ends_with('.') && explanation.len() > 20,
+                "{name}: {explanation:?}"
+            );
+            assert!(
+                !explanation.contains("  ") && !advice.ends_with('.') && advice.len() > 10,
+                "{name}: {advice:?}"
+            );
         }
     }
 }

@@ -3,8 +3,17 @@
 /// The first `most` names, separated by commas, and how many more there are.
 pub fn first_of<T: AsRef<str>>(names: &[T], most: usize) -> String {
     let more = names.len().saturating_sub(most);
-    let first = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    if more == 0 { first } else { format!("{first} and {more} more") }
+    let first = names
+        .iter()
+        .take(most)
+        .map(AsRef::as_ref)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if more == 0 {
+        first
+    } else {
+        format!("{first} and {more} more")
+    }
 }
 
 /// An error with its causes, in one line. A cause that the text already ends with is not repeated.

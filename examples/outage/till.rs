@@ -25,7 +25,11 @@ pub fn id() -> PodId {
 const VOLUMES: [(&str, &str, &str); 3] = [
     ("credentials", "/etc/till/credentials", "secret"),
     ("features", "/etc/till/features", "configmap"),
-    ("token", "/var/run/secrets/kubernetes.io/serviceaccount", "projected"),
+    (
+        "token",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        "projected",
+    ),
 ];
 
 /// What the kubelet passed: `env`, then `envFrom`, then the variables of Services.
@@ -40,23 +44,45 @@ const ENVIRONMENT: [(&str, &str); 7] = [
 ];
 
 fn volume(node: &Node, (name, _, kind): (&str, &str, &str)) -> PathBuf {
-    node.path(&format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~{kind}/{name}"))
+    node.path(&format!(
+        "var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~{kind}/{name}"
+    ))
 }
 
 /// Writes the pod's volumes as the kubelet does before it starts the pod.
 pub fn write_volumes(node: &Node) {
     let [credentials, features, token] = VOLUMES.map(|it| volume(node, it));
-    write_volume(&credentials, &[("password", 0o440, b"s3cret\n"), ("key.der", 0o440, &[0x30, 0x82, 0, 0xff])]);
-    write_volume(&features, &[("prices.csv", 0o644, b"tea,2.10\ncoffee,2.60\n")]);
-    write_volume(&token, &[("namespace", 0o644, b"shop"), ("token", 0o640, b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln")]);
+    write_volume(
+        &credentials,
+        &[
+            ("password", 0o440, b"s3cret\n"),
+            ("key.der", 0o440, &[0x30, 0x82, 0, 0xff]),
+        ],
+    );
+    write_volume(
+        &features,
+        &[("prices.csv", 0o644, b"tea,2.10\ncoffee,2.60\n")],
+    );
+    write_volume(
+        &token,
+        &[
+            ("namespace", 0o644, b"shop"),
+            ("token", 0o640, b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln"),
+        ],
+    );
 }
 
 /// The pod as the kubelet passes it to the runtime.
 pub fn pod(node: &Node) -> Pod {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut app = Spec::new("app", IMAGE);
-    app.env = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    app.mounts = VOLUMES.iter().map(|it| (it.1.to_owned(), text(volume(node, *it)))).collect();
+    app.env = ENVIRONMENT
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+    app.mounts = VOLUMES
+        .iter()
+        .map(|it| (it.1.to_owned(), text(volume(node, *it))))
+        .collect();
     let mut pod = Pod::new("shop", "till", UID);
     pod.containers = vec![app];
     pod
@@ -65,9 +91,15 @@ pub fn pod(node: &Node) -> Pod {
 /// The pod in the API server, with the status of what runs now.
 pub fn object(node: &Node, is_ready: bool) -> Value {
     let state = node.runtime.state.borrow();
-    let started = state.containers.iter().filter(|(_, container)| container.pod_uid == UID);
-    let id = started.max_by_key(|(_, container)| container.started).map(|(id, _)| format!("containerd://{id}"));
-    let mounts = VOLUMES.map(|(name, path, _)| json!({"name": name, "mountPath": path, "readOnly": true}));
+    let started = state
+        .containers
+        .iter()
+        .filter(|(_, container)| container.pod_uid == UID);
+    let id = started
+        .max_by_key(|(_, container)| container.started)
+        .map(|(id, _)| format!("containerd://{id}"));
+    let mounts =
+        VOLUMES.map(|(name, path, _)| json!({"name": name, "mountPath": path, "readOnly": true}));
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -125,9 +157,14 @@ impl View {
     /// Reads it through the mounts of the running container.
     pub fn of(node: &Node, uid: &str) -> anyhow::Result<Self> {
         let state = node.runtime.state.borrow();
-        let of_pod = state.containers.values().filter(|container| container.pod_uid == uid);
+        let of_pod = state
+            .containers
+            .values()
+            .filter(|container| container.pod_uid == uid);
         let last = of_pod.max_by_key(|container| container.started);
-        let spec = last.map(|container| container.spec.clone()).unwrap_or_default();
+        let spec = last
+            .map(|container| container.spec.clone())
+            .unwrap_or_default();
         let mut files = BTreeMap::new();
         for (inside, outside) in &spec.mounts {
             for entry in std::fs::read_dir(outside)? {
@@ -138,19 +175,37 @@ impl View {
                 let path = PathBuf::from(outside).join(&name);
                 let about = std::fs::metadata(&path)?;
                 let owner = (about.uid(), about.gid());
-                let file = File { mode: about.mode() & 0o7777, owner, content: std::fs::read(&path)? };
+                let file = File {
+                    mode: about.mode() & 0o7777,
+                    owner,
+                    content: std::fs::read(&path)?,
+                };
                 files.insert(format!("{inside}/{name}"), file);
             }
         }
-        Ok(Self { environment: spec.env.into_iter().collect(), files })
+        Ok(Self {
+            environment: spec.env.into_iter().collect(),
+            files,
+        })
     }
 
     /// One line per file or variable that either has, and whether both are the same.
     pub fn compare(&self, other: &Self) -> Vec<(String, bool)> {
         let mut lines = Vec::new();
         let paths: BTreeMap<_, _> = other.files.iter().chain(&self.files).collect();
-        for (path, File { mode, owner: (uid, gid), content }) in paths {
-            let line = format!("{path:<55} {mode:04o} {uid}:{gid} {:>3} bytes", content.len());
+        for (
+            path,
+            File {
+                mode,
+                owner: (uid, gid),
+                content,
+            },
+        ) in paths
+        {
+            let line = format!(
+                "{path:<55} {mode:04o} {uid}:{gid} {:>3} bytes",
+                content.len()
+            );
             lines.push((line, self.files.get(path) == other.files.get(path)));
         }
         let names: BTreeMap<_, _> = other.environment.iter().chain(&self.environment).collect();

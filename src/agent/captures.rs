@@ -18,9 +18,10 @@ use crate::text::chain;
 /// How long one capture may take, all its waits together.
 const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
-/// The newest generation of every pod in the store. One that cannot be read is logged, and an older one is used. A pod without any
-/// readable one is listed nevertheless, so that its files are removed when the pod is proven gone: with what a sealed file says in
-/// clear, else by name only, without UID and generation.
+/// The newest generation of every pod in the store. One that cannot be read is logged, and an older
+/// one is used. A pod without any readable one is listed nevertheless, so that its files are
+/// removed when the pod is proven gone: with what a sealed file says in clear, else by name only,
+/// without UID and generation.
 pub(crate) fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();
     for key in store.keys()? {
@@ -46,14 +47,23 @@ pub(crate) fn load(store: &Store) -> Result<Vec<Stored>, Error> {
 }
 
 fn stored(generation: &Generation) -> Stored {
-    describe(generation.pod.clone(), &generation.checkpoint, generation.number, generation.size)
+    describe(
+        generation.pod.clone(),
+        &generation.checkpoint,
+        generation.number,
+        generation.size,
+    )
 }
 
 fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64) -> Stored {
     Stored {
         key: pod,
         uid: checkpoint.parent.uid.clone(),
-        owner: checkpoint.parent.owner.as_ref().map(|owner| owner.uid.clone()),
+        owner: checkpoint
+            .parent
+            .owner
+            .as_ref()
+            .map(|owner| owner.uid.clone()),
         generation,
         digest: checkpoint.digest.clone(),
         size,
@@ -63,7 +73,12 @@ fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64)
 }
 
 /// Captures a pod and stores the checkpoint.
-pub(crate) async fn capture(settings: &Settings, surroundings: &Surroundings, store: Store, pod: &Value) -> Captured {
+pub(crate) async fn capture(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    store: Store,
+    pod: &Value,
+) -> Captured {
     let node_uid = record::current_uid(&store);
     let sources = Sources {
         root: &settings.root,
@@ -80,7 +95,12 @@ pub(crate) async fn capture(settings: &Settings, surroundings: &Surroundings, st
         Ok(Ok(checkpoint)) => checkpoint,
         Ok(Err(capture::Error::Refused(reasons))) => return Captured::Refused(reasons),
         Ok(Err(error)) => return failed("CaptureFailed", chain(&error)),
-        Err(_) => return failed("CaptureFailed", format!("not done within {CAPTURE_LIMIT:?}")),
+        Err(_) => {
+            return failed(
+                "CaptureFailed",
+                format!("not done within {CAPTURE_LIMIT:?}"),
+            );
+        }
     };
     let checkpoint = with_max_age(checkpoint, settings.arguments.max_age);
     let put = tokio::task::spawn_blocking(move || put(&store, &checkpoint)).await;
@@ -107,5 +127,7 @@ fn put(store: &Store, checkpoint: &NodeCheckpoint) -> Result<Stored, store::Erro
     let (Put::Written(number, _) | Put::Unchanged(number)) = store.put(checkpoint)?;
     // read back from the store: the digest covers the time of capture, and depends on the key
     let (newest, _) = store.newest(&pod)?;
-    Ok(newest.as_ref().map_or_else(|| describe(pod, checkpoint, number, 0), stored))
+    Ok(newest
+        .as_ref()
+        .map_or_else(|| describe(pod, checkpoint, number, 0), stored))
 }

@@ -1,5 +1,6 @@
-//! Every pod of this node that the API server knows, marked or not, and what it means to the others: what it takes of the node,
-//! what it does for the network, whether it is bootkube's checkpointer. Pure.
+//! Every pod of this node that the API server knows, marked or not, and what it means to the
+//! others: what it takes of the node, what it does for the network, whether it is bootkube's
+//! checkpointer. Pure.
 
 use std::collections::BTreeMap;
 
@@ -74,13 +75,25 @@ impl Census {
     }
 
     /// What the pods that are so do for others, each with the name of its owner.
-    pub(crate) fn supporting(&self, is_so: impl Fn(&PodId, &str) -> bool) -> impl Iterator<Item = (Support, &str)> {
-        let pods = self.pods.iter().filter(move |(key, pod)| is_so(key, &pod.uid));
-        pods.filter_map(|(_, pod)| pod.support.as_ref().map(|(support, name)| (*support, name.as_str())))
+    pub(crate) fn supporting(
+        &self,
+        is_so: impl Fn(&PodId, &str) -> bool,
+    ) -> impl Iterator<Item = (Support, &str)> {
+        let pods = self
+            .pods
+            .iter()
+            .filter(move |(key, pod)| is_so(key, &pod.uid));
+        pods.filter_map(|(_, pod)| {
+            pod.support
+                .as_ref()
+                .map(|(support, name)| (*support, name.as_str()))
+        })
     }
 
     /// Bootkube's checkpointer on this node.
     pub(crate) fn bootkube_checkpointer(&self) -> Option<&PodId> {
-        self.pods.iter().find_map(|(key, pod)| pod.is_bootkubes.then_some(key))
+        self.pods
+            .iter()
+            .find_map(|(key, pod)| pod.is_bootkubes.then_some(key))
     }
 }

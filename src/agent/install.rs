@@ -1,7 +1,9 @@
-//! The static pod of the supervisor: its manifest, and how it is written into the kubelet's directory.
+//! The static pod of the supervisor: its manifest, and how it is written into the kubelet's
+//! directory.
 //!
-//! It is written as JSON, which a YAML 1.1 reader cannot misread. It names no UID: the kubelet derives one from the
-//! content, so a changed manifest is another pod and the old one ends first (pkg/kubelet/config/common.go).
+//! It is written as JSON, which a YAML 1.1 reader cannot misread. It names no UID: the kubelet
+//! derives one from the content, so a changed manifest is another pod and the old one ends first
+//! (pkg/kubelet/config/common.go).
 
 use std::fs;
 use std::io;
@@ -18,7 +20,8 @@ use crate::pod::container;
 
 /// What the supervisor may do beyond an ordinary process of user 0, and what for.
 const CAPABILITIES: [&str; 6] = [
-    // the host's files are reached through /proc/<pid>/root, and the kubelet's sockets through /proc/<pid>/fd
+    // the host's files are reached through /proc/<pid>/root, and the kubelet's sockets through
+    // /proc/<pid>/fd
     "SYS_PTRACE",
     // closes the kubelet's waiting sockets (SOCK_DESTROY)
     "NET_ADMIN",
@@ -98,7 +101,8 @@ pub(crate) fn manifest(plan: &Plan) -> String {
                 "image": plan.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": arguments(plan),
-                // as the kubelet knows it: once the node is renamed, pods of the old node are not activated
+                // as the kubelet knows it: once the node is renamed, pods of the old node are not
+                // activated
                 "env": [container::field_variable("NODE_NAME", "spec.nodeName")],
                 "securityContext": container::root_security_context(&CAPABILITIES),
                 "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
@@ -113,11 +117,15 @@ pub(crate) fn manifest(plan: &Plan) -> String {
 fn arguments(plan: &Plan) -> Vec<String> {
     let flags = plan.arguments.to_flags();
     let format = format!("--log-format={}", plan.log_format);
-    let all = ["supervisor".to_owned()].into_iter().chain(flags).chain([format]);
+    let all = ["supervisor".to_owned()]
+        .into_iter()
+        .chain(flags)
+        .chain([format]);
     all.map(|argument| container::escaped(&argument)).collect()
 }
 
-/// Writes the manifest unless it is there with this text. `directory` is a real path. True if it was written.
+/// Writes the manifest unless it is there with this text. `directory` is a real path. True if it
+/// was written.
 pub(crate) fn install(directory: &Path, text: &str) -> Result<bool, Error> {
     if !directory.is_dir() {
         return Err(Error::NoDirectory(directory.to_owned()));
@@ -152,12 +160,19 @@ mod tests {
     fn parsed(arguments: Vec<String>) -> (SupervisorArguments, LogFormat) {
         let line = ["pod-checkpointer".to_owned()].into_iter().chain(arguments);
         let parsed = Arguments::try_parse_from(line).unwrap();
-        let Command::Supervisor(supervisor) = parsed.command else { panic!("not the supervisor") };
+        let Command::Supervisor(supervisor) = parsed.command else {
+            panic!("not the supervisor")
+        };
         (supervisor, parsed.log_format)
     }
 
     fn plan() -> Plan {
-        let flags = ["supervisor", "--manifest-dir=/etc/manifests", "--activation-delay=0", "--key-file=/etc/new.key"];
+        let flags = [
+            "supervisor",
+            "--manifest-dir=/etc/manifests",
+            "--activation-delay=0",
+            "--key-file=/etc/new.key",
+        ];
         let (arguments, _) = parsed(flags.map(str::to_owned).to_vec());
         Plan {
             image: "registry.example/pod-checkpointer:0.1.0".into(),
@@ -169,7 +184,10 @@ mod tests {
 
     #[test]
     fn the_supervisor_gets_its_flags_and_the_format_of_the_log() {
-        assert_eq!(parsed(arguments(&plan())), (plan().arguments, LogFormat::Json));
+        assert_eq!(
+            parsed(arguments(&plan())),
+            (plan().arguments, LogFormat::Json)
+        );
     }
 
     #[test]
@@ -186,7 +204,11 @@ mod tests {
         let yaml: Value = serde_yaml::from_str(&text).unwrap();
         assert_eq!(yaml, serde_json::from_str::<Value>(&text).unwrap());
         let spec = pod.spec.unwrap();
-        assert!(spec.volumes.is_none() && spec.service_account_name.is_none() && pod.metadata.uid.is_none());
+        assert!(
+            spec.volumes.is_none()
+                && spec.service_account_name.is_none()
+                && pod.metadata.uid.is_none()
+        );
         assert_eq!((spec.host_pid, spec.host_network), (Some(true), Some(true)));
         let context = spec.containers[0].security_context.clone().unwrap();
         assert_eq!(context.capabilities.unwrap().drop.unwrap(), ["ALL"]);
@@ -202,7 +224,10 @@ mod tests {
         plan.image = "registry.example/pod-checkpointer:0.2.0".into();
         assert!(install(directory.path(), &manifest(&plan)).unwrap());
         let path = directory.path().join("pod-checkpointer-supervisor.yaml");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
         assert!(fs::read_to_string(&path).unwrap().contains("0.2.0"));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -213,11 +238,17 @@ mod tests {
         let path = directory.path().join("pod-checkpointer-supervisor.yaml");
         fs::write(&path, "somebody's").unwrap();
         let error = install(directory.path(), &manifest(&plan())).unwrap_err();
-        assert!(matches!(&error, Error::Foreign(named) if *named == path), "{error}");
+        assert!(
+            matches!(&error, Error::Foreign(named) if *named == path),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(matches!(install(directory.path(), "{}").unwrap_err(), Error::Foreign(_)));
+        assert!(matches!(
+            install(directory.path(), "{}").unwrap_err(),
+            Error::Foreign(_)
+        ));
         let error = install(&directory.path().join("absent"), "{}").unwrap_err();
         assert!(error.to_string().contains("absent"), "{error}");
     }

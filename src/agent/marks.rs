@@ -1,7 +1,9 @@
-//! What marks a pod: its own annotation, its labels, or its namespace. An opt-out on the pod overrides all of them.
+//! What marks a pod: its own annotation, its labels, or its namespace. An opt-out on the pod
+//! overrides all of them.
 //!
-//! Pure. The labels of a namespace come from a watch of their own and may come later than its pods, or not at all. Until they
-//! are known, what only they could mark is [`Marked::Unknown`], which neither captures nor removes anything.
+//! Pure. The labels of a namespace come from a watch of their own and may come later than its pods,
+//! or not at all. Until they are known, what only they could mark is [`Marked::Unknown`], which
+//! neither captures nor removes anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +54,10 @@ struct Candidate {
 impl Marks {
     /// Starts without knowing any namespace.
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { rules, ..Self::default() }
+        Self {
+            rules,
+            ..Self::default()
+        }
     }
 
     /// What the index needs of a pod; `None`: it has no valid name or no UID.
@@ -63,12 +68,20 @@ impl Marks {
         let Some(marked) = self.by_itself(&object, &namespace) else {
             let marked = self.by_namespace(&namespace);
             let bytes: Arc<[u8]> = object.to_string().into_bytes().into();
-            let candidate = Candidate { namespace, object: bytes.clone(), listed: true };
+            let candidate = Candidate {
+                namespace,
+                object: bytes.clone(),
+                listed: true,
+            };
             self.candidates.insert(key.clone(), candidate);
             return Some(Observed::new(key, uid, &object, marked, bytes));
         };
         self.candidates.remove(&key);
-        let bytes = if marked == Marked::No { Arc::from([]) } else { object.to_string().into_bytes().into() };
+        let bytes = if marked == Marked::No {
+            Arc::from([])
+        } else {
+            object.to_string().into_bytes().into()
+        };
         Some(Observed::new(key, uid, &object, marked, bytes))
     }
 
@@ -100,17 +113,25 @@ impl Marks {
         self.listing.get_or_insert_default().insert(name, selected);
     }
 
-    /// The list of namespaces is complete; returns the pods whose mark may have changed. A namespace that it did not name is
-    /// not known any more: its pods are deleted separately, or the cluster lost its data.
+    /// The list of namespaces is complete; returns the pods whose mark may have changed. A
+    /// namespace that it did not name is not known any more: its pods are deleted separately, or
+    /// the cluster lost its data.
     pub(crate) fn end_namespaces(&mut self) -> Vec<Observed> {
         let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
-        let news = self.known.iter().filter(|(name, selected)| before.get(*name) != Some(*selected));
+        let news = self
+            .known
+            .iter()
+            .filter(|(name, selected)| before.get(*name) != Some(*selected));
         let news: Vec<String> = news.map(|(name, _)| name.clone()).collect();
         self.look_again(&news)
     }
 
     /// A namespace is new or has other labels; returns the pods whose mark may have changed.
-    pub(crate) fn see_namespace(&mut self, name: String, labels: &BTreeMap<String, String>) -> Vec<Observed> {
+    pub(crate) fn see_namespace(
+        &mut self,
+        name: String,
+        labels: &BTreeMap<String, String>,
+    ) -> Vec<Observed> {
         let selected = self.selects(labels);
         if self.known.insert(name.clone(), selected) == Some(selected) {
             return Vec::new();
@@ -124,21 +145,37 @@ impl Marks {
     }
 
     fn look_again(&self, namespaces: &[String]) -> Vec<Observed> {
-        let touched = self.candidates.iter().filter(|(_, candidate)| namespaces.contains(&candidate.namespace));
+        let touched = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| namespaces.contains(&candidate.namespace));
         touched
             .filter_map(|(key, candidate)| {
                 let object: Value = serde_json::from_slice(&candidate.object).ok()?;
                 let uid = object.pointer("/metadata/uid")?.as_str()?.to_owned();
                 let marked = self.by_namespace(&candidate.namespace);
-                Some(Observed::new(key.clone(), uid, &object, marked, candidate.object.clone()))
+                Some(Observed::new(
+                    key.clone(),
+                    uid,
+                    &object,
+                    marked,
+                    candidate.object.clone(),
+                ))
             })
             .collect()
     }
 
     /// What marks a pod regardless of its namespace's labels; `None`: these decide.
     fn by_itself(&self, pod: &Value, namespace: &str) -> Option<Marked> {
-        let Rules { limit, select, namespaces, own } = &self.rules;
-        if !limit.is_empty() && !limit.iter().any(|name| name == namespace) || mark::is_opted_out(pod) {
+        let Rules {
+            limit,
+            select,
+            namespaces,
+            own,
+        } = &self.rules;
+        if !limit.is_empty() && !limit.iter().any(|name| name == namespace)
+            || mark::is_opted_out(pod)
+        {
             return Some(Marked::No);
         }
         let mark = mark::mark(pod);
@@ -150,7 +187,9 @@ impl Marks {
             return Some(Marked::By(format!("annotation {annotation}")));
         }
         let name = pod.pointer("/metadata/name").and_then(Value::as_str);
-        let is_own = own.as_ref().is_some_and(|(space, pod)| space == namespace && Some(pod.as_str()) == name);
+        let is_own = own
+            .as_ref()
+            .is_some_and(|(space, pod)| space == namespace && Some(pod.as_str()) == name);
         if is_own || !mark::could_be_meant(pod) {
             return Some(Marked::No);
         }
@@ -158,7 +197,11 @@ impl Marks {
         if let Some(selector) = select.iter().find(|selector| selector.matches(&labels)) {
             return Some(Marked::By(format!("selector {selector}")));
         }
-        if namespaces.is_none() { Some(Marked::No) } else { None }
+        if namespaces.is_none() {
+            Some(Marked::No)
+        } else {
+            None
+        }
     }
 
     fn by_namespace(&self, namespace: &str) -> Marked {
@@ -170,7 +213,10 @@ impl Marks {
     }
 
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.rules.namespaces.as_ref().is_some_and(|selector| selector.matches(labels))
+        self.rules
+            .namespaces
+            .as_ref()
+            .is_some_and(|selector| selector.matches(labels))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The agent: captures the marked pods of its node while all is well, so that the supervisor can bring them back when
-//! it is not.
+//! The agent: captures the marked pods of its node while all is well, so that the supervisor can
+//! bring them back when it is not.
 //!
 //! ```text
 //!   watch ─────┐                       ┌─► capture ─► store
@@ -8,8 +8,8 @@
 //!                        ├─► agent.yaml (for the supervisor and the command line)
 //!                        └─► ledger (pure) ─► PodCheckpoints, Events
 //! ```
-//! One loop owns all of it. Work runs beside the loop, which waits for every result. While the API server is silent, no checkpoint is
-//! removed, and only pods that it reported before are captured.
+//! One loop owns all of it. Work runs beside the loop, which waits for every result. While the API
+//! server is silent, no checkpoint is removed, and only pods that it reported before are captured.
 
 mod captures;
 mod census;
@@ -98,11 +98,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From flags and environment. An error if they do not name the node, or if the host's files cannot be reached.
+    /// From flags and environment. An error if they do not name the node, or if the host's files
+    /// cannot be reached.
     pub fn new(arguments: AgentArguments, log_format: LogFormat) -> Result<Self, Error> {
         let node_name = arguments.node.node_name()?;
         let root = arguments.node.host.root().map_err(Error::Host)?;
-        Ok(Self { root, node_name, arguments, log_format })
+        Ok(Self {
+            root,
+            node_name,
+            arguments,
+            log_format,
+        })
     }
 
     /// Where things are on the node.
@@ -129,7 +135,8 @@ pub async fn start(
     run(settings, client, patient, stop).await
 }
 
-/// Runs with this client until `stop`. The `patient` client lets the server be silent for minutes, for the watch of PodCheckpoints.
+/// Runs with this client until `stop`. The `patient` client lets the server be silent for minutes,
+/// for the watch of PodCheckpoints.
 pub async fn run(
     settings: Settings,
     client: Client,
@@ -157,7 +164,8 @@ pub async fn run(
     metrics::beside(Box::pin(agent.run(echoes, stop)), metrics).await
 }
 
-/// Takes the agent's lock. `status` holds it for a moment to see whether it is held, so a few attempts are made.
+/// Takes the agent's lock. `status` holds it for a moment to see whether it is held, so a few
+/// attempts are made.
 async fn take_lock(store: &Store) -> Result<File, store::Error> {
     for _ in 0..10 {
         match store.lock(AGENT_LOCK) {

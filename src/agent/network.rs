@@ -1,5 +1,5 @@
-//! Which pods run the network of the node, and which need it. Pure. Such pods are recognized by what they usually look like: nothing in
-//! the API identifies them.
+//! Which pods run the network of the node, and which need it. Pure. Such pods are recognized by
+//! what they usually look like: nothing in the API identifies them.
 
 use serde_json::Value;
 
@@ -26,26 +26,50 @@ impl Support {
         }
     }
 
-    /// What a pod does for others, if anything, with the name that its message gets: its owner's, which stays while pods of a
-    /// DaemonSet or of a ReplicaSet come and go.
+    /// What a pod does for others, if anything, with the name that its message gets: its owner's,
+    /// which stays while pods of a DaemonSet or of a ReplicaSet come and go.
     pub(crate) fn named(pod: &Value) -> Option<(Self, String)> {
         let support = Self::of(pod)?;
-        let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-        let owner =
-            owners.and_then(|owners| owners.iter().find(|one| one.get("controller") == Some(&Value::Bool(true))));
-        let name = owner.and_then(|owner| owner.get("name")).or_else(|| pod.pointer("/metadata/name"));
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-        Some((support, format!("{}/{}", text(pod.pointer("/metadata/namespace")), text(name))))
+        let owners = pod
+            .pointer("/metadata/ownerReferences")
+            .and_then(Value::as_array);
+        let owner = owners.and_then(|owners| {
+            owners
+                .iter()
+                .find(|one| one.get("controller") == Some(&Value::Bool(true)))
+        });
+        let name = owner
+            .and_then(|owner| owner.get("name"))
+            .or_else(|| pod.pointer("/metadata/name"));
+        let text =
+            |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some((
+            support,
+            format!(
+                "{}/{}",
+                text(pod.pointer("/metadata/namespace")),
+                text(name)
+            ),
+        ))
     }
 
     /// What a pod does for others, if anything.
     ///
-    /// A network plugin's pod is one of the host's network that has the directory of CNI configuration mounted, as those of
-    /// flannel, Calico, Cilium, Antrea, Weave, kindnet and Multus do. The other two have the labels that kubeadm and the
-    /// add-ons of the Kubernetes repository (cluster/addons) give them.
+    /// A network plugin's pod is one of the host's network that has the directory of CNI
+    /// configuration mounted, as those of flannel, Calico, Cilium, Antrea, Weave, kindnet and
+    /// Multus do. The other two have the labels that kubeadm and the add-ons of the Kubernetes
+    /// repository (cluster/addons) give them.
     pub(crate) fn of(pod: &Value) -> Option<Self> {
-        let label = |name: &str| pod.pointer("/metadata/labels").and_then(|all| all.get(name)).and_then(Value::as_str);
-        let labels = [label("k8s-app"), label("app.kubernetes.io/name"), label("component")];
+        let label = |name: &str| {
+            pod.pointer("/metadata/labels")
+                .and_then(|all| all.get(name))
+                .and_then(Value::as_str)
+        };
+        let labels = [
+            label("k8s-app"),
+            label("app.kubernetes.io/name"),
+            label("component"),
+        ];
         let is = |names: &[&str]| labels.iter().flatten().any(|label| names.contains(label));
         if is(&["kube-proxy"]) {
             return Some(Self::Proxy);
@@ -53,9 +77,14 @@ impl Support {
         if is(&["kube-dns", "node-local-dns", "coredns"]) {
             return Some(Self::Names);
         }
-        let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+        let volumes = pod
+            .pointer("/spec/volumes")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         let mut paths = volumes.filter_map(|volume| volume.pointer("/hostPath/path")?.as_str());
-        let configures = paths.any(|path| network::DIRECTORIES.contains(&path.trim_end_matches('/')));
+        let configures =
+            paths.any(|path| network::DIRECTORIES.contains(&path.trim_end_matches('/')));
         (is_on_host(pod) && configures).then_some(Self::Plugin)
     }
 }
@@ -72,11 +101,21 @@ pub(crate) struct Needs {
 impl Needs {
     /// What a pod needs.
     pub(crate) fn of(pod: &Value) -> Self {
-        let policy = pod.pointer("/spec/dnsPolicy").and_then(Value::as_str).unwrap_or("ClusterFirst");
-        // on the host's network the default means the host's (pkg/kubelet/network/dns, getPodDNSType)
-        let names =
-            if is_on_host(pod) { policy == "ClusterFirstWithHostNet" } else { policy.starts_with("ClusterFirst") };
-        Self { plugin: !is_on_host(pod), names }
+        let policy = pod
+            .pointer("/spec/dnsPolicy")
+            .and_then(Value::as_str)
+            .unwrap_or("ClusterFirst");
+        // on the host's network the default means the host's (pkg/kubelet/network/dns,
+        // getPodDNSType)
+        let names = if is_on_host(pod) {
+            policy == "ClusterFirstWithHostNet"
+        } else {
+            policy.starts_with("ClusterFirst")
+        };
+        Self {
+            plugin: !is_on_host(pod),
+            names,
+        }
     }
 
     /// Does it need this?
@@ -100,7 +139,8 @@ mod tests {
 
     #[test]
     fn pods_that_run_the_network_are_told_by_what_they_have() {
-        let labelled = |name: &str, value: &str| json!({"metadata": {"labels": {name: value}}, "spec": {}});
+        let labelled =
+            |name: &str, value: &str| json!({"metadata": {"labels": {name: value}}, "spec": {}});
         let mounts = |on_host: bool, path: &str| {
             json!({"metadata": {}, "spec": {"hostNetwork": on_host, "volumes": [{"name": "x", "emptyDir": {}},
                 {"name": "cni", "hostPath": {"path": path}}]}})
@@ -108,9 +148,15 @@ mod tests {
         for (pod, support) in [
             (labelled("k8s-app", "kube-proxy"), Some(Support::Proxy)),
             (labelled("k8s-app", "kube-dns"), Some(Support::Names)),
-            (labelled("app.kubernetes.io/name", "coredns"), Some(Support::Names)),
+            (
+                labelled("app.kubernetes.io/name", "coredns"),
+                Some(Support::Names),
+            ),
             (mounts(true, "/etc/cni/net.d/"), Some(Support::Plugin)),
-            (mounts(true, "/var/lib/rancher/k3s/agent/etc/cni/net.d"), Some(Support::Plugin)),
+            (
+                mounts(true, "/var/lib/rancher/k3s/agent/etc/cni/net.d"),
+                Some(Support::Plugin),
+            ),
             (mounts(false, "/etc/cni/net.d"), None),
             (mounts(true, "/etc"), None),
             (labelled("app", "till"), None),
@@ -127,18 +173,45 @@ mod tests {
             json!({"metadata": {"namespace": "kube-system", "name": "dns-x7", "labels": labels, "ownerReferences": owners}})
         };
         let owner = json!([{"kind": "ReplicaSet", "name": "dns", "controller": true}]);
-        assert_eq!(Support::named(&pod(owner)), Some((Support::Names, "kube-system/dns".into())));
-        assert_eq!(Support::named(&pod(json!([]))), Some((Support::Names, "kube-system/dns-x7".into())));
+        assert_eq!(
+            Support::named(&pod(owner)),
+            Some((Support::Names, "kube-system/dns".into()))
+        );
+        assert_eq!(
+            Support::named(&pod(json!([]))),
+            Some((Support::Names, "kube-system/dns-x7".into()))
+        );
     }
 
     #[test]
     fn what_a_pod_needs_follows_from_its_network_and_its_names() {
         let needs = |spec: Value| Needs::of(&json!({"spec": spec}));
-        assert_eq!(needs(json!({})), Needs { plugin: true, names: true });
-        assert_eq!(needs(json!({"dnsPolicy": "Default"})), Needs { plugin: true, names: false });
-        assert_eq!(needs(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"})), Needs::default());
+        assert_eq!(
+            needs(json!({})),
+            Needs {
+                plugin: true,
+                names: true
+            }
+        );
+        assert_eq!(
+            needs(json!({"dnsPolicy": "Default"})),
+            Needs {
+                plugin: true,
+                names: false
+            }
+        );
+        assert_eq!(
+            needs(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"})),
+            Needs::default()
+        );
         let with_host = needs(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}));
-        assert_eq!(with_host, Needs { plugin: false, names: true });
+        assert_eq!(
+            with_host,
+            Needs {
+                plugin: false,
+                names: true
+            }
+        );
         assert!(with_host.includes(Support::Proxy) && !with_host.includes(Support::Plugin));
     }
 }

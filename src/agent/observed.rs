@@ -51,7 +51,8 @@ pub(crate) struct Observed {
     pub is_bootkubes: bool,
     /// Ids of its running containers, as the runtime knows them.
     pub containers: Vec<String>,
-    /// Hash of everything that a checkpoint depends on: when it changes, the pod must be captured again.
+    /// Hash of everything that a checkpoint depends on: when it changes, the pod must be captured
+    /// again.
     pub fingerprint: u64,
     /// The trimmed pod as JSON: a tenth of the memory of the parsed object.
     pub object: Arc<[u8]>,
@@ -59,7 +60,13 @@ pub(crate) struct Observed {
 
 impl Observed {
     /// From a trimmed pod, see [`trim`]. `bytes`: what is kept of it.
-    pub(crate) fn new(key: PodId, uid: String, object: &Value, marked: Marked, bytes: Arc<[u8]>) -> Self {
+    pub(crate) fn new(
+        key: PodId,
+        uid: String,
+        object: &Value,
+        marked: Marked,
+        bytes: Arc<[u8]>,
+    ) -> Self {
         Self {
             key,
             uid,
@@ -70,7 +77,11 @@ impl Observed {
             support: Support::named(object),
             needs: Needs::of(object),
             is_bootkubes: leftovers::is_checkpointer(object),
-            containers: if marked == Marked::No { Vec::new() } else { containers(object) },
+            containers: if marked == Marked::No {
+                Vec::new()
+            } else {
+                containers(object)
+            },
             fingerprint: fingerprint(object),
             marked,
             object: bytes,
@@ -85,23 +96,36 @@ pub(crate) fn identity(pod: &DynamicObject) -> Option<(PodId, String)> {
     Some((key, metadata.uid.clone().filter(|uid| !uid.is_empty())?))
 }
 
-/// What the kubelet counts for it; `None`: it has ended, or it is the mirror of a static pod, which is counted from its
-/// manifest.
+/// What the kubelet counts for it; `None`: it has ended, or it is the mirror of a static pod, which
+/// is counted from its manifest.
 fn demand(pod: &Value) -> Option<Demand> {
-    let is_mirror = pod.pointer("/metadata/annotations").is_some_and(|all| all.get(CONFIG_MIRROR).is_some());
+    let is_mirror = pod
+        .pointer("/metadata/annotations")
+        .is_some_and(|all| all.get(CONFIG_MIRROR).is_some());
     let phase = pod.pointer("/status/phase").and_then(Value::as_str);
     let counts = !is_mirror && !matches!(phase, Some("Failed" | "Succeeded"));
     pod.get("spec").filter(|_| counts).map(Demand::of)
 }
 
-/// Start of the status message of a pod that the kubelet rejected for good (pkg/kubelet/kubelet.go, `rejectPod`).
+/// Start of the status message of a pod that the kubelet rejected for good (pkg/kubelet/kubelet.go,
+/// `rejectPod`).
 const REJECTED: &str = "Pod was rejected";
 
 /// The kubelet rejected it for good, and no controller replaces it.
 fn is_rejected(pod: &Value) -> bool {
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    let is_alone = !owners.into_iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true)));
+    let text = |path: &str| {
+        pod.pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let owners = pod
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let is_alone = !owners
+        .into_iter()
+        .any(|owner| owner.get("controller") == Some(&Value::Bool(true)));
     is_alone && text("/status/phase") == "Failed" && text("/status/message") == REJECTED
 }
 
@@ -109,12 +133,20 @@ fn is_rejected(pod: &Value) -> bool {
 pub(crate) fn trim(mut pod: DynamicObject) -> Value {
     pod.metadata.managed_fields = None;
     let mut data = pod.data;
-    let status = data.get_mut("status").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
+    let status = data
+        .get_mut("status")
+        .and_then(Value::as_object_mut)
+        .map(std::mem::take)
+        .unwrap_or_default();
     let kept: Map<String, Value> = status
         .into_iter()
         .filter_map(|(name, value)| match name.as_str() {
             "conditions" => Some((name, conditions(value))),
-            "message" if value.as_str().is_some_and(|text| text.starts_with(REJECTED)) => {
+            "message"
+                if value
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(REJECTED)) =>
+            {
                 Some((name, Value::from(REJECTED)))
             }
             "phase"
@@ -138,7 +170,9 @@ pub(crate) fn trim(mut pod: DynamicObject) -> Value {
 
 /// Type and status only: times and messages change without meaning here.
 fn conditions(conditions: Value) -> Value {
-    let Value::Array(conditions) = conditions else { return Value::Null };
+    let Value::Array(conditions) = conditions else {
+        return Value::Null;
+    };
     conditions
         .into_iter()
         .map(|condition| json!({"type": condition.get("type"), "status": condition.get("status")}))
@@ -147,8 +181,13 @@ fn conditions(conditions: Value) -> Value {
 
 /// Ids of the running containers, without the runtime's name before them.
 fn containers(pod: &Value) -> Vec<String> {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    let running = statuses.into_iter().flatten().filter(|status| status.pointer("/state/running").is_some());
+    let statuses = pod
+        .pointer("/status/containerStatuses")
+        .and_then(Value::as_array);
+    let running = statuses
+        .into_iter()
+        .flatten()
+        .filter(|status| status.pointer("/state/running").is_some());
     let id = |status: &Value| {
         let id = status.get("containerID")?.as_str()?;
         Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())
@@ -156,14 +195,25 @@ fn containers(pod: &Value) -> Vec<String> {
     running.filter_map(id).collect()
 }
 
-/// Hash of everything that the watch reports and a checkpoint is made from; heartbeats of the status are left out.
+/// Hash of everything that the watch reports and a checkpoint is made from; heartbeats of the
+/// status are left out.
 fn fingerprint(pod: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for part in ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences"] {
+    for part in [
+        "/spec",
+        "/metadata/labels",
+        "/metadata/annotations",
+        "/metadata/ownerReferences",
+    ] {
         pod.pointer(part).map(Value::to_string).hash(&mut hasher);
     }
     for part in ["/status/initContainerStatuses", "/status/containerStatuses"] {
-        for container in pod.pointer(part).and_then(Value::as_array).into_iter().flatten() {
+        for container in pod
+            .pointer(part)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             for field in ["name", "containerID", "restartCount"] {
                 container.get(field).map(Value::to_string).hash(&mut hasher);
             }

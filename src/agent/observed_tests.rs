@@ -17,7 +17,9 @@ fn pod(change: impl FnOnce(&mut Value)) -> Observed {
         },
     });
     change(&mut value);
-    Marks::default().observe(serde_json::from_value(value).unwrap()).unwrap()
+    Marks::default()
+        .observe(serde_json::from_value(value).unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -26,7 +28,10 @@ fn fields_that_we_do_not_know_survive_and_what_nobody_needs_does_not() {
     assert_eq!(object["spec"]["containers"][0]["fieldOfTomorrow"], 1);
     assert_eq!(object["status"]["podIP"], "10.1.0.5");
     assert_eq!(object["metadata"]["resourceVersion"], "7");
-    assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("Pod")));
+    assert_eq!(
+        (&object["apiVersion"], &object["kind"]),
+        (&json!("v1"), &json!("Pod"))
+    );
     assert!(object["metadata"].get("managedFields").is_none());
     assert!(object["status"].get("message").is_none());
     assert_eq!(pod(|_| {}).containers, ["a"]);
@@ -68,11 +73,14 @@ fn only_a_bare_pod_that_the_kubelet_refused_counts_as_rejected() {
     };
     assert!(rejected(|_| {}));
     assert!(!rejected(|pod| pod["status"]["phase"] = json!("Running")));
-    assert!(!rejected(|pod| pod["status"]["message"] = json!("The node was low on resource: memory.")));
+    assert!(!rejected(
+        |pod| pod["status"]["message"] = json!("The node was low on resource: memory.")
+    ));
     let of_a_set = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
     let owned = pod(|pod| {
         pod["metadata"]["ownerReferences"] = of_a_set;
-        pod["status"] = json!({"phase": "Failed", "message": "Pod was rejected: Predicate NodePorts failed"});
+        pod["status"] =
+            json!({"phase": "Failed", "message": "Pod was rejected: Predicate NodePorts failed"});
     });
     assert!(!owned.rejected, "its controller replaces it");
 }
@@ -87,16 +95,28 @@ fn a_pod_counts_for_the_nodes_room_while_it_may_run_and_a_mirror_does_not() {
         seen.demand.map(|demand| demand.requests.cpu)
     };
     assert_eq!(cpu(|_| {}), Some(1000));
-    assert_eq!(cpu(|pod| pod["metadata"]["annotations"] = json!({})), Some(1000), "marked or not");
+    assert_eq!(
+        cpu(|pod| pod["metadata"]["annotations"] = json!({})),
+        Some(1000),
+        "marked or not"
+    );
     assert_eq!(cpu(|pod| pod["status"]["phase"] = json!("Failed")), None);
-    assert_eq!(cpu(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")), None);
+    assert_eq!(
+        cpu(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")),
+        None
+    );
 }
 
 #[test]
 fn a_pod_without_an_identity_is_not_looked_at() {
-    for value in
-        [json!({"metadata": {"name": "till", "uid": "u"}}), json!({"metadata": {"namespace": "shop", "name": "till"}})]
-    {
-        assert!(Marks::default().observe(serde_json::from_value(value).unwrap()).is_none());
+    for value in [
+        json!({"metadata": {"name": "till", "uid": "u"}}),
+        json!({"metadata": {"namespace": "shop", "name": "till"}}),
+    ] {
+        assert!(
+            Marks::default()
+                .observe(serde_json::from_value(value).unwrap())
+                .is_none()
+        );
     }
 }

@@ -10,9 +10,9 @@ use crate::places::node_record::{NodeRecord, ServerRecord};
 use crate::places::store::Store;
 use crate::pod::room::Amounts;
 
-/// How long a node object with another UID must be seen before it is recorded as this node. No checkpoint is removed until then:
-/// otherwise a cluster that was set up again at the same address, which knows none of the pods, would cause the loss of every
-/// checkpoint within a minute.
+/// How long a node object with another UID must be seen before it is recorded as this node. No
+/// checkpoint is removed until then: otherwise a cluster that was set up again at the same address,
+/// which knows none of the pods, would cause the loss of every checkpoint within a minute.
 const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A node object with another UID than the recorded one, and since when it is there.
@@ -22,7 +22,8 @@ pub(crate) struct ReplacedNode(Option<(String, Instant)>);
 impl ReplacedNode {
     /// The UID to record, given what is recorded and what the API server says.
     pub(crate) fn choose(&mut self, recorded: Option<&str>, seen: &str, now: Instant) -> String {
-        let Some(recorded) = recorded.filter(|recorded| *recorded != seen && !recorded.is_empty()) else {
+        let Some(recorded) = recorded.filter(|recorded| *recorded != seen && !recorded.is_empty())
+        else {
             self.0 = None;
             return seen.to_owned();
         };
@@ -74,21 +75,30 @@ pub(crate) fn make(name: &str, learned: Learned, before: Option<NodeRecord>) -> 
         node_uid,
         current_uid,
         allocatable: learned.allocatable.or(before.allocatable),
-        servers: learned
-            .servers
-            .map_or(before.servers, |servers| servers.into_iter().map(ServerRecord::from).collect()),
+        servers: learned.servers.map_or(before.servers, |servers| {
+            servers.into_iter().map(ServerRecord::from).collect()
+        }),
         kind: before.kind,
     }
 }
 
 /// The UID of the node object as the API server last named it, if it ever did.
 pub(crate) fn current_uid(store: &Store) -> Option<String> {
-    store.node().ok().flatten().and_then(|record| record.current_uid().map(str::to_owned))
+    store
+        .node()
+        .ok()
+        .flatten()
+        .and_then(|record| record.current_uid().map(str::to_owned))
 }
 
 /// The UID that is recorded, if any.
 pub(crate) fn node_uid(store: &Store) -> Option<String> {
-    store.node().ok().flatten().map(|record| record.node_uid).filter(|uid| !uid.is_empty())
+    store
+        .node()
+        .ok()
+        .flatten()
+        .map(|record| record.node_uid)
+        .filter(|uid| !uid.is_empty())
 }
 
 #[cfg(test)]
@@ -110,19 +120,55 @@ mod tests {
 
     #[test]
     fn what_could_not_be_learned_stays_as_it_was() {
-        let server = |url: &str| Server { url: url.into(), ca: "ca".into(), tls_name: None, proxy: None };
+        let server = |url: &str| Server {
+            url: url.into(),
+            ca: "ca".into(),
+            tls_name: None,
+            proxy: None,
+        };
         let uid = |recorded: &str, current: &str| Some((recorded.to_owned(), current.to_owned()));
-        let allocatable = Some(Amounts { cpu: 1, memory: 2, ephemeral_storage: 3, pods: 4 });
-        let all = Learned { uid: uid("uid-1", "uid-1"), allocatable, servers: Some(vec![server("https://one")]) };
+        let allocatable = Some(Amounts {
+            cpu: 1,
+            memory: 2,
+            ephemeral_storage: 3,
+            pods: 4,
+        });
+        let all = Learned {
+            uid: uid("uid-1", "uid-1"),
+            allocatable,
+            servers: Some(vec![server("https://one")]),
+        };
         let first = make("node-1", all, None);
-        assert_eq!(make("node-1", Learned::default(), Some(first.clone())), first);
-        let other = Learned { servers: Some(vec![server("https://two")]), ..Learned::default() };
+        assert_eq!(
+            make("node-1", Learned::default(), Some(first.clone())),
+            first
+        );
+        let other = Learned {
+            servers: Some(vec![server("https://two")]),
+            ..Learned::default()
+        };
         let second = make("node-1", other, Some(first));
-        assert_eq!((second.node_uid.as_str(), second.servers[0].url.as_str()), ("uid-1", "https://two"));
-        assert_eq!((second.current_uid(), second.allocatable), (Some("uid-1"), allocatable));
-        let replaced = Learned { uid: uid("uid-1", "uid-2"), ..Learned::default() };
+        assert_eq!(
+            (second.node_uid.as_str(), second.servers[0].url.as_str()),
+            ("uid-1", "https://two")
+        );
+        assert_eq!(
+            (second.current_uid(), second.allocatable),
+            (Some("uid-1"), allocatable)
+        );
+        let replaced = Learned {
+            uid: uid("uid-1", "uid-2"),
+            ..Learned::default()
+        };
         let third = make("node-1", replaced, Some(second));
-        assert_eq!((third.node_uid.as_str(), third.current_uid()), ("uid-1", Some("uid-2")));
-        assert_eq!(make("node-1", Learned::default(), Some(third.clone())), third, "no newer answer");
+        assert_eq!(
+            (third.node_uid.as_str(), third.current_uid()),
+            ("uid-1", Some("uid-2"))
+        );
+        assert_eq!(
+            make("node-1", Learned::default(), Some(third.clone())),
+            third,
+            "no newer answer"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! `agent --retire`: leaves the node, because the installation is being removed. Nothing is captured any more.
+//! `agent --retire`: leaves the node, because the installation is being removed. Nothing is
+//! captured any more.
 //!
-//! The supervisor leaves first: the agent asks it to through the run directory, and it goes once the API server answers, the kubelet
-//! has its pods, and no twin is needed. Only then this program's files and the node's PodCheckpoints are removed. Each round begins
-//! with a request to the API server: while that is silent, nothing is asked of the supervisor and nothing is removed.
+//! The supervisor leaves first: the agent asks it to through the run directory, and it goes once
+//! the API server answers, the kubelet has its pods, and no twin is needed. Only then this
+//! program's files and the node's PodCheckpoints are removed. Each round begins with a request to
+//! the API server: while that is silent, nothing is asked of the supervisor and nothing is removed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,11 +37,13 @@ use crate::places::{Places, run};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
-/// Between rounds: the first pause, and the longest. The supervisor accepts a request that is two minutes old at most.
+/// Between rounds: the first pause, and the longest. The supervisor accepts a request that is two
+/// minutes old at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Between checks that the node stays clean.
 const STAY: Duration = Duration::from_secs(15);
-/// How long a round may take before the loop counts as hanging: a look at the node, and a few requests.
+/// How long a round may take before the loop counts as hanging: a look at the node, and a few
+/// requests.
 const ROUND: Duration = Duration::from_mins(2);
 
 /// Metrics and health of the retiring agent.
@@ -67,14 +71,25 @@ impl Source for Health {
 }
 
 /// Runs until `stop`. Ready as soon as the node is clean but for this process.
-pub(crate) async fn run(settings: Settings, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    let health =
-        Health { pulse: Pulse::default(), left: RefCell::new(Some("the node has not been checked yet".into())) };
+pub(crate) async fn run(
+    settings: Settings,
+    client: Client,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let health = Health {
+        pulse: Pulse::default(),
+        left: RefCell::new(Some("the node has not been checked yet".into())),
+    };
     let metrics = metrics::serve(settings.arguments.metrics_address, &health);
     let (client, _) = heard::listen(client);
     tracing::info!(node = settings.node_name, "retirement the node");
     let work = async {
-        let mut retirement = Retirement { settings: &settings, client, before: None, lock: None };
+        let mut retirement = Retirement {
+            settings: &settings,
+            client,
+            before: None,
+            lock: None,
+        };
         let mut retry = Retry::new(PAUSES.0, PAUSES.1);
         loop {
             health.pulse.expect(Instant::now() + ROUND);
@@ -85,7 +100,8 @@ pub(crate) async fn run(settings: Settings, client: Client, stop: impl Future<Ou
                 let news = left.as_deref().map(|left| format!("not done: {left}"));
                 tracing::info!(
                     "{}",
-                    news.as_deref().unwrap_or("the node is clean: everything this program created is removed")
+                    news.as_deref()
+                        .unwrap_or("the node is clean: everything this program created is removed")
                 );
                 health.left.replace(left);
             }
@@ -134,7 +150,9 @@ fn next(seen: &Remaining) -> Next {
         return Next::Ask;
     }
     match seen.supervisor {
-        None => Next::Wait("the container runtime does not report whether the supervisor has ended".into()),
+        None => Next::Wait(
+            "the container runtime does not report whether the supervisor has ended".into(),
+        ),
         Some(true) => Next::Wait("the supervisor is ending".into()),
         Some(false) if !seen.active.is_empty() => Next::Wait(format!(
             "twins run in place of {}, and there is no supervisor to hand over: run `pod-checkpointer uninstall \
@@ -154,12 +172,16 @@ struct Retirement<'a> {
 }
 
 impl Retirement<'_> {
-    /// Does what can be done now. The error is what remains to be done. `done`: the last round left nothing, so only the files on the
-    /// node are checked.
+    /// Does what can be done now. The error is what remains to be done. `done`: the last round left
+    /// nothing, so only the files on the node are checked.
     async fn round(&mut self, done: bool) -> Result<(), String> {
         let found = surroundings::look(self.settings, self.before.as_ref()).await;
         let directory = surroundings::manifest_dir(self.settings, &found);
-        let node = self.node(directory.as_deref().unwrap_or(Path::new(crate::node::kubelet::MANIFEST_DIR)))?;
+        let node = self.node(
+            directory
+                .as_deref()
+                .unwrap_or(Path::new(crate::node::kubelet::MANIFEST_DIR)),
+        )?;
         let manifests = node.manifests().map_err(|error| chain(&error))?;
         if done && is_clean(&node, &manifests) {
             return Ok(());
@@ -186,21 +208,30 @@ impl Retirement<'_> {
         for (key, known) in &objects {
             self.delete(key, known).await?;
         }
-        if objects.is_empty() { Ok(()) } else { Err("the node's PodCheckpoints are being removed".into()) }
+        if objects.is_empty() {
+            Ok(())
+        } else {
+            Err("the node's PodCheckpoints are being removed".into())
+        }
     }
 
     fn node(&self, manifest_dir: &Path) -> Result<Places, String> {
         let host = self.settings.host();
-        Places::at(self.settings.root.clone(), &host.state_dir, &host.run_dir, manifest_dir)
-            .map_err(|error| chain(&error))
+        Places::at(
+            self.settings.root.clone(),
+            &host.state_dir,
+            &host.run_dir,
+            manifest_dir,
+        )
+        .map_err(|error| chain(&error))
     }
 
     /// The node's PodCheckpoints, as the API server lists them now.
     async fn objects(&self) -> Result<Vec<(PodId, Published)>, String> {
         let objects = write::list(&self.client, &self.settings.node_name).await;
         // if the definition was removed, every object was removed with it
-        let objects =
-            gone::found(objects).map_err(|error| format!("cannot list PodCheckpoints: {}", explain(&error)))?;
+        let objects = gone::found(objects)
+            .map_err(|error| format!("cannot list PodCheckpoints: {}", explain(&error)))?;
         Ok(objects.unwrap_or_default())
     }
 
@@ -219,12 +250,16 @@ impl Retirement<'_> {
 
     async fn supervisor_runs(&self, found: &Surroundings) -> Option<bool> {
         let name = format!("{SUPERVISOR}-{}", self.settings.node_name.to_lowercase());
-        let (sandboxes, containers) = tokio::join!(found.runtime.sandboxes(), found.runtime.containers());
+        let (sandboxes, containers) =
+            tokio::join!(found.runtime.sandboxes(), found.runtime.containers());
         let (sandboxes, containers) = (sandboxes.ok()?, containers.ok()?);
-        let mut ours =
-            sandboxes.iter().filter(|one| one.name == name && one.namespace == self.settings.arguments.pod_namespace);
+        let mut ours = sandboxes.iter().filter(|one| {
+            one.name == name && one.namespace == self.settings.arguments.pod_namespace
+        });
         let running = |id: &str| {
-            containers.iter().any(|one| one.sandbox == id && one.state == crate::node::runtime::State::Running)
+            containers
+                .iter()
+                .any(|one| one.sandbox == id && one.state == crate::node::runtime::State::Running)
         };
         Some(ours.any(|sandbox| running(&sandbox.id)))
     }
@@ -234,29 +269,50 @@ impl Retirement<'_> {
         let boot = clock::boot_id().map_err(|error| error.to_string())?;
         node.run.open(&boot).map_err(|error| chain(&error))?;
         let status: Status = node.run.read(STATUS).ok().flatten().unwrap_or_default();
-        let needed = status.pods.iter().filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released));
+        let needed = status
+            .pods
+            .iter()
+            .filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released));
         let (mut gone, mut names) = (BTreeMap::new(), Vec::new());
         let recorded = record::node_uid(&node.store);
         for pod in needed {
             names.push(format!("{}/{}", pod.namespace, pod.name));
-            let Ok(key) = PodId::new(&pod.namespace, &pod.name) else { continue };
+            let Ok(key) = PodId::new(&pod.namespace, &pod.name) else {
+                continue;
+            };
             // a deleted parent cannot take over
             let (client, name, uid) = (&self.client, &self.settings.node_name, &pod.parent_uid);
-            if gone::ask(client, name, recorded.as_deref(), &key, uid).await.0 == Answer::Gone {
+            if gone::ask(client, name, recorded.as_deref(), &key, uid)
+                .await
+                .0
+                == Answer::Gone
+            {
                 gone.insert(key, uid.clone());
             }
         }
         let heartbeat = u64::try_from(clock::boot_time().as_millis()).unwrap_or_default();
-        let word = AgentWord { heartbeat, gone, retire: true, ..AgentWord::default() };
-        node.run.write(AGENT, &word).map_err(|error| chain(&error))?;
+        let word = AgentWord {
+            heartbeat,
+            gone,
+            retire: true,
+            ..AgentWord::default()
+        };
+        node.run
+            .write(AGENT, &word)
+            .map_err(|error| chain(&error))?;
         let waits = || format!(", and twins still serve in place of {}", names.join(", "));
-        Ok(if names.is_empty() { String::new() } else { waits() })
+        Ok(if names.is_empty() {
+            String::new()
+        } else {
+            waits()
+        })
     }
 }
 
 /// Is nothing of this program there? Directories that are mounts, or that hold other files, stay.
 fn is_clean(node: &Places, manifests: &Manifests) -> bool {
-    let holds = |directory: &Path, names: &[&str]| names.iter().any(|name| directory.join(name).exists());
+    let holds =
+        |directory: &Path, names: &[&str]| names.iter().any(|name| directory.join(name).exists());
     !manifests.supervisor
         && manifests.links.is_empty()
         && !holds(node.store.directory(), store::NAMES)
@@ -278,14 +334,39 @@ mod tests {
 
     #[test]
     fn the_supervisor_goes_first_and_nothing_is_removed_while_anybody_may_need_it() {
-        let clear = Remaining { supervisor: Some(false), ..Remaining::default() };
+        let clear = Remaining {
+            supervisor: Some(false),
+            ..Remaining::default()
+        };
         assert_eq!(next(&clear), Next::Clear);
-        assert_eq!(next(&Remaining { manifest: true, supervisor: Some(true), ..Remaining::default() }), Next::Ask);
+        assert_eq!(
+            next(&Remaining {
+                manifest: true,
+                supervisor: Some(true),
+                ..Remaining::default()
+            }),
+            Next::Ask
+        );
         let waits = [
-            Remaining { supervisor: None, ..Remaining::default() },
-            Remaining { supervisor: Some(true), ..Remaining::default() },
-            Remaining { active: vec!["shop/till".into()], supervisor: Some(false), ..Remaining::default() },
-            Remaining { drill: true, manifest: true, supervisor: Some(true), ..Remaining::default() },
+            Remaining {
+                supervisor: None,
+                ..Remaining::default()
+            },
+            Remaining {
+                supervisor: Some(true),
+                ..Remaining::default()
+            },
+            Remaining {
+                active: vec!["shop/till".into()],
+                supervisor: Some(false),
+                ..Remaining::default()
+            },
+            Remaining {
+                drill: true,
+                manifest: true,
+                supervisor: Some(true),
+                ..Remaining::default()
+            },
         ];
         for seen in waits {
             assert!(matches!(next(&seen), Next::Wait(_)), "{seen:?}");

@@ -1,5 +1,6 @@
-//! What on the node itself would prevent or slow down the recovery of its pods: checked while all is well, because during an outage
-//! it is too late. What cannot be learned is not a risk; that it cannot be learned is reported as a problem.
+//! What on the node itself would prevent or slow down the recovery of its pods: checked while all
+//! is well, because during an outage it is too late. What cannot be learned is not a risk; that it
+//! cannot be learned is reported as a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,8 +48,14 @@ impl From<Option<String>> for Finding {
     }
 }
 
-/// The risks that files, file systems and the runtime of the node show. `before` is the result of the last check.
-pub(crate) async fn of_node(settings: &Settings, surroundings: &Surroundings, store: &Store, before: &Risks) -> Risks {
+/// The risks that files, file systems and the runtime of the node show. `before` is the result of
+/// the last check.
+pub(crate) async fn of_node(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    store: &Store,
+    before: &Risks,
+) -> Risks {
     let root = &settings.root;
     let mut risks = Risks::new();
     let mut add = |risk, look: Finding| {
@@ -60,39 +67,71 @@ pub(crate) async fn of_node(settings: &Settings, surroundings: &Surroundings, st
         };
         risks.extend(seen.map(|seen| (risk, seen)));
     };
-    add(Risk::NoStaticPodDirectory, no_static_pods(settings, surroundings).into());
+    add(
+        Risk::NoStaticPodDirectory,
+        no_static_pods(settings, surroundings).into(),
+    );
     add(Risk::StoreFull, full(store.directory()));
     let kubeconfig = surroundings.kubelet.kubeconfig.as_deref();
     let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
     add(
         Risk::KubeletCertificateExpires,
-        expiry.and_then(|expiry| expires(expiry, Timestamp::now(), settings.arguments.planned_outage)).into(),
+        expiry
+            .and_then(|expiry| expires(expiry, Timestamp::now(), settings.arguments.planned_outage))
+            .into(),
     );
-    let images = images(root, &surroundings.runtime, &surroundings.kubelet, store).await.unwrap_or(Finding::Open);
+    let images = images(root, &surroundings.runtime, &surroundings.kubelet, store)
+        .await
+        .unwrap_or(Finding::Open);
     // the list of unused images changes from one moment to the next
     let is_known = before.contains_key(&Risk::ImagesAtRisk) && matches!(images, Finding::Found(_));
-    add(Risk::ImagesAtRisk, if is_known { Finding::Open } else { images });
-    let servers = store.node().ok().flatten().map(|record| record.servers).unwrap_or_default();
-    add(Risk::ServerNamedByDNS, by_name(root, servers.iter().map(|server| server.url.as_str())).into());
+    add(
+        Risk::ImagesAtRisk,
+        if is_known { Finding::Open } else { images },
+    );
+    let servers = store
+        .node()
+        .ok()
+        .flatten()
+        .map(|record| record.servers)
+        .unwrap_or_default();
+    add(
+        Risk::ServerNamedByDNS,
+        by_name(root, servers.iter().map(|server| server.url.as_str())).into(),
+    );
     risks
 }
 
-/// Which pods run the network but have no checkpoint, although captured pods need them. `works_offline`: the network plugin works
-/// without its pods.
-pub(crate) fn of_network(lacking: &BTreeSet<(Support, &str)>, works_offline: bool) -> Option<String> {
+/// Which pods run the network but have no checkpoint, although captured pods need them.
+/// `works_offline`: the network plugin works without its pods.
+pub(crate) fn of_network(
+    lacking: &BTreeSet<(Support, &str)>,
+    works_offline: bool,
+) -> Option<String> {
     let named: Vec<String> = lacking
         .iter()
         .filter(|(support, _)| *support != Support::Plugin || !works_offline)
         .map(|(support, name)| format!("{name} ({})", support.as_str()))
         .collect();
-    let text = || format!("not captured, but needed by captured pods: {}", first_of(&named, NAMED));
+    let text = || {
+        format!(
+            "not captured, but needed by captured pods: {}",
+            first_of(&named, NAMED)
+        )
+    };
     (!named.is_empty()).then(text)
 }
 
 /// Checkpoints that are damaged, by `<namespace>_<name>`.
 pub(crate) fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
     let named: Vec<String> = keys.iter().take(NAMED).map(ToString::to_string).collect();
-    (!named.is_empty()).then(|| format!("checkpoints of {} pods are damaged, such as {}", keys.len(), named.join(", ")))
+    (!named.is_empty()).then(|| {
+        format!(
+            "checkpoints of {} pods are damaged, such as {}",
+            keys.len(),
+            named.join(", ")
+        )
+    })
 }
 
 /// A risk in words: what was observed, and what to do.
@@ -106,7 +145,11 @@ fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<St
     }
     match surroundings::manifest_dir(settings, surroundings) {
         Err(_) => Some("the kubelet's configuration has no staticPodPath".into()),
-        Ok(directory) => match settings.root.resolve(&directory).and_then(std::fs::metadata) {
+        Ok(directory) => match settings
+            .root
+            .resolve(&directory)
+            .and_then(std::fs::metadata)
+        {
             Ok(found) if found.is_dir() => None,
             Ok(_) => Some(format!("{} is not a directory", directory.display())),
             Err(error) => Some(format!("{}: {error}", directory.display())),
@@ -115,28 +158,45 @@ fn no_static_pods(settings: &Settings, surroundings: &Surroundings) -> Option<St
 }
 
 fn full(directory: &Path) -> Finding {
-    let Ok(found) = rustix::fs::statvfs(directory) else { return Finding::Open };
+    let Ok(found) = rustix::fs::statvfs(directory) else {
+        return Finding::Open;
+    };
     let space = found.f_bavail.saturating_mul(found.f_frsize);
     // some file systems count none
-    let inodes = if found.f_files > 0 { found.f_favail } else { u64::MAX };
+    let inodes = if found.f_files > 0 {
+        found.f_favail
+    } else {
+        u64::MAX
+    };
     room(space, inodes)
 }
 
 /// Without figures that change: the text is written to every PodCheckpoint of the node.
 fn room(space: u64, inodes: u64) -> Finding {
     if space < LEAST_SPACE {
-        return Finding::Found(format!("less than {} MiB are free for checkpoints", LEAST_SPACE >> 20));
+        return Finding::Found(format!(
+            "less than {} MiB are free for checkpoints",
+            LEAST_SPACE >> 20
+        ));
     }
     if inodes < LEAST_INODES {
-        return Finding::Found(format!("fewer than {LEAST_INODES} inodes are free for checkpoints"));
+        return Finding::Found(format!(
+            "fewer than {LEAST_INODES} inodes are free for checkpoints"
+        ));
     }
-    if space < LEAST_SPACE * 2 || inodes < LEAST_INODES * 2 { Finding::Open } else { Finding::Nothing }
+    if space < LEAST_SPACE * 2 || inodes < LEAST_INODES * 2 {
+        Finding::Open
+    } else {
+        Finding::Nothing
+    }
 }
 
 fn expires(expiry: Timestamp, now: Timestamp, outage: Duration) -> Option<String> {
     let left = expiry.duration_since(now);
     if left <= SignedDuration::ZERO {
-        return Some(format!("the kubelet's client certificate has expired at {expiry}"));
+        return Some(format!(
+            "the kubelet's client certificate has expired at {expiry}"
+        ));
     }
     let outage = SignedDuration::try_from(outage).unwrap_or(SignedDuration::MAX);
     (left < outage).then(|| {
@@ -158,22 +218,39 @@ fn by_name<'a>(root: &HostRoot, servers: impl Iterator<Item = &'a str>) -> Optio
     (!hosts.iter().any(is_known)).then(|| format!("the API server is {first}"))
 }
 
-/// The images that checkpoints need and no running container uses, where the kubelet is about to clean up. `None`: the runtime
-/// or the file system does not tell.
-async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings, store: &Store) -> Option<Finding> {
-    let Some(high) = kubelet.images_may_fill().map(u64::from) else { return Some(Finding::Nothing) };
+/// The images that checkpoints need and no running container uses, where the kubelet is about to
+/// clean up. `None`: the runtime or the file system does not tell.
+async fn images(
+    root: &HostRoot,
+    runtime: &Runtime,
+    kubelet: &kubelet::Settings,
+    store: &Store,
+) -> Option<Finding> {
+    let Some(high) = kubelet.images_may_fill().map(u64::from) else {
+        return Some(Finding::Nothing);
+    };
     let directory = runtime.image_directory().await.ok()??;
     let used = used_percent(&root.resolve(&directory).ok()?)?;
     if used.saturating_add(MARGIN) < high {
-        return Some(if used.saturating_add(MARGIN * 2) < high { Finding::Nothing } else { Finding::Open });
+        return Some(if used.saturating_add(MARGIN * 2) < high {
+            Finding::Nothing
+        } else {
+            Finding::Open
+        });
     }
     // images of terminated containers are removed under disk pressure (pkg/kubelet/eviction)
     let containers = runtime.containers().await.ok()?;
-    let running = containers.iter().filter(|container| container.state == State::Running);
-    let in_use: BTreeSet<String> = running.map(|container| container.image_id.clone()).collect();
+    let running = containers
+        .iter()
+        .filter(|container| container.state == State::Running);
+    let in_use: BTreeSet<String> = running
+        .map(|container| container.image_id.clone())
+        .collect();
     let store = store.clone();
     // every checkpoint is read
-    let idle = tokio::task::spawn_blocking(move || idle(&store, &in_use)).await.ok()??;
+    let idle = tokio::task::spawn_blocking(move || idle(&store, &in_use))
+        .await
+        .ok()??;
     let named: Vec<&str> = idle.iter().take(NAMED).map(String::as_str).collect();
     let text = (!named.is_empty()).then(|| {
         format!(
@@ -189,9 +266,15 @@ async fn images(root: &HostRoot, runtime: &Runtime, kubelet: &kubelet::Settings,
 fn idle(store: &Store, in_use: &BTreeSet<String>) -> Option<BTreeSet<String>> {
     let mut idle = BTreeSet::new();
     for key in store.keys().ok()? {
-        let Ok((Some(newest), _)) = store.newest(&key) else { continue };
+        let Ok((Some(newest), _)) = store.newest(&key) else {
+            continue;
+        };
         let needed = newest.checkpoint.images.values();
-        idle.extend(needed.filter(|image| !in_use.contains(&image.id)).map(|image| image.name.clone()));
+        idle.extend(
+            needed
+                .filter(|image| !in_use.contains(&image.id))
+                .map(|image| image.name.clone()),
+        );
     }
     Some(idle)
 }
@@ -199,7 +282,10 @@ fn idle(store: &Store, in_use: &BTreeSet<String>) -> Option<BTreeSet<String>> {
 /// How full a file system is, as the kubelet counts it.
 fn used_percent(directory: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(directory).ok()?;
-    let free = found.f_bavail.saturating_mul(100).checked_div(found.f_blocks)?;
+    let free = found
+        .f_bavail
+        .saturating_mul(100)
+        .checked_div(found.f_blocks)?;
     Some(100_u64.saturating_sub(free))
 }
 
@@ -213,9 +299,21 @@ mod tests {
         let after = |hours: i64| now.checked_add(SignedDuration::from_hours(hours)).unwrap();
         let week = Duration::from_hours(7 * 24);
         assert_eq!(expires(after(7 * 24 + 1), now, week), None);
-        assert!(expires(after(7 * 24 - 1), now, week).unwrap().contains("within 7 days"));
-        assert!(expires(after(1), now, Duration::from_hours(2)).unwrap().contains("within 120 minutes"));
-        assert!(expires(after(-1), now, Duration::ZERO).unwrap().contains("has expired"));
+        assert!(
+            expires(after(7 * 24 - 1), now, week)
+                .unwrap()
+                .contains("within 7 days")
+        );
+        assert!(
+            expires(after(1), now, Duration::from_hours(2))
+                .unwrap()
+                .contains("within 120 minutes")
+        );
+        assert!(
+            expires(after(-1), now, Duration::ZERO)
+                .unwrap()
+                .contains("has expired")
+        );
     }
 
     #[test]
@@ -225,7 +323,10 @@ mod tests {
         std::fs::write(directory.path().join("etc/hosts"), "10.0.0.1 api.here\n").unwrap();
         let root = HostRoot::new(directory.path());
         let seen = |urls: &[&str]| by_name(&root, urls.iter().copied());
-        assert_eq!(seen(&["https://api.there:6443"]).unwrap(), "the API server is api.there");
+        assert_eq!(
+            seen(&["https://api.there:6443"]).unwrap(),
+            "the API server is api.there"
+        );
         assert_eq!(seen(&["https://api.here:6443"]), None, "in /etc/hosts");
         assert_eq!(seen(&["https://10.0.0.1:6443"]), None);
         assert_eq!(seen(&["https://[fd00::1]:6443"]), None);
@@ -239,13 +340,25 @@ mod tests {
 
     #[test]
     fn pods_of_the_network_are_named_and_a_plugin_that_needs_nobody_is_not() {
-        let lacking = BTreeSet::from([(Support::Plugin, "kube-system/flannel"), (Support::Names, "kube-system/dns")]);
+        let lacking = BTreeSet::from([
+            (Support::Plugin, "kube-system/flannel"),
+            (Support::Names, "kube-system/dns"),
+        ]);
         let text = of_network(&lacking, false).unwrap();
-        assert!(text.contains("kube-system/flannel (network plugin), kube-system/dns (DNS)"), "{text}");
+        assert!(
+            text.contains("kube-system/flannel (network plugin), kube-system/dns (DNS)"),
+            "{text}"
+        );
         assert!(!of_network(&lacking, true).unwrap().contains("flannel"));
-        assert_eq!(of_network(&BTreeSet::from([(Support::Plugin, "x_y")]), true), None);
+        assert_eq!(
+            of_network(&BTreeSet::from([(Support::Plugin, "x_y")]), true),
+            None
+        );
         let names: Vec<String> = (0..9).map(|at| format!("dns_{at}")).collect();
-        let many = names.iter().map(|name| (Support::Names, name.as_str())).collect();
+        let many = names
+            .iter()
+            .map(|name| (Support::Names, name.as_str()))
+            .collect();
         assert!(of_network(&many, false).unwrap().ends_with(" and 4 more"));
     }
 
@@ -254,8 +367,15 @@ mod tests {
         assert_eq!(full(Path::new("/dev/shm")), Finding::Nothing);
         assert_eq!(full(Path::new("/not/there")), Finding::Open, "not known");
         assert!(matches!(room(LEAST_SPACE - 1, 1000), Finding::Found(_)));
-        assert!(matches!(room(LEAST_SPACE * 9, LEAST_INODES - 1), Finding::Found(_)));
-        assert_eq!(room(LEAST_SPACE, 1000), Finding::Open, "what was said stays, so that it does not come and go");
+        assert!(matches!(
+            room(LEAST_SPACE * 9, LEAST_INODES - 1),
+            Finding::Found(_)
+        ));
+        assert_eq!(
+            room(LEAST_SPACE, 1000),
+            Finding::Open,
+            "what was said stays, so that it does not come and go"
+        );
         assert_eq!(room(LEAST_SPACE * 2, LEAST_INODES * 2), Finding::Nothing);
         assert!(used_percent(Path::new("/dev/shm")).unwrap() <= 100);
     }

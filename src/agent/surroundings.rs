@@ -1,5 +1,5 @@
-//! What the agent learns of its node before it captures: how the kubelet was started, where the runtime listens, and what the pod
-//! network needs.
+//! What the agent learns of its node before it captures: how the kubelet was started, where the
+//! runtime listens, and what the pod network needs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,9 +38,14 @@ pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> 
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
     let kubelet = found.unwrap_or_else(|error| {
         problems.push(format!("{}; retrying", chain(&error)));
-        before.map(|before| before.kubelet.clone()).unwrap_or_default()
+        before
+            .map(|before| before.kubelet.clone())
+            .unwrap_or_default()
     });
-    let runtime = match find_runtime(&settings.root, settings.arguments.node.cri_endpoint.as_deref()) {
+    let runtime = match find_runtime(
+        &settings.root,
+        settings.arguments.node.cri_endpoint.as_deref(),
+    ) {
         Ok(socket) => Runtime::new(socket, RUNTIME_LIMIT),
         Err((socket, problem)) => {
             problems.push(problem);
@@ -48,11 +53,20 @@ pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> 
         }
     };
     let network_works_offline = network::works_offline(&settings.root);
-    Surroundings { runtime, kubelet, is_known, network_works_offline, problems }
+    Surroundings {
+        runtime,
+        kubelet,
+        is_known,
+        network_works_offline,
+        problems,
+    }
 }
 
 /// How the running kubelet was started.
-pub(crate) async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<kubelet::Settings, kubelet::Error> {
+pub(crate) async fn ask_kubelet(
+    root: &HostRoot,
+    kubelet_dir: &Path,
+) -> Result<kubelet::Settings, kubelet::Error> {
     let host_path = kubelet_dir.join("pod-resources/kubelet.sock");
     let down = |error| kubelet::Error::Down(host_path.clone(), error);
     let socket = root.resolve(&host_path).map_err(down)?;
@@ -61,12 +75,17 @@ pub(crate) async fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Result<k
 }
 
 /// Real path of the runtime's socket. The error is the path to use nevertheless, and the problem.
-pub(crate) fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Result<PathBuf, (PathBuf, String)> {
+pub(crate) fn find_runtime(
+    root: &HostRoot,
+    cri_endpoint: Option<&Path>,
+) -> Result<PathBuf, (PathBuf, String)> {
     let real = |path: &Path| root.resolve(path).unwrap_or_else(|_| path.to_owned());
     if let Some(given) = cri_endpoint {
         return Ok(real(given));
     }
-    let mut sockets = runtime::SOCKETS.map(|path| real(Path::new(path))).into_iter();
+    let mut sockets = runtime::SOCKETS
+        .map(|path| real(Path::new(path)))
+        .into_iter();
     let first = sockets.next().unwrap_or_default();
     if first.exists() {
         return Ok(first);
@@ -84,7 +103,10 @@ pub(crate) fn find_runtime(root: &HostRoot, cri_endpoint: Option<&Path>) -> Resu
 }
 
 /// The kubelet's directory of static pod manifests, a host path.
-pub(crate) fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> Result<PathBuf, String> {
+pub(crate) fn manifest_dir(
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Result<PathBuf, String> {
     if let Some(given) = &settings.host().manifest_dir {
         return Ok(given.clone());
     }
@@ -94,7 +116,8 @@ pub(crate) fn manifest_dir(settings: &Settings, surroundings: &Surroundings) -> 
     if surroundings.is_known {
         return Err(chain(&install::Error::NoStaticPods));
     }
-    // A kubelet that is down now is asked again soon; one that cannot be asked at all has kubeadm's directory, or none.
+    // A kubelet that is down now is asked again soon; one that cannot be asked at all has kubeadm's
+    // directory, or none.
     let usual = PathBuf::from(kubelet::MANIFEST_DIR);
     let exists = |root: &HostRoot| root.resolve(&usual).is_ok_and(|real| real.is_dir());
     if exists(&settings.root) {

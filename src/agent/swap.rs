@@ -1,7 +1,9 @@
-//! Watches files with inotify: the kubelet's swap of a volume's `..data`, and the supervisor's reports.
+//! Watches files with inotify: the kubelet's swap of a volume's `..data`, and the supervisor's
+//! reports.
 //!
-//! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside the old and renames a
-//! link over `..data` (pkg/volume/util/atomic_writer.go): one event in the volume's own directory, whatever changed.
+//! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside
+//! the old and renames a link over `..data` (pkg/volume/util/atomic_writer.go): one event in the
+//! volume's own directory, whatever changed.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +15,8 @@ use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 use crate::places::reports;
 use crate::pod::id::PodId;
 
-/// Room for a few dozen events at a time; an overflow of the kernel's own queue is reported as [`Change::All`].
+/// Room for a few dozen events at a time; an overflow of the kernel's own queue is reported as
+/// [`Change::All`].
 const BUFFER: usize = 4096;
 
 /// What has changed.
@@ -29,7 +32,11 @@ pub(crate) enum Change {
 
 #[derive(Debug)]
 enum Subject {
-    Volume { key: PodId, uid: String, path: PathBuf },
+    Volume {
+        key: PodId,
+        uid: String,
+        path: PathBuf,
+    },
     Reports,
 }
 
@@ -41,28 +48,52 @@ pub(crate) struct Swaps {
 }
 
 impl Swaps {
-    /// Watches nothing yet. If the kernel has no instance left (fs.inotify.max_user_instances, which all programs of root share),
-    /// [`Swaps::follow`] fails and everything else works.
+    /// Watches nothing yet. If the kernel has no instance left (fs.inotify.max_user_instances,
+    /// which all programs of root share), [`Swaps::follow`] fails and everything else works.
     pub(crate) fn new() -> Self {
-        let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER])).ok();
-        Self { stream, subjects: HashMap::new() }
+        let stream = Inotify::init()
+            .and_then(|inotify| inotify.into_event_stream([0; BUFFER]))
+            .ok();
+        Self {
+            stream,
+            subjects: HashMap::new(),
+        }
     }
 
     fn add(&mut self, path: &Path, mask: WatchMask) -> io::Result<WatchDescriptor> {
-        let none = || io::Error::other("no inotify instance is left (fs.inotify.max_user_instances)");
-        self.stream.as_ref().ok_or_else(none)?.watches().add(path, mask)
+        let none =
+            || io::Error::other("no inotify instance is left (fs.inotify.max_user_instances)");
+        self.stream
+            .as_ref()
+            .ok_or_else(none)?
+            .watches()
+            .add(path, mask)
     }
 
-    /// Watches the volumes of a pod. An absent one is not an error: the capture reports what is missing.
-    pub(crate) fn follow(&mut self, key: &PodId, uid: &str, directories: &[PathBuf]) -> io::Result<()> {
+    /// Watches the volumes of a pod. An absent one is not an error: the capture reports what is
+    /// missing.
+    pub(crate) fn follow(
+        &mut self,
+        key: &PodId,
+        uid: &str,
+        directories: &[PathBuf],
+    ) -> io::Result<()> {
         for path in directories {
-            if self.subjects.values().any(|subject| subject.is_volume(uid, path)) {
+            if self
+                .subjects
+                .values()
+                .any(|subject| subject.is_volume(uid, path))
+            {
                 continue;
             }
             let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
             match self.add(path, mask) {
                 Ok(watch) => {
-                    let subject = Subject::Volume { key: key.to_owned(), uid: uid.to_owned(), path: path.clone() };
+                    let subject = Subject::Volume {
+                        key: key.to_owned(),
+                        uid: uid.to_owned(),
+                        path: path.clone(),
+                    };
                     self.subjects.insert(watch, subject);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -74,7 +105,9 @@ impl Swaps {
 
     /// Stops watching the volumes of all other pods than these.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&PodId, &str) -> bool) {
-        let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else { return };
+        let Some(mut watches) = self.stream.as_ref().map(EventStream::watches) else {
+            return;
+        };
         self.subjects.retain(|watch, subject| match subject {
             Subject::Volume { key, uid, .. } if !is_wanted(key, uid) => {
                 // usually gone with its directory already
@@ -95,7 +128,9 @@ impl Swaps {
     /// The next change. May be dropped and called again without losing one.
     pub(crate) async fn next(&mut self) -> io::Result<Change> {
         loop {
-            let Some(stream) = &mut self.stream else { return std::future::pending().await };
+            let Some(stream) = &mut self.stream else {
+                return std::future::pending().await;
+            };
             let event = stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
             if event.mask.contains(EventMask::Q_OVERFLOW) {
                 return Ok(Change::All);
@@ -104,9 +139,15 @@ impl Swaps {
                 self.subjects.remove(&event.wd);
                 continue;
             }
-            let name = event.name.as_deref().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = event
+                .name
+                .as_deref()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             match self.subjects.get(&event.wd) {
-                Some(Subject::Volume { key, .. }) if name == "..data" => return Ok(Change::Volume(key.clone())),
+                Some(Subject::Volume { key, .. }) if name == "..data" => {
+                    return Ok(Change::Volume(key.clone()));
+                }
                 Some(Subject::Reports) if name == reports::STATUS || name == reports::OUTAGES => {
                     return Ok(Change::Reports);
                 }
@@ -143,8 +184,16 @@ mod tests {
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
         let mut swaps = Swaps::new();
-        swaps.follow(&id("shop_till"), "uid-1", &[one.clone(), directory.path().join("absent")]).unwrap();
-        swaps.follow(&id("shop_other"), "uid-2", std::slice::from_ref(&two)).unwrap();
+        swaps
+            .follow(
+                &id("shop_till"),
+                "uid-1",
+                &[one.clone(), directory.path().join("absent")],
+            )
+            .unwrap();
+        swaps
+            .follow(&id("shop_other"), "uid-2", std::slice::from_ref(&two))
+            .unwrap();
         fs::create_dir(one.join("..2026_11_21")).unwrap();
         symlink("..2026_11_21", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
@@ -153,7 +202,10 @@ mod tests {
         symlink("x", one.join("..data_tmp")).unwrap();
         fs::rename(one.join("..data_tmp"), one.join("..data")).unwrap();
         symlink("x", two.join("..data")).unwrap();
-        assert_eq!(swaps.next().await.unwrap(), Change::Volume(id("shop_other")));
+        assert_eq!(
+            swaps.next().await.unwrap(),
+            Change::Volume(id("shop_other"))
+        );
     }
 
     #[tokio::test]

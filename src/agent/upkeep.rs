@@ -1,5 +1,6 @@
-//! What the agent keeps in order on its node: the record for the supervisor, the supervisor itself, and what an older checkpointer
-//! left. Done at the start, again after a fault, and every few minutes.
+//! What the agent keeps in order on its node: the record for the supervisor, the supervisor itself,
+//! and what an older checkpointer left. Done at the start, again after a fault, and every few
+//! minutes.
 //!
 //! A step that fails is a problem that is reported, and the other steps are done nevertheless.
 
@@ -52,7 +53,8 @@ impl Memory {
     }
 }
 
-/// Records what the supervisor must know, installs it, and clears away what an older checkpointer left.
+/// Records what the supervisor must know, installs it, and clears away what an older checkpointer
+/// left.
 pub(crate) async fn keep(
     settings: &Settings,
     surroundings: &Surroundings,
@@ -61,15 +63,31 @@ pub(crate) async fn keep(
     neighbours: Neighbours,
     memory: Memory,
 ) -> Findings {
-    let mut kept = Findings { memory, ..Findings::default() };
+    let mut kept = Findings {
+        memory,
+        ..Findings::default()
+    };
     record_node(settings, surroundings, client, store, &mut kept).await;
-    if let Some(found) = leftovers::find(&settings.root, manifest_dir(settings, surroundings).ok().as_deref()) {
+    if let Some(found) = leftovers::find(
+        &settings.root,
+        manifest_dir(settings, surroundings).ok().as_deref(),
+    ) {
         let sandboxes = surroundings.runtime.sandboxes().await.ok();
-        let runs = |sandbox: &Sandbox| sandbox.ready && sandbox.annotations.contains_key(leftovers::COPY);
+        let runs =
+            |sandbox: &Sandbox| sandbox.ready && sandbox.annotations.contains_key(leftovers::COPY);
         let copy_runs = sandboxes.map(|all| all.iter().any(runs));
-        let neighbours = Neighbours { copy_runs, ..neighbours };
+        let neighbours = Neighbours {
+            copy_runs,
+            ..neighbours
+        };
         let idle = &mut kept.memory.idle;
-        kept.problems.extend(leftovers::tidy(&settings.root, &found, &neighbours, idle, Instant::now()));
+        kept.problems.extend(leftovers::tidy(
+            &settings.root,
+            &found,
+            &neighbours,
+            idle,
+            Instant::now(),
+        ));
     }
     match supervise(settings, surroundings, client).await {
         Ok(absent) => kept.absent = absent,
@@ -92,7 +110,8 @@ async fn record_node(
 ) {
     let name = &settings.node_name;
     let before = store.node().unwrap_or_else(|error| {
-        kept.problems.push(format!("{}; it will be written again", chain(&error)));
+        kept.problems
+            .push(format!("{}; it will be written again", chain(&error)));
         None
     });
     let known = before.as_ref().map(|record| record.node_uid.as_str());
@@ -110,11 +129,19 @@ async fn record_node(
                 }
                 (chosen, seen)
             });
-            let quantities = node.status.and_then(|status| status.allocatable).unwrap_or_default();
-            let quantities = quantities.into_iter().map(|(name, quantity)| (name, quantity.0)).collect();
+            let quantities = node
+                .status
+                .and_then(|status| status.allocatable)
+                .unwrap_or_default();
+            let quantities = quantities
+                .into_iter()
+                .map(|(name, quantity)| (name, quantity.0))
+                .collect();
             learned.allocatable = room::allocatable(&quantities);
         }
-        Err(error) => kept.problems.push(format!("cannot get node {name}: {}", explain(&error))),
+        Err(error) => kept
+            .problems
+            .push(format!("cannot get node {name}: {}", explain(&error))),
     }
     learned.servers = match &surroundings.kubelet.kubeconfig {
         _ if !surroundings.is_known => None,
@@ -152,18 +179,26 @@ async fn supervise(
 ) -> Result<Option<String>, String> {
     let image = match &settings.arguments.supervisor_image {
         Some(image) if image.is_empty() => {
-            return Ok(Some("--supervisor-image is empty: no supervisor is installed".into()));
+            return Ok(Some(
+                "--supervisor-image is empty: no supervisor is installed".into(),
+            ));
         }
         Some(image) => image.clone(),
         None => {
-            let (namespace, name) = (&settings.arguments.pod_namespace, settings.arguments.pod_name.as_deref());
+            let (namespace, name) = (
+                &settings.arguments.pod_namespace,
+                settings.arguments.pod_name.as_deref(),
+            );
             own_pod::image(client, namespace, name, "agent", "--supervisor-image")
                 .await
                 .map_err(|error| error.to_string())?
         }
     };
     let manifest_dir = manifest_dir(settings, surroundings)?;
-    let real = settings.root.resolve(&manifest_dir).map_err(|error| format!("{}: {error}", manifest_dir.display()))?;
+    let real = settings
+        .root
+        .resolve(&manifest_dir)
+        .map_err(|error| format!("{}: {error}", manifest_dir.display()))?;
     if !real.is_dir() {
         return Err(chain(&install::Error::NoDirectory(manifest_dir)));
     }

@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 /// Longest message that the API server takes, in characters (apimachinery, meta/v1 `Condition`).
 const MESSAGE_LIMIT: usize = 32_768;
 
-/// A condition of this type, without a generation. Of those that are shown `before`, the one of the same type and status gives
-/// it the time of its last transition, which is `now` otherwise. A message that is too long is cut.
+/// A condition of this type, without a generation. Of those that are shown `before`, the one of the
+/// same type and status gives it the time of its last transition, which is `now` otherwise. A
+/// message that is too long is cut.
 pub fn condition(
     type_: &str,
     status: &str,
@@ -16,7 +17,9 @@ pub fn condition(
     before: &[Condition],
     now: Timestamp,
 ) -> Condition {
-    let same = before.iter().find(|known| known.type_ == type_ && known.status == status);
+    let same = before
+        .iter()
+        .find(|known| known.type_ == type_ && known.status == status);
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -41,8 +44,14 @@ mod tests {
         let other = condition("Applied", "True", "Applied", "", &[], at(1));
         let before = [other, first];
         let same = condition("Ready", "False", "NodesNotReady", "2 of 2", &before, at(2));
-        assert_eq!((same.last_transition_time, same.reason.as_str()), (Time(at(0)), "NodesNotReady"));
-        assert_eq!(condition("Ready", "True", "Ready", "", &before, at(3)).last_transition_time, Time(at(3)));
+        assert_eq!(
+            (same.last_transition_time, same.reason.as_str()),
+            (Time(at(0)), "NodesNotReady")
+        );
+        assert_eq!(
+            condition("Ready", "True", "Ready", "", &before, at(3)).last_transition_time,
+            Time(at(3))
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `PodCheckpoint`: whether a pod will come back on its node, and if not, why. There is one for each marked pod, owned by the pod
-//! and written only by the agent of its node.
+//! `PodCheckpoint`: whether a pod will come back on its node, and if not, why. There is one for
+//! each marked pod, owned by the pod and written only by the agent of its node.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -10,8 +10,11 @@ use crate::checkpoint::encoding::sha256;
 use crate::names::NODE_LABEL;
 use crate::places::reports::Phase;
 
-/// Which pod on which node. Only the agent of that node writes it; deleting a PodCheckpoint changes nothing on the node.
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which pod on which node. Only the agent of that node writes it; deleting a PodCheckpoint changes
+/// nothing on the node.
+#[derive(
+    CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
+)]
 #[kube(
     group = "podcheckpointer.io",
     version = "v1alpha1",
@@ -48,14 +51,15 @@ pub struct PodCheckpointSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCheckpointStatus {
-    /// What runs from the checkpoint on the node: Inactive (nothing), Active (a twin runs in the pod's place), Released (the
-    /// twin continues to serve until the pod has taken over), Blocked (a twin should run and cannot). Absent until the
-    /// supervisor has reported.
+    /// What runs from the checkpoint on the node: Inactive (nothing), Active (a twin runs in the
+    /// pod's place), Released (the twin continues to serve until the pod has taken over), Blocked
+    /// (a twin should run and cannot). Absent until the supervisor has reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Captured: the store of the node holds the pod as it runs. Recoverable: the pod would come back; False gives the first
-    /// reason why not, Unknown means that it was never captured. Active: a twin runs in the pod's place. NodeFit: nothing about
-    /// the node itself would keep its pods from coming back; False gives the worst reason that would.
+    /// Captured: the store of the node holds the pod as it runs. Recoverable: the pod would come
+    /// back; False gives the first reason why not, Unknown means that it was never captured.
+    /// Active: a twin runs in the pod's place. NodeFit: nothing about the node itself would keep
+    /// its pods from coming back; False gives the worst reason that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -75,12 +79,12 @@ pub struct PodCheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub captured_at: Option<String>,
-    /// What marks the pod: its annotation, a selector that matches its labels, or a selector that matches the labels of its
-    /// namespace.
+    /// What marks the pod: its annotation, a selector that matches its labels, or a selector that
+    /// matches the labels of its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marked_by: Option<String>,
-    /// What the pod's owner should know although the pod is recoverable, for example `ServiceAccountToken`: the captured token
-    /// expires like any other.
+    /// What the pod's owner should know although the pod is recoverable, for example
+    /// `ServiceAccountToken`: the captured token expires like any other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The last outage in which the node's supervisor acted for this pod.
@@ -88,7 +92,8 @@ pub struct PodCheckpointStatus {
     pub last_outage: Option<LastOutage>,
 }
 
-/// What was done for a pod in one outage. Times are RFC 3339, based on the wall clock of the node at the start of the outage.
+/// What was done for a pod in one outage. Times are RFC 3339, based on the wall clock of the node
+/// at the start of the outage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastOutage {
@@ -107,12 +112,13 @@ pub struct LastOutage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub serving: Option<String>,
-    /// How often the twin was given to the kubelet again because contact was lost again before the pod had taken over. Each time
-    /// the supervisor waits twice as long, up to 5 minutes.
+    /// How often the twin was given to the kubelet again because contact was lost again before the
+    /// pod had taken over. Each time the supervisor waits twice as long, up to 5 minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub taken_back: Option<i32>,
-    /// When the twin was taken from the kubelet. It continued to serve until the pod had taken over.
+    /// When the twin was taken from the kubelet. It continued to serve until the pod had taken
+    /// over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub released: Option<String>,
@@ -130,7 +136,8 @@ pub(crate) fn node_selector(node: &str) -> String {
     format!("{NODE_LABEL}={}", label(node))
 }
 
-/// The name of a node as the value of a label. A name that is too long is cut, and a digest keeps it distinct from similar ones.
+/// The name of a node as the value of a label. A name that is too long is cut, and a digest keeps
+/// it distinct from similar ones.
 pub(crate) fn label(node: &str) -> String {
     if node.len() <= LABEL_LIMIT {
         return node.to_owned();
@@ -152,18 +159,29 @@ mod tests {
     #[test]
     fn node_and_pod_of_one_cannot_change() {
         let definition = serde_json::to_value(PodCheckpoint::crd()).unwrap();
-        let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
-        let object =
-            |node: &str, uid: &str| json!({"metadata": {"name": "till"}, "spec": {"nodeName": node, "podUID": uid}});
-        let judge = |new: &Value, old: Option<&Value>| match Validator::new().validate(schema, new, old) {
-            Ok(()) => String::new(),
-            Err(errors) => errors.into_iter().map(|error| error.message + "\n").collect(),
-        };
+        let schema = definition
+            .pointer("/spec/versions/0/schema/openAPIV3Schema")
+            .unwrap();
+        let object = |node: &str, uid: &str| json!({"metadata": {"name": "till"}, "spec": {"nodeName": node, "podUID": uid}});
+        let judge =
+            |new: &Value, old: Option<&Value>| match Validator::new().validate(schema, new, old) {
+                Ok(()) => String::new(),
+                Err(errors) => errors
+                    .into_iter()
+                    .map(|error| error.message + "\n")
+                    .collect(),
+            };
         let before = object("node-1", "u1");
         assert_eq!(judge(&before, None), "");
         assert_eq!(judge(&before, Some(&before)), "");
-        assert!(judge(&object("node-2", "u1"), Some(&before)).contains("the node of a PodCheckpoint cannot change"));
-        assert!(judge(&object("node-1", "u2"), Some(&before)).contains("the pod of a PodCheckpoint cannot change"));
+        assert!(
+            judge(&object("node-2", "u1"), Some(&before))
+                .contains("the node of a PodCheckpoint cannot change")
+        );
+        assert!(
+            judge(&object("node-1", "u2"), Some(&before))
+                .contains("the pod of a PodCheckpoint cannot change")
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! `PodCheckpointer`: the settings of the agents of a cluster. There is one, named `default`; the operator, or
-//! `pod-checkpointer manifests`, turns it into the objects of an installation.
+//! `PodCheckpointer`: the settings of the agents of a cluster. There is one, named `default`; the
+//! operator, or `pod-checkpointer manifests`, turns it into the objects of an installation.
 //!
-//! Settings that cannot work are refused when they are written, by rules whose messages say what to write instead. Lengths and
-//! numbers are bounded, so that the API server can estimate beforehand what a rule costs.
+//! Settings that cannot work are refused when they are written, by rules whose messages say what to
+//! write instead. Lengths and numbers are bounded, so that the API server can estimate beforehand
+//! what a rule costs.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +39,9 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PodCheckpointerSpec {
-    /// Image of agent and supervisor; by default that of the operator, or pod-checkpointer in the version of the command
-    /// `manifests`. It must be on every node before an outage, so use a digest, or a tag that is never used for another version.
+    /// Image of agent and supervisor; by default that of the operator, or pod-checkpointer in the
+    /// version of the command `manifests`. It must be on every node before an outage, so use a
+    /// digest, or a tag that is never used for another version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$')").message("write an image as REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, without spaces"))]
@@ -54,12 +56,14 @@ pub struct PodCheckpointerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub tolerations: Option<Vec<Toleration>>,
-    /// Marks every pod in namespaces with these labels, except static pods and pods that run to completion. The annotation
-    /// `podcheckpointer.io/checkpoint: "false"` on a pod takes precedence. By default only annotations and `select` mark pods.
+    /// Marks every pod in namespaces with these labels, except static pods and pods that run to
+    /// completion. The annotation `podcheckpointer.io/checkpoint: "false"` on a pod takes
+    /// precedence. By default only annotations and `select` mark pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Marks the pods that match at least one of these selectors, for charts that cannot be edited, except static pods and pods
-    /// that run to completion. The annotation `podcheckpointer.io/checkpoint: "false"` on a pod takes precedence.
+    /// Marks the pods that match at least one of these selectors, for charts that cannot be edited,
+    /// except static pods and pods that run to completion. The annotation
+    /// `podcheckpointer.io/checkpoint: "false"` on a pod takes precedence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub select: Vec<LabelSelector>,
@@ -68,25 +72,27 @@ pub struct PodCheckpointerSpec {
     #[schemars(length(max = 256), inner(length(max = 63)))]
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("write names of namespaces, such as shop; for labels of namespaces there is namespaceSelector"))]
     pub namespaces: Vec<String>,
-    /// How long the API server must be silent before a checkpoint is activated; by default 3s. In any case at least 3 probes must
-    /// have failed.
+    /// How long the API server must be silent before a checkpoint is activated; by default 3s. In
+    /// any case at least 3 probes must have failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 250ms, 3s, 10m or 72h"))]
     pub activation_delay: Option<String>,
-    /// How long a checkpoint is kept after its pod was deleted, unless a successor is captured on the node; by default 60s.
+    /// How long a checkpoint is kept after its pod was deleted, unless a successor is captured on
+    /// the node; by default 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 250ms, 3s, 10m or 72h"))]
     pub retention: Option<String>,
-    /// Age, in uptime of the node, from which a checkpoint is not activated any more; by default there is no limit. The
-    /// annotation `podcheckpointer.io/max-age` on a pod takes precedence.
+    /// Age, in uptime of the node, from which a checkpoint is not activated any more; by default
+    /// there is no limit. The annotation `podcheckpointer.io/max-age` on a pod takes precedence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 30m or 72h"))]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(ms|s|m|h)){1,4}$') || duration(self) >= duration('1s')").message("must be at least 1s; leave it out for no limit"))]
     pub max_age: Option<String>,
-    /// The longest outage to prepare for; by default 168h. A node whose kubelet certificate expires sooner reports that as a risk.
+    /// The longest outage to prepare for; by default 168h. A node whose kubelet certificate expires
+    /// sooner reports that as a risk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 72h or 2160h"))]
@@ -98,11 +104,13 @@ pub struct PodCheckpointerSpec {
     /// Metrics and health of the agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
-    /// Resources of an agent; by default it requests 10m of cpu and 24Mi of memory, with a limit of 128Mi.
+    /// Resources of an agent; by default it requests 10m of cpu and 24Mi of memory, with a limit of
+    /// 128Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// How many agents may be replaced at the same time, a number of nodes or a percentage like 10%; by default 1. The
-    /// checkpoints and supervisors of these nodes stay as they are meanwhile.
+    /// How many agents may be replaced at the same time, a number of nodes or a percentage like
+    /// 10%; by default 1. The checkpoints and supervisors of these nodes stay as they are
+    /// meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "int_or_string")]
     #[x_kube(validation = Rule::new("string(self).matches('^([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)$')").message("write a number of nodes, at least 1, or a percentage from 1% to 100%: with 0 no agent could ever be replaced"))]
@@ -111,7 +119,8 @@ pub struct PodCheckpointerSpec {
 
 const DURATION: &str = "self.matches('^([0-9]{1,5}(ms|s|m|h)){1,4}$')";
 const LABEL_NAMES: &str = "self.all(key, key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))";
-const LABEL_VALUES: &str = "self.all(key, self[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))";
+const LABEL_VALUES: &str =
+    "self.all(key, self[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))";
 const LABEL_NAME: &str = "self.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')";
 const LABEL_VALUE: &str = "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$')";
 
@@ -154,7 +163,8 @@ pub struct Requirement {
     #[schemars(length(max = 317))]
     #[x_kube(validation = Rule::new(LABEL_NAME).message("write the name of a label, such as app.kubernetes.io/name"))]
     pub key: String,
-    /// How the label is compared: In (it has one of the values), NotIn (it has none of them, or is absent), Exists, DoesNotExist.
+    /// How the label is compared: In (it has one of the values), NotIn (it has none of them, or is
+    /// absent), Exists, DoesNotExist.
     pub operator: Operator,
     /// Values of the label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -179,17 +189,26 @@ pub enum Operator {
 impl LabelSelector {
     /// The same in the form that the agent's flags take.
     pub fn selector(&self) -> Selector {
-        let Self { match_labels, match_expressions } = self;
+        let Self {
+            match_labels,
+            match_expressions,
+        } = self;
         let mut selector: Selector = match_labels.clone().into_iter().collect();
-        selector.extend(match_expressions.iter().map(|Requirement { key, operator, values }| {
-            let values = || values.iter().cloned().collect();
-            match operator {
-                Operator::In => Expression::In(key.clone(), values()),
-                Operator::NotIn => Expression::NotIn(key.clone(), values()),
-                Operator::Exists => Expression::Exists(key.clone()),
-                Operator::DoesNotExist => Expression::DoesNotExist(key.clone()),
-            }
-        }));
+        selector.extend(match_expressions.iter().map(
+            |Requirement {
+                 key,
+                 operator,
+                 values,
+             }| {
+                let values = || values.iter().cloned().collect();
+                match operator {
+                    Operator::In => Expression::In(key.clone(), values()),
+                    Operator::NotIn => Expression::NotIn(key.clone(), values()),
+                    Operator::Exists => Expression::Exists(key.clone()),
+                    Operator::DoesNotExist => Expression::DoesNotExist(key.clone()),
+                }
+            },
+        ));
         selector
     }
 }
@@ -247,8 +266,9 @@ pub enum TaintEffect {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Encryption {
-    /// File on each node with a key of 32 bytes, raw, hex or base64; owned by root and readable by root only. It cannot be a
-    /// Secret, because the supervisor needs it after a reboot without the API server.
+    /// File on each node with a key of 32 bytes, raw, hex or base64; owned by root and readable by
+    /// root only. It cannot be a Secret, because the supervisor needs it after a reboot without the
+    /// API server.
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(/[^/,\\\\s]+)+$') && !self.matches('/[.]{1,2}(/|$)')").message("write the absolute path of a file on the node, such as /etc/pod-checkpointer.key, without . or .., spaces or commas"))]
     #[x_kube(validation = Rule::new("!self.matches('^/(run|var/run|dev|proc|sys|tmp)/')").message("a key there is gone after a reboot, which is when it is needed: write a path on the node's disk, such as /etc/pod-checkpointer.key"))]
@@ -260,8 +280,9 @@ pub struct Encryption {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.podMonitor) || !self.podMonitor || !has(self.address) || !self.address.matches('^(off$|127[.]|.::1.:)')").message("a PodMonitor cannot reach agents whose address is off or the node's own: write an address like :9797, or podMonitor: false"))]
 pub struct Metrics {
-    /// Where each agent serves them on the network of its node: `:PORT` for all addresses, IP:PORT for one, or off; by default
-    /// :9797. Its supervisor serves its own at the next port of 127.0.0.1.
+    /// Where each agent serves them on the network of its node: `:PORT` for all addresses, IP:PORT
+    /// for one, or off; by default :9797. Its supervisor serves its own at the next port of
+    /// 127.0.0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self == 'off' || self.matches('^(|(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}|\\\\[[0-9a-fA-F:]*:[0-9a-fA-F:]*\\\\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$')").message("write :PORT, IP:PORT or off, for example :9797, 127.0.0.1:9797 or [::1]:9797"))]
@@ -292,8 +313,7 @@ pub struct Resources {
 }
 
 const RESOURCE_NAMES: &str = "self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])";
-const QUANTITIES: &str =
-    "self.all(name, isQuantity(string(self[name])) && !quantity(string(self[name])).isLessThan(quantity('0')))";
+const QUANTITIES: &str = "self.all(name, isQuantity(string(self[name])) && !quantity(string(self[name])).isLessThan(quantity('0')))";
 
 /// What the operator last observed in the cluster; empty without an operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -305,8 +325,9 @@ pub struct PodCheckpointerStatus {
     /// Image of agent and supervisor, according to the DaemonSet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Ready: every node that should run an agent has a ready one with the current settings. Applied: every object in the
-    /// cluster matches the spec. NodesFit: no node with PodCheckpoints would keep its pods from coming back.
+    /// Ready: every node that should run an agent has a ready one with the current settings.
+    /// Applied: every object in the cluster matches the spec. NodesFit: no node with PodCheckpoints
+    /// would keep its pods from coming back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -65,7 +65,12 @@ pub fn between(parent: &Value, twin: &Value) -> Vec<Change> {
     found
 }
 
-fn compare(parent: Option<&Value>, twin: Option<&Value>, path: &mut Vec<Segment>, found: &mut Vec<Change>) {
+fn compare(
+    parent: Option<&Value>,
+    twin: Option<&Value>,
+    path: &mut Vec<Segment>,
+    found: &mut Vec<Change>,
+) {
     if parent == twin {
         return;
     }
@@ -76,7 +81,9 @@ fn compare(parent: Option<&Value>, twin: Option<&Value>, path: &mut Vec<Segment>
         (None, Some(Value::Object(_))) if matches!(path.last(), Some(Segment::Element(_))) => {
             found.push(change(None, twin, path));
         }
-        (None, Some(Value::Object(other))) if !other.is_empty() => objects(&Map::new(), other, path, found),
+        (None, Some(Value::Object(other))) if !other.is_empty() => {
+            objects(&Map::new(), other, path, found);
+        }
         (None, Some(Value::Array(other))) if !other.is_empty() => lists(&[], other, path, found),
         (Some(Value::Object(one)), None) if !one.is_empty() && rules::of(path).is_none() => {
             objects(one, &Map::new(), path, found);
@@ -112,11 +119,20 @@ fn change(parent: Option<&Value>, twin: Option<&Value>, path: &[Segment]) -> Cha
     }
 }
 
-fn objects(one: &Map<String, Value>, other: &Map<String, Value>, path: &mut Vec<Segment>, found: &mut Vec<Change>) {
+fn objects(
+    one: &Map<String, Value>,
+    other: &Map<String, Value>,
+    path: &mut Vec<Segment>,
+    found: &mut Vec<Change>,
+) {
     let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let is_map = rules::has_free_keys(path);
     for key in keys {
-        path.push(if is_map { Segment::Element(key.clone()) } else { Segment::Field(key.clone()) });
+        path.push(if is_map {
+            Segment::Element(key.clone())
+        } else {
+            Segment::Field(key.clone())
+        });
         compare(one.get(key), other.get(key), path, found);
         path.pop();
     }
@@ -128,7 +144,12 @@ fn lists(one: &[Value], other: &[Value], path: &mut Vec<Segment>, found: &mut Ve
         names.extend(other.keys().filter(|name| !one.contains_key(*name)));
         for name in names {
             path.push(Segment::Element(name.to_owned()));
-            compare(one.get(name).copied(), other.get(name).copied(), path, found);
+            compare(
+                one.get(name).copied(),
+                other.get(name).copied(),
+                path,
+                found,
+            );
             path.pop();
         }
         return;
@@ -142,8 +163,10 @@ fn lists(one: &[Value], other: &[Value], path: &mut Vec<Segment>, found: &mut Ve
 
 /// The elements by name; `None` if some have no name, or the same one.
 fn by_name(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
-    let named: Option<BTreeMap<&str, &Value>> =
-        list.iter().map(|element| Some((element.get("name")?.as_str()?, element))).collect();
+    let named: Option<BTreeMap<&str, &Value>> = list
+        .iter()
+        .map(|element| Some((element.get("name")?.as_str()?, element)))
+        .collect();
     named.filter(|named| named.len() == list.len())
 }
 
@@ -161,7 +184,11 @@ pub fn fields(value: &Value) -> Vec<(Vec<Segment>, Value)> {
                 let is_map = rules::has_free_keys(path);
                 for (key, value) in object {
                     let key = key.clone();
-                    let segment = if is_map { Segment::Element(key) } else { Segment::Field(key) };
+                    let segment = if is_map {
+                        Segment::Element(key)
+                    } else {
+                        Segment::Field(key)
+                    };
                     path.push(segment);
                     walk(value, path, found);
                     path.pop();
@@ -174,7 +201,9 @@ pub fn fields(value: &Value) -> Vec<(Vec<Segment>, Value)> {
                     }
                 }
                 None => {
-                    list.iter().enumerate().for_each(|(at, value)| below(Segment::Element(at.to_string()), value));
+                    list.iter()
+                        .enumerate()
+                        .for_each(|(at, value)| below(Segment::Element(at.to_string()), value));
                 }
             },
             value => found.push((path.clone(), value.clone())),

@@ -50,13 +50,25 @@ pub struct Bound {
     pub image: Option<String>,
 }
 
-/// The mounts of a container, from the `info` of its verbose status: containerd has `config.mounts`, CRI-O only the OCI spec.
+/// The mounts of a container, from the `info` of its verbose status: containerd has
+/// `config.mounts`, CRI-O only the OCI spec.
 pub fn bound(info: &Value) -> Vec<Bound> {
-    let list = |pointer: &str| info.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let text =
-        |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let list = |pointer: &str| {
+        info.pointer(pointer)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
+    let text = |value: &Value, pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     if info.get("config").is_some_and(Value::is_object) {
-        let image = |mount: &Value| Some(text(mount, "/image/image")).filter(|image| !image.is_empty());
+        let image =
+            |mount: &Value| Some(text(mount, "/image/image")).filter(|image| !image.is_empty());
         return list("/config/mounts")
             .iter()
             .map(|mount| Bound {
@@ -82,10 +94,19 @@ pub fn of_volume<'a>(
     volume: &str,
     bound: &'a BTreeMap<String, Vec<Bound>>,
 ) -> Vec<(&'a VolumeMount, &'a Bound)> {
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let containers = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
     let mut found = Vec::new();
     for container in containers {
-        for mount in container.volume_mounts.iter().flatten().filter(|mount| mount.name == volume) {
+        for mount in container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .filter(|mount| mount.name == volume)
+        {
             let of_container = bound.get(&container.name).into_iter().flatten();
             let same = |it: &&Bound| is_same_path(&it.container_path, &mount.mount_path);
             found.extend(of_container.filter(same).map(|bound| (mount, bound)));
@@ -118,9 +139,14 @@ enum Origin {
 /// links resolved, so the kubelet's directory may have another name there.
 fn origin(host_path: &str, uid: &str) -> Origin {
     let pod = format!("/pods/{uid}/");
-    let parts: Vec<&str> = host_path.split_once(&pod).map(|(_, rest)| rest.split('/').collect()).unwrap_or_default();
+    let parts: Vec<&str> = host_path
+        .split_once(&pod)
+        .map(|(_, rest)| rest.split('/').collect())
+        .unwrap_or_default();
     match parts.as_slice() {
-        ["volumes", plugin, volume, ..] => Origin::Plugin((*plugin).to_owned(), (*volume).to_owned()),
+        ["volumes", plugin, volume, ..] => {
+            Origin::Plugin((*plugin).to_owned(), (*volume).to_owned())
+        }
         ["volume-subpaths", volume, ..] => Origin::Part((*volume).to_owned()),
         _ => Origin::Host(host_path.to_owned()),
     }
@@ -132,14 +158,25 @@ pub fn look_up(
     bound: &BTreeMap<String, Vec<Bound>>,
     sources: &Sources<'_>,
 ) -> Result<BTreeMap<String, Result<Place, String>>, Error> {
-    let (Some(spec), Some(uid)) = (&pod.spec, &pod.metadata.uid) else { return Ok(BTreeMap::new()) };
-    let context = spec.security_context.as_ref().and_then(|context| context.se_linux_options.as_ref());
+    let (Some(spec), Some(uid)) = (&pod.spec, &pod.metadata.uid) else {
+        return Ok(BTreeMap::new());
+    };
+    let context = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.se_linux_options.as_ref());
     let node = Node {
         sources,
         volumes: sources.kubelet_dir.join("pods").join(uid).join("volumes"),
-        has_level: context.and_then(|options| options.level.as_ref()).is_some_and(|level| !level.is_empty()),
+        has_level: context
+            .and_then(|options| options.level.as_ref())
+            .is_some_and(|level| !level.is_empty()),
     };
-    let claims = spec.volumes.iter().flatten().filter(|volume| volume.persistent_volume_claim.is_some());
+    let claims = spec
+        .volumes
+        .iter()
+        .flatten()
+        .filter(|volume| volume.persistent_volume_claim.is_some());
     claims
         .map(|volume| {
             let mounts = of_volume(spec, &volume.name, bound);
@@ -162,16 +199,25 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    fn place(&self, mounts: &[(&VolumeMount, &Bound)], uid: &str) -> Result<Result<Place, String>, Error> {
+    fn place(
+        &self,
+        mounts: &[(&VolumeMount, &Bound)],
+        uid: &str,
+    ) -> Result<Result<Place, String>, Error> {
         let is_part = |mount: &VolumeMount| {
-            [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty())
+            [&mount.sub_path, &mount.sub_path_expr]
+                .into_iter()
+                .flatten()
+                .any(|path| !path.is_empty())
         };
         let mut part = None;
         for (mount, bound) in mounts {
             match origin(&bound.host_path, uid) {
                 Origin::Plugin(plugin, volume) if plugin == LOCAL => return self.local(&volume),
                 Origin::Plugin(plugin, _) => {
-                    return Ok(Err(format!("its volume is mounted by {plugin}, not a directory of the node")));
+                    return Ok(Err(format!(
+                        "its volume is mounted by {plugin}, not a directory of the node"
+                    )));
                 }
                 Origin::Part(volume) => part = Some(volume),
                 Origin::Host(path) if is_part(mount) || path.is_empty() => {}
@@ -179,7 +225,9 @@ impl Node<'_> {
             }
         }
         let Some(volume) = part else {
-            return Ok(Err("no container that ran mounts it, so its path is unknown".into()));
+            return Ok(Err(
+                "no container that ran mounts it, so its path is unknown".into(),
+            ));
         };
         // the subpath's name says which volume it belongs to
         if is_name(&volume) {
@@ -188,7 +236,9 @@ impl Node<'_> {
                 return self.local(&volume);
             }
         }
-        Ok(Err("only a subPath of it is mounted, so its own path is unknown".into()))
+        Ok(Err(
+            "only a subPath of it is mounted, so its own path is unknown".into(),
+        ))
     }
 
     /// The directory that the kubelet bind-mounted to its own directory of the pod.
@@ -197,7 +247,9 @@ impl Node<'_> {
             let doing = doing.to_owned();
             move |source| Error::Io { doing, source }
         };
-        let Sources { root, kubelet_dir, .. } = self.sources;
+        let Sources {
+            root, kubelet_dir, ..
+        } = self.sources;
         if !self.has_level && exists(self.sources, Path::new(SELINUX))? {
             return Ok(Err(format!(
                 "local volume {volume} has an SELinux label; set a level in the pod's seLinuxOptions, so that its twin gets the same label"
@@ -213,7 +265,9 @@ impl Node<'_> {
         let kubelet = real(kubelet_dir).map_err(failed("look up the kubelet's directory"))?;
         let table = mounts::read(root).map_err(failed("read the host's mounts"))?;
         let Some(mount) = mounts::at(&table, &point) else {
-            return Ok(Err(format!("local volume {volume} is not in the host's mount table")));
+            return Ok(Err(format!(
+                "local volume {volume} is not in the host's mount table"
+            )));
         };
         let identity = |path: &Path| {
             let metadata = std::fs::metadata(root.resolve(path)?)?;
@@ -221,16 +275,22 @@ impl Node<'_> {
         };
         let wanted = identity(&seen).map_err(failed("examine a local volume"))?;
         // mounts below the kubelet's own directory exist only while the kubelet mounts them
-        let found = mounts::others(&table, mount)
-            .into_iter()
-            .find(|(path, _)| !path.starts_with(&kubelet) && identity(path).is_ok_and(|it| it == wanted));
+        let found = mounts::others(&table, mount).into_iter().find(|(path, _)| {
+            !path.starts_with(&kubelet) && identity(path).is_ok_and(|it| it == wanted)
+        });
         let Some((path, of)) = found else {
-            return Ok(Err(format!("local volume {volume} is on a device that only the kubelet mounts")));
+            return Ok(Err(format!(
+                "local volume {volume} is on a device that only the kubelet mounts"
+            )));
         };
         if let Some(option) = stricter(mount, of) {
-            return Ok(Err(format!("local volume {volume} is mounted {option}, which a hostPath cannot be")));
+            return Ok(Err(format!(
+                "local volume {volume} is mounted {option}, which a hostPath cannot be"
+            )));
         }
-        let Some(path) = path.to_str() else { return Ok(Err("its path is not UTF-8 text".into())) };
+        let Some(path) = path.to_str() else {
+            return Ok(Err("its path is not UTF-8 text".into()));
+        };
         self.existing(path.to_owned(), mount.options.contains("ro"))
     }
 
@@ -245,9 +305,18 @@ impl Node<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Err(format!("{path} is not on the node")));
             }
-            Err(source) => return Err(Error::Io { doing: format!("look up {path}"), source }),
+            Err(source) => {
+                return Err(Error::Io {
+                    doing: format!("look up {path}"),
+                    source,
+                });
+            }
         };
-        Ok(Ok(Place { path, kind, read_only }))
+        Ok(Ok(Place {
+            path,
+            kind,
+            read_only,
+        }))
     }
 }
 
@@ -255,14 +324,24 @@ impl Node<'_> {
 /// because a volume mount can be read-only.
 fn stricter<'a>(own: &'a Mount, other: &'a Mount) -> Option<&'a str> {
     const STRICT: [&str; 4] = ["noexec", "nosuid", "nodev", "nosymfollow"];
-    own.options.difference(&other.options).map(String::as_str).find(|option| STRICT.contains(option))
+    own.options
+        .difference(&other.options)
+        .map(String::as_str)
+        .find(|option| STRICT.contains(option))
 }
 
 fn exists(sources: &Sources<'_>, path: &Path) -> Result<bool, Error> {
-    match sources.root.resolve(path).and_then(std::fs::symlink_metadata) {
+    match sources
+        .root
+        .resolve(path)
+        .and_then(std::fs::symlink_metadata)
+    {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::Io { doing: format!("look up {}", path.display()), source }),
+        Err(source) => Err(Error::Io {
+            doing: format!("look up {}", path.display()),
+            source,
+        }),
     }
 }
 
@@ -279,12 +358,27 @@ mod tests {
         let plugin = |plugin: &str, volume: &str| Origin::Plugin(plugin.into(), volume.into());
         let pod = format!("/var/lib/kubelet/pods/{UID}");
         for (path, wanted) in [
-            (format!("{pod}/volumes/kubernetes.io~local-volume/pv-1"), plugin(LOCAL, "pv-1")),
-            (format!("{pod}/volumes/kubernetes.io~csi/pv-1/mount"), plugin("kubernetes.io~csi", "pv-1")),
-            (format!("/data/k/pods/{UID}/volumes/kubernetes.io~nfs/pv-1"), plugin("kubernetes.io~nfs", "pv-1")),
-            (format!("{pod}/volume-subpaths/pv-1/app/0"), Origin::Part("pv-1".into())),
+            (
+                format!("{pod}/volumes/kubernetes.io~local-volume/pv-1"),
+                plugin(LOCAL, "pv-1"),
+            ),
+            (
+                format!("{pod}/volumes/kubernetes.io~csi/pv-1/mount"),
+                plugin("kubernetes.io~csi", "pv-1"),
+            ),
+            (
+                format!("/data/k/pods/{UID}/volumes/kubernetes.io~nfs/pv-1"),
+                plugin("kubernetes.io~nfs", "pv-1"),
+            ),
+            (
+                format!("{pod}/volume-subpaths/pv-1/app/0"),
+                Origin::Part("pv-1".into()),
+            ),
             ("/srv/data".into(), Origin::Host("/srv/data".into())),
-            ("/var/lib/kubelet/x".into(), Origin::Host("/var/lib/kubelet/x".into())),
+            (
+                "/var/lib/kubelet/x".into(),
+                Origin::Host("/var/lib/kubelet/x".into()),
+            ),
             (
                 "/var/lib/kubelet/pods/another/volumes/a/b".into(),
                 Origin::Host("/var/lib/kubelet/pods/another/volumes/a/b".into()),
@@ -297,17 +391,27 @@ mod tests {
     #[test]
     fn the_mounts_of_both_runtimes_are_read() {
         let wanted = |image: Option<&str>| {
-            [Bound { container_path: "/data".into(), host_path: "/srv".into(), image: image.map(str::to_owned) }]
+            [Bound {
+                container_path: "/data".into(),
+                host_path: "/srv".into(),
+                image: image.map(str::to_owned),
+            }]
         };
         let containerd = json!({"config": {"mounts": [
             {"container_path": "/data", "host_path": "/srv", "image": {"image": "sha256:1"}},
         ]}, "runtimeSpec": {"mounts": [{"destination": "/proc", "source": "proc"}]}});
         assert_eq!(bound(&containerd), wanted(Some("sha256:1")));
         assert_eq!(
-            bound(&json!({"runtimeSpec": {"mounts": [{"destination": "/data", "source": "/srv"}]}})),
+            bound(
+                &json!({"runtimeSpec": {"mounts": [{"destination": "/data", "source": "/srv"}]}})
+            ),
             wanted(None)
         );
-        for info in [json!(null), json!({"config": {"mounts": "x"}}), json!({"config": {}})] {
+        for info in [
+            json!(null),
+            json!({"config": {"mounts": "x"}}),
+            json!({"config": {}}),
+        ] {
             assert_eq!(bound(&info), []);
         }
     }

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVarSource, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::Reason;
@@ -30,30 +32,57 @@ pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
     let spec = pod.spec.clone().unwrap_or_default();
     let annotations = annotations(pod);
 
-    let source = annotations.get(names::CONFIG_SOURCE).filter(|source| *source != "api");
+    let source = annotations
+        .get(names::CONFIG_SOURCE)
+        .filter(|source| *source != "api");
     if source.is_some()
         || annotations.contains_key(names::CONFIG_MIRROR)
         || owner(pod).is_some_and(|o| o.kind == "Node")
     {
-        refuse(Refusal::MirrorOrStatic, "the kubelet runs it from a file".into());
+        refuse(
+            Refusal::MirrorOrStatic,
+            "the kubelet runs it from a file".into(),
+        );
     }
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() {
-        refuse(Refusal::Terminating, "metadata.deletionTimestamp is set".into());
+        refuse(
+            Refusal::Terminating,
+            "metadata.deletionTimestamp is set".into(),
+        );
     } else if let Some(phase @ ("Succeeded" | "Failed")) = phase {
         refuse(Refusal::Terminating, format!("status.phase is {phase}"));
     }
-    if let Some(policy) = spec.restart_policy.as_deref().filter(|policy| *policy != "Always") {
-        refuse(Refusal::RestartPolicy, format!("spec.restartPolicy is {policy}"));
+    if let Some(policy) = spec
+        .restart_policy
+        .as_deref()
+        .filter(|policy| *policy != "Always")
+    {
+        refuse(
+            Refusal::RestartPolicy,
+            format!("spec.restartPolicy is {policy}"),
+        );
     }
     let accepted = accepted(annotations);
     if is_stateful(pod) && !accepted.contains(&"stateful") {
-        refuse(Refusal::StatefulSet, owner(pod).map(|owner| owner.name).unwrap_or_default());
+        refuse(
+            Refusal::StatefulSet,
+            owner(pod).map(|owner| owner.name).unwrap_or_default(),
+        );
     }
-    if let Some(unknown) = accepted.iter().find(|risk| !["stateful", "persistent-volume"].contains(*risk)) {
+    if let Some(unknown) = accepted
+        .iter()
+        .find(|risk| !["stateful", "persistent-volume"].contains(*risk))
+    {
         refuse(
             Refusal::InvalidAnnotation,
-            format!("{}: {unknown:?} is not a risk that can be accepted", names::ACCEPT),
+            format!(
+                "{}: {unknown:?} is not a risk that can be accepted",
+                names::ACCEPT
+            ),
         );
     }
     if let Err(reason) = policy(pod) {
@@ -68,7 +97,12 @@ pub fn reasons(pod: &Pod, node_name: &str) -> Vec<Reason> {
 /// they are checked.
 fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let mut refuse = |detail: String| reasons.push(Reason { refusal: Refusal::RejectedByKubeletRules, detail });
+    let mut refuse = |detail: String| {
+        reasons.push(Reason {
+            refusal: Refusal::RejectedByKubeletRules,
+            detail,
+        });
+    };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     for (field, value) in [("metadata.namespace", namespace), ("metadata.name", name)] {
@@ -78,7 +112,9 @@ fn names_that_do_not_fit(pod: &Pod, node_name: &str) -> Vec<Reason> {
     }
     let full = name.len() + 1 + node_name.len();
     if full > LONGEST_NAME {
-        refuse(format!("metadata.name: with the node's name it has {full} characters, but {LONGEST_NAME} are allowed"));
+        refuse(format!(
+            "metadata.name: with the node's name it has {full} characters, but {LONGEST_NAME} are allowed"
+        ));
     } else if namespace.len() + full + UID + 2 > LONGEST_FILE_NAME {
         refuse("metadata.name: namespace, name and the node's name do not fit into the name of a log directory".into());
     }
@@ -91,8 +127,14 @@ fn annotations(pod: &Pod) -> &BTreeMap<String, String> {
 }
 
 fn accepted(annotations: &BTreeMap<String, String>) -> Vec<&str> {
-    let list = annotations.get(names::ACCEPT).map(String::as_str).unwrap_or_default();
-    list.split(',').map(str::trim).filter(|risk| !risk.is_empty()).collect()
+    let list = annotations
+        .get(names::ACCEPT)
+        .map(String::as_str)
+        .unwrap_or_default();
+    list.split(',')
+        .map(str::trim)
+        .filter(|risk| !risk.is_empty())
+        .collect()
 }
 
 /// Whether the owner accepts this risk.
@@ -106,9 +148,25 @@ fn is_stateful(pod: &Pod) -> bool {
 
 /// The controller of a pod.
 pub fn owner(pod: &Pod) -> Option<Owner> {
-    let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-    let OwnerReference { api_version: _, block_owner_deletion: _, controller: _, kind, name, uid } = controller;
-    Some(Owner { kind: kind.clone(), name: name.clone(), uid: uid.clone() })
+    let controller = pod
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))?;
+    let OwnerReference {
+        api_version: _,
+        block_owner_deletion: _,
+        controller: _,
+        kind,
+        name,
+        uid,
+    } = controller;
+    Some(Owner {
+        kind: kind.clone(),
+        name: name.clone(),
+        uid: uid.clone(),
+    })
 }
 
 /// What the owner's annotations say about activation and hand-over; an error for each invalid
@@ -117,8 +175,10 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     let annotations = annotations(pod);
     let mut reasons = Vec::new();
     let mut refuse = |name: &str, value: &str, wanted: &str| {
-        reasons
-            .push(Reason { refusal: Refusal::InvalidAnnotation, detail: format!("{name}: {value:?} is not {wanted}") });
+        reasons.push(Reason {
+            refusal: Refusal::InvalidAnnotation,
+            detail: format!("{name}: {value:?} is not {wanted}"),
+        });
     };
     let mut start_group = names::DEFAULT_START_GROUP;
     if let Some(value) = annotations.get(names::START_GROUP) {
@@ -147,7 +207,9 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
     }
     let spec = pod.spec.clone().unwrap_or_default();
     let host_network = spec.host_network.unwrap_or_default();
-    let grace = spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+    let grace = spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE);
     Ok(Policy {
         start_group,
         max_age_seconds,
@@ -165,20 +227,41 @@ pub fn policy(pod: &Pod) -> Result<Policy, Vec<Reason>> {
 /// created.
 fn starts_slowly(spec: &PodSpec) -> bool {
     let reads_objects = |container: &Container| {
-        let refers = |from: &EnvVarSource| from.secret_key_ref.is_some() || from.config_map_key_ref.is_some();
-        container.env_from.as_ref().is_some_and(|sources| !sources.is_empty())
-            || container.env.iter().flatten().filter_map(|entry| entry.value_from.as_ref()).any(refers)
+        let refers = |from: &EnvVarSource| {
+            from.secret_key_ref.is_some() || from.config_map_key_ref.is_some()
+        };
+        container
+            .env_from
+            .as_ref()
+            .is_some_and(|sources| !sources.is_empty())
+            || container
+                .env
+                .iter()
+                .flatten()
+                .filter_map(|entry| entry.value_from.as_ref())
+                .any(refers)
     };
-    spec.init_containers.as_ref().is_some_and(|inits| !inits.is_empty()) || spec.containers.iter().any(reads_objects)
+    spec.init_containers
+        .as_ref()
+        .is_some_and(|inits| !inits.is_empty())
+        || spec.containers.iter().any(reads_objects)
 }
 
 fn has_host_port(spec: &PodSpec) -> bool {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    containers.flat_map(|container| container.ports.iter().flatten()).any(|port| port.host_port.unwrap_or_default() > 0)
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .any(|port| port.host_port.unwrap_or_default() > 0)
 }
 
 fn has_claim(spec: &PodSpec) -> bool {
-    spec.volumes.iter().flatten().any(|volume| volume.persistent_volume_claim.is_some())
+    spec.volumes
+        .iter()
+        .flatten()
+        .any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 /// Parses a duration as Go writes it, of hours, minutes and seconds; `None` if it is invalid or 0.
@@ -209,15 +292,32 @@ pub fn warnings(pod: &Pod) -> Vec<Warning> {
     if owner(pod).is_some_and(|owner| owner.kind != "DaemonSet") && !is_pinned(&spec) {
         warnings.push(Warning::MayBeRescheduled);
     }
-    let projections = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
-    let sources: Vec<_> = projections.flat_map(|volume| volume.sources.iter().flatten()).collect();
-    if sources.iter().any(|source| source.service_account_token.is_some()) {
+    let projections = spec
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|volume| volume.projected.as_ref());
+    let sources: Vec<_> = projections
+        .flat_map(|volume| volume.sources.iter().flatten())
+        .collect();
+    if sources
+        .iter()
+        .any(|source| source.service_account_token.is_some())
+    {
         warnings.push(Warning::ServiceAccountToken);
     }
-    if sources.iter().any(|source| source.pod_certificate.is_some()) {
+    if sources
+        .iter()
+        .any(|source| source.pod_certificate.is_some())
+    {
         warnings.push(Warning::PodCertificate);
     }
-    if spec.init_containers.iter().flatten().any(|container| container.restart_policy.as_deref() != Some("Always")) {
+    if spec
+        .init_containers
+        .iter()
+        .flatten()
+        .any(|container| container.restart_policy.as_deref() != Some("Always"))
+    {
         warnings.push(Warning::InitContainersRunAgain);
     }
     warnings
@@ -228,21 +328,45 @@ const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// Whether the pod can run on one node only. One of several required terms is enough for the
 /// scheduler, so each of them must name the node.
 fn is_pinned(spec: &PodSpec) -> bool {
-    if spec.node_selector.as_ref().is_some_and(|selector| selector.contains_key(HOSTNAME_LABEL)) {
+    if spec
+        .node_selector
+        .as_ref()
+        .is_some_and(|selector| selector.contains_key(HOSTNAME_LABEL))
+    {
         return true;
     }
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|it| {
+        it.required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
     let names_one = |requirements: &Option<Vec<NodeSelectorRequirement>>, wanted: &str| {
-        requirements.iter().flatten().any(|NodeSelectorRequirement { key, operator, values }| {
-            key == wanted && operator == "In" && values.as_ref().is_some_and(|values| values.len() == 1)
-        })
+        requirements.iter().flatten().any(
+            |NodeSelectorRequirement {
+                 key,
+                 operator,
+                 values,
+             }| {
+                key == wanted
+                    && operator == "In"
+                    && values.as_ref().is_some_and(|values| values.len() == 1)
+            },
+        )
     };
     required.is_some_and(|required| {
         !required.node_selector_terms.is_empty()
-            && required.node_selector_terms.iter().all(|NodeSelectorTerm { match_expressions, match_fields }| {
-                names_one(match_expressions, HOSTNAME_LABEL) || names_one(match_fields, "metadata.name")
-            })
+            && required.node_selector_terms.iter().all(
+                |NodeSelectorTerm {
+                     match_expressions,
+                     match_fields,
+                 }| {
+                    names_one(match_expressions, HOSTNAME_LABEL)
+                        || names_one(match_fields, "metadata.name")
+                },
+            )
     })
 }
 

@@ -29,7 +29,10 @@ fn merge(into: &mut Value, from: &Value) {
 }
 
 fn refusals(more: &Value) -> Vec<Refusal> {
-    reasons(&pod(more), "edge-1").into_iter().map(|reason| reason.refusal).collect()
+    reasons(&pod(more), "edge-1")
+        .into_iter()
+        .map(|reason| reason.refusal)
+        .collect()
 }
 
 fn annotated(annotations: &Value) -> Value {
@@ -53,19 +56,37 @@ fn each_nature_that_forbids_it_is_a_reason() {
     use Refusal::{MirrorOrStatic, RestartPolicy, StatefulSet, Terminating};
     for (more, refusal) in [
         (json!({"spec": {"restartPolicy": "Never"}}), RestartPolicy),
-        (json!({"spec": {"restartPolicy": "OnFailure"}}), RestartPolicy),
-        (annotated(&json!({"kubernetes.io/config.mirror": "x"})), MirrorOrStatic),
-        (annotated(&json!({"kubernetes.io/config.source": "file"})), MirrorOrStatic),
-        (annotated(&json!({"kubernetes.io/config.source": "http"})), MirrorOrStatic),
+        (
+            json!({"spec": {"restartPolicy": "OnFailure"}}),
+            RestartPolicy,
+        ),
+        (
+            annotated(&json!({"kubernetes.io/config.mirror": "x"})),
+            MirrorOrStatic,
+        ),
+        (
+            annotated(&json!({"kubernetes.io/config.source": "file"})),
+            MirrorOrStatic,
+        ),
+        (
+            annotated(&json!({"kubernetes.io/config.source": "http"})),
+            MirrorOrStatic,
+        ),
         (owned("Node"), MirrorOrStatic),
-        (json!({"metadata": {"deletionTimestamp": "2026-11-20T08:00:00Z"}}), Terminating),
+        (
+            json!({"metadata": {"deletionTimestamp": "2026-11-20T08:00:00Z"}}),
+            Terminating,
+        ),
         (json!({"status": {"phase": "Succeeded"}}), Terminating),
         (json!({"status": {"phase": "Failed"}}), Terminating),
         (owned("StatefulSet"), StatefulSet),
     ] {
         assert_eq!(refusals(&more), [refusal], "{more}");
     }
-    assert_eq!(refusals(&annotated(&json!({"kubernetes.io/config.source": "api"}))), []);
+    assert_eq!(
+        refusals(&annotated(&json!({"kubernetes.io/config.source": "api"}))),
+        []
+    );
     assert_eq!(refusals(&json!({"status": {"phase": "Running"}})), []);
 }
 
@@ -86,7 +107,21 @@ fn an_owner_may_accept_a_second_copy_of_a_stateful_pod() {
 fn annotations_that_mean_nothing_are_refused_with_their_name() {
     for (name, values) in [
         (names::START_GROUP, &["", "first", "1.5", "3000000000"][..]),
-        (names::MAX_AGE, &["", "0s", "72", "h", "3d", "-1h", "1h 30m", "1.5h", "99999999999999999999h", "1\u{b5}s"]),
+        (
+            names::MAX_AGE,
+            &[
+                "",
+                "0s",
+                "72",
+                "h",
+                "3d",
+                "-1h",
+                "1h 30m",
+                "1.5h",
+                "99999999999999999999h",
+                "1\u{b5}s",
+            ],
+        ),
         (names::HANDOVER, &["", "Overlap", "both"]),
         (names::ACCEPT, &["everything", "stateful;persistent-volume"]),
     ] {
@@ -119,19 +154,33 @@ fn annotations_become_the_policy() {
     };
     assert_eq!(policy(&pod(&more)).unwrap(), wanted);
     let plain = policy(&pod(&json!({}))).unwrap();
-    assert_eq!((plain.start_group, plain.max_age_seconds, plain.handover, plain.grace_seconds), (50, None, None, 30));
+    assert_eq!(
+        (
+            plain.start_group,
+            plain.max_age_seconds,
+            plain.handover,
+            plain.grace_seconds
+        ),
+        (50, None, None, 30)
+    );
 }
 
 #[test]
 fn a_host_port_counts_on_the_pod_network_only_and_a_sidecars_as_well() {
     let ports = json!([{"containerPort": 80}, {"containerPort": 81, "hostPort": 8081}]);
     let main = json!({"spec": {"containers": [{"name": "app", "image": "i", "ports": ports}]}});
-    let sidecar =
-        json!({"spec": {"initContainers": [{"name": "s", "image": "i", "restartPolicy": "Always", "ports": ports}]}});
+    let sidecar = json!({"spec": {"initContainers": [{"name": "s", "image": "i", "restartPolicy": "Always", "ports": ports}]}});
     let mut host = main.clone();
     host["spec"]["hostNetwork"] = json!(true);
-    let seen = |more: &Value| policy(&pod(more)).map(|policy| (policy.host_port, policy.host_network)).unwrap();
-    assert_eq!([seen(&main), seen(&sidecar), seen(&host)], [(true, false), (true, false), (false, true)]);
+    let seen = |more: &Value| {
+        policy(&pod(more))
+            .map(|policy| (policy.host_port, policy.host_network))
+            .unwrap()
+    };
+    assert_eq!(
+        [seen(&main), seen(&sidecar), seen(&host)],
+        [(true, false), (true, false), (false, true)]
+    );
 }
 
 #[test]
@@ -147,26 +196,37 @@ fn names_must_fit_with_the_nodes_and_must_be_names() {
     for name in ["", "..", "a/b", "A", "a..b", "-a", "a-", "a_b", "\u{e9}"] {
         assert_eq!(reasons(&pod(&named(name)), "edge-1").len(), 1, "{name:?}");
     }
-    assert_eq!(refusals(&json!({"metadata": {"namespace": "../.."}})), [Refusal::RejectedByKubeletRules]);
+    assert_eq!(
+        refusals(&json!({"metadata": {"namespace": "../.."}})),
+        [Refusal::RejectedByKubeletRules]
+    );
 }
 
 #[test]
 fn the_owner_is_the_controller_and_no_other() {
     let owner = owner(&pod(&owned("DaemonSet"))).unwrap();
-    assert_eq!(owner, Owner { kind: "DaemonSet".into(), name: "its-owner".into(), uid: "u1".into() });
+    assert_eq!(
+        owner,
+        Owner {
+            kind: "DaemonSet".into(),
+            name: "its-owner".into(),
+            uid: "u1".into()
+        }
+    );
 }
 
 #[test]
 fn only_a_pod_that_may_go_elsewhere_is_warned_of() {
     let pinned = |terms: Value| {
-        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        let required =
+            json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
         let mut more = owned("ReplicaSet");
         more["spec"] = json!({"affinity": {"nodeAffinity": required}});
         more
     };
-    let hostname =
-        json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["edge-1"]}]});
-    let name = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["edge-1"]}]});
+    let hostname = json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["edge-1"]}]});
+    let name =
+        json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["edge-1"]}]});
     let zone = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]});
     let two = json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["a", "b"]}]});
     let mut selected = owned("ReplicaSet");
@@ -183,7 +243,11 @@ fn only_a_pod_that_may_go_elsewhere_is_warned_of() {
         (pinned(json!([two])), true),
         (pinned(json!([])), true),
     ] {
-        assert_eq!(warnings(&pod(&more)).contains(&Warning::MayBeRescheduled), warned, "{more}");
+        assert_eq!(
+            warnings(&pod(&more)).contains(&Warning::MayBeRescheduled),
+            warned,
+            "{more}"
+        );
     }
 }
 
@@ -198,6 +262,14 @@ fn a_token_and_init_containers_are_warned_of_and_sidecars_are_not() {
     ]}}]}});
     assert_eq!(warnings(&pod(&certificate)), [Warning::PodCertificate]);
     let init = |more: Value| json!({"spec": {"initContainers": [more]}});
-    assert_eq!(warnings(&pod(&init(json!({"name": "i", "image": "i"})))), [Warning::InitContainersRunAgain]);
-    assert_eq!(warnings(&pod(&init(json!({"name": "i", "image": "i", "restartPolicy": "Always"})))), []);
+    assert_eq!(
+        warnings(&pod(&init(json!({"name": "i", "image": "i"})))),
+        [Warning::InitContainersRunAgain]
+    );
+    assert_eq!(
+        warnings(&pod(&init(
+            json!({"name": "i", "image": "i", "restartPolicy": "Always"})
+        ))),
+        []
+    );
 }

@@ -14,7 +14,10 @@ const PARENT: &str = "10.1.2.3";
 const TWIN: &str = "10.9.8.7";
 
 fn addresses(one: &str) -> Addresses {
-    Addresses { one: one.into(), all: format!("{one},fd00::{}", one.len()) }
+    Addresses {
+        one: one.into(),
+        all: format!("{one},fd00::{}", one.len()),
+    }
 }
 
 fn container(env: serde_json::Value) -> Container {
@@ -22,7 +25,10 @@ fn container(env: serde_json::Value) -> Container {
 }
 
 fn given(pairs: &[(&str, &str)]) -> Environment {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn field(path: &str) -> serde_json::Value {
@@ -33,8 +39,14 @@ fn field(path: &str) -> serde_json::Value {
 fn written(env: &[EnvVar]) -> Vec<(String, String)> {
     env.iter()
         .map(|entry| {
-            let from = entry.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
-            let value = entry.value.clone().or(from.map(|field| format!("<{}>", field.field_path)));
+            let from = entry
+                .value_from
+                .as_ref()
+                .and_then(|from| from.field_ref.as_ref());
+            let value = entry
+                .value
+                .clone()
+                .or(from.map(|field| format!("<{}>", field.field_path)));
             (entry.name.clone(), value.unwrap())
         })
         .collect()
@@ -45,7 +57,10 @@ fn rendered(container: &Container, captured: &Environment) -> Vec<(String, Strin
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -138,7 +153,10 @@ fn what_hangs_on_the_pods_address_stays_a_reference_and_everything_else_in_it_do
         ("NAME", "web"),
         ("POD_IP", "<status.podIP>"),
         ("URL", "http://$(POD_IP):8080/web?$$(NAME)&$$(NOT_THERE)"),
-        ("DEEPER", "<http://$(POD_IP):8080/web?$$(NAME)&$$(NOT_THERE)>"),
+        (
+            "DEEPER",
+            "<http://$(POD_IP):8080/web?$$(NAME)&$$(NOT_THERE)>",
+        ),
         ("ALL", "<status.podIPs>"),
     ]);
     assert_eq!(rendered(&container, &captured), wanted);
@@ -152,7 +170,10 @@ fn on_the_host_network_the_address_is_the_nodes_and_a_literal() {
     ]));
     let captured = given(&[("POD_IP", "192.168.0.1"), ("URL", "http://192.168.0.1")]);
     let env = render(&container, &captured, true, &addresses("192.168.0.1")).unwrap();
-    assert_eq!(written(&env), pairs(&[("POD_IP", "192.168.0.1"), ("URL", "http://192.168.0.1")]));
+    assert_eq!(
+        written(&env),
+        pairs(&[("POD_IP", "192.168.0.1"), ("URL", "http://192.168.0.1")])
+    );
 }
 
 #[test]
@@ -162,7 +183,10 @@ fn an_address_that_is_named_before_it_is_known_is_no_reference() {
         {"name": "POD_IP", "valueFrom": field("status.podIP")},
     ]));
     let captured = given(&[("EARLY", "$(POD_IP)"), ("POD_IP", PARENT)]);
-    assert_eq!(rendered(&container, &captured), pairs(&[("EARLY", "$$(POD_IP)"), ("POD_IP", "<status.podIP>")]));
+    assert_eq!(
+        rendered(&container, &captured),
+        pairs(&[("EARLY", "$$(POD_IP)"), ("POD_IP", "<status.podIP>")])
+    );
 }
 
 #[test]
@@ -173,7 +197,11 @@ fn a_name_that_is_overridden_later_means_what_it_was_at_the_time() {
         {"name": "IP", "value": "none"},
     ]));
     let captured = given(&[("IP", "none"), ("URL", &format!("http://{PARENT}"))]);
-    let wanted = pairs(&[("IP", "<status.podIP>"), ("URL", "http://$(IP)"), ("IP", "none")]);
+    let wanted = pairs(&[
+        ("IP", "<status.podIP>"),
+        ("URL", "http://$(IP)"),
+        ("IP", "none"),
+    ]);
     assert_eq!(rendered(&container, &captured), wanted);
 }
 
@@ -185,8 +213,16 @@ fn a_variable_of_env_from_that_is_overridden_later_is_read_off_what_ran() {
         {"name": "LEVEL", "value": "debug"},
     ]));
     container.env_from = Some(vec![EnvFromSource::default()]);
-    let captured = given(&[("IP", PARENT), ("LEVEL", "debug"), ("DEP", &format!("{PARENT}/in$fo/end"))]);
-    let wanted = pairs(&[("LEVEL", "debug"), ("IP", "<status.podIP>"), ("DEP", "$(IP)/in$$fo/end")]);
+    let captured = given(&[
+        ("IP", PARENT),
+        ("LEVEL", "debug"),
+        ("DEP", &format!("{PARENT}/in$fo/end")),
+    ]);
+    let wanted = pairs(&[
+        ("LEVEL", "debug"),
+        ("IP", "<status.podIP>"),
+        ("DEP", "$(IP)/in$$fo/end"),
+    ]);
     assert_eq!(rendered(&container, &captured), wanted);
 }
 
@@ -199,14 +235,20 @@ fn what_cannot_be_explained_is_unknown() {
         // declared but missing
         (json!([{"name": "A", "value": "x"}]), given(&[])),
         // an optional key that may have overridden the address
-        (json!([ip, {"name": "IP", "valueFrom": optional}]), given(&[("IP", PARENT)])),
+        (
+            json!([ip, {"name": "IP", "valueFrom": optional}]),
+            given(&[("IP", PARENT)]),
+        ),
         // the same, one step further, and with a later entry that counts
         (
             json!([ip, {"name": "IP", "valueFrom": optional}, {"name": "A", "value": "$(IP)"}, {"name": "IP", "value": "x"}]),
             given(&[("IP", "x"), ("A", PARENT)]),
         ),
         // not the pod's address
-        (json!([ip, url]), given(&[("IP", PARENT), ("URL", "http://10.0.0.1")])),
+        (
+            json!([ip, url]),
+            given(&[("IP", PARENT), ("URL", "http://10.0.0.1")]),
+        ),
         // two unknown parts
         (
             json!([
@@ -218,7 +260,13 @@ fn what_cannot_be_explained_is_unknown() {
             given(&[("IP", PARENT), ("A", "x"), ("B", &format!("q{PARENT}q"))]),
         ),
     ] {
-        let error = render(&container(env.clone()), &captured, false, &addresses(PARENT)).unwrap_err();
+        let error = render(
+            &container(env.clone()),
+            &captured,
+            false,
+            &addresses(PARENT),
+        )
+        .unwrap_err();
         assert_eq!(error.refusal(), Refusal::EnvironmentUnknown, "{env}");
     }
 }
@@ -226,7 +274,10 @@ fn what_cannot_be_explained_is_unknown() {
 #[test]
 fn a_chain_that_doubles_itself_ends() {
     let mut env = vec![json!({"name": "V0", "valueFrom": field("status.podIP")})];
-    env.extend((1..64).map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})));
+    env.extend(
+        (1..64)
+            .map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})),
+    );
     let captured = (0..64).map(|n| (format!("V{n}"), String::new())).collect();
     assert!(render(&container(json!(env)), &captured, false, &addresses(PARENT)).is_err());
 }
@@ -234,8 +285,14 @@ fn a_chain_that_doubles_itself_ends() {
 #[test]
 fn containerd_tells_exactly_what_it_was_asked() {
     let info = json!({"config": {"envs": [{"key": "A", "value": "1"}, {"key": "EMPTY"}]}, "runtimeSpec": {"process": {"env": ["X=1"]}}});
-    assert_eq!(captured(&info, &container(json!([])), None).unwrap(), given(&[("A", "1"), ("EMPTY", "")]));
-    assert_eq!(captured(&json!({"config": {}}), &container(json!([])), None).unwrap(), Environment::new());
+    assert_eq!(
+        captured(&info, &container(json!([])), None).unwrap(),
+        given(&[("A", "1"), ("EMPTY", "")])
+    );
+    assert_eq!(
+        captured(&json!({"config": {}}), &container(json!([])), None).unwrap(),
+        Environment::new()
+    );
 }
 
 /// The record of CRI-O 1.37: defaults, the kubelet's variables, the image's own.
@@ -245,12 +302,18 @@ fn crio(given: &[&str], own: &[&str]) -> serde_json::Value {
     json!({"sandboxID": "s", "pid": 1, "privileged": false, "runtimeSpec": {"process": {"env": env}}})
 }
 
-const SERVICES: [&str; 2] = ["KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_PORT_443_TCP_ADDR=10.0.0.1"];
+const SERVICES: [&str; 2] = [
+    "KUBERNETES_SERVICE_HOST=10.0.0.1",
+    "KUBERNETES_PORT_443_TCP_ADDR=10.0.0.1",
+];
 
 #[test]
 fn on_crio_the_images_own_variables_are_left_to_the_image() {
     let container = container(json!([{"name": "MODE", "value": "fast"}]));
-    let info = crio(&["MODE=fast", SERVICES[0], SERVICES[1]], &["PATH=/opt/bin", "LANG=C", "GIT_PORT=9"]);
+    let info = crio(
+        &["MODE=fast", SERVICES[0], SERVICES[1]],
+        &["PATH=/opt/bin", "LANG=C", "GIT_PORT=9"],
+    );
     let wanted = given(&[
         ("KUBERNETES_PORT_443_TCP_ADDR", "10.0.0.1"),
         ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
@@ -263,7 +326,10 @@ fn on_crio_the_images_own_variables_are_left_to_the_image() {
 fn on_crio_env_from_is_what_stands_between_the_runtimes_defaults_and_the_service_variables() {
     let mut container = container(json!([{"name": "MODE", "value": "fast"}]));
     container.env_from = Some(vec![EnvFromSource::default()]);
-    let info = crio(&["user=me", "MODE=fast", "a.b=c=d", SERVICES[0], SERVICES[1]], &["PATH=/opt/bin", "LANG=C"]);
+    let info = crio(
+        &["user=me", "MODE=fast", "a.b=c=d", SERVICES[0], SERVICES[1]],
+        &["PATH=/opt/bin", "LANG=C"],
+    );
     let wanted = given(&[
         ("KUBERNETES_PORT_443_TCP_ADDR", "10.0.0.1"),
         ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
@@ -288,8 +354,12 @@ fn on_crio_a_default_that_env_from_changed_in_place_is_taken() {
     container.env_from = Some(vec![EnvFromSource::default()]);
     let info = json!({"runtimeSpec": {"process": {"env":
         ["PATH=/mine", "TERM=dumb", "HOSTNAME=other", SERVICES[0], "LANG=C"]}}});
-    let wanted =
-        given(&[("HOSTNAME", "other"), ("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("PATH", "/mine"), ("TERM", "dumb")]);
+    let wanted = given(&[
+        ("HOSTNAME", "other"),
+        ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+        ("PATH", "/mine"),
+        ("TERM", "dumb"),
+    ]);
     assert_eq!(captured(&info, &container, Some("web-1")).unwrap(), wanted);
 }
 
@@ -305,30 +375,56 @@ fn a_record_that_does_not_tell_is_unknown_and_bytes_are_not_text() {
         json!({"runtimeSpec": {"process": {"env": ["no equals sign"]}}}),
         json!({"runtimeSpec": {"process": {"env": [1]}}}),
     ] {
-        assert_eq!(captured(&info, &app, None).unwrap_err().refusal(), Refusal::EnvironmentUnknown, "{info}");
+        assert_eq!(
+            captured(&info, &app, None).unwrap_err().refusal(),
+            Refusal::EnvironmentUnknown,
+            "{info}"
+        );
     }
     for value in ["a\u{0}b", "a\u{fffd}b"] {
         let info = json!({"config": {"envs": [{"key": "A", "value": value}]}});
         let error = captured(&info, &app, None).unwrap_err();
         assert_eq!(error, Error::NotText("A".into()));
-        assert!(!error.to_string().contains(value), "the error contains a value: {error}");
+        assert!(
+            !error.to_string().contains(value),
+            "the error contains a value: {error}"
+        );
     }
 }
 
 #[test]
 fn service_variables_are_known_from_a_container_that_hides_none() {
-    let services = given(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_PORT", "tcp://10.0.0.1:443")]);
+    let services = given(&[
+        ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+        ("KUBERNETES_PORT", "tcp://10.0.0.1:443"),
+    ]);
     let with = |name: &str| {
         let mut captured = services.clone();
         captured.insert(name.to_owned(), "x".into());
         captured
     };
-    let of = |env: serde_json::Value, captured: &Environment| super::services(&container(env), captured);
+    let of =
+        |env: serde_json::Value, captured: &Environment| super::services(&container(env), captured);
     assert_eq!(of(json!([]), &services), Some(services.clone()));
-    assert_eq!(of(json!([{"name": "A", "value": "x"}]), &with("A")), Some(services.clone()));
+    assert_eq!(
+        of(json!([{"name": "A", "value": "x"}]), &with("A")),
+        Some(services.clone())
+    );
     // a declared name may hide a Service's variable
-    assert_eq!(of(json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "x"}]), &services), None);
-    assert_eq!(of(json!([{"name": "WEB_PORT", "value": "x"}]), &with("WEB_PORT")), None);
+    assert_eq!(
+        of(
+            json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "x"}]),
+            &services
+        ),
+        None
+    );
+    assert_eq!(
+        of(
+            json!([{"name": "WEB_PORT", "value": "x"}]),
+            &with("WEB_PORT")
+        ),
+        None
+    );
     // a variable that is neither declared nor a Service's
     assert_eq!(of(json!([]), &with("A")), None);
     let mut from = container(json!([]));
@@ -339,9 +435,15 @@ fn service_variables_are_known_from_a_container_that_hides_none() {
 #[test]
 fn an_environment_that_could_start_no_process_is_not_computed() {
     let mut env = vec![json!({"name": "V0", "value": "x".repeat(1000)})];
-    env.extend((1..64).map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})));
+    env.extend(
+        (1..64)
+            .map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})),
+    );
     let fields = Environment::new();
-    assert_eq!(computed(&container(json!(env)), &fields, &addresses(PARENT), &fields), None);
+    assert_eq!(
+        computed(&container(json!(env)), &fields, &addresses(PARENT), &fields),
+        None
+    );
 }
 
 /// `makeEnvironmentVariables` of pkg/kubelet/kubelet_pods.go, with the objects it would fetch.
@@ -356,7 +458,9 @@ impl Kubelet {
         let mut temporary = BTreeMap::new();
         for source in container.env_from.iter().flatten() {
             let name = source.config_map_ref.as_ref().map(|it| &it.name);
-            let name = name.or(source.secret_ref.as_ref().map(|it| &it.name)).unwrap();
+            let name = name
+                .or(source.secret_ref.as_ref().map(|it| &it.name))
+                .unwrap();
             let prefix = source.prefix.clone().unwrap_or_default();
             for (key, value) in self.objects.get(name).into_iter().flatten() {
                 temporary.insert(format!("{prefix}{key}"), value.clone());
@@ -367,14 +471,21 @@ impl Kubelet {
             let value = if text.is_empty() {
                 match &entry.value_from {
                     None => String::new(),
-                    Some(EnvVarSource { field_ref: Some(field), .. }) => match field.field_path.as_str() {
+                    Some(EnvVarSource {
+                        field_ref: Some(field),
+                        ..
+                    }) => match field.field_path.as_str() {
                         "status.podIP" => self.address.one.clone(),
                         "status.podIPs" => self.address.all.clone(),
                         path => format!("field {path}"),
                     },
                     Some(from) => {
                         let key = from.config_map_key_ref.as_ref().unwrap();
-                        match self.objects.get(&key.name).and_then(|object| object.get(&key.key)) {
+                        match self
+                            .objects
+                            .get(&key.name)
+                            .and_then(|object| object.get(&key.key))
+                        {
                             Some(value) => value.clone(),
                             None if key.optional == Some(true) => continue,
                             None => panic!("the container would not have started"),
@@ -382,12 +493,19 @@ impl Kubelet {
                     }
                 }
             } else {
-                expand_by_the_letter(&text, &|name| temporary.get(name).or_else(|| self.services.get(name)).cloned())
+                expand_by_the_letter(&text, &|name| {
+                    temporary
+                        .get(name)
+                        .or_else(|| self.services.get(name))
+                        .cloned()
+                })
             };
             temporary.insert(entry.name.clone(), value);
         }
         for (name, value) in &self.services {
-            temporary.entry(name.clone()).or_insert_with(|| value.clone());
+            temporary
+                .entry(name.clone())
+                .or_insert_with(|| value.clone());
         }
         temporary
     }
@@ -411,7 +529,11 @@ fn expand_by_the_letter(input: &str, mapping: &dyn Fn(&str) -> Option<String>) -
                 '(' => match rest.find(')') {
                     Some(end) => {
                         let name = &rest[1..end];
-                        buffer.extend(mapping(name).unwrap_or_else(|| format!("$({name})")).bytes());
+                        buffer.extend(
+                            mapping(name)
+                                .unwrap_or_else(|| format!("$({name})"))
+                                .bytes(),
+                        );
                         end + 1
                     }
                     None => {
@@ -433,7 +555,15 @@ fn expand_by_the_letter(input: &str, mapping: &dyn Fn(&str) -> Option<String>) -
     String::from_utf8(buffer).unwrap()
 }
 
-const NAMES: [&str; 7] = ["A", "B", "C", "IP", "X_SERVICE_HOST", "X_SERVICE_PORT", "PATH"];
+const NAMES: [&str; 7] = [
+    "A",
+    "B",
+    "C",
+    "IP",
+    "X_SERVICE_HOST",
+    "X_SERVICE_PORT",
+    "PATH",
+];
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned)
@@ -474,10 +604,20 @@ fn objects() -> impl Strategy<Value = BTreeMap<String, BTreeMap<String, String>>
 }
 
 fn sources() -> impl Strategy<Value = Vec<EnvFromSource>> {
-    let source = (prop::bool::ANY, prop::sample::select(vec!["one", "two"]), prop::sample::select(vec!["", "X_"]))
+    let source = (
+        prop::bool::ANY,
+        prop::sample::select(vec!["one", "two"]),
+        prop::sample::select(vec!["", "X_"]),
+    )
         .prop_map(|(secret, name, prefix)| EnvFromSource {
-            config_map_ref: (!secret).then(|| ConfigMapEnvSource { name: name.into(), optional: None }),
-            secret_ref: secret.then(|| SecretEnvSource { name: name.into(), optional: None }),
+            config_map_ref: (!secret).then(|| ConfigMapEnvSource {
+                name: name.into(),
+                optional: None,
+            }),
+            secret_ref: secret.then(|| SecretEnvSource {
+                name: name.into(),
+                optional: None,
+            }),
             prefix: Some(prefix.into()),
         });
     prop::collection::vec(source, 0..3)
@@ -536,5 +676,9 @@ proptest! {
 
 /// The kubelet as it is at activation: no objects and no services.
 fn kubelet_without_objects() -> Kubelet {
-    Kubelet { objects: BTreeMap::new(), services: BTreeMap::new(), address: addresses(TWIN) }
+    Kubelet {
+        objects: BTreeMap::new(),
+        services: BTreeMap::new(),
+        address: addresses(TWIN),
+    }
 }

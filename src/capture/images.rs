@@ -36,9 +36,19 @@ pub async fn look_up(
     sources: &Sources<'_>,
 ) -> Result<Images, Error> {
     let mut images = Images::default();
-    let Some(spec) = &pod.spec else { return Ok(images) };
-    let mut node = Node { sources, known: BTreeMap::new() };
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+    let Some(spec) = &pod.spec else {
+        return Ok(images);
+    };
+    let mut node = Node {
+        sources,
+        known: BTreeMap::new(),
+    };
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
         let name = container.image.as_deref().unwrap_or_default();
         let who = format!("container {}", container.name);
         let ran = resolved.get(&container.name).map(String::as_str);
@@ -48,11 +58,19 @@ pub async fn look_up(
         }
     }
     for volume in spec.volumes.iter().flatten() {
-        let Some(reference) = volume.image.as_ref().and_then(|image| image.reference.as_deref()) else { continue };
+        let Some(reference) = volume
+            .image
+            .as_ref()
+            .and_then(|image| image.reference.as_deref())
+        else {
+            continue;
+        };
         let who = format!("volume {}", volume.name);
         let mounts = claims::of_volume(spec, &volume.name, bound);
         let ran = mounts.iter().find_map(|(_, bound)| bound.image.as_deref());
-        if let Some((named, image)) = images.accept(&who, reference, node.choose(reference, ran).await?) {
+        if let Some((named, image)) =
+            images.accept(&who, reference, node.choose(reference, ran).await?)
+        {
             images.mounted.insert(volume.name.clone(), named);
             images.ran.insert(who, image);
         }
@@ -63,15 +81,28 @@ pub async fn look_up(
 impl Images {
     /// The name to use and the image behind it; `None`, with a reason added, if there is none.
     fn accept(&mut self, who: &str, name: &str, choice: Option<Choice>) -> Option<(String, Image)> {
-        let mut refuse = |refusal| self.reasons.push(Reason { refusal, detail: format!("{who}: {name}") });
-        let Some(Choice { named, id, needs_secret }) = choice else {
+        let mut refuse = |refusal| {
+            self.reasons.push(Reason {
+                refusal,
+                detail: format!("{who}: {name}"),
+            });
+        };
+        let Some(Choice {
+            named,
+            id,
+            needs_secret,
+        }) = choice
+        else {
             refuse(Refusal::ImageAbsent);
             return None;
         };
         if needs_secret {
             refuse(Refusal::ImageNeedsPullSecret);
         }
-        let image = Image { name: named.clone(), id };
+        let image = Image {
+            name: named.clone(),
+            id,
+        };
         Some((named, image))
     }
 }
@@ -108,17 +139,29 @@ impl Node<'_> {
             None => None,
         };
         let is_same = |id: &str| {
-            ran.is_none_or(|ran| bare(ran) == bare(id)) || of_ran.as_ref().is_some_and(|of_ran| of_ran.id == id)
+            ran.is_none_or(|ran| bare(ran) == bare(id))
+                || of_ran.as_ref().is_some_and(|of_ran| of_ran.id == id)
         };
         let mut candidates = Vec::new();
-        candidates.extend(of_name.filter(|image| is_same(&image.id)).map(|image| (name.to_owned(), image.id)));
+        candidates.extend(
+            of_name
+                .filter(|image| is_same(&image.id))
+                .map(|image| (name.to_owned(), image.id)),
+        );
         if let (true, Some(image), Some(ran)) = (candidates.is_empty(), &of_ran, ran) {
             // the repository as the pod spells it: a runtime adds the registry, the pull records do
             // not
-            let digests = image.digests.iter().filter_map(|digest| digest.split_once('@'));
+            let digests = image
+                .digests
+                .iter()
+                .filter_map(|digest| digest.split_once('@'));
             let spelt = |(_, digest)| Some(format!("{}@{digest}", repository(name)?));
             for digest in digests.filter_map(spelt).collect::<BTreeSet<_>>() {
-                if self.image(&digest).await?.is_some_and(|found| found.id == image.id) {
+                if self
+                    .image(&digest)
+                    .await?
+                    .is_some_and(|found| found.id == image.id)
+                {
                     candidates.push((digest, image.id.clone()));
                 }
             }
@@ -127,9 +170,17 @@ impl Node<'_> {
         let mut first = None;
         for (named, id) in candidates {
             if self.is_usable(&named, &id)? {
-                return Ok(Some(Choice { named, id, needs_secret: false }));
+                return Ok(Some(Choice {
+                    named,
+                    id,
+                    needs_secret: false,
+                }));
             }
-            first.get_or_insert(Choice { named, id, needs_secret: true });
+            first.get_or_insert(Choice {
+                named,
+                id,
+                needs_secret: true,
+            });
         }
         Ok(first)
     }
@@ -138,14 +189,28 @@ impl Node<'_> {
         if let Some(known) = self.known.get(reference) {
             return Ok(known.clone());
         }
-        let image = self.sources.runtime.image_detail(reference).await.map_err(Error::Runtime)?;
+        let image = self
+            .sources
+            .runtime
+            .image_detail(reference)
+            .await
+            .map_err(Error::Runtime)?;
         self.known.insert(reference.to_owned(), image.clone());
         Ok(image)
     }
 
     fn is_usable(&self, named: &str, id: &str) -> Result<bool, Error> {
-        let Sources { root, kubelet_dir, settings, .. } = self.sources;
-        is_usable_without_secret(root, kubelet_dir, settings, named, id)
-            .map_err(|source| Error::Io { doing: format!("look up the kubelet's pull record of {named}"), source })
+        let Sources {
+            root,
+            kubelet_dir,
+            settings,
+            ..
+        } = self.sources;
+        is_usable_without_secret(root, kubelet_dir, settings, named, id).map_err(|source| {
+            Error::Io {
+                doing: format!("look up the kubelet's pull record of {named}"),
+                source,
+            }
+        })
     }
 }

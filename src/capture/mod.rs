@@ -63,13 +63,19 @@ impl fmt::Display for Reason {
 /// `..data`.
 pub fn volume_dirs(pod: &Value, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
     let (pod, _) = schema::read(pod);
-    pod.map(|pod| directories(&pod, kubelet_dir)).unwrap_or_default()
+    pod.map(|pod| directories(&pod, kubelet_dir))
+        .unwrap_or_default()
 }
 
 fn directories(pod: &Pod, kubelet_dir: &Path) -> Vec<(String, PathBuf)> {
-    let Some(uid) = pod.metadata.uid.as_deref().filter(|uid| is_name(uid)) else { return Vec::new() };
+    let Some(uid) = pod.metadata.uid.as_deref().filter(|uid| is_name(uid)) else {
+        return Vec::new();
+    };
     let volumes = kubelet_dir.join("pods").join(uid).join("volumes");
-    let captured = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let captured = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     captured
         .filter(|volume| is_name(&volume.name))
         .filter_map(|volume| {
@@ -136,7 +142,11 @@ impl Error {
 }
 
 fn list(reasons: &[Reason]) -> String {
-    reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
+    reasons
+        .iter()
+        .map(Reason::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Why a pod would be refused, from its object alone. Whatever only the node knows (where a claim's
@@ -155,18 +165,28 @@ fn judge_with(pod: &Pod, run_dir: &Path, node_name: &str, live: &Live) -> Vec<Re
     reasons
 }
 
-/// Captures a Ready pod: its object as JSON, unknown fields included. The checkpoint has its digest filled in.
+/// Captures a Ready pod: its object as JSON, unknown fields included. The checkpoint has its digest
+/// filled in.
 pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoint, Error> {
     let (pod, mut reasons) = schema::read(pod);
-    let Some(pod) = pod else { return Err(Error::Refused(reasons)) };
+    let Some(pod) = pod else {
+        return Err(Error::Refused(reasons));
+    };
     let judge = |live: &Live| judge_with(&pod, sources.run_dir, sources.node_name, live);
     let mut found_reasons = Vec::new();
     let (running, live) = match inspect(&pod, sources, &mut found_reasons).await {
         Ok(found) => found,
         // a pod that is refused anyway is reported as refused, whatever else fails at the moment
         Err(error) => {
-            reasons.extend(judge(&Live { answers: Answers::Later, ..Live::default() }));
-            return Err(if reasons.is_empty() { error } else { Error::Refused(reasons) });
+            reasons.extend(judge(&Live {
+                answers: Answers::Later,
+                ..Live::default()
+            }));
+            return Err(if reasons.is_empty() {
+                error
+            } else {
+                Error::Refused(reasons)
+            });
         }
     };
     reasons.extend(judge(&live.live));
@@ -180,20 +200,29 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
     let manifest = serde_json::to_value(&twin).unwrap_or_default();
     if manifest.to_string().len() > LONGEST_MANIFEST {
         let detail = "the manifest is longer than the kubelet accepts".to_owned();
-        return Err(Error::Refused(vec![Reason { refusal: Refusal::TooLarge, detail }]));
+        return Err(Error::Refused(vec![Reason {
+            refusal: Refusal::TooLarge,
+            detail,
+        }]));
     }
     // check both again: if they are the same before and after, what was read belongs together
     if Running::of(&pod, sources).await? != running {
         return Err(Error::Gone("a container".into()));
     }
     for (name, path) in &directories {
-        let now = volumes::stamp(&resolve(path, sources)?).map_err(|error| volume_error(name, error))?;
+        let now =
+            volumes::stamp(&resolve(path, sources)?).map_err(|error| volume_error(name, error))?;
         if stamps.get(name) != Some(&now) {
             return Err(Error::Gone(format!("volume {name}")));
         }
     }
     let policy = eligibility::policy(&pod).map_err(Error::Refused)?;
-    let mut checkpoint = NodeCheckpoint::new(parent(&pod, sources.node_uid), captured_now()?, policy, manifest);
+    let mut checkpoint = NodeCheckpoint::new(
+        parent(&pod, sources.node_uid),
+        captured_now()?,
+        policy,
+        manifest,
+    );
     checkpoint.images = live.images;
     checkpoint.warnings = warnings(&pod, sources);
     checkpoint.volumes = volumes;
@@ -204,12 +233,20 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
 /// network's plugins, and every pod needs a kubelet that starts.
 fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     let mut warnings = eligibility::warnings(pod);
-    let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let is_on_host = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.host_network == Some(true));
     if !is_on_host && !network::works_offline(sources.root) {
         warnings.push(Warning::NetworkNeedsAPI);
     }
-    let expiry = sources.settings.kubeconfig.as_ref().and_then(|file| certificate::expiry(sources.root, file));
-    let planned = jiff::SignedDuration::try_from(sources.planned_outage).unwrap_or(jiff::SignedDuration::MAX);
+    let expiry = sources
+        .settings
+        .kubeconfig
+        .as_ref()
+        .and_then(|file| certificate::expiry(sources.root, file));
+    let planned =
+        jiff::SignedDuration::try_from(sources.planned_outage).unwrap_or(jiff::SignedDuration::MAX);
     if expiry.is_some_and(|expiry| expiry.duration_since(jiff::Timestamp::now()) < planned) {
         warnings.push(Warning::KubeletCertificateExpires);
     }
@@ -217,8 +254,15 @@ fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
 }
 
 fn captured_now() -> Result<Captured, Error> {
-    let boot_id = clock::boot_id().map_err(|source| Error::Io { doing: "read the ID of this boot".into(), source })?;
-    Ok(Captured { wall: jiff::Timestamp::now().to_string(), boot_id, uptime_seconds: clock::boot_time().as_secs() })
+    let boot_id = clock::boot_id().map_err(|source| Error::Io {
+        doing: "read the ID of this boot".into(),
+        source,
+    })?;
+    Ok(Captured {
+        wall: jiff::Timestamp::now().to_string(),
+        boot_id,
+        uptime_seconds: clock::boot_time().as_secs(),
+    })
 }
 
 fn parent(pod: &Pod, node_uid: Option<&str>) -> Parent {
@@ -241,20 +285,38 @@ struct Found {
 
 /// Asks the node for environments, images, claims and profiles, and adds the reasons to refuse the
 /// pod.
-async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) -> Result<(Running, Found), Error> {
+async fn inspect(
+    pod: &Pod,
+    sources: &Sources<'_>,
+    reasons: &mut Vec<Reason>,
+) -> Result<(Running, Found), Error> {
     let running = Running::of(pod, sources).await?;
     let mut details = BTreeMap::new();
     for (name, record) in &running.records {
-        let detail = sources.runtime.detail(&record.id).await.map_err(Error::Runtime)?;
-        details.insert(name.as_str(), detail.ok_or_else(|| Error::Gone(format!("container {name}")))?);
+        let detail = sources
+            .runtime
+            .detail(&record.id)
+            .await
+            .map_err(Error::Runtime)?;
+        details.insert(
+            name.as_str(),
+            detail.ok_or_else(|| Error::Gone(format!("container {name}")))?,
+        );
     }
     let resolved = running.records.iter().filter_map(|(name, record)| {
         let detail = details.get(name.as_str())?;
-        let image = if detail.image_id.is_empty() { &record.image_id } else { &detail.image_id };
+        let image = if detail.image_id.is_empty() {
+            &record.image_id
+        } else {
+            &detail.image_id
+        };
         Some((name.clone(), image.clone()))
     });
     let resolved = resolved.collect();
-    let bound = details.iter().map(|(name, detail)| ((*name).to_owned(), claims::bound(&detail.info))).collect();
+    let bound = details
+        .iter()
+        .map(|(name, detail)| ((*name).to_owned(), claims::bound(&detail.info)))
+        .collect();
 
     let images = images::look_up(pod, &resolved, &bound, sources).await?;
     let live = Live {
@@ -268,7 +330,13 @@ async fn inspect(pod: &Pod, sources: &Sources<'_>, reasons: &mut Vec<Reason>) ->
     };
     reasons.extend(images.reasons);
     reasons.extend(profiles::reasons(pod, sources));
-    Ok((running, Found { live, images: images.ran }))
+    Ok((
+        running,
+        Found {
+            live,
+            images: images.ran,
+        },
+    ))
 }
 
 /// The environment of each container: from the runtime's record or, without one, computed if that
@@ -278,35 +346,64 @@ fn environments(
     details: &BTreeMap<&str, runtime::Detail>,
     reasons: &mut Vec<Reason>,
 ) -> BTreeMap<String, Vec<EnvVar>> {
-    let Some(spec) = &pod.spec else { return BTreeMap::new() };
+    let Some(spec) = &pod.spec else {
+        return BTreeMap::new();
+    };
     let host_network = spec.host_network.unwrap_or_default();
     let (hostname, addresses) = (hostname(pod), addresses(pod));
-    let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
-    let captured: BTreeMap<&str, Result<environment::Environment, environment::Error>> = containers()
-        .filter_map(|container| {
-            let detail = details.get(container.name.as_str())?;
-            Some((container.name.as_str(), environment::captured(&detail.info, container, hostname.as_deref())))
-        })
-        .collect();
+    let containers = || {
+        spec.init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+    };
+    let captured: BTreeMap<&str, Result<environment::Environment, environment::Error>> =
+        containers()
+            .filter_map(|container| {
+                let detail = details.get(container.name.as_str())?;
+                Some((
+                    container.name.as_str(),
+                    environment::captured(&detail.info, container, hostname.as_deref()),
+                ))
+            })
+            .collect();
     // the variables of Services: the first container that shows them is as good as any other
-    let services = containers()
-        .find_map(|container| environment::services(container, captured.get(container.name.as_str())?.as_ref().ok()?));
+    let services = containers().find_map(|container| {
+        environment::services(
+            container,
+            captured.get(container.name.as_str())?.as_ref().ok()?,
+        )
+    });
     let mut environments = BTreeMap::new();
     for container in containers() {
-        let known = captured.get(container.name.as_str()).cloned().unwrap_or_else(|| {
-            let computed = services.as_ref().and_then(|services| {
-                environment::computed(container, &identity(pod, host_network), &addresses, services)
+        let known = captured
+            .get(container.name.as_str())
+            .cloned()
+            .unwrap_or_else(|| {
+                let computed = services.as_ref().and_then(|services| {
+                    environment::computed(
+                        container,
+                        &identity(pod, host_network),
+                        &addresses,
+                        services,
+                    )
+                });
+                computed.ok_or_else(|| {
+                    environment::Error::Unknown("the runtime has no record of the container".into())
+                })
             });
-            computed.ok_or_else(|| environment::Error::Unknown("the runtime has no record of the container".into()))
-        });
-        let rendered = known.and_then(|known| environment::render(container, &known, host_network, &addresses));
+        let rendered = known
+            .and_then(|known| environment::render(container, &known, host_network, &addresses));
         match rendered {
             Ok(environment) => {
                 environments.insert(container.name.clone(), environment);
             }
             Err(error) => {
                 let detail = format!("container {}: {error}", container.name);
-                reasons.push(Reason { refusal: error.refusal(), detail });
+                reasons.push(Reason {
+                    refusal: error.refusal(),
+                    detail,
+                });
             }
         }
     }
@@ -317,13 +414,20 @@ fn environments(
 fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
     let (metadata, spec) = (&pod.metadata, pod.spec.as_ref());
     let mut fields = environment::Environment::new();
-    let mut put =
-        |path: &str, value: Option<&String>| fields.extend(value.map(|value| (path.to_owned(), value.clone())));
+    let mut put = |path: &str, value: Option<&String>| {
+        fields.extend(value.map(|value| (path.to_owned(), value.clone())));
+    };
     put("metadata.name", metadata.name.as_ref());
     put("metadata.namespace", metadata.namespace.as_ref());
     put("metadata.uid", metadata.uid.as_ref());
-    put("spec.nodeName", spec.and_then(|spec| spec.node_name.as_ref()));
-    put("spec.serviceAccountName", spec.and_then(|spec| spec.service_account_name.as_ref()));
+    put(
+        "spec.nodeName",
+        spec.and_then(|spec| spec.node_name.as_ref()),
+    );
+    put(
+        "spec.serviceAccountName",
+        spec.and_then(|spec| spec.service_account_name.as_ref()),
+    );
     let addresses = addresses(pod);
     // on the host network they are the node's addresses and would be literals, which must be the
     // ones of that time
@@ -336,30 +440,55 @@ fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
 
 /// Whether the pod's runtime class leads to the handler of a pod without a class; the inner error
 /// says why not.
-async fn handler(pod: &Pod, running: &Running, sources: &Sources<'_>) -> Result<Result<(), String>, Error> {
-    let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+async fn handler(
+    pod: &Pod,
+    running: &Running,
+    sources: &Sources<'_>,
+) -> Result<Result<(), String>, Error> {
+    let class = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.runtime_class_name.as_deref())
+        .unwrap_or_default();
     if class.is_empty() {
         return Ok(Ok(()));
     }
     let sandboxes = sources.runtime.sandboxes().await.map_err(Error::Runtime)?;
-    let sandbox = sandboxes.into_iter().find(|sandbox| sandbox.id == running.sandbox);
-    let handler = sandbox.ok_or_else(|| Error::Gone("the pod's sandbox".into()))?.handler;
+    let sandbox = sandboxes
+        .into_iter()
+        .find(|sandbox| sandbox.id == running.sandbox);
+    let handler = sandbox
+        .ok_or_else(|| Error::Gone("the pod's sandbox".into()))?
+        .handler;
     if handler.is_empty() {
         return Ok(Ok(()));
     }
-    let default = sources.runtime.default_handler().await.map_err(Error::Runtime)?;
+    let default = sources
+        .runtime
+        .default_handler()
+        .await
+        .map_err(Error::Runtime)?;
     Ok(match default {
         Some(default) if default == handler => Ok(()),
-        Some(default) => Err(format!("its handler is {handler:?}, the runtime's default {default:?}")),
-        None => Err(format!("its handler is {handler:?}, and the runtime does not report its default")),
+        Some(default) => Err(format!(
+            "its handler is {handler:?}, the runtime's default {default:?}"
+        )),
+        None => Err(format!(
+            "its handler is {handler:?}, and the runtime does not report its default"
+        )),
     })
 }
 
 fn addresses(pod: &Pod) -> environment::Addresses {
     let status = pod.status.as_ref();
-    let all = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+    let all = status
+        .and_then(|status| status.pod_ips.as_ref())
+        .into_iter()
+        .flatten();
     environment::Addresses {
-        one: status.and_then(|status| status.pod_ip.clone()).unwrap_or_default(),
+        one: status
+            .and_then(|status| status.pod_ip.clone())
+            .unwrap_or_default(),
         all: all.map(|ip| ip.ip.clone()).collect::<Vec<_>>().join(","),
     }
 }
@@ -370,7 +499,11 @@ fn hostname(pod: &Pod) -> Option<String> {
     if spec.host_network == Some(true) || spec.set_hostname_as_fqdn == Some(true) {
         return None;
     }
-    let given = spec.hostname_override.as_ref().or(spec.hostname.as_ref()).filter(|name| !name.is_empty());
+    let given = spec
+        .hostname_override
+        .as_ref()
+        .or(spec.hostname.as_ref())
+        .filter(|name| !name.is_empty());
     let name = given.or(pod.metadata.name.as_ref())?;
     match name.get(..63) {
         Some(cut) if name.len() > 63 => Some(cut.trim_end_matches(['-', '.']).to_owned()),
@@ -394,7 +527,11 @@ struct Record {
 impl Running {
     async fn of(pod: &Pod, sources: &Sources<'_>) -> Result<Self, Error> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let mut found = sources.runtime.containers_of(uid).await.map_err(Error::Runtime)?;
+        let mut found = sources
+            .runtime
+            .containers_of(uid)
+            .await
+            .map_err(Error::Runtime)?;
         found.retain(|container| container.pod_uid == uid);
         Self::newest(pod, &found)
     }
@@ -404,16 +541,27 @@ impl Running {
         let inits = spec.init_containers.unwrap_or_default();
         // the current sandbox is the one in which a container runs; older ones have only ended
         // containers
-        let sandbox = found.iter().find(|it| it.state == State::Running).map(|it| it.sandbox.as_str());
-        let Some(sandbox) = sandbox else { return Err(Error::Gone("the set of running containers".into())) };
-        if found.iter().any(|it| it.state == State::Running && it.sandbox != sandbox) {
+        let sandbox = found
+            .iter()
+            .find(|it| it.state == State::Running)
+            .map(|it| it.sandbox.as_str());
+        let Some(sandbox) = sandbox else {
+            return Err(Error::Gone("the set of running containers".into()));
+        };
+        if found
+            .iter()
+            .any(|it| it.state == State::Running && it.sandbox != sandbox)
+        {
             return Err(Error::Gone("the pod's sandbox".into()));
         }
         let mut records = BTreeMap::new();
         for container in inits.iter().chain(&spec.containers) {
             let is_init = inits.iter().any(|init| init.name == container.name);
-            let of_name = found.iter().filter(|it| it.name == container.name && it.sandbox == sandbox);
-            let Some(newest) = of_name.max_by_key(|it| (it.attempt, it.state == State::Running)) else {
+            let of_name = found
+                .iter()
+                .filter(|it| it.name == container.name && it.sandbox == sandbox);
+            let Some(newest) = of_name.max_by_key(|it| (it.attempt, it.state == State::Running))
+            else {
                 // the kubelet keeps the last record of each, but an init container's may still be
                 // lost
                 if is_init {
@@ -424,9 +572,18 @@ impl Running {
             if is_kept_running(container, is_init) && newest.state != State::Running {
                 return Err(Error::Gone(format!("container {}", container.name)));
             }
-            records.insert(container.name.clone(), Record { id: newest.id.clone(), image_id: newest.image_id.clone() });
+            records.insert(
+                container.name.clone(),
+                Record {
+                    id: newest.id.clone(),
+                    image_id: newest.image_id.clone(),
+                },
+            );
         }
-        Ok(Self { sandbox: sandbox.to_owned(), records })
+        Ok(Self {
+            sandbox: sandbox.to_owned(),
+            records,
+        })
     }
 }
 
@@ -440,17 +597,25 @@ fn is_kept_running(container: &Container, is_init: bool) -> bool {
 
 fn resolve(path: &Path, sources: &Sources<'_>) -> Result<PathBuf, Error> {
     let resolved = sources.root.resolve(path);
-    resolved.map_err(|source| Error::Io { doing: format!("look up {}", path.display()), source })
+    resolved.map_err(|source| Error::Io {
+        doing: format!("look up {}", path.display()),
+        source,
+    })
 }
 
-type Copied = (BTreeMap<String, crate::checkpoint::Volume>, BTreeMap<String, volumes::Stamp>);
+type Copied = (
+    BTreeMap<String, crate::checkpoint::Volume>,
+    BTreeMap<String, volumes::Stamp>,
+);
 
 fn copy(directories: &[(String, PathBuf)], sources: &Sources<'_>) -> Result<Copied, Error> {
     let mut budget = volumes::Budget::default();
     let (mut copies, mut stamps) = Copied::default();
     let mut reasons = Vec::new();
     for (name, path) in directories {
-        match volumes::copy(&resolve(path, sources)?, &mut budget).map_err(|error| volume_error(name, error)) {
+        match volumes::copy(&resolve(path, sources)?, &mut budget)
+            .map_err(|error| volume_error(name, error))
+        {
             Ok((volume, stamp)) => {
                 copies.insert(name.clone(), volume);
                 stamps.insert(name.clone(), stamp);
@@ -459,7 +624,11 @@ fn copy(directories: &[(String, PathBuf)], sources: &Sources<'_>) -> Result<Copi
             Err(error) => return Err(error),
         }
     }
-    if reasons.is_empty() { Ok((copies, stamps)) } else { Err(Error::Refused(reasons)) }
+    if reasons.is_empty() {
+        Ok((copies, stamps))
+    } else {
+        Err(Error::Refused(reasons))
+    }
 }
 
 fn volume_error(name: &str, error: volumes::Error) -> Error {
@@ -467,7 +636,13 @@ fn volume_error(name: &str, error: volumes::Error) -> Error {
     match error {
         volumes::Error::Gone => Error::Gone(format!("volume {name}")),
         volumes::Error::TooLarge => refused(Refusal::TooLarge, format!("volume {name}: {error}")),
-        volumes::Error::Foreign { .. } => refused(Refusal::RejectedByKubeletRules, format!("volume {name}: {error}")),
-        volumes::Error::Io { path, source } => Error::Io { doing: format!("read {path:?} of volume {name}"), source },
+        volumes::Error::Foreign { .. } => refused(
+            Refusal::RejectedByKubeletRules,
+            format!("volume {name}: {error}"),
+        ),
+        volumes::Error::Io { path, source } => Error::Io {
+            doing: format!("read {path:?} of volume {name}"),
+            source,
+        },
     }
 }

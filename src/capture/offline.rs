@@ -104,7 +104,12 @@ fn collect(
     depth: usize,
     found: &mut Vec<Result<Subject, Error>>,
 ) {
-    let text = |key: &str| object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |key: &str| {
+        object
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let (of_list_version, of_list_kind) = of_list.unzip();
     let mut refuse = |why| found.push(Err(Error::NoObject(why)));
     if !object.is_object() {
@@ -117,7 +122,9 @@ fn collect(
         return refuse("not a Kubernetes object: it has no apiVersion");
     };
     if let (Some(of_items), Some(items)) = (kind.strip_suffix("List"), object.get("items")) {
-        let Some(items) = items.as_array() else { return refuse("a List whose items are not a list") };
+        let Some(items) = items.as_array() else {
+            return refuse("a List whose items are not a list");
+        };
         if depth >= DEEPEST_LIST {
             return refuse("lists are nested too deeply");
         }
@@ -140,22 +147,42 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
         | ("apps", "StatefulSet")
         | ("batch", "Job") => "/spec/template",
         ("batch", "CronJob") => "/spec/jobTemplate/spec/template",
-        _ => return Ok(Subject::Other(kind.to_owned(), field(object, "name").unwrap_or_default().to_owned())),
+        _ => {
+            return Ok(Subject::Other(
+                kind.to_owned(),
+                field(object, "name").unwrap_or_default().to_owned(),
+            ));
+        }
     };
     let name = field(object, "name").unwrap_or_default().to_owned();
     let dotted = template.trim_start_matches('/').replace('/', ".");
     let wrong = |below: &str| {
         let path = [dotted.as_str(), below].join(".");
-        Error::Shape { kind: kind.to_owned(), name: name.clone(), path: path.trim_matches('.').to_owned() }
+        Error::Shape {
+            kind: kind.to_owned(),
+            name: name.clone(),
+            path: path.trim_matches('.').to_owned(),
+        }
     };
-    let found = object.pointer(template).filter(|template| template.is_object()).ok_or_else(|| wrong(""))?;
+    let found = object
+        .pointer(template)
+        .filter(|template| template.is_object())
+        .ok_or_else(|| wrong(""))?;
     if !found.get("spec").is_some_and(Value::is_object) {
         return Err(wrong("spec"));
     }
     // only these two fields of a template matter; of a pod all do, so that unknown fields are found
-    let mut pod = if template.is_empty() { found.clone() } else { json!({"apiVersion": "v1", "kind": "Pod"}) };
+    let mut pod = if template.is_empty() {
+        found.clone()
+    } else {
+        json!({"apiVersion": "v1", "kind": "Pod"})
+    };
     for key in ["metadata", "spec"] {
-        let value = found.get(key).filter(|value| !value.is_null()).cloned().unwrap_or_else(|| json!({}));
+        let value = found
+            .get(key)
+            .filter(|value| !value.is_null())
+            .cloned()
+            .unwrap_or_else(|| json!({}));
         if !value.is_object() {
             return Err(wrong(key));
         }
@@ -164,8 +191,14 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
         }
     }
     let namespace = field(object, "namespace").unwrap_or(namespace).to_owned();
-    let mut candidate =
-        Candidate { kind: kind.to_owned(), namespace, name: name.clone(), pod, notes: Vec::new(), reasons: Vec::new() };
+    let mut candidate = Candidate {
+        kind: kind.to_owned(),
+        namespace,
+        name: name.clone(),
+        pod,
+        notes: Vec::new(),
+        reasons: Vec::new(),
+    };
     // a pod that comes from an API server has passed admission
     let is_admitted = template.is_empty() && field(object, "uid").is_some();
     candidate.controlled(object);
@@ -189,7 +222,11 @@ fn subject(object: &Value, kind: &str, version: &str, namespace: &str) -> Result
 }
 
 fn field<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get(key)?.as_str().filter(|text| !text.is_empty())
+    object
+        .get("metadata")?
+        .get(key)?
+        .as_str()
+        .filter(|text| !text.is_empty())
 }
 
 /// The object in this field, created if missing; `None` if the field has another type.
@@ -226,7 +263,11 @@ struct Controlled {
 fn controlled_by(kind: &str, name: &str, workload: &Value) -> Controlled {
     let hash = SUFFIX.repeat(2);
     let own = |version: &'static str| Some((version, kind.to_owned(), name.to_owned()));
-    let plain = |owner| Controlled { owner, name: generated(&format!("{name}-")), labels: Vec::new() };
+    let plain = |owner| Controlled {
+        owner,
+        name: generated(&format!("{name}-")),
+        labels: Vec::new(),
+    };
     match kind {
         "PodTemplate" => plain(None),
         "ReplicationController" => plain(own("v1")),
@@ -243,18 +284,32 @@ fn controlled_by(kind: &str, name: &str, workload: &Value) -> Controlled {
             let set = format!("{name}-{hash}");
             let pod = generated(&format!("{set}-"));
             let labels = vec![("pod-template-hash", hash)];
-            Controlled { owner: Some(("apps/v1", "ReplicaSet".into(), set)), name: pod, labels }
+            Controlled {
+                owner: Some(("apps/v1", "ReplicaSet".into(), set)),
+                name: pod,
+                labels,
+            }
         }
-        "DaemonSet" => Controlled { labels: vec![("controller-revision-hash", hash)], ..plain(own("apps/v1")) },
+        "DaemonSet" => Controlled {
+            labels: vec![("controller-revision-hash", hash)],
+            ..plain(own("apps/v1"))
+        },
         "StatefulSet" => {
-            let ordinal = workload.pointer("/spec/ordinals/start").and_then(Value::as_u64).unwrap_or_default();
+            let ordinal = workload
+                .pointer("/spec/ordinals/start")
+                .and_then(Value::as_u64)
+                .unwrap_or_default();
             let pod = format!("{name}-{ordinal}");
             let labels = vec![
                 ("controller-revision-hash", format!("{name}-{hash}")),
                 ("statefulset.kubernetes.io/pod-name", pod.clone()),
                 ("apps.kubernetes.io/pod-index", ordinal.to_string()),
             ];
-            Controlled { owner: own("apps/v1"), name: pod, labels }
+            Controlled {
+                owner: own("apps/v1"),
+                name: pod,
+                labels,
+            }
         }
         _ => plain(own("apps/v1")),
     }
@@ -268,16 +323,31 @@ impl Candidate {
 
     /// Gives the pod the name, owner, labels and claims that its controller would give it.
     fn controlled(&mut self, workload: &Value) {
-        let Self { kind, namespace, name, pod, reasons, .. } = self;
+        let Self {
+            kind,
+            namespace,
+            name,
+            pod,
+            reasons,
+            ..
+        } = self;
         let made = if kind == "Pod" {
             let given = field(pod, "name").map(str::to_owned);
-            let given = given.or_else(|| field(pod, "generateName").map(generated)).unwrap_or_default();
+            let given = given
+                .or_else(|| field(pod, "generateName").map(generated))
+                .unwrap_or_default();
             name.clone_from(&given);
-            Controlled { owner: None, name: given, labels: Vec::new() }
+            Controlled {
+                owner: None,
+                name: given,
+                labels: Vec::new(),
+            }
         } else {
             controlled_by(kind, name, workload)
         };
-        let Some(metadata) = object_in(pod, "metadata") else { return };
+        let Some(metadata) = object_in(pod, "metadata") else {
+            return;
+        };
         metadata.insert("name".into(), made.name.clone().into());
         metadata.insert("namespace".into(), namespace.clone().into());
         metadata.entry("uid").or_insert("<uid of the pod>".into());
@@ -288,14 +358,21 @@ impl Candidate {
         }
         let labels = pod.get_mut("metadata").filter(|_| !made.labels.is_empty());
         if let Some(labels) = labels.and_then(|metadata| object_in(metadata, "labels")) {
-            labels.extend(made.labels.into_iter().map(|(key, value)| (key.to_owned(), value.into())));
+            labels.extend(
+                made.labels
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.into())),
+            );
         }
         let policy = pod.pointer("/spec/restartPolicy").and_then(Value::as_str);
         match kind.as_str() {
             // another policy is reported with the pod's field
             "Job" | "CronJob" if matches!(policy, None | Some("Always")) => {
                 let detail = format!("a {kind}'s pods do not have restartPolicy Always");
-                reasons.push(Reason { refusal: Refusal::RestartPolicy, detail });
+                reasons.push(Reason {
+                    refusal: Refusal::RestartPolicy,
+                    detail,
+                });
             }
             "StatefulSet" => stateful(pod, workload, &made.name),
             _ => {}
@@ -304,7 +381,9 @@ impl Candidate {
 
     /// Adds what the API server's defaults and admission add, as far as it shows in a twin.
     fn admitted(&mut self) {
-        let Some(spec) = object_in(&mut self.pod, "spec") else { return };
+        let Some(spec) = object_in(&mut self.pod, "spec") else {
+            return;
+        };
         for (key, default) in [
             ("restartPolicy", json!("Always")),
             ("terminationGracePeriodSeconds", json!(30)),
@@ -315,8 +394,12 @@ impl Candidate {
                 *value = default;
             }
         }
-        let account = spec.get("serviceAccount").filter(|name| !name.is_null()).cloned();
-        spec.entry("serviceAccountName").or_insert(account.unwrap_or_else(|| json!("default")));
+        let account = spec
+            .get("serviceAccount")
+            .filter(|name| !name.is_null())
+            .cloned();
+        spec.entry("serviceAccountName")
+            .or_insert(account.unwrap_or_else(|| json!("default")));
         quantities(spec);
         if spec.get("automountServiceAccountToken") != Some(&Value::Bool(false)) {
             token(spec);
@@ -326,18 +409,34 @@ impl Candidate {
 
 /// Identity and storage of a StatefulSet's pod (pkg/controller/statefulset/stateful_set_utils.go).
 fn stateful(pod: &mut Value, workload: &Value, pod_name: &str) {
-    let Some(spec) = object_in(pod, "spec") else { return };
+    let Some(spec) = object_in(pod, "spec") else {
+        return;
+    };
     spec.insert("hostname".into(), pod_name.into());
-    if let Some(service) = workload.pointer("/spec/serviceName").filter(|name| name.is_string()) {
+    if let Some(service) = workload
+        .pointer("/spec/serviceName")
+        .filter(|name| name.is_string())
+    {
         spec.insert("subdomain".into(), service.clone());
     }
-    let templates = workload.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
-    let names: Vec<&str> = templates.into_iter().flatten().filter_map(|template| field(template, "name")).collect();
+    let templates = workload
+        .pointer("/spec/volumeClaimTemplates")
+        .and_then(Value::as_array);
+    let names: Vec<&str> = templates
+        .into_iter()
+        .flatten()
+        .filter_map(|template| field(template, "name"))
+        .collect();
     if names.is_empty() {
         return;
     }
     if let Some(volumes) = list_in(spec, "volumes") {
-        volumes.retain(|volume| !volume.get("name").and_then(Value::as_str).is_some_and(|name| names.contains(&name)));
+        volumes.retain(|volume| {
+            !volume
+                .get("name")
+                .and_then(Value::as_str)
+                .is_some_and(|name| names.contains(&name))
+        });
         let claim = |name: &&str| {
             let claim = format!("{name}-{pod_name}");
             json!({"name": name, "persistentVolumeClaim": {"claimName": claim}})
@@ -355,7 +454,11 @@ fn quantities(spec: &mut Map<String, Value>) {
         }
     }
     fn all(amounts: Option<&mut Value>) {
-        amounts.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut).for_each(text);
+        amounts
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .flat_map(Map::values_mut)
+            .for_each(text);
     }
     fn resources(of: Option<&mut Value>) {
         let Some(resources) = of else { return };
@@ -366,7 +469,9 @@ fn quantities(spec: &mut Map<String, Value>) {
         of.and_then(Value::as_array_mut).into_iter().flatten()
     }
     fn divisors(of: Option<&mut Value>) {
-        elements(of).filter_map(|item| item.pointer_mut("/resourceFieldRef/divisor")).for_each(text);
+        elements(of)
+            .filter_map(|item| item.pointer_mut("/resourceFieldRef/divisor"))
+            .for_each(text);
     }
     resources(spec.get_mut("resources"));
     all(spec.get_mut("overhead"));
@@ -374,11 +479,16 @@ fn quantities(spec: &mut Map<String, Value>) {
         for container in elements(spec.get_mut(list)) {
             resources(container.get_mut("resources"));
             let environment = elements(container.get_mut("env"));
-            environment.filter_map(|entry| entry.pointer_mut("/valueFrom/resourceFieldRef/divisor")).for_each(text);
+            environment
+                .filter_map(|entry| entry.pointer_mut("/valueFrom/resourceFieldRef/divisor"))
+                .for_each(text);
         }
     }
     for volume in elements(spec.get_mut("volumes")) {
-        volume.pointer_mut("/emptyDir/sizeLimit").into_iter().for_each(text);
+        volume
+            .pointer_mut("/emptyDir/sizeLimit")
+            .into_iter()
+            .for_each(text);
         resources(volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec/resources"));
         divisors(volume.pointer_mut("/downwardAPI/items"));
         elements(volume.pointer_mut("/projected/sources"))
@@ -389,16 +499,35 @@ fn quantities(spec: &mut Map<String, Value>) {
 /// Adds the volume of the service account's token and its mounts, for each container that mounts
 /// nothing else there.
 fn token(spec: &mut Map<String, Value>) {
-    let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let volumes = spec
+        .get("volumes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let mut names = volumes.filter_map(|volume| volume.get("name")?.as_str());
-    let known = names.find(|name| name.starts_with(TOKEN_VOLUME)).map(str::to_owned);
-    let (is_known, volume) = (known.is_some(), known.unwrap_or_else(|| format!("{TOKEN_VOLUME}{SUFFIX}")));
+    let known = names
+        .find(|name| name.starts_with(TOKEN_VOLUME))
+        .map(str::to_owned);
+    let (is_known, volume) = (
+        known.is_some(),
+        known.unwrap_or_else(|| format!("{TOKEN_VOLUME}{SUFFIX}")),
+    );
     let mut is_needed = false;
     for list in ["initContainers", "containers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let mounts = container.as_object_mut().and_then(|container| list_in(container, "volumeMounts"));
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let mounts = container
+                .as_object_mut()
+                .and_then(|container| list_in(container, "volumeMounts"));
             let Some(mounts) = mounts else { continue };
-            if mounts.iter().all(|mount| mount.get("mountPath").and_then(Value::as_str) != Some(TOKEN_PATH)) {
+            if mounts
+                .iter()
+                .all(|mount| mount.get("mountPath").and_then(Value::as_str) != Some(TOKEN_PATH))
+            {
                 mounts.push(json!({"name": volume, "readOnly": true, "mountPath": TOKEN_PATH}));
                 is_needed = true;
             }
@@ -408,13 +537,16 @@ fn token(spec: &mut Map<String, Value>) {
         return;
     }
     if let Some(volumes) = list_in(spec, "volumes") {
-        let certificate = json!({"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]});
+        let certificate =
+            json!({"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]});
         let field = json!({"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}});
-        volumes.push(json!({"name": volume, "projected": {"defaultMode": 0o644, "sources": [
-            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-            {"configMap": certificate},
-            {"downwardAPI": {"items": [field]}},
-        ]}}));
+        volumes.push(
+            json!({"name": volume, "projected": {"defaultMode": 0o644, "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+                {"configMap": certificate},
+                {"downwardAPI": {"items": [field]}},
+            ]}}),
+        );
     }
 }
 
@@ -434,17 +566,27 @@ pub fn render(candidate: &Candidate, run_dir: &Path, node_name: &str) -> Rendere
     if let Some(pod) = typed {
         reasons.extend(eligibility::reasons(&pod, node_name));
         let environments = environments(&pod, &candidate.kind, &mut rendered.notes);
-        let live = manifest::Live { environments, ..manifest::Live::default() };
+        let live = manifest::Live {
+            environments,
+            ..manifest::Live::default()
+        };
         let (twin, more) = manifest::render(&pod, run_dir, &live);
         reasons.extend(more);
         let twin = serde_json::to_value(twin).unwrap_or_default();
         if twin.to_string().len() > LONGEST_MANIFEST {
             let detail = "the manifest is longer than the kubelet accepts".to_owned();
-            reasons.push(Reason { refusal: Refusal::TooLarge, detail });
+            reasons.push(Reason {
+                refusal: Refusal::TooLarge,
+                detail,
+            });
         }
         if reasons.is_empty() {
             rendered.warnings = eligibility::warnings(&pod);
-            let parent = serde_json::to_value(Pod { status: None, ..pod }).unwrap_or_default();
+            let parent = serde_json::to_value(Pod {
+                status: None,
+                ..pod
+            })
+            .unwrap_or_default();
             rendered.changes = changes::between(&parent, &twin);
             rendered.manifest = Some(twin);
         }
@@ -460,12 +602,21 @@ fn environments(
     kind: &str,
     notes: &mut Vec<String>,
 ) -> BTreeMap<String, Vec<k8s_openapi::api::core::v1::EnvVar>> {
-    let Some(spec) = &pod.spec else { return BTreeMap::new() };
-    let addresses =
-        Addresses { one: "<address of the pod>".into(), all: "<addresses of the pod, separated by commas>".into() };
+    let Some(spec) = &pod.spec else {
+        return BTreeMap::new();
+    };
+    let addresses = Addresses {
+        one: "<address of the pod>".into(),
+        all: "<addresses of the pod, separated by commas>".into(),
+    };
     let host_network = spec.host_network.unwrap_or_default();
     let mut found = BTreeMap::new();
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
         let expected = expected(pod, container, kind == "Pod", host_network, &addresses);
         match environment::render(container, &expected, host_network, &addresses) {
             Ok(environment) => {
@@ -473,7 +624,9 @@ fn environments(
             }
             Err(error) => {
                 let name = &container.name;
-                notes.push(format!("the environment of container {name} is unknown until it runs: {error}"));
+                notes.push(format!(
+                    "the environment of container {name} is unknown until it runs: {error}"
+                ));
             }
         }
     }
@@ -481,32 +634,71 @@ fn environments(
 }
 
 /// Variables of the API server's own Service, which every container gets (pkg/kubelet/envvars).
-const SERVICE: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", "address"), ("KUBERNETES_SERVICE_PORT", "port")];
+const SERVICE: [(&str, &str); 2] = [
+    ("KUBERNETES_SERVICE_HOST", "address"),
+    ("KUBERNETES_SERVICE_PORT", "port"),
+];
 
 /// The variables that the kubelet would give to a container, with text in angle brackets for
 /// unknown values.
-fn expected(pod: &Pod, container: &Container, is_pod: bool, host_network: bool, addresses: &Addresses) -> Environment {
+fn expected(
+    pod: &Pod,
+    container: &Container,
+    is_pod: bool,
+    host_network: bool,
+    addresses: &Addresses,
+) -> Environment {
     let mut found: Environment = SERVICE
         .iter()
-        .map(|(name, what)| ((*name).to_owned(), format!("<captured: {what} of Service kubernetes>")))
+        .map(|(name, what)| {
+            (
+                (*name).to_owned(),
+                format!("<captured: {what} of Service kubernetes>"),
+            )
+        })
         .collect();
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false) {
         let each = "<captured: the variables of each Service of the namespace>";
         found.insert("each-variable-of.Services".into(), each.into());
     }
-    for EnvFromSource { config_map_ref, prefix, secret_ref } in container.env_from.iter().flatten() {
+    for EnvFromSource {
+        config_map_ref,
+        prefix,
+        secret_ref,
+    } in container.env_from.iter().flatten()
+    {
         let prefix = prefix.as_deref().unwrap_or_default();
-        let config_map = config_map_ref.as_ref().map(|it| ("ConfigMap", it.name.as_str(), it.optional));
-        let secret = secret_ref.as_ref().map(|it| ("Secret", it.name.as_str(), it.optional));
+        let config_map = config_map_ref
+            .as_ref()
+            .map(|it| ("ConfigMap", it.name.as_str(), it.optional));
+        let secret = secret_ref
+            .as_ref()
+            .map(|it| ("Secret", it.name.as_str(), it.optional));
         for (kind, name, optional) in config_map.into_iter().chain(secret) {
-            let value = format!("<captured: the value of each key of {kind} {name}{}>", if_there(optional));
+            let value = format!(
+                "<captured: the value of each key of {kind} {name}{}>",
+                if_there(optional)
+            );
             found.insert(format!("{prefix}each-key-of.{kind}.{name}"), value);
         }
     }
-    let has_env_from = container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
+    let has_env_from = container
+        .env_from
+        .as_ref()
+        .is_some_and(|sources| !sources.is_empty());
     for entry in container.env.iter().flatten() {
-        let value = match (entry.value.as_deref().unwrap_or_default(), &entry.value_from) {
-            ("", Some(source)) => of_source(pod, source, &container.name, is_pod, host_network, addresses),
+        let value = match (
+            entry.value.as_deref().unwrap_or_default(),
+            &entry.value_from,
+        ) {
+            ("", Some(source)) => of_source(
+                pod,
+                source,
+                &container.name,
+                is_pod,
+                host_network,
+                addresses,
+            ),
             (value, _) => {
                 let unknown = RefCell::new(Vec::new());
                 let look_up = |name: &str| {
@@ -519,7 +711,9 @@ fn expected(pod: &Pod, container: &Container, is_pod: bool, host_network: bool, 
                 environment::expand(value, look_up);
                 for name in unknown.into_inner() {
                     if has_env_from || is_of_service(&name) {
-                        let text = format!("<captured: {name}, if a Service, Secret or ConfigMap gives it>");
+                        let text = format!(
+                            "<captured: {name}, if a Service, Secret or ConfigMap gives it>"
+                        );
                         found.insert(name, text);
                     }
                 }
@@ -532,11 +726,17 @@ fn expected(pod: &Pod, container: &Container, is_pod: bool, host_network: bool, 
 }
 
 fn is_of_service(name: &str) -> bool {
-    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|mark| name.contains(mark))
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
+        .iter()
+        .any(|mark| name.contains(mark))
 }
 
 fn if_there(optional: Option<bool>) -> &'static str {
-    if optional == Some(true) { ", if it exists" } else { "" }
+    if optional == Some(true) {
+        ", if it exists"
+    } else {
+        ""
+    }
 }
 
 fn of_source(
@@ -547,22 +747,48 @@ fn of_source(
     host_network: bool,
     addresses: &Addresses,
 ) -> String {
-    let EnvVarSource { config_map_key_ref, field_ref, file_key_ref, resource_field_ref, secret_key_ref } = source;
+    let EnvVarSource {
+        config_map_key_ref,
+        field_ref,
+        file_key_ref,
+        resource_field_ref,
+        secret_key_ref,
+    } = source;
     if let Some(it) = config_map_key_ref {
-        return format!("<captured: key {} of ConfigMap {}{}>", it.key, it.name, if_there(it.optional));
+        return format!(
+            "<captured: key {} of ConfigMap {}{}>",
+            it.key,
+            it.name,
+            if_there(it.optional)
+        );
     }
     if let Some(it) = secret_key_ref {
-        return format!("<captured: key {} of Secret {}{}>", it.key, it.name, if_there(it.optional));
+        return format!(
+            "<captured: key {} of Secret {}{}>",
+            it.key,
+            it.name,
+            if_there(it.optional)
+        );
     }
     if let Some(it) = file_key_ref {
         let there = if_there(it.optional);
-        return format!("<captured: key {} of file {} in volume {}{there}>", it.key, it.path, it.volume_name);
+        return format!(
+            "<captured: key {} of file {} in volume {}{there}>",
+            it.key, it.path, it.volume_name
+        );
     }
     if let Some(it) = resource_field_ref {
-        let container = it.container_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(container);
+        let container = it
+            .container_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .unwrap_or(container);
         return format!("<captured: {} of container {container}>", it.resource);
     }
-    let path = field_ref.as_ref().map(|field| field.field_path.as_str()).unwrap_or_default();
+    let path = field_ref
+        .as_ref()
+        .map(|field| field.field_path.as_str())
+        .unwrap_or_default();
     match path {
         "status.podIP" if !host_network => return addresses.one.clone(),
         "status.podIPs" if !host_network => return addresses.all.clone(),
@@ -585,7 +811,10 @@ fn known_field(pod: &Pod, path: &str, is_pod: bool) -> Option<String> {
                 (_, Some(key)) => (&metadata.annotations, key),
                 _ => return None,
             };
-            map.as_ref()?.get(key).filter(|value| !value.contains(SUFFIX)).cloned()
+            map.as_ref()?
+                .get(key)
+                .filter(|value| !value.contains(SUFFIX))
+                .cloned()
         }
     }
 }

@@ -22,7 +22,8 @@ pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.
 /// A profile that must be on the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Profile {
-    /// A file below `<kubelet dir>/seccomp` (pkg/kubelet/kuberuntime/helpers.go, `fieldSeccompProfile`).
+    /// A file below `<kubelet dir>/seccomp` (pkg/kubelet/kuberuntime/helpers.go,
+    /// `fieldSeccompProfile`).
     Seccomp(String),
     /// A profile that is loaded in the kernel under this name.
     AppArmor(String),
@@ -31,7 +32,12 @@ enum Profile {
 /// The profiles that containers name, each with the container's name.
 fn named(pod: &Pod) -> Vec<(&str, Profile)> {
     let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let containers = spec.into_iter().flat_map(|spec| {
+        spec.init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+    });
     containers
         .flat_map(|container| {
             [seccomp(pod, container), app_armor(pod, container)]
@@ -49,10 +55,24 @@ fn seccomp(pod: &Pod, container: &Container) -> Option<Profile> {
     if own.is_some_and(|context| context.privileged == Some(true)) {
         return None;
     }
-    let of_pod = || pod.spec.as_ref()?.security_context.as_ref()?.seccomp_profile.as_ref();
-    let SeccompProfile { type_, localhost_profile } =
-        own.and_then(|context| context.seccomp_profile.as_ref()).or_else(of_pod)?;
-    localhost_profile.clone().filter(|_| type_ == "Localhost").map(Profile::Seccomp)
+    let of_pod = || {
+        pod.spec
+            .as_ref()?
+            .security_context
+            .as_ref()?
+            .seccomp_profile
+            .as_ref()
+    };
+    let SeccompProfile {
+        type_,
+        localhost_profile,
+    } = own
+        .and_then(|context| context.seccomp_profile.as_ref())
+        .or_else(of_pod)?;
+    localhost_profile
+        .clone()
+        .filter(|_| type_ == "Localhost")
+        .map(Profile::Seccomp)
 }
 
 /// The container's own setting counts first, then the annotation, then the pod's
@@ -60,14 +80,32 @@ fn seccomp(pod: &Pod, container: &Container) -> Option<Profile> {
 fn app_armor(pod: &Pod, container: &Container) -> Option<Profile> {
     let context = container.security_context.as_ref();
     let field = context.and_then(|context| context.app_armor_profile.as_ref());
-    let annotation =
-        pod.metadata.annotations.as_ref().and_then(|all| all.get(&format!("{APP_ARMOR}{}", container.name)));
+    let annotation = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(&format!("{APP_ARMOR}{}", container.name)));
     if let (None, Some(annotation)) = (field, annotation) {
-        return annotation.strip_prefix("localhost/").map(|name| Profile::AppArmor(name.to_owned()));
+        return annotation
+            .strip_prefix("localhost/")
+            .map(|name| Profile::AppArmor(name.to_owned()));
     }
-    let of_pod = || pod.spec.as_ref()?.security_context.as_ref()?.app_armor_profile.as_ref();
-    let AppArmorProfile { type_, localhost_profile } = field.or_else(of_pod)?;
-    localhost_profile.clone().filter(|_| type_ == "Localhost").map(Profile::AppArmor)
+    let of_pod = || {
+        pod.spec
+            .as_ref()?
+            .security_context
+            .as_ref()?
+            .app_armor_profile
+            .as_ref()
+    };
+    let AppArmorProfile {
+        type_,
+        localhost_profile,
+    } = field.or_else(of_pod)?;
+    localhost_profile
+        .clone()
+        .filter(|_| type_ == "Localhost")
+        .map(Profile::AppArmor)
 }
 
 /// A reason for each profile that is certainly absent. One that cannot be looked up counts as
@@ -78,10 +116,15 @@ pub fn reasons(pod: &Pod, sources: &Sources<'_>) -> Vec<Reason> {
     let mut absent: BTreeMap<Profile, Vec<&str>> = BTreeMap::new();
     for (container, profile) in named {
         let is_absent = match &profile {
-            Profile::Seccomp(file) => is_no_file(sources.root, &sources.kubelet_dir.join("seccomp").join(file)),
+            Profile::Seccomp(file) => is_no_file(
+                sources.root,
+                &sources.kubelet_dir.join("seccomp").join(file),
+            ),
             Profile::AppArmor(name) => {
                 let loaded = loaded.get_or_insert_with(|| loaded_profiles(sources.root));
-                loaded.as_ref().is_some_and(|loaded: &BTreeSet<String>| !loaded.contains(name))
+                loaded
+                    .as_ref()
+                    .is_some_and(|loaded: &BTreeSet<String>| !loaded.contains(name))
             }
         };
         if is_absent {
@@ -92,7 +135,9 @@ pub fn reasons(pod: &Pod, sources: &Sources<'_>) -> Vec<Reason> {
         .into_iter()
         .map(|(profile, containers)| {
             let what = match profile {
-                Profile::Seccomp(file) => format!("seccomp profile {file:?} is not in the kubelet's directory"),
+                Profile::Seccomp(file) => {
+                    format!("seccomp profile {file:?} is not in the kubelet's directory")
+                }
                 Profile::AppArmor(name) => format!("AppArmor profile {name:?} is not loaded"),
             };
             Reason {
@@ -113,7 +158,11 @@ fn is_no_file(root: &HostRoot, path: &Path) -> bool {
 /// The loaded profiles; `None` if the kernel has no AppArmor or the list cannot be read.
 fn loaded_profiles(root: &HostRoot) -> Option<BTreeSet<String>> {
     let text = std::fs::read_to_string(root.resolve(LOADED).ok()?).ok()?;
-    Some(text.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned())).collect())
+    Some(
+        text.lines()
+            .filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned()))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -128,7 +177,10 @@ mod tests {
             pod["spec"][key] = value.clone();
         }
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        named(&pod).into_iter().map(|(name, profile)| (name.to_owned(), profile)).collect()
+        named(&pod)
+            .into_iter()
+            .map(|(name, profile)| (name.to_owned(), profile))
+            .collect()
     }
 
     #[test]
@@ -138,12 +190,17 @@ mod tests {
         let app_armor = |name: &str| [("app".to_owned(), Profile::AppArmor(name.into()))].to_vec();
         let seccomp = |name: &str| [("app".to_owned(), Profile::Seccomp(name.into()))].to_vec();
         let pods = json!({"appArmorProfile": local("pods")});
-        let annotated = json!({"container.apparmor.security.beta.kubernetes.io/app": "localhost/noted"});
+        let annotated =
+            json!({"container.apparmor.security.beta.kubernetes.io/app": "localhost/noted"});
         let none = json!({});
         for (spec, annotations, wanted) in [
             (json!({}), &none, vec![]),
             (json!({"securityContext": pods}), &none, app_armor("pods")),
-            (json!({"securityContext": pods}), &annotated, app_armor("noted")),
+            (
+                json!({"securityContext": pods}),
+                &annotated,
+                app_armor("noted"),
+            ),
             (
                 json!({"securityContext": pods, "containers": [own(json!({"appArmorProfile": local("own")}))]}),
                 &annotated,
@@ -154,8 +211,16 @@ mod tests {
                 &annotated,
                 vec![],
             ),
-            (json!({}), &json!({"container.apparmor.security.beta.kubernetes.io/app": "runtime/default"}), vec![]),
-            (json!({"securityContext": {"seccompProfile": local("p.json")}}), &none, seccomp("p.json")),
+            (
+                json!({}),
+                &json!({"container.apparmor.security.beta.kubernetes.io/app": "runtime/default"}),
+                vec![],
+            ),
+            (
+                json!({"securityContext": {"seccompProfile": local("p.json")}}),
+                &none,
+                seccomp("p.json"),
+            ),
             (
                 json!({"securityContext": {"seccompProfile": local("p.json")},
                 "containers": [own(json!({"seccompProfile": {"type": "RuntimeDefault"}}))]}),
@@ -168,7 +233,11 @@ mod tests {
                 &none,
                 vec![],
             ),
-            (json!({"containers": [own(json!({"seccompProfile": local("o.json")}))]}), &none, seccomp("o.json")),
+            (
+                json!({"containers": [own(json!({"seccompProfile": local("o.json")}))]}),
+                &none,
+                seccomp("o.json"),
+            ),
         ] {
             assert_eq!(of(&spec, annotations), wanted, "{spec} {annotations}");
         }

@@ -42,8 +42,9 @@ pub struct Unless {
 /// The rule for some fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The fields: names separated by dots, `{a,b}` for either, `[*]` for each element of a list or each key of a map,
-    /// `[x*]` for the keys that begin so, and `**` at the end for everything below.
+    /// The fields: names separated by dots, `{a,b}` for either, `[*]` for each element of a list or
+    /// each key of a map, `[x*]` for the keys that begin so, and `**` at the end for everything
+    /// below.
     pub paths: &'static str,
     /// What happens to them.
     pub verdict: Verdict,
@@ -59,8 +60,20 @@ pub struct Rule {
 }
 
 impl Rule {
-    const fn new(verdict: Verdict, paths: &'static str, source: &'static str, why: &'static str) -> Self {
-        Self { paths, verdict, why, source, added: None, unless: None }
+    const fn new(
+        verdict: Verdict,
+        paths: &'static str,
+        source: &'static str,
+        why: &'static str,
+    ) -> Self {
+        Self {
+            paths,
+            verdict,
+            why,
+            source,
+            added: None,
+            unless: None,
+        }
     }
 
     const fn kept(paths: &'static str, source: &'static str, why: &'static str) -> Self {
@@ -110,8 +123,13 @@ fn alternatives(paths: &str) -> Vec<String> {
         let (inner, after) = rest.split_once('}')?;
         Some((before, inner, after))
     });
-    let Some((before, inner, after)) = parts else { return vec![paths.to_owned()] };
-    inner.split(',').flat_map(|choice| alternatives(&format!("{before}{choice}{after}"))).collect()
+    let Some((before, inner, after)) = parts else {
+        return vec![paths.to_owned()];
+    };
+    inner
+        .split(',')
+        .flat_map(|choice| alternatives(&format!("{before}{choice}{after}")))
+        .collect()
 }
 
 const REFERENCES: &str = "pkg/api/pod/util.go HasAPIObjectReference";
@@ -563,7 +581,10 @@ fn parse(path: &str) -> Vec<Segment> {
     let mut rest = path;
     while !rest.is_empty() {
         rest = rest.strip_prefix('.').unwrap_or(rest);
-        if let Some((element, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        if let Some((element, after)) = rest
+            .strip_prefix('[')
+            .and_then(|inner| inner.split_once(']'))
+        {
             found.push(Segment::Element(element.to_owned()));
             rest = after;
         } else {
@@ -587,8 +608,12 @@ static TREE: LazyLock<Node> = LazyLock::new(|| {
     let mut tree = Node::default();
     for rule in RULES {
         for pattern in rule.patterns() {
-            let (path, is_rest) = pattern.strip_suffix(".**").map_or((pattern.as_str(), false), |path| (path, true));
-            let node = parse(path).into_iter().fold(&mut tree, |node, segment| node.below.entry(segment).or_default());
+            let (path, is_rest) = pattern
+                .strip_suffix(".**")
+                .map_or((pattern.as_str(), false), |path| (path, true));
+            let node = parse(path).into_iter().fold(&mut tree, |node, segment| {
+                node.below.entry(segment).or_default()
+            });
             if is_rest {
                 node.rest = Some(rule);
             } else {
@@ -604,14 +629,22 @@ impl Node {
         if let Some(below) = self.below.get(segment) {
             return Some(below);
         }
-        let Segment::Element(name) = segment else { return None };
-        let matching = self.below.iter().filter_map(|(pattern, below)| match pattern {
-            Segment::Element(pattern) => {
-                pattern.strip_suffix('*').filter(|it| name.starts_with(it)).map(|it| (it, below))
-            }
-            Segment::Field(_) => None,
-        });
-        matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, below)| below)
+        let Segment::Element(name) = segment else {
+            return None;
+        };
+        let matching = self
+            .below
+            .iter()
+            .filter_map(|(pattern, below)| match pattern {
+                Segment::Element(pattern) => pattern
+                    .strip_suffix('*')
+                    .filter(|it| name.starts_with(it))
+                    .map(|it| (it, below)),
+                Segment::Field(_) => None,
+            });
+        matching
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map(|(_, below)| below)
     }
 }
 
@@ -620,7 +653,9 @@ pub fn of(path: &[Segment]) -> Option<&'static Rule> {
     let mut node = &*TREE;
     let mut rest = None;
     for segment in path {
-        let Some(next) = node.step(segment) else { return rest };
+        let Some(next) = node.step(segment) else {
+            return rest;
+        };
         node = next;
         rest = node.rest.or(rest);
     }
@@ -634,13 +669,21 @@ pub fn within(path: &[Segment]) -> Option<&'static Rule> {
         let own = node.rule.or(node.rest).filter(|rule| rule.added.is_some());
         own.or_else(|| node.below.values().find_map(first))
     }
-    path.iter().try_fold(&*TREE, |node, segment| node.step(segment)).and_then(first)
+    path.iter()
+        .try_fold(&*TREE, |node, segment| node.step(segment))
+        .and_then(first)
 }
 
 /// Whether users choose the keys of this object, like those of labels.
 pub fn has_free_keys(path: &[Segment]) -> bool {
-    let node = path.iter().try_fold(&*TREE, |node, segment| node.step(segment));
-    node.is_some_and(|node| node.below.keys().any(|segment| matches!(segment, Segment::Element(_))))
+    let node = path
+        .iter()
+        .try_fold(&*TREE, |node, segment| node.step(segment));
+    node.is_some_and(|node| {
+        node.below
+            .keys()
+            .any(|segment| matches!(segment, Segment::Element(_)))
+    })
 }
 
 #[cfg(test)]

@@ -48,8 +48,14 @@ impl Leaf {
             "date-time" => vec![json!("2026-11-21T10:00:00Z")],
             "object" => vec![json!({})],
             _ if path.rsplit('.').next() == Some("name") => vec![json!("n")],
-            _ if path.ends_with("resources.limits[*]") || path.ends_with("resources.requests[*]") => vec![json!("1")],
-            "string" => ["x", "Always", "Recursive", "status.podIP", "$(x)"].map(Value::from).to_vec(),
+            _ if path.ends_with("resources.limits[*]")
+                || path.ends_with("resources.requests[*]") =>
+            {
+                vec![json!("1")]
+            }
+            "string" => ["x", "Always", "Recursive", "status.podIP", "$(x)"]
+                .map(Value::from)
+                .to_vec(),
             // a port: number or name
             _ => vec![json!("x"), json!(80)],
         }
@@ -66,7 +72,10 @@ fn leaves() -> Vec<Leaf> {
             if let Some(first) = schema
                 .get(choice)
                 .and_then(Value::as_array)
-                .and_then(|all| all.iter().find(|it| it.get("$ref").is_some() || it.get("properties").is_some()))
+                .and_then(|all| {
+                    all.iter()
+                        .find(|it| it.get("$ref").is_some() || it.get("properties").is_some())
+                })
             {
                 return walk(first, root, path, found);
             }
@@ -82,7 +91,10 @@ fn leaves() -> Vec<Leaf> {
             }
         } else if let Some(items) = schema.get("items") {
             below(Step::List, items);
-        } else if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
+        } else if let Some(values) = schema
+            .get("additionalProperties")
+            .filter(|values| values.is_object())
+        {
             below(Step::Map, values);
         } else {
             let kind = match (schema.get("format"), schema.get("type")) {
@@ -91,7 +103,10 @@ fn leaves() -> Vec<Leaf> {
                 (_, Some(Value::Array(kinds))) => kinds[0].as_str().unwrap(),
                 _ => "",
             };
-            found.push(Leaf { path: path.clone(), kind: kind.to_owned() });
+            found.push(Leaf {
+                path: path.clone(),
+                kind: kind.to_owned(),
+            });
         }
     }
     let root = schemars::schema_for!(Pod).to_value();
@@ -114,19 +129,41 @@ fn set(pod: &mut Value, path: &[Step], key: &str, value: Value) {
                 };
                 at.as_object_mut().unwrap().entry(name).or_insert(next)
             }
-            Step::Map => at.as_object_mut().unwrap().entry(key).or_insert(Value::Null),
+            Step::Map => at
+                .as_object_mut()
+                .unwrap()
+                .entry(key)
+                .or_insert(Value::Null),
             Step::List => {
                 let list = at.as_array_mut().unwrap();
                 if list.is_empty() {
-                    list.push(if index + 1 < path.len() { json!({}) } else { Value::Null });
+                    list.push(if index + 1 < path.len() {
+                        json!({})
+                    } else {
+                        Value::Null
+                    });
                 }
                 &mut list[0]
             }
         };
-        let is_named = matches!((step, path.get(index + 1)), (Step::List, Some(Step::Field(_))));
-        let has_names = ["env", "volumes", "containers", "initContainers", "ephemeralContainers"];
-        if is_named && matches!(&path[index - 1], Step::Field(list) if has_names.contains(&list.as_str())) {
-            at.as_object_mut().unwrap().entry("name").or_insert(json!("n"));
+        let is_named = matches!(
+            (step, path.get(index + 1)),
+            (Step::List, Some(Step::Field(_)))
+        );
+        let has_names = [
+            "env",
+            "volumes",
+            "containers",
+            "initContainers",
+            "ephemeralContainers",
+        ];
+        if is_named
+            && matches!(&path[index - 1], Step::Field(list) if has_names.contains(&list.as_str()))
+        {
+            at.as_object_mut()
+                .unwrap()
+                .entry("name")
+                .or_insert(json!("n"));
         }
     }
     *at = value;
@@ -141,16 +178,27 @@ type Seen = BTreeSet<(&'static str, &'static str)>;
 
 /// Renders, and compares the result with the table.
 fn check(object: &Value, seen: &mut Seen) {
-    let subject = offline::subjects(object, "shop").remove(0).unwrap_or_else(|error| panic!("{error}: {object}"));
-    let Subject::Pod(candidate) = subject else { panic!("not a pod: {object}") };
-    let rendered = offline::render(&candidate, std::path::Path::new("/run/pod-checkpointer"), "node");
+    let subject = offline::subjects(object, "shop")
+        .remove(0)
+        .unwrap_or_else(|error| panic!("{error}: {object}"));
+    let Subject::Pod(candidate) = subject else {
+        panic!("not a pod: {object}")
+    };
+    let rendered = offline::render(
+        &candidate,
+        std::path::Path::new("/run/pod-checkpointer"),
+        "node",
+    );
     let (parent, _) = schema::read(&candidate.pod);
     let mut parent = serde_json::to_value(parent.unwrap()).unwrap();
     let fields = fields(&parent);
     if let Some(twin) = &rendered.manifest {
         parent.as_object_mut().unwrap().remove("status");
         compare(&parent, twin, seen);
-        if fields.iter().any(|(path, _)| path[0] == Segment::Field("status".into())) {
+        if fields
+            .iter()
+            .any(|(path, _)| path[0] == Segment::Field("status".into()))
+        {
             seen.insert((rule("status.phase").paths, "itself"));
         }
         return;
@@ -175,7 +223,9 @@ fn compare(parent: &Value, twin: &Value, seen: &mut Seen) {
     let changes = changes::between(parent, twin);
     for change in &changes {
         let about = || format!("{}: {:?} -> {:?}", change.path, change.from, change.to);
-        let rule = change.rule.unwrap_or_else(|| panic!("no rule for {}", about()));
+        let rule = change
+            .rule
+            .unwrap_or_else(|| panic!("no rule for {}", about()));
         let fits = |verdict: Verdict| match verdict {
             Verdict::Kept | Verdict::Refused(_) => false,
             Verdict::Rewritten => change.what == What::Rewritten,
@@ -197,12 +247,16 @@ fn compare(parent: &Value, twin: &Value, seen: &mut Seen) {
     for (path, value) in fields(parent) {
         let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
         let path_text = text(&path);
-        let is_changed = changes.iter().any(|change| path_text.strip_prefix(&change.path).is_some_and(is_below));
+        let is_changed = changes
+            .iter()
+            .any(|change| path_text.strip_prefix(&change.path).is_some_and(is_below));
         // empty values mean nothing
         if is_changed || value == json!({}) || value == json!([]) {
             continue;
         }
-        let Some(rule) = of(&path) else { panic!("no rule for {}", text(&path)) };
+        let Some(rule) = of(&path) else {
+            panic!("no rule for {}", text(&path))
+        };
         let what = match (rule.verdict, rule.unless.map(|unless| unless.verdict)) {
             (Verdict::Kept | Verdict::Rewritten, _) => "itself",
             (_, Some(Verdict::Kept)) => "exception",
@@ -244,17 +298,26 @@ fn every_field_of_a_pod_has_a_rule_and_every_rule_a_field() {
         used.insert(rule(&format!("metadata.annotations[{key}]")).paths);
     }
     used.insert(rule("spec.resources.limits[hugepages-2Mi]").paths);
-    let unused: Vec<&str> = RULES.iter().map(|rule| rule.paths).filter(|paths| !used.contains(paths)).collect();
+    let unused: Vec<&str> = RULES
+        .iter()
+        .map(|rule| rule.paths)
+        .filter(|paths| !used.contains(paths))
+        .collect();
     assert!(unused.is_empty(), "no field has this rule: {unused:#?}");
     let known: BTreeSet<String> = leaves().iter().map(|leaf| text(&leaf.segments())).collect();
     for pattern in RULES.iter().flat_map(Rule::patterns) {
-        let of_key = pattern.contains('[') && pattern.split(['[', ']']).skip(1).step_by(2).any(|key| key != "*");
+        let of_key = pattern.contains('[')
+            && pattern
+                .split(['[', ']'])
+                .skip(1)
+                .step_by(2)
+                .any(|key| key != "*");
         let begin = pattern.strip_suffix(".**").unwrap_or(&pattern);
         let is_known = known.contains(begin)
             || pattern.ends_with(".**")
-                && known
-                    .iter()
-                    .any(|path| path.starts_with(&format!("{begin}.")) || path.starts_with(&format!("{begin}[")));
+                && known.iter().any(|path| {
+                    path.starts_with(&format!("{begin}.")) || path.starts_with(&format!("{begin}["))
+                });
         assert!(of_key || is_known, "{pattern} is no field of a pod");
     }
 }
@@ -270,7 +333,11 @@ fn no_field_has_two_rules() {
 #[test]
 fn only_what_is_not_carried_over_is_said_of_whole_subtrees() {
     for rule in RULES.iter().filter(|rule| rule.paths.ends_with("**")) {
-        assert!(!matches!(rule.verdict, Verdict::Kept | Verdict::Rewritten), "{}", rule.paths);
+        assert!(
+            !matches!(rule.verdict, Verdict::Kept | Verdict::Rewritten),
+            "{}",
+            rule.paths
+        );
     }
 }
 
@@ -317,7 +384,10 @@ fn exceptions() -> Vec<Value> {
         annotation("kubectl.kubernetes.io/last-applied-configuration", "{}"),
         annotation("k8s.v1.cni.cncf.io/network-status", "[]"),
         annotation("cni.projectcalico.org/podIP", "10.0.0.1"),
-        annotation("seccomp.security.alpha.kubernetes.io/pod", "runtime/default"),
+        annotation(
+            "seccomp.security.alpha.kubernetes.io/pod",
+            "runtime/default",
+        ),
         with(
             "/metadata/ownerReferences",
             json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "n", "uid": "u", "controller": true}]),
@@ -328,14 +398,23 @@ fn exceptions() -> Vec<Value> {
         ),
         with("/spec/restartPolicy", json!("Never")),
         with("/spec/hostname", json!("")),
-        with("/spec/resources", json!({"limits": {"hugepages-2Mi": "4Mi"}})),
+        with(
+            "/spec/resources",
+            json!({"limits": {"hugepages-2Mi": "4Mi"}}),
+        ),
         with("/spec/resources", json!({"limits": {"hugepages-2Mi": "0"}})),
-        with("/spec/resources", json!({"limits": {"example.org/gpu": "1"}})),
+        with(
+            "/spec/resources",
+            json!({"limits": {"example.org/gpu": "1"}}),
+        ),
         with("/spec/volumes", json!([{"name": "..", "emptyDir": {}}])),
         with("/status", json!({"phase": "Failed"})),
         with("/status", json!({"phase": "Running"})),
     ];
-    let mut pod = annotation("seccomp.security.alpha.kubernetes.io/pod", "runtime/default");
+    let mut pod = annotation(
+        "seccomp.security.alpha.kubernetes.io/pod",
+        "runtime/default",
+    );
     pod["spec"]["securityContext"] = json!({"seccompProfile": {"type": "RuntimeDefault"}});
     pods.push(pod);
     for subdomain in [Value::Null, json!("s")] {
@@ -358,12 +437,14 @@ fn exceptions() -> Vec<Value> {
     pod["spec"]["containers"][0]["startupProbe"] = json!({"exec": {"command": ["$(IP)"]}});
     pods.push(pod);
     let mut pod = bare();
-    pod["spec"]["containers"][0]["volumeMounts"] =
-        json!([{"name": "v", "mountPath": "/v", "readOnly": false}, {"name": "v", "mountPath": "/w"}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v", "readOnly": false}, {"name": "v", "mountPath": "/w"}]);
     pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
     pods.push(pod);
     pods.extend(["everything", "web", "node-agent"].map(|name| {
-        let path = format!("{}/tests/fixtures/pods/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!(
+            "{}/tests/fixtures/pods/{name}.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }));
     pods
@@ -378,7 +459,11 @@ fn cases() -> Vec<(Leaf, Value)> {
     leaves()
         .into_iter()
         .filter(settable)
-        .flat_map(|leaf| leaf.samples().into_iter().map(move |value| (leaf.clone(), value)))
+        .flat_map(|leaf| {
+            leaf.samples()
+                .into_iter()
+                .map(move |value| (leaf.clone(), value))
+        })
         .collect()
 }
 
@@ -402,11 +487,20 @@ fn the_table_says_what_is_done_to_every_single_field() {
         count += 1;
     }
     // a moved tag is reported by the runtime
-    let Some(Ok(Subject::Pod(candidate))) = offline::subjects(&bare(), "shop").pop() else { panic!("no pod") };
+    let Some(Ok(Subject::Pod(candidate))) = offline::subjects(&bare(), "shop").pop() else {
+        panic!("no pod")
+    };
     let typed = schema::read(&candidate.pod).0.unwrap();
-    let live = Live { images: BTreeMap::from([("app".into(), "sha256:1".into())]), ..Live::default() };
+    let live = Live {
+        images: BTreeMap::from([("app".into(), "sha256:1".into())]),
+        ..Live::default()
+    };
     let (twin, _) = manifest::render(&typed, std::path::Path::new("/run/x"), &live);
-    compare(&serde_json::to_value(&typed).unwrap(), &serde_json::to_value(twin).unwrap(), &mut seen);
+    compare(
+        &serde_json::to_value(&typed).unwrap(),
+        &serde_json::to_value(twin).unwrap(),
+        &mut seen,
+    );
 
     let mut wanted = Seen::new();
     for rule in RULES {
@@ -417,7 +511,12 @@ fn the_table_says_what_is_done_to_every_single_field() {
     let unproven: Vec<_> = wanted.difference(&seen).collect();
     assert!(unproven.is_empty(), "no pod showed {unproven:#?}");
     // printed even if test output is captured: the counts are part of the evidence
-    let _ = writeln!(std::io::stderr(), "rules: {count} pods, {} rules, {} fields", RULES.len(), leaves().len());
+    let _ = writeln!(
+        std::io::stderr(),
+        "rules: {count} pods, {} rules, {} fields",
+        RULES.len(),
+        leaves().len()
+    );
 }
 
 proptest! {

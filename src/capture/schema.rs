@@ -25,13 +25,25 @@ pub fn read(pod: &Value) -> (Option<Pod>, Vec<Reason>) {
     let Ok(mut typed) = serde_json::from_value::<Pod>(wanted.clone()) else {
         // the deserializer's own message may quote a value
         let detail = "the object is not a valid v1 Pod".to_owned();
-        return (None, vec![Reason { refusal: Refusal::UnknownField, detail }]);
+        return (
+            None,
+            vec![Reason {
+                refusal: Refusal::UnknownField,
+                detail,
+            }],
+        );
     };
     let known = serde_json::to_value(&typed).unwrap_or_default();
     let mut paths = Vec::new();
     missing(&wanted, &known, &mut String::new(), &mut paths);
     typed.status = pod.get("status").map(status);
-    let reasons = paths.into_iter().map(|detail| Reason { refusal: Refusal::UnknownField, detail }).collect();
+    let reasons = paths
+        .into_iter()
+        .map(|detail| Reason {
+            refusal: Refusal::UnknownField,
+            detail,
+        })
+        .collect();
     (Some(typed), reasons)
 }
 
@@ -64,7 +76,8 @@ fn missing(wanted: &Value, known: &Value, path: &mut String, paths: &mut Vec<Str
                 match known.get(key) {
                     Some(known) => missing(value, known, path, paths),
                     // the types leave out a required list when it is empty
-                    None if value.as_array().is_some_and(Vec::is_empty) && path == "spec.containers" => {}
+                    None if value.as_array().is_some_and(Vec::is_empty)
+                        && path == "spec.containers" => {}
                     None => paths.push(path.clone()),
                 }
                 path.truncate(length);

@@ -41,7 +41,10 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: MOST_BYTES, entries: MOST_ENTRIES }
+        Self {
+            bytes: MOST_BYTES,
+            entries: MOST_ENTRIES,
+        }
     }
 }
 
@@ -85,13 +88,21 @@ pub struct Stamp {
 pub fn copy(directory: &Path, budget: &mut Budget) -> Result<(Volume, Stamp), Error> {
     let root = open_root(directory)?;
     let before = stamp_of(&root)?;
-    let mut copy = Copy { entries: Vec::new(), budget };
+    let mut copy = Copy {
+        entries: Vec::new(),
+        budget,
+    };
     copy.walk(&root, "", 0, before.data.as_deref())?;
     // the directory itself may have been replaced, so it is looked up again
     if stamp(directory)? != before {
         return Err(Error::Gone);
     }
-    Ok((Volume { entries: copy.entries }, before))
+    Ok((
+        Volume {
+            entries: copy.entries,
+        },
+        before,
+    ))
 }
 
 /// The state of the volume in this directory.
@@ -100,7 +111,8 @@ pub fn stamp(directory: &Path) -> Result<Stamp, Error> {
 }
 
 fn open_root(directory: &Path) -> Result<OwnedFd, Error> {
-    rustix::fs::openat(CWD, directory, flags(OFlags::DIRECTORY), Mode::empty()).map_err(|error| failed("", error))
+    rustix::fs::openat(CWD, directory, flags(OFlags::DIRECTORY), Mode::empty())
+        .map_err(|error| failed("", error))
 }
 
 fn flags(more: OFlags) -> OFlags {
@@ -111,7 +123,13 @@ fn flags(more: OFlags) -> OFlags {
 /// volume. Comparing device numbers would not work, because on an overlay files may have another
 /// one than their directory.
 fn open_inside(directory: &OwnedFd, name: &str, more: OFlags) -> Result<OwnedFd, Errno> {
-    match rustix::fs::openat2(directory, name, flags(more), Mode::empty(), ResolveFlags::NO_XDEV) {
+    match rustix::fs::openat2(
+        directory,
+        name,
+        flags(more),
+        Mode::empty(),
+        ResolveFlags::NO_XDEV,
+    ) {
         // a kernel before 5.6
         Err(Errno::NOSYS) => rustix::fs::openat(directory, name, flags(more), Mode::empty()),
         result => result,
@@ -125,15 +143,25 @@ fn stamp_of(root: &OwnedFd) -> Result<Stamp, Error> {
         Err(Errno::NOENT | Errno::INVAL) => None,
         Err(error) => return Err(failed(DATA, error)),
     };
-    Ok(Stamp { device: stat.st_dev, inode: stat.st_ino, data })
+    Ok(Stamp {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        data,
+    })
 }
 
 /// An entry that existed a moment ago and is now missing or of another type has been swapped.
 fn failed(path: &str, error: Errno) -> Error {
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE => Error::Gone,
-        Errno::XDEV => Error::Foreign { path: path.to_owned(), what: "mounted over" },
-        error => Error::Io { path: path.to_owned(), source: error.into() },
+        Errno::XDEV => Error::Foreign {
+            path: path.to_owned(),
+            what: "mounted over",
+        },
+        error => Error::Io {
+            path: path.to_owned(),
+            source: error.into(),
+        },
     }
 }
 
@@ -143,46 +171,81 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn walk(&mut self, directory: &OwnedFd, path: &str, depth: usize, data: Option<&[u8]>) -> Result<(), Error> {
+    fn walk(
+        &mut self,
+        directory: &OwnedFd,
+        path: &str,
+        depth: usize,
+        data: Option<&[u8]>,
+    ) -> Result<(), Error> {
         if depth > DEEPEST {
-            return Err(Error::Foreign { path: path.to_owned(), what: "nested too deeply" });
+            return Err(Error::Foreign {
+                path: path.to_owned(),
+                what: "nested too deeply",
+            });
         }
         let stat = rustix::fs::fstat(directory).map_err(|error| failed(path, error))?;
         self.push(path, &stat, None, None)?;
         for name in names(directory, path)? {
-            let is_stale = depth == 0 && name.starts_with("..") && name != DATA && data != Some(name.as_bytes());
+            let is_stale = depth == 0
+                && name.starts_with("..")
+                && name != DATA
+                && data != Some(name.as_bytes());
             if data.is_some() && is_stale {
                 continue;
             }
-            let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            let below = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}/{name}")
+            };
             let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| failed(&below, error))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let inner =
-                        open_inside(directory, &name, OFlags::DIRECTORY).map_err(|error| failed(&below, error))?;
+                    let inner = open_inside(directory, &name, OFlags::DIRECTORY)
+                        .map_err(|error| failed(&below, error))?;
                     self.walk(&inner, &below, depth + 1, None)?;
                 }
                 FileType::Symlink => {
-                    let target =
-                        rustix::fs::readlinkat(directory, &name, Vec::new()).map_err(|error| failed(&below, error))?;
+                    let target = rustix::fs::readlinkat(directory, &name, Vec::new())
+                        .map_err(|error| failed(&below, error))?;
                     let target = text(target.as_bytes(), &below)?;
                     if !stays_inside(depth, &target) {
-                        return Err(Error::Foreign { path: below, what: "a link that leaves the volume" });
+                        return Err(Error::Foreign {
+                            path: below,
+                            what: "a link that leaves the volume",
+                        });
                     }
                     self.push(&below, &stat, None, Some(target))?;
                 }
                 FileType::RegularFile => self.file(directory, &name, &below)?,
-                FileType::Socket => return Err(Error::Foreign { path: below, what: "a socket" }),
-                FileType::Fifo => return Err(Error::Foreign { path: below, what: "a FIFO" }),
-                _ => return Err(Error::Foreign { path: below, what: "neither a file, a directory nor a link" }),
+                FileType::Socket => {
+                    return Err(Error::Foreign {
+                        path: below,
+                        what: "a socket",
+                    });
+                }
+                FileType::Fifo => {
+                    return Err(Error::Foreign {
+                        path: below,
+                        what: "a FIFO",
+                    });
+                }
+                _ => {
+                    return Err(Error::Foreign {
+                        path: below,
+                        what: "neither a file, a directory nor a link",
+                    });
+                }
             }
         }
         Ok(())
     }
 
     fn file(&mut self, directory: &OwnedFd, name: &str, path: &str) -> Result<(), Error> {
-        let file = open_inside(directory, name, OFlags::empty()).map_err(|error| failed(path, error))?;
+        let file =
+            open_inside(directory, name, OFlags::empty()).map_err(|error| failed(path, error))?;
         let stat = rustix::fs::fstat(&file).map_err(|error| failed(path, error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::Gone);
@@ -192,7 +255,10 @@ impl Copy<'_> {
         File::from(file)
             .take(self.budget.bytes.saturating_add(1))
             .read_to_end(&mut bytes)
-            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
+            .map_err(|source| Error::Io {
+                path: path.to_owned(),
+                source,
+            })?;
         self.budget.bytes = u64::try_from(bytes.len())
             .ok()
             .and_then(|long| self.budget.bytes.checked_sub(long))
@@ -238,7 +304,10 @@ fn names(directory: &OwnedFd, path: &str) -> Result<Vec<String>, Error> {
 
 fn text(bytes: &[u8], path: &str) -> Result<String, Error> {
     let text = std::str::from_utf8(bytes);
-    text.map(str::to_owned).map_err(|_| Error::Foreign { path: path.to_owned(), what: "not named in UTF-8" })
+    text.map(str::to_owned).map_err(|_| Error::Foreign {
+        path: path.to_owned(),
+        what: "not named in UTF-8",
+    })
 }
 
 /// Whether a link in a directory of this depth leads to a path within the volume, judging by its

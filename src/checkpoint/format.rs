@@ -158,8 +158,8 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// That of a pod of which nothing special is known: no annotations, on the pod network, of no StatefulSet, with
-    /// Kubernetes' own grace.
+    /// That of a pod of which nothing special is known: no annotations, on the pod network, of no
+    /// StatefulSet, with Kubernetes' own grace.
     fn default() -> Self {
         Self {
             start_group: names::DEFAULT_START_GROUP,
@@ -180,9 +180,17 @@ impl Policy {
     /// CRI-O does.
     pub fn handover(&self, exclusive_host_ports: bool) -> Handover {
         if self.stateful || self.host_network {
-            return if self.stateful { Handover::Switch } else { self.handover.unwrap_or(Handover::Switch) };
+            return if self.stateful {
+                Handover::Switch
+            } else {
+                self.handover.unwrap_or(Handover::Switch)
+            };
         }
-        let default = if self.host_port && exclusive_host_ports { Handover::Switch } else { Handover::Overlap };
+        let default = if self.host_port && exclusive_host_ports {
+            Handover::Switch
+        } else {
+            Handover::Overlap
+        };
         self.handover.unwrap_or(default)
     }
 
@@ -212,7 +220,8 @@ pub struct Volume {
     pub entries: Vec<Entry>,
 }
 
-/// One file, directory or link of a volume: a file has `data`, a link has `link`, a directory has neither.
+/// One file, directory or link of a volume: a file has `data`, a link has `link`, a directory has
+/// neither.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Entry {
@@ -339,19 +348,28 @@ struct Format {
 
 /// The current format and the one before it; the first format has no predecessor. A file is
 /// verified as it was written, and then upgraded.
-const FORMATS: &[Format] = &[Format { version: API_VERSION, upgrade: |document| document }];
+const FORMATS: &[Format] = &[Format {
+    version: API_VERSION,
+    upgrade: |document| document,
+}];
 
 impl Drop for NodeCheckpoint {
     fn drop(&mut self) {
         wipe(&mut self.manifest);
-        let entries = self.volumes.values_mut().flat_map(|volume| &mut volume.entries);
-        entries.filter_map(|entry| entry.data.as_mut()).for_each(Zeroize::zeroize);
+        let entries = self
+            .volumes
+            .values_mut()
+            .flat_map(|volume| &mut volume.entries);
+        entries
+            .filter_map(|entry| entry.data.as_mut())
+            .for_each(Zeroize::zeroize);
     }
 }
 
 impl NodeCheckpoint {
-    /// A checkpoint of this pod, written by this program, with this manifest of its twin. Images, warnings and volumes are
-    /// empty, and so is the digest: [`NodeCheckpoint::with_digest`] comes last.
+    /// A checkpoint of this pod, written by this program, with this manifest of its twin. Images,
+    /// warnings and volumes are empty, and so is the digest: [`NodeCheckpoint::with_digest`] comes
+    /// last.
     pub fn new(parent: Parent, captured: Captured, policy: Policy, manifest: Value) -> Self {
         Self {
             api_version: API_VERSION.into(),
@@ -380,7 +398,10 @@ impl NodeCheckpoint {
         let mut document = self.document();
         if let Some(fields) = document.0.as_object_mut() {
             fields.retain(|name, _| {
-                ["parent", "policy", "images", "warnings", "manifest", "volumes"].contains(&name.as_str())
+                [
+                    "parent", "policy", "images", "warnings", "manifest", "volumes",
+                ]
+                .contains(&name.as_str())
             });
         }
         if let Some(version) = document.0.pointer_mut("/parent/resourceVersion") {
@@ -408,7 +429,9 @@ impl NodeCheckpoint {
         let body = if let Some(key) = key {
             let mut header = document.0.take();
             let mut content = Wiped(Value::Object(serde_json::Map::new()));
-            if let (Some(header), Some(content)) = (header.as_object_mut(), content.0.as_object_mut()) {
+            if let (Some(header), Some(content)) =
+                (header.as_object_mut(), content.0.as_object_mut())
+            {
                 content.extend(CONTENT.iter().filter_map(|name| header.remove_entry(*name)));
                 header.insert("digest".into(), digest.into());
             }
@@ -446,30 +469,52 @@ impl NodeCheckpoint {
         Self::open_formats(bytes, keys, FORMATS)
     }
 
-    fn open_formats(bytes: &[u8], keys: &Keys, formats: &[Format]) -> Result<(Self, Option<String>), Error> {
+    fn open_formats(
+        bytes: &[u8],
+        keys: &Keys,
+        formats: &[Format],
+    ) -> Result<(Self, Option<String>), Error> {
         let Some(body) = body(bytes) else {
             // a file of another format is reported as such; one with the checksum line of this
             // format is damaged
-            let last = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            let last = bytes
+                .trim_ascii_end()
+                .rsplit(|byte| *byte == b'\n')
+                .next()
+                .unwrap_or_default();
             let is_ours = last.starts_with(CHECKSUM.as_bytes());
-            let document = if is_ours { None } else { yaml::parse(bytes).ok().map(Wiped) };
+            let document = if is_ours {
+                None
+            } else {
+                yaml::parse(bytes).ok().map(Wiped)
+            };
             let other = document.and_then(|document| format_of(&document.0, formats).err());
-            return Err(other.filter(|error| matches!(error, Error::Version { .. })).unwrap_or(Error::Checksum));
+            return Err(other
+                .filter(|error| matches!(error, Error::Version { .. }))
+                .unwrap_or(Error::Checksum));
         };
         Self::from_document(Wiped(yaml::parse(body)?), keys, formats)
     }
 
     /// Verifies a document from an export.
     pub fn from_value(document: Value) -> Result<Self, Error> {
-        Self::from_document(Wiped(document), &Keys::default(), FORMATS).map(|(checkpoint, _)| checkpoint)
+        Self::from_document(Wiped(document), &Keys::default(), FORMATS)
+            .map(|(checkpoint, _)| checkpoint)
     }
 
-    fn from_document(mut document: Wiped, keys: &Keys, formats: &[Format]) -> Result<(Self, Option<String>), Error> {
+    fn from_document(
+        mut document: Wiped,
+        keys: &Keys,
+        formats: &[Format],
+    ) -> Result<(Self, Option<String>), Error> {
         let format = format_of(&document.0, formats)?;
         let key = unseal(&mut document, keys)?;
         let (computed, found) = (digest(&document, key), text(&document.0, "digest"));
         if computed != found {
-            return Err(Error::Digest { found: short(found), computed });
+            return Err(Error::Digest {
+                found: short(found),
+                computed,
+            });
         }
         let upgraded = (format.upgrade)(document.0.take());
         let checkpoint = serde_json::from_value(upgraded).map_err(|_| Error::Shape)?;
@@ -502,18 +547,26 @@ pub(crate) fn short(text: &str) -> String {
 }
 
 fn text<'a>(document: &'a Value, name: &str) -> &'a str {
-    document.get(name).and_then(Value::as_str).unwrap_or_default()
+    document
+        .get(name)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The format that a document names, if this program reads it.
 fn format_of<'a>(document: &Value, formats: &'a [Format]) -> Result<&'a Format, Error> {
     let (version, kind) = (text(document, "apiVersion"), text(document, "kind"));
-    let format = formats.iter().find(|format| format.version == version && kind == KIND);
+    let format = formats
+        .iter()
+        .find(|format| format.version == version && kind == KIND);
     format.ok_or_else(|| {
         if version.is_empty() || kind.is_empty() || version == API_VERSION {
             Error::Shape
         } else {
-            Error::Version { found: short(&format!("{version} {kind}")), by: short(text(document, "writtenBy")) }
+            Error::Version {
+                found: short(&format!("{version} {kind}")),
+                by: short(text(document, "writtenBy")),
+            }
         }
     })
 }
@@ -524,14 +577,20 @@ fn unseal<'a>(document: &mut Wiped, keys: &'a Keys) -> Result<Option<&'a Key>, E
     if document.0.get("sealed").is_none() {
         return Ok(None);
     }
-    let header: SealedCheckpoint = serde_json::from_value(document.0.clone()).map_err(|_| Error::Shape)?;
+    let header: SealedCheckpoint =
+        serde_json::from_value(document.0.clone()).map_err(|_| Error::Shape)?;
     let Some(key) = keys.find(&header.sealed.key) else {
         let header = Box::new(header);
-        return Err(if keys.has_any() { Error::KeyWrong { header } } else { Error::KeyMissing { header } });
+        return Err(if keys.has_any() {
+            Error::KeyWrong { header }
+        } else {
+            Error::KeyMissing { header }
+        });
     };
     let content = key.open(&mut document.0)?;
     let mut content: Wiped = Wiped(serde_json::from_slice(&content).map_err(|_| Error::Shape)?);
-    let (Some(fields), Some(content)) = (document.0.as_object_mut(), content.0.as_object_mut()) else {
+    let (Some(fields), Some(content)) = (document.0.as_object_mut(), content.0.as_object_mut())
+    else {
         return Err(Error::Shape);
     };
     fields.remove("sealed");
@@ -549,7 +608,10 @@ pub(crate) fn digest(document: &Wiped, key: Option<&Key>) -> String {
     let write = |sink: &mut dyn std::io::Write| {
         let _ = match document.0.as_object() {
             Some(fields) => {
-                let rest: BTreeMap<&String, &Value> = fields.iter().filter(|(name, _)| *name != "digest").collect();
+                let rest: BTreeMap<&String, &Value> = fields
+                    .iter()
+                    .filter(|(name, _)| *name != "digest")
+                    .collect();
                 serde_json::to_writer(sink, &rest)
             }
             None => serde_json::to_writer(sink, &document.0),

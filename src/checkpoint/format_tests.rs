@@ -19,8 +19,12 @@ fn keys(byte: u8) -> Keys {
 #[test]
 fn what_was_written_is_read_the_same_in_clear_and_sealed() {
     let made = checkpoint("shop", "till");
-    assert_eq!(NodeCheckpoint::from_yaml(&made.to_yaml().unwrap()).unwrap(), made);
-    let (mut read, id) = NodeCheckpoint::open(&made.write(Some(&key(1))).unwrap(), &keys(1)).unwrap();
+    assert_eq!(
+        NodeCheckpoint::from_yaml(&made.to_yaml().unwrap()).unwrap(),
+        made
+    );
+    let (mut read, id) =
+        NodeCheckpoint::open(&made.write(Some(&key(1))).unwrap(), &keys(1)).unwrap();
     assert_eq!(id.as_deref(), Some(key(1).id()));
     assert!(read.digest.starts_with("hmac-sha256:"), "{}", read.digest);
     read.digest.clone_from(&made.digest);
@@ -30,7 +34,10 @@ fn what_was_written_is_read_the_same_in_clear_and_sealed() {
 #[test]
 fn no_bit_of_a_file_can_change_unnoticed() {
     let made = checkpoint("shop", "till");
-    for (bytes, keys) in [(made.to_yaml().unwrap(), Keys::default()), (made.write(Some(&key(1))).unwrap(), keys(1))] {
+    for (bytes, keys) in [
+        (made.to_yaml().unwrap(), Keys::default()),
+        (made.write(Some(&key(1))).unwrap(), keys(1)),
+    ] {
         NodeCheckpoint::read(&bytes, &keys).unwrap();
         for at in 0..bytes.len() {
             // two bits of each byte, others each time: a checksum that notices these notices all
@@ -38,7 +45,10 @@ fn no_bit_of_a_file_can_change_unnoticed() {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
                 let error = NodeCheckpoint::read(&changed, &keys).unwrap_err();
-                assert!(matches!(error, Error::Checksum), "bit {bit} of byte {at}: {error:?}");
+                assert!(
+                    matches!(error, Error::Checksum),
+                    "bit {bit} of byte {at}: {error:?}"
+                );
             }
         }
     }
@@ -48,7 +58,10 @@ fn no_bit_of_a_file_can_change_unnoticed() {
 fn every_length_that_is_cut_off_and_every_addition_is_noticed() {
     let bytes = checkpoint("shop", "till").to_yaml().unwrap();
     for length in 0..bytes.len() {
-        assert!(NodeCheckpoint::from_yaml(&bytes[..length]).is_err(), "cut at {length}");
+        assert!(
+            NodeCheckpoint::from_yaml(&bytes[..length]).is_err(),
+            "cut at {length}"
+        );
     }
     for more in [&b"\n"[..], b"#", b"a: b\n"] {
         assert!(NodeCheckpoint::from_yaml(&[&bytes, more].concat()).is_err());
@@ -57,45 +70,77 @@ fn every_length_that_is_cut_off_and_every_addition_is_noticed() {
 
 /// Bytes with the checksum that they should have, as one who knows the format would forge them.
 fn forged(body: &str) -> Vec<u8> {
-    format!("{body}{CHECKSUM}{}\n", hex(&Sha256::digest(body.as_bytes()))).into_bytes()
+    format!(
+        "{body}{CHECKSUM}{}\n",
+        hex(&Sha256::digest(body.as_bytes()))
+    )
+    .into_bytes()
 }
 
 #[test]
 fn content_with_another_digest_is_noticed_also_when_its_checksum_is_right() {
     let text = String::from_utf8(checkpoint("shop", "till").to_yaml().unwrap()).unwrap();
     let body = text.split(CHECKSUM).next().unwrap();
-    for (from, to) in
-        [("serve", "swerve"), ("uptimeSeconds: 100", "uptimeSeconds: 101"), ("mode: '0440'", "mode: '0444'")]
-    {
+    for (from, to) in [
+        ("serve", "swerve"),
+        ("uptimeSeconds: 100", "uptimeSeconds: 101"),
+        ("mode: '0440'", "mode: '0444'"),
+    ] {
         assert!(body.contains(from), "{from}");
         let error = NodeCheckpoint::from_yaml(&forged(&body.replace(from, to))).unwrap_err();
         assert!(matches!(error, Error::Digest { .. }), "{error:?}");
     }
-    assert!(matches!(NodeCheckpoint::from_yaml(&forged(&format!("{body}more: 1\n"))), Err(Error::Digest { .. })));
-    assert!(matches!(NodeCheckpoint::from_yaml(&forged("[]\n")), Err(Error::Shape)));
+    assert!(matches!(
+        NodeCheckpoint::from_yaml(&forged(&format!("{body}more: 1\n"))),
+        Err(Error::Digest { .. })
+    ));
+    assert!(matches!(
+        NodeCheckpoint::from_yaml(&forged("[]\n")),
+        Err(Error::Shape)
+    ));
 }
 
 #[test]
 fn a_sealed_file_shows_no_content_and_what_it_shows_cannot_be_changed() {
     let mut made = checkpoint("shop", "till");
-    made.manifest["spec"]["containers"][0]["env"] = json!([{"name": "PASSWORD", "value": "hunter2"}]);
+    made.manifest["spec"]["containers"][0]["env"] =
+        json!([{"name": "PASSWORD", "value": "hunter2"}]);
     let bytes = made.write(Some(&key(1))).unwrap();
     let text = String::from_utf8(bytes.clone()).unwrap();
     // with a space, which base64 lacks: no sealed bytes look like it
     let argument = "- serve";
-    assert!(String::from_utf8(made.to_yaml().unwrap()).unwrap().contains(argument));
-    for secret in ["hunter2", "PASSWORD", argument, "shop/till:1", &encode(b"s3cret\n\0\xff")] {
+    assert!(
+        String::from_utf8(made.to_yaml().unwrap())
+            .unwrap()
+            .contains(argument)
+    );
+    for secret in [
+        "hunter2",
+        "PASSWORD",
+        argument,
+        "shop/till:1",
+        &encode(b"s3cret\n\0\xff"),
+    ] {
         assert!(!text.contains(secret), "{secret}");
     }
     let plain = made.compute_digest();
-    assert!(!text.contains(&plain["sha256:".len()..]), "a plain digest would let passwords be tried");
+    assert!(
+        !text.contains(&plain["sha256:".len()..]),
+        "a plain digest would let passwords be tried"
+    );
     let body = text.split(CHECKSUM).next().unwrap();
-    for (from, to) in
-        [("startGroup: 50", "startGroup: 10"), ("name: till", "name: tall"), ("uptimeSeconds: 100", "uptimeSeconds: 1")]
-    {
+    for (from, to) in [
+        ("startGroup: 50", "startGroup: 10"),
+        ("name: till", "name: tall"),
+        ("uptimeSeconds: 100", "uptimeSeconds: 1"),
+    ] {
         assert!(body.contains(from), "{from}");
-        let error = NodeCheckpoint::read(&forged(&body.replacen(from, to, 1)), &keys(1)).unwrap_err();
-        assert!(matches!(error, Error::Seal(seal::Error::Changed)), "{error:?}");
+        let error =
+            NodeCheckpoint::read(&forged(&body.replacen(from, to, 1)), &keys(1)).unwrap_err();
+        assert!(
+            matches!(error, Error::Seal(seal::Error::Changed)),
+            "{error:?}"
+        );
     }
 }
 
@@ -107,12 +152,22 @@ fn a_missing_and_a_wrong_key_are_told_apart_and_leave_what_is_in_clear() {
     assert!(matches!(missing, Error::KeyMissing { .. }), "{missing:?}");
     assert_eq!(missing.header().unwrap().parent, made.parent);
     let wrong = NodeCheckpoint::read(&bytes, &keys(2)).unwrap_err();
-    assert!(matches!(wrong, Error::KeyWrong { .. }) && wrong.to_string().contains(key(1).id()), "{wrong}");
+    assert!(
+        matches!(wrong, Error::KeyWrong { .. }) && wrong.to_string().contains(key(1).id()),
+        "{wrong}"
+    );
     // one who has a key of the same id and not the key
     let (one, two) = (key(1), key(2));
     let text = String::from_utf8(bytes).unwrap();
-    let renamed = text.split(CHECKSUM).next().unwrap().replace(one.id(), two.id());
-    assert!(matches!(NodeCheckpoint::read(&forged(&renamed), &two.into()), Err(Error::Seal(_))));
+    let renamed = text
+        .split(CHECKSUM)
+        .next()
+        .unwrap()
+        .replace(one.id(), two.id());
+    assert!(matches!(
+        NodeCheckpoint::read(&forged(&renamed), &two.into()),
+        Err(Error::Seal(_))
+    ));
 }
 
 #[test]
@@ -120,7 +175,10 @@ fn a_newer_format_is_named_with_the_program_that_wrote_it() {
     let text = "apiVersion: podcheckpointer.io/v9\nkind: NodeCheckpoint\nwrittenBy: pod-checkpointer 9.1\n";
     for bytes in [text.as_bytes(), &forged(text)] {
         let error = NodeCheckpoint::from_yaml(bytes).unwrap_err().to_string();
-        assert!(error.contains("podcheckpointer.io/v9") && error.contains("pod-checkpointer 9.1"), "{error}");
+        assert!(
+            error.contains("podcheckpointer.io/v9") && error.contains("pod-checkpointer 9.1"),
+            "{error}"
+        );
     }
 }
 
@@ -133,7 +191,16 @@ fn the_format_before_is_verified_as_it_was_written_and_then_made_ours() {
         fields.insert("apiVersion".into(), API_VERSION.into());
         document
     }
-    let formats = [Format { version: API_VERSION, upgrade: |it| it }, Format { version: "test/v0", upgrade }];
+    let formats = [
+        Format {
+            version: API_VERSION,
+            upgrade: |it| it,
+        },
+        Format {
+            version: "test/v0",
+            upgrade,
+        },
+    ];
     let mut document = checkpoint("shop", "till").document();
     let fields = document.0.as_object_mut().unwrap();
     let parent = fields.remove("parent").unwrap();
@@ -142,11 +209,20 @@ fn the_format_before_is_verified_as_it_was_written_and_then_made_ours() {
     document.0["digest"] = digest(&document, None).into();
     let bytes = forged(&serde_yaml::to_string(&document.0).unwrap());
     let (read, _) = NodeCheckpoint::open_formats(&bytes, &Keys::default(), &formats).unwrap();
-    assert_eq!((read.parent.name.as_str(), read.api_version.as_str()), ("till", API_VERSION));
-    assert!(matches!(NodeCheckpoint::from_yaml(&bytes), Err(Error::Version { .. })));
+    assert_eq!(
+        (read.parent.name.as_str(), read.api_version.as_str()),
+        ("till", API_VERSION)
+    );
+    assert!(matches!(
+        NodeCheckpoint::from_yaml(&bytes),
+        Err(Error::Version { .. })
+    ));
     document.0["pod"]["uid"] = "another".into();
     let bytes = forged(&serde_yaml::to_string(&document.0).unwrap());
-    assert!(matches!(NodeCheckpoint::open_formats(&bytes, &Keys::default(), &formats), Err(Error::Digest { .. })));
+    assert!(matches!(
+        NodeCheckpoint::open_formats(&bytes, &Keys::default(), &formats),
+        Err(Error::Digest { .. })
+    ));
 }
 
 #[test]
@@ -175,13 +251,25 @@ fn by_the_words(value: &Value, top: bool) -> String {
     }
     match value {
         Value::Object(fields) => {
-            let mut names: Vec<&String> = fields.keys().filter(|name| !(top && *name == "digest")).collect();
+            let mut names: Vec<&String> = fields
+                .keys()
+                .filter(|name| !(top && *name == "digest"))
+                .collect();
             names.sort_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
-            let fields = names.iter().map(|name| format!("{}:{}", string(name), by_the_words(&fields[*name], false)));
+            let fields = names
+                .iter()
+                .map(|name| format!("{}:{}", string(name), by_the_words(&fields[*name], false)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
         }
         Value::Array(items) => {
-            format!("[{}]", items.iter().map(|item| by_the_words(item, false)).collect::<Vec<_>>().join(","))
+            format!(
+                "[{}]",
+                items
+                    .iter()
+                    .map(|item| by_the_words(item, false))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
         }
         Value::String(text) => string(text),
         other => other.to_string(),
@@ -191,18 +279,23 @@ fn by_the_words(value: &Value, top: bool) -> String {
 #[test]
 fn another_program_can_verify_a_file_by_the_words_of_the_documentation() {
     let mut made = checkpoint("shop", "till");
-    made.manifest["spec"]["containers"][0]["args"] =
-        json!(["\u{1}\u{8}\t\n\u{c}\r\"\\/\u{7f}äöü\u{2028}😀", -7, 1.5, true, null, {"b": 1, "a": 2, "é": 3, "Z": 4}]);
+    made.manifest["spec"]["containers"][0]["args"] = json!(["\u{1}\u{8}\t\n\u{c}\r\"\\/\u{7f}äöü\u{2028}😀", -7, 1.5, true, null, {"b": 1, "a": 2, "é": 3, "Z": 4}]);
     let made = made.with_digest();
     let yaml: Value = serde_yaml::from_slice(&made.to_yaml().unwrap()).unwrap();
-    assert_eq!(yaml["digest"], format!("sha256:{}", hex(&Sha256::digest(by_the_words(&yaml, true)))));
+    assert_eq!(
+        yaml["digest"],
+        format!("sha256:{}", hex(&Sha256::digest(by_the_words(&yaml, true))))
+    );
 }
 
 #[test]
 fn the_schema_in_the_documentation_is_the_programs() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/checkpoint.schema.json");
     let known = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(known == schema(), "write it again: cargo run --example checkpoint-schema > docs/checkpoint.schema.json");
+    assert!(
+        known == schema(),
+        "write it again: cargo run --example checkpoint-schema > docs/checkpoint.schema.json"
+    );
 }
 
 #[test]

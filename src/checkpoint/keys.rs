@@ -39,7 +39,10 @@ pub struct KeyFiles {
 
 impl Default for KeyFiles {
     fn default() -> Self {
-        Self { root: HostRoot::new("/"), files: Vec::new() }
+        Self {
+            root: HostRoot::new("/"),
+            files: Vec::new(),
+        }
     }
 }
 
@@ -60,8 +63,12 @@ impl KeyFiles {
     }
 
     fn read(&self, path: &Path) -> Result<Key, Error> {
-        let real = self.root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error))?;
-        let bytes = read::file(&real, MOST_BYTES).map_err(|error| Error::File(path.to_owned(), error))?;
+        let real = self
+            .root
+            .resolve(path)
+            .map_err(|error| Error::Path(path.to_owned(), error))?;
+        let bytes =
+            read::file(&real, MOST_BYTES).map_err(|error| Error::File(path.to_owned(), error))?;
         let secret = parse(&Zeroizing::new(bytes)).ok_or_else(|| Error::Format(path.to_owned()))?;
         if secret.iter().all(|byte| Some(byte) == secret.first()) {
             return Err(Error::Weak(path.to_owned()));
@@ -123,7 +130,9 @@ fn parse(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     }
     // the decoder wants more room than the key needs
     let mut room = Zeroizing::new([0; 48]);
-    let length = base64::engine::general_purpose::STANDARD.decode_slice(text, room.as_mut_slice()).ok()?;
+    let length = base64::engine::general_purpose::STANDARD
+        .decode_slice(text, room.as_mut_slice())
+        .ok()?;
     key.copy_from_slice(room.get(..length).filter(|decoded| decoded.len() == 32)?);
     Some(key)
 }
@@ -158,20 +167,33 @@ mod tests {
         for form in forms {
             let path = file(directory.path(), "key", &form);
             let keys = KeyFiles::new(HostRoot::new(directory.path()), vec![path]).load();
-            assert_eq!(keys.sealing().unwrap().unwrap().id(), Key::new(&secret()).id());
+            assert_eq!(
+                keys.sealing().unwrap().unwrap().id(),
+                Key::new(&secret()).id()
+            );
         }
     }
 
     #[test]
     fn a_file_without_a_key_is_refused_by_name_and_its_content_never_shown() {
         let directory = tempfile::tempdir().unwrap();
-        let forms: [&[u8]; 6] = [b"", b"correct horse battery staple", &[7; 32], &[7; 33], &[b'g'; 64], &[b'x'; 300]];
+        let forms: [&[u8]; 6] = [
+            b"",
+            b"correct horse battery staple",
+            &[7; 32],
+            &[7; 33],
+            &[b'g'; 64],
+            &[b'x'; 300],
+        ];
         for form in forms {
             let path = file(directory.path(), "bad-key", form);
             let files = KeyFiles::new(HostRoot::new(directory.path()), vec![path]);
             let keys = files.load();
             let text = crate::text::chain(keys.sealing().unwrap_err());
-            assert!(text.contains("bad-key") && !text.contains("horse"), "{text}");
+            assert!(
+                text.contains("bad-key") && !text.contains("horse"),
+                "{text}"
+            );
         }
     }
 
@@ -181,7 +203,10 @@ mod tests {
         let open = file(directory.path(), "open", &secret());
         fs::set_permissions(directory.path().join("open"), Permissions::from_mode(0o644)).unwrap();
         let good = file(directory.path(), "good", &secret());
-        let files = KeyFiles::new(HostRoot::new(directory.path()), vec![open, good, "/none".into()]);
+        let files = KeyFiles::new(
+            HostRoot::new(directory.path()),
+            vec![open, good, "/none".into()],
+        );
         let keys = files.load();
         assert!(crate::text::chain(keys.sealing().unwrap_err()).contains("0644"));
         assert!(keys.find(Key::new(&secret()).id()).is_some());

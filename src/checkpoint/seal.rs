@@ -83,7 +83,10 @@ impl Key {
     pub fn digest(&self, write: impl FnOnce(&mut dyn std::io::Write)) -> String {
         let mut sink = Sink(Hmac::<Sha256>::new_from_slice(self.digest.as_ref()).ok());
         write(&mut sink);
-        let bytes = sink.0.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default();
+        let bytes = sink
+            .0
+            .map(|mac| mac.finalize().into_bytes().to_vec())
+            .unwrap_or_default();
         format!("hmac-sha256:{}", hex(&bytes))
     }
 
@@ -95,12 +98,25 @@ impl Key {
             .ok()
             .filter(|length| *length == NONCE)
             .ok_or(Error::Random)?;
-        let sealed = serde_json::json!({"algorithm": ALGORITHM, "key": self.id, "nonce": encode(&nonce)});
-        header.as_object_mut().ok_or(Error::Changed)?.insert("sealed".into(), sealed);
+        let sealed =
+            serde_json::json!({"algorithm": ALGORITHM, "key": self.id, "nonce": encode(&nonce)});
+        header
+            .as_object_mut()
+            .ok_or(Error::Changed)?
+            .insert("sealed".into(), sealed);
         let aad = header.to_string();
-        let payload = Payload { msg: content, aad: aad.as_bytes() };
-        let data = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Changed)?;
-        let sealed = header.get_mut("sealed").and_then(Value::as_object_mut).ok_or(Error::Changed)?;
+        let payload = Payload {
+            msg: content,
+            aad: aad.as_bytes(),
+        };
+        let data = self
+            .cipher()
+            .encrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| Error::Changed)?;
+        let sealed = header
+            .get_mut("sealed")
+            .and_then(Value::as_object_mut)
+            .ok_or(Error::Changed)?;
         sealed.insert("data".into(), encode(&data).into());
         Ok(header)
     }
@@ -112,15 +128,26 @@ impl Key {
             Some(Value::String(text)) => decode(&text).map_err(|_| Error::Changed),
             _ => Err(Error::Changed),
         };
-        let sealed = document.get_mut("sealed").and_then(Value::as_object_mut).ok_or(Error::Changed)?;
+        let sealed = document
+            .get_mut("sealed")
+            .and_then(Value::as_object_mut)
+            .ok_or(Error::Changed)?;
         let data = text(sealed.remove("data"))?;
         if sealed.get("algorithm").and_then(Value::as_str) != Some(ALGORITHM) {
             return Err(Error::Changed);
         }
-        let nonce: [u8; NONCE] = text(sealed.get("nonce").cloned())?.try_into().map_err(|_| Error::Changed)?;
+        let nonce: [u8; NONCE] = text(sealed.get("nonce").cloned())?
+            .try_into()
+            .map_err(|_| Error::Changed)?;
         let aad = document.to_string();
-        let payload = Payload { msg: &data, aad: aad.as_bytes() };
-        let content = self.cipher().decrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Changed)?;
+        let payload = Payload {
+            msg: &data,
+            aad: aad.as_bytes(),
+        };
+        let content = self
+            .cipher()
+            .decrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| Error::Changed)?;
         Ok(Zeroizing::new(content))
     }
 
@@ -175,7 +202,9 @@ mod tests {
     #[test]
     fn every_change_of_header_and_sealed_part_is_detected() {
         let key = Key::new(&[1; 32]);
-        let sealed = key.seal(json!({"kind": "x", "digest": "y"}), b"secret").unwrap();
+        let sealed = key
+            .seal(json!({"kind": "x", "digest": "y"}), b"secret")
+            .unwrap();
         for (pointer, value) in [
             ("/kind", json!("z")),
             ("/digest", json!("z")),
@@ -190,7 +219,11 @@ mod tests {
         ] {
             let mut changed = sealed.clone();
             *changed.pointer_mut(pointer).unwrap() = value;
-            assert_eq!(key.open(&mut changed).unwrap_err(), Error::Changed, "{pointer}");
+            assert_eq!(
+                key.open(&mut changed).unwrap_err(),
+                Error::Changed,
+                "{pointer}"
+            );
         }
         let mut more = sealed.clone();
         more["more"] = json!(1);
@@ -202,12 +235,25 @@ mod tests {
         // draft-irtf-cfrg-xchacha-03, A.3.1
         let key: Vec<u8> = (0x80..=0x9f).collect();
         let nonce: Vec<u8> = (0x40..=0x57).collect();
-        let aad = [0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7];
+        let aad = [
+            0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7,
+        ];
         let text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.";
         let cipher = XChaCha20Poly1305::new_from_slice(&key).unwrap();
         let nonce: [u8; 24] = nonce.try_into().unwrap();
-        let sealed = cipher.encrypt(&XNonce::from(nonce), Payload { msg: text, aad: &aad }).unwrap();
+        let sealed = cipher
+            .encrypt(
+                &XNonce::from(nonce),
+                Payload {
+                    msg: text,
+                    aad: &aad,
+                },
+            )
+            .unwrap();
         assert_eq!(hex(&sealed[..16]), "bd6d179d3e83d43b9576579493c0e939");
-        assert_eq!(hex(&sealed[sealed.len() - 16..]), "c0875924c1c7987947deafd8780acf49");
+        assert_eq!(
+            hex(&sealed[sealed.len() - 16..]),
+            "c0875924c1c7987947deafd8780acf49"
+        );
     }
 }

@@ -19,7 +19,12 @@ pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
         entries: vec![
             entry("", "0755", None, None),
             entry("..2026_11_21", "0755", None, None),
-            entry("..2026_11_21/password", "0440", Some(b"s3cret\n\0\xff"), None),
+            entry(
+                "..2026_11_21/password",
+                "0440",
+                Some(b"s3cret\n\0\xff"),
+                None,
+            ),
             entry("..data", "0777", None, Some("..2026_11_21")),
             entry("password", "0777", None, Some("..data/password")),
         ],
@@ -32,7 +37,11 @@ pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
         owner: None,
         node_uid: None,
     };
-    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let captured = Captured {
+        wall: "2026-11-21T10:00:00Z".into(),
+        boot_id: "boot-1".into(),
+        uptime_seconds: 100,
+    };
     let manifest = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": namespace, "name": name, "uid": "00000000-0000-0000-0000-000000000000",
@@ -46,7 +55,13 @@ pub fn checkpoint(namespace: &str, name: &str) -> NodeCheckpoint {
         },
     });
     let mut checkpoint = NodeCheckpoint::new(parent, captured, Policy::default(), manifest);
-    checkpoint.images = BTreeMap::from([("app".into(), Image { name: "shop/till:1".into(), id: "sha256:aa".into() })]);
+    checkpoint.images = BTreeMap::from([(
+        "app".into(),
+        Image {
+            name: "shop/till:1".into(),
+            id: "sha256:aa".into(),
+        },
+    )]);
     checkpoint.volumes = BTreeMap::from([("credentials".into(), volume)]);
     checkpoint.with_digest()
 }

@@ -60,9 +60,15 @@ pub fn make(checkpoint: &NodeCheckpoint, pod: &PodId, nonce: &str, run_dir: &Pat
         metadata.insert("uid".into(), json!(uid));
     }
     let base = volumes_dir(run_dir, pod, &uid);
-    let volumes = manifest.pointer_mut("/spec/volumes").and_then(Value::as_array_mut);
+    let volumes = manifest
+        .pointer_mut("/spec/volumes")
+        .and_then(Value::as_array_mut);
     for volume in volumes.into_iter().flatten() {
-        let name = volume.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = volume
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         if checkpoint.volumes.contains_key(&name)
             && let Some(path) = volume.pointer_mut("/hostPath/path")
         {
@@ -98,7 +104,8 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
         let failed = |error: io::Error| Error::Io(path.clone(), error);
         match (&entry.data, &entry.link) {
             (Some(data), None) => {
-                let bytes = encoding::decode(data).map_err(|_| Error::Content(entry.path.clone()))?;
+                let bytes =
+                    encoding::decode(data).map_err(|_| Error::Content(entry.path.clone()))?;
                 let mut file = File::create_new(&path).map_err(failed)?;
                 file.write_all(&bytes).map_err(failed)?;
             }
@@ -120,7 +127,9 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
         let failed = |error: io::Error| Error::Io(path.clone(), error);
         lchown(&path, Some(entry.uid), Some(entry.gid)).map_err(failed)?;
         if entry.link.is_none() {
-            let mode = u32::from_str_radix(&entry.mode, 8).ok().filter(|mode| *mode <= 0o7777);
+            let mode = u32::from_str_radix(&entry.mode, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o7777);
             let mode = mode.ok_or_else(|| Error::Content(entry.path.clone()))?;
             fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
         }
@@ -147,13 +156,20 @@ fn is_plain(path: &str) -> bool {
         && !path.contains('\0')
         && !path.ends_with('/')
         && !path.contains("//")
-        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+        && Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
         && path.split('/').all(|part| part != "." && part != "..")
 }
 
 fn label(path: &Path) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
-    Ok(rustix::fs::lsetxattr(path, "security.selinux", SELINUX_LABEL, flags)?)
+    Ok(rustix::fs::lsetxattr(
+        path,
+        "security.selinux",
+        SELINUX_LABEL,
+        flags,
+    )?)
 }
 
 #[cfg(test)]
@@ -164,13 +180,37 @@ mod tests {
     #[test]
     fn a_twin_has_its_own_uid_at_each_activation_and_finds_its_volumes() {
         let checkpoint = checkpoint("shop", "till");
-        let one = make(&checkpoint, &checkpoint.pod().unwrap(), "boot/1", Path::new("/run/pod-checkpointer"));
-        let two = make(&checkpoint, &checkpoint.pod().unwrap(), "boot/2", Path::new("/run/pod-checkpointer"));
+        let one = make(
+            &checkpoint,
+            &checkpoint.pod().unwrap(),
+            "boot/1",
+            Path::new("/run/pod-checkpointer"),
+        );
+        let two = make(
+            &checkpoint,
+            &checkpoint.pod().unwrap(),
+            "boot/2",
+            Path::new("/run/pod-checkpointer"),
+        );
         assert_ne!(one.uid, two.uid);
-        assert_eq!(one, make(&checkpoint, &checkpoint.pod().unwrap(), "boot/1", Path::new("/run/pod-checkpointer")));
+        assert_eq!(
+            one,
+            make(
+                &checkpoint,
+                &checkpoint.pod().unwrap(),
+                "boot/1",
+                Path::new("/run/pod-checkpointer")
+            )
+        );
         assert_eq!(one.manifest["metadata"]["uid"], json!(one.uid));
-        let path = format!("/run/pod-checkpointer/volumes/shop_till/{}/credentials", one.uid);
-        assert_eq!(one.manifest["spec"]["volumes"][0]["hostPath"]["path"], json!(path));
+        let path = format!(
+            "/run/pod-checkpointer/volumes/shop_till/{}/credentials",
+            one.uid
+        );
+        assert_eq!(
+            one.manifest["spec"]["volumes"][0]["hostPath"]["path"],
+            json!(path)
+        );
     }
 
     #[test]
@@ -179,17 +219,42 @@ mod tests {
         let target = directory.path().join("twin");
         unpack(&checkpoint("shop", "till"), &target, false).unwrap();
         let volume = target.join("credentials");
-        assert_eq!(fs::read(volume.join("password")).unwrap(), b"s3cret\n\0\xff");
-        assert_eq!(fs::read_link(volume.join("..data")).unwrap(), Path::new("..2026_11_21"));
-        let mode = |path: &str| fs::symlink_metadata(volume.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            fs::read(volume.join("password")).unwrap(),
+            b"s3cret\n\0\xff"
+        );
+        assert_eq!(
+            fs::read_link(volume.join("..data")).unwrap(),
+            Path::new("..2026_11_21")
+        );
+        let mode = |path: &str| {
+            fs::symlink_metadata(volume.join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
         assert_eq!(mode("..2026_11_21/password"), 0o440);
         assert_eq!(mode(""), 0o755);
-        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(
+            fs::metadata(&target).unwrap().permissions().mode() & 0o7777,
+            0o700
+        );
     }
 
     #[test]
     fn no_entry_is_written_outside_its_volume() {
-        for path in ["../x", "/etc/x", "a/../../x", "..data/x", "a//b", "a/", "./a", "x\0y", "missing/x"] {
+        for path in [
+            "../x",
+            "/etc/x",
+            "a/../../x",
+            "..data/x",
+            "a//b",
+            "a/",
+            "./a",
+            "x\0y",
+            "missing/x",
+        ] {
             let directory = tempfile::tempdir().unwrap();
             let mut made = checkpoint("shop", "till");
             let volume = made.volumes.get_mut("credentials").unwrap();

@@ -1,7 +1,9 @@
-//! `drill`: rehearses on this node what an outage would bring back. The one command that needs a node that is well.
+//! `drill`: rehearses on this node what an outage would bring back. The one command that needs a
+//! node that is well.
 //!
-//! While all is well nothing that serves is touched: the kubelet runs each pod once more, with this program in the place of
-//! the workload (`rehearse`). With `--outage` the node is really cut off for a time (`outage`).
+//! While all is well nothing that serves is touched: the kubelet runs each pod once more, with this
+//! program in the place of the workload (`rehearse`). With `--outage` the node is really cut off
+//! for a time (`outage`).
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -64,7 +66,11 @@ pub fn find(arguments: &HostArguments) -> anyhow::Result<Places> {
 }
 
 /// Runs `drill`; `stop` ends it early, with nothing left behind.
-pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<Output = ()>) -> anyhow::Result<Answer> {
+pub async fn drill(
+    arguments: &DrillArguments,
+    node: Places,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Answer> {
     let node = DrillNode::find(&arguments.node, node).await?;
     node.is_quiet().await?;
     let chosen = node.keys(&arguments.pods)?;
@@ -75,7 +81,14 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
             keys.push(key);
         } else {
             let message = Some("the agent refuses to capture it".to_owned());
-            outcomes.insert(key, Outcome { reason: Some(reasons.join("; ")), message, ..Outcome::default() });
+            outcomes.insert(
+                key,
+                Outcome {
+                    reason: Some(reasons.join("; ")),
+                    message,
+                    ..Outcome::default()
+                },
+            );
         }
     }
     let plan = match arguments.outage {
@@ -110,12 +123,24 @@ pub async fn drill(arguments: &DrillArguments, node: Places, stop: impl Future<O
     worked?;
     ended?;
     let shown = Shown {
-        kind: if plan.is_some() { "Outage" } else { "Rehearsal" },
+        kind: if plan.is_some() {
+            "Outage"
+        } else {
+            "Rehearsal"
+        },
         pods: outcomes.into_iter().map(pod).collect(),
-        not_covered: if plan.is_some() { NOT_CUT.to_vec() } else { NOT_REHEARSED.to_vec() },
+        not_covered: if plan.is_some() {
+            NOT_CUT.to_vec()
+        } else {
+            NOT_REHEARSED.to_vec()
+        },
     };
     answer(arguments.output, &shown, || text(&shown))?;
-    Ok(if shown.pods.iter().all(|pod| pod.outcome.recovers) { Answer::Yes } else { Answer::No })
+    Ok(if shown.pods.iter().all(|pod| pod.outcome.recovers) {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
 }
 
 /// Runs `drill-switch`.
@@ -124,7 +149,8 @@ pub async fn switch(arguments: &SwitchArguments) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// Runs `hold`: waits, or ends at once when told to. It ends well only where its time is over, as an init container's is.
+/// Runs `hold`: waits, or ends at once when told to. It ends well only where its time is over, as
+/// an init container's is.
 pub async fn hold(arguments: &HoldArguments, stop: impl Future<Output = ()>) -> Answer {
     tokio::select! {
         () = tokio::time::sleep(arguments.time) => Answer::Yes,
@@ -151,7 +177,10 @@ fn confirm(what: &str) -> anyhow::Result<()> {
     eprint!("{what}\nContinue? Type yes: ");
     std::io::stderr().flush()?;
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("cannot read the answer")?;
     if line.trim() != "yes" {
         bail!("nothing was done");
     }
@@ -159,11 +188,19 @@ fn confirm(what: &str) -> anyhow::Result<()> {
 }
 
 fn pod((key, outcome): (PodId, Outcome)) -> Pod {
-    Pod { namespace: key.namespace().to_owned(), name: key.name().to_owned(), outcome }
+    Pod {
+        namespace: key.namespace().to_owned(),
+        name: key.name().to_owned(),
+        outcome,
+    }
 }
 
 fn text(shown: &Shown) -> String {
-    let Shown { kind, pods, not_covered } = shown;
+    let Shown {
+        kind,
+        pods,
+        not_covered,
+    } = shown;
     if pods.is_empty() {
         return "Nothing is captured on this node.\n".into();
     }
@@ -175,7 +212,12 @@ fn text(shown: &Shown) -> String {
     heads.extend(["DIFFERENCES", "REASON"]);
     let mut rows = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     let seconds = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.1}"));
-    for Pod { namespace, name, outcome } in pods {
+    for Pod {
+        namespace,
+        name,
+        outcome,
+    } in pods
+    {
         let mut row = vec![namespace.clone(), name.clone()];
         row.push(if outcome.recovers { "yes" } else { "no" }.into());
         row.push(seconds(outcome.seconds));
@@ -183,12 +225,20 @@ fn text(shown: &Shown) -> String {
             row.push(seconds(outcome.handed_back));
         }
         row.push(outcome.differences.len().to_string());
-        let reason = [&outcome.reason, &outcome.message].into_iter().flatten().map(String::as_str);
+        let reason = [&outcome.reason, &outcome.message]
+            .into_iter()
+            .flatten()
+            .map(String::as_str);
         row.push(reason.collect::<Vec<_>>().join(": "));
         rows.push(row);
     }
     let mut text = columns(&rows);
-    for Pod { namespace, name, outcome } in pods {
+    for Pod {
+        namespace,
+        name,
+        outcome,
+    } in pods
+    {
         for difference in &outcome.differences {
             let _ = writeln!(text, "{namespace}/{name} differs: {difference}");
         }

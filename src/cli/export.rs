@@ -19,7 +19,9 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
     let keys = node.store.keys_given().load();
     let key = keys.sealing().map_err(|error| anyhow!(chain(error)))?;
     if key.is_none() && !plain {
-        bail!("the file would contain Secrets in clear text: give a key with --key-file, or --plain to allow that");
+        bail!(
+            "the file would contain Secrets in clear text: give a key with --key-file, or --plain to allow that"
+        );
     }
     let mut all = Generations::new();
     let mut answer = Answer::Yes;
@@ -34,21 +36,38 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
             continue;
         }
         let newest = found.good.into_iter().take(KEPT).rev();
-        all.insert(pod, newest.map(|generation| (generation.number, generation.checkpoint)).collect());
+        all.insert(
+            pod,
+            newest
+                .map(|generation| (generation.number, generation.checkpoint))
+                .collect(),
+        );
     }
-    let name = node.store.node().ok().flatten().map(|record| record.node_name).unwrap_or_default();
+    let name = node
+        .store
+        .node()
+        .ok()
+        .flatten()
+        .map(|record| record.node_name)
+        .unwrap_or_default();
     let bytes = transfer::write(&all, &name, key.filter(|_| !plain)).context("cannot export")?;
     if file.as_os_str() == "-" {
         let mut out = std::io::stdout().lock();
-        out.write_all(&bytes).and_then(|()| out.flush()).context("cannot write to standard output")?;
+        out.write_all(&bytes)
+            .and_then(|()| out.flush())
+            .context("cannot write to standard output")?;
     } else {
         // absolute, because the file may be given without a directory
         write::file(&std::path::absolute(file)?, &bytes, 0o600)?;
     }
     let generations: usize = all.values().map(Vec::len).sum();
-    let sealed = key
-        .filter(|_| !plain)
-        .map_or_else(|| "in clear text".to_owned(), |key| format!("sealed with key {}", key.id()));
-    eprintln!("exported {generations} generations of {} pods, {sealed}", all.len());
+    let sealed = key.filter(|_| !plain).map_or_else(
+        || "in clear text".to_owned(),
+        |key| format!("sealed with key {}", key.id()),
+    );
+    eprintln!(
+        "exported {generations} generations of {} pods, {sealed}",
+        all.len()
+    );
     Ok(answer)
 }

@@ -23,8 +23,13 @@ pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
     let node = Places::find(host)?;
     let keys = node.store.keys_given().load();
     keys.sealing().map_err(|error| anyhow!(chain(error)))?;
-    let all = transfer::read(&contents(file)?, &keys).with_context(|| format!("cannot import {}", file.display()))?;
-    let store = if *plain { node.store.clone().with_keys(KeyFiles::default()) } else { node.store.clone() };
+    let all = transfer::read(&contents(file)?, &keys)
+        .with_context(|| format!("cannot import {}", file.display()))?;
+    let store = if *plain {
+        node.store.clone().with_keys(KeyFiles::default())
+    } else {
+        node.store.clone()
+    };
 
     refuse(&node.store, &all)?;
     store.create()?;
@@ -65,8 +70,14 @@ fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
             .collect();
         wanted += fresh.len();
         let newest = here.newest_number();
-        if fresh.iter().any(|number| newest.is_some_and(|newest| newest >= *number)) {
-            newer.push(format!("{key} (the store has generation {})", newest.unwrap_or_default()));
+        if fresh
+            .iter()
+            .any(|number| newest.is_some_and(|newest| newest >= *number))
+        {
+            newer.push(format!(
+                "{key} (the store has generation {})",
+                newest.unwrap_or_default()
+            ));
         }
     }
     if !newer.is_empty() {
@@ -80,17 +91,26 @@ fn refuse(store: &Store, all: &Generations) -> anyhow::Result<usize> {
 
 fn has(here: &Found, number: u64, checkpoint: &NodeCheckpoint) -> bool {
     let same = |known: &NodeCheckpoint| known.content_digest() == checkpoint.content_digest();
-    here.good.iter().any(|generation| generation.number == number && same(&generation.checkpoint))
+    here.good
+        .iter()
+        .any(|generation| generation.number == number && same(&generation.checkpoint))
 }
 
 fn contents(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     let limit = transfer::MAX_SIZE.saturating_add(1);
     if file.as_os_str() == "-" {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
     } else {
         let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-        opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", file.display()))?;
+        opened
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("cannot read {}", file.display()))?;
     }
     Ok(bytes)
 }

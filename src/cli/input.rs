@@ -80,7 +80,9 @@ pub fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, (PathBuf, Err
     entries.sort_by(|one, other| one.0.cmp(&other.0));
     let mut found = Vec::new();
     for (path, kind) in entries {
-        let is_wanted = path.extension().is_some_and(|it| ["yaml", "yml", "json"].iter().any(|wanted| it == *wanted));
+        let is_wanted = path
+            .extension()
+            .is_some_and(|it| ["yaml", "yml", "json"].iter().any(|wanted| it == *wanted));
         if kind.is_dir() {
             if recursive {
                 found.extend(files(&path, recursive)?);
@@ -96,7 +98,10 @@ pub fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, (PathBuf, Err
 pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
     let mut bytes = Vec::new();
     let count = if path == Path::new("-") {
-        io::stdin().lock().take(LONGEST_FILE + 1).read_to_end(&mut bytes)
+        io::stdin()
+            .lock()
+            .take(LONGEST_FILE + 1)
+            .read_to_end(&mut bytes)
     } else {
         fs::File::open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))
     };
@@ -111,8 +116,17 @@ pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
 pub fn parse(bytes: &[u8]) -> Result<Vec<Document>, Error> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::NotText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let found = if text.trim_start().starts_with(['{', '[']) { objects(text) } else { None };
-    let contents = found.unwrap_or_else(|| chunks(text).into_iter().map(|(line, chunk)| yaml(chunk, line)).collect());
+    let found = if text.trim_start().starts_with(['{', '[']) {
+        objects(text)
+    } else {
+        None
+    };
+    let contents = found.unwrap_or_else(|| {
+        chunks(text)
+            .into_iter()
+            .map(|(line, chunk)| yaml(chunk, line))
+            .collect()
+    });
     Ok(contents
         .into_iter()
         .zip(1..)
@@ -159,7 +173,11 @@ fn objects(text: &str) -> Option<Vec<Result<Value, Error>>> {
 
 /// Describes an error without serde_json's own text, which may quote a value.
 fn place(error: &serde_json::Error) -> String {
-    let what = if error.is_data() { "a duplicate key, or larger than an object can be" } else { "syntax" };
+    let what = if error.is_data() {
+        "a duplicate key, or larger than an object can be"
+    } else {
+        "syntax"
+    };
     format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
@@ -170,7 +188,11 @@ struct Unique<'a>(&'a Cell<usize>);
 impl Unique<'_> {
     fn weigh<E: serde::de::Error>(&self, weight: usize) -> Result<(), E> {
         self.0.set(self.0.get() + weight);
-        if self.0.get() > HEAVIEST { Err(E::custom("larger than an object can be")) } else { Ok(()) }
+        if self.0.get() > HEAVIEST {
+            Err(E::custom("larger than an object can be"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -255,7 +277,11 @@ struct Open {
 
 enum Kind {
     List(Vec<Value>),
-    Map { object: Map<String, Value>, key: Option<Key>, merged: Vec<Value> },
+    Map {
+        object: Map<String, Value>,
+        key: Option<Key>,
+        merged: Vec<Value>,
+    },
 }
 
 enum Key {
@@ -277,14 +303,20 @@ fn yaml(text: &str, lines_before: usize) -> Result<Value, Error> {
     // comments are skipped, however many there are
     let options = granit_parser::options! { emit_comments: false };
     for event in Parser::new_from_str_with_options(text, options) {
-        let at = |line: usize, what: String| Error::Yaml { line: lines_before + line, what };
+        let at = |line: usize, what: String| Error::Yaml {
+            line: lines_before + line,
+            what,
+        };
         let (event, span) = event.map_err(|error| at(error.marker().line(), "syntax".into()))?;
         let line = span.start.line();
         if matches!(event, Event::DocumentStart(..)) {
             documents += 1;
         }
         if documents > 1 {
-            return Err(at(line, "another document begins here without a line ---".into()));
+            return Err(at(
+                line,
+                "another document begins here without a line ---".into(),
+            ));
         }
         builder.take(event).map_err(|what| at(line, what))?;
     }
@@ -295,20 +327,41 @@ impl Builder {
     fn take(&mut self, event: Event<'_>) -> Result<(), String> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let is_key = matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. }));
+                let is_key = matches!(
+                    self.open.last(),
+                    Some(Open {
+                        kind: Kind::Map { key: None, .. },
+                        ..
+                    })
+                );
                 if is_key {
                     return self.key(&text, style, tag.as_deref());
                 }
                 let value = scalar(&text, style, tag.as_deref())?;
-                self.add(Node { value, weight: VALUE + text.len(), depth: 1 }, anchor)
+                self.add(
+                    Node {
+                        value,
+                        weight: VALUE + text.len(),
+                        depth: 1,
+                    },
+                    anchor,
+                )
             }
             Event::SequenceStart(_, anchor, _) => self.begin(anchor, Kind::List(Vec::new())),
-            Event::MappingStart(_, anchor, _) => {
-                self.begin(anchor, Kind::Map { object: Map::new(), key: None, merged: Vec::new() })
-            }
+            Event::MappingStart(_, anchor, _) => self.begin(
+                anchor,
+                Kind::Map {
+                    object: Map::new(),
+                    key: None,
+                    merged: Vec::new(),
+                },
+            ),
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => {
-                let known = self.anchors.get(&anchor).ok_or("an alias of something that contains it")?;
+                let known = self
+                    .anchors
+                    .get(&anchor)
+                    .ok_or("an alias of something that contains it")?;
                 if self.total + known.weight > HEAVIEST {
                     return Err("aliases make it larger than an object can be".into());
                 }
@@ -320,23 +373,50 @@ impl Builder {
     }
 
     fn begin(&mut self, anchor: usize, kind: Kind) -> Result<(), String> {
-        let weight = if matches!(kind, Kind::Map { .. }) { OBJECT } else { VALUE };
+        let weight = if matches!(kind, Kind::Map { .. }) {
+            OBJECT
+        } else {
+            VALUE
+        };
         if self.open.len() >= DEEPEST {
             return Err(format!("nested deeper than {DEEPEST}"));
         }
-        if matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. })) {
+        if matches!(
+            self.open.last(),
+            Some(Open {
+                kind: Kind::Map { key: None, .. },
+                ..
+            })
+        ) {
             return Err("a key that is not a string".into());
         }
         self.total += weight;
-        self.open.push(Open { anchor, weight, depth: 0, kind });
+        self.open.push(Open {
+            anchor,
+            weight,
+            depth: 0,
+            kind,
+        });
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), String> {
-        let Some(Open { anchor, weight, depth, kind }) = self.open.pop() else { return Ok(()) };
+        let Some(Open {
+            anchor,
+            weight,
+            depth,
+            kind,
+        }) = self.open.pop()
+        else {
+            return Ok(());
+        };
         let value = match kind {
             Kind::List(values) => Value::Array(values),
-            Kind::Map { mut object, key: _, merged } => {
+            Kind::Map {
+                mut object,
+                key: _,
+                merged,
+            } => {
                 for (key, value) in merged.into_iter().filter_map(into_object).flatten() {
                     object.entry(key).or_insert(value);
                 }
@@ -345,7 +425,14 @@ impl Builder {
         };
         // the content has been counted already, and is counted again with its collection
         self.total = self.total.saturating_sub(weight);
-        self.add(Node { value, weight, depth: depth + 1 }, anchor)
+        self.add(
+            Node {
+                value,
+                weight,
+                depth: depth + 1,
+            },
+            anchor,
+        )
     }
 
     fn key(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<(), String> {
@@ -356,7 +443,11 @@ impl Builder {
             // as sigs.k8s.io/yaml writes them
             other => Key::Name(other.to_string()),
         };
-        if let Some(Open { kind: Kind::Map { object, key, .. }, .. }) = self.open.last_mut() {
+        if let Some(Open {
+            kind: Kind::Map { object, key, .. },
+            ..
+        }) = self.open.last_mut()
+        {
             if let Key::Name(name) = &name
                 && object.contains_key(name)
             {
@@ -368,7 +459,11 @@ impl Builder {
     }
 
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), String> {
-        let Node { value, weight, depth } = node;
+        let Node {
+            value,
+            weight,
+            depth,
+        } = node;
         self.total += weight;
         if self.total > HEAVIEST {
             return Err("larger than an object can be".into());
@@ -377,7 +472,14 @@ impl Builder {
             return Err(format!("nested deeper than {DEEPEST}"));
         }
         if anchor > 0 {
-            self.anchors.insert(anchor, Node { value: value.clone(), weight, depth });
+            self.anchors.insert(
+                anchor,
+                Node {
+                    value: value.clone(),
+                    weight,
+                    depth,
+                },
+            );
             self.total += weight;
         }
         let Some(open) = self.open.last_mut() else {
@@ -388,7 +490,11 @@ impl Builder {
         open.depth = open.depth.max(depth);
         match &mut open.kind {
             Kind::List(values) => values.push(value),
-            Kind::Map { object, key, merged } => match key.take() {
+            Kind::Map {
+                object,
+                key,
+                merged,
+            } => match key.take() {
                 Some(Key::Name(name)) => {
                     open.weight += name.len();
                     self.total += name.len();
@@ -406,7 +512,11 @@ impl Builder {
 }
 
 fn into_object(value: Value) -> Option<Map<String, Value>> {
-    if let Value::Object(object) = value { Some(object) } else { None }
+    if let Value::Object(object) = value {
+        Some(object)
+    } else {
+        None
+    }
 }
 
 /// Resolves a scalar as go-yaml v2 does.
@@ -420,13 +530,19 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     }
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => true.into(),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => false.into(),
-        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf"
-        | "-.INF" => return Err("a number that JSON does not have".into()),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            true.into()
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            false.into()
+        }
+        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF"
+        | "-.inf" | "-.Inf" | "-.INF" => return Err("a number that JSON does not have".into()),
         _ if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
             let plain = text.replace('_', "");
-            whole(&plain).or_else(|| fraction(&plain)).unwrap_or_else(|| text.into())
+            whole(&plain)
+                .or_else(|| fraction(&plain))
+                .unwrap_or_else(|| text.into())
         }
         _ => text.into(),
     })
@@ -454,7 +570,11 @@ fn whole(text: &str) -> Option<Value> {
         return None;
     }
     let number = u64::from_str_radix(digits, radix).ok()?;
-    if is_negative { Some(0_i64.checked_sub_unsigned(number)?.into()) } else { Some(number.into()) }
+    if is_negative {
+        Some(0_i64.checked_sub_unsigned(number)?.into())
+    } else {
+        Some(number.into())
+    }
 }
 
 /// Parses digits with a point, an exponent or both (go-yaml's `yamlStyleFloat`).

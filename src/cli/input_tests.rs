@@ -43,8 +43,16 @@ fn scalars_are_what_kubernetes_reads() {
         ("yEs", json!("yEs")),
         ("|\n  a\n  b\n", json!("a\nb\n")),
     ] {
-        let separator = if text.starts_with("- ") || text == "-" { "\n  " } else { " " };
-        assert_eq!(one(&format!("k:{separator}{text}")), Ok(json!({"k": value})), "{text}");
+        let separator = if text.starts_with("- ") || text == "-" {
+            "\n  "
+        } else {
+            " "
+        };
+        assert_eq!(
+            one(&format!("k:{separator}{text}")),
+            Ok(json!({"k": value})),
+            "{text}"
+        );
     }
     assert!(one("k: .inf").is_err());
 }
@@ -63,7 +71,10 @@ fn keys_are_text_and_stand_once() {
     ] {
         assert!(one(text).is_err(), "{text}");
     }
-    assert_eq!(one("a: 1\na: 2").unwrap_err(), "line 2: invalid YAML: duplicate key \"a\"");
+    assert_eq!(
+        one("a: 1\na: 2").unwrap_err(),
+        "line 2: invalid YAML: duplicate key \"a\""
+    );
 }
 
 #[test]
@@ -83,24 +94,44 @@ fn documents_end_at_a_line_of_dashes_and_a_broken_one_spoils_no_other() {
     assert_eq!(numbers, [2, 3, 5]);
     assert_eq!(*found[0].content.as_ref().unwrap(), json!({"a": 1}));
     let error = found[1].content.as_ref().unwrap_err().to_string();
-    assert!(error.starts_with("line 5") || error.starts_with("line 6"), "{error}");
-    assert_eq!(*found[2].content.as_ref().unwrap(), json!({"c": "x\n---y\n"}));
-    assert!(one("a: 1\n...\nb: 2\n").is_err(), "what follows would be lost");
+    assert!(
+        error.starts_with("line 5") || error.starts_with("line 6"),
+        "{error}"
+    );
+    assert_eq!(
+        *found[2].content.as_ref().unwrap(),
+        json!({"c": "x\n---y\n"})
+    );
+    assert!(
+        one("a: 1\n...\nb: 2\n").is_err(),
+        "what follows would be lost"
+    );
 }
 
 #[test]
 fn json_is_read_as_json() {
     let found = parse(b"{\"a\": \"\\ud83d\\ude00\", \"b\": 1.0}\n{\"c\": [1,2]}\n").unwrap();
     let values: Vec<_> = found.into_iter().map(|it| it.content.unwrap()).collect();
-    assert_eq!(values, [json!({"a": "\u{1f600}", "b": 1}), json!({"c": [1, 2]})]);
-    assert_eq!(one("{a: b, c: [d]}"), Ok(json!({"a": "b", "c": ["d"]})), "YAML that begins with a bracket");
+    assert_eq!(
+        values,
+        [json!({"a": "\u{1f600}", "b": 1}), json!({"c": [1, 2]})]
+    );
+    assert_eq!(
+        one("{a: b, c: [d]}"),
+        Ok(json!({"a": "b", "c": ["d"]})),
+        "YAML that begins with a bracket"
+    );
     assert!(parse(b"{\"a\": 1}\n{\"b\": ").unwrap()[1].content.is_err());
     assert!(one("{\"a\": 1").is_err());
 }
 
 #[test]
 fn a_hundred_lines_of_comments_are_no_matter() {
-    let text = format!("{}a: 1\n{}", "# words\n".repeat(500), "# words\n".repeat(500));
+    let text = format!(
+        "{}a: 1\n{}",
+        "# words\n".repeat(500),
+        "# words\n".repeat(500)
+    );
     assert_eq!(one(&text), Ok(json!({"a": 1})));
 }
 
@@ -109,7 +140,12 @@ fn aliases_nesting_and_weight_are_bounded() {
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..30 {
         let before = format!("*a{}", level - 1);
-        writeln!(bomb, "a{level}: &a{level} [{}]", [before.as_str(); 10].join(",")).unwrap();
+        writeln!(
+            bomb,
+            "a{level}: &a{level} [{}]",
+            [before.as_str(); 10].join(",")
+        )
+        .unwrap();
     }
     assert!(one(&bomb).unwrap_err().contains("aliases"));
     let mut deep = "a0: &a0 [x]\n".to_owned();
@@ -117,12 +153,26 @@ fn aliases_nesting_and_weight_are_bounded() {
         writeln!(deep, "a{level}: &a{level} [*a{}]", level - 1).unwrap();
     }
     assert!(one(&deep).unwrap_err().contains("nested deeper"));
-    for (open, close) in [("[", "]"), ("{a: ", "}"), ("{\"a\": ", "}"), ("- ", ""), ("? ", "")] {
+    for (open, close) in [
+        ("[", "]"),
+        ("{a: ", "}"),
+        ("{\"a\": ", "}"),
+        ("- ", ""),
+        ("? ", ""),
+    ] {
         let text = format!("{}x{}", open.repeat(100_000), close.repeat(100_000));
         assert!(one(&text).is_err(), "{open}");
     }
-    assert!(one(&"- {a: 1}\n".repeat(1_000_000)).unwrap_err().contains("larger"));
-    assert!(one(&format!("[{}1]", "{\"a\":1},".repeat(1_000_000))).unwrap_err().contains("larger"));
+    assert!(
+        one(&"- {a: 1}\n".repeat(1_000_000))
+            .unwrap_err()
+            .contains("larger")
+    );
+    assert!(
+        one(&format!("[{}1]", "{\"a\":1},".repeat(1_000_000)))
+            .unwrap_err()
+            .contains("larger")
+    );
 }
 
 #[test]

@@ -30,7 +30,9 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs `render --live` for `NAMESPACE/POD`.
 pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Result<Answer> {
-    let Some((namespace, name)) = pod.split_once('/') else { bail!("{pod:?} is not NAMESPACE/POD") };
+    let Some((namespace, name)) = pod.split_once('/') else {
+        bail!("{pod:?} is not NAMESPACE/POD")
+    };
     if arguments.reveal && !rustix::process::geteuid().is_root() {
         bail!("--reveal is for root only");
     }
@@ -40,19 +42,34 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         }
     }
     let host = &arguments.node.host;
-    let root = host.root().context("cannot find the host's root directory; see --host-root")?;
+    let root = host
+        .root()
+        .context("cannot find the host's root directory; see --host-root")?;
     let client = client(arguments.kubeconfig.as_deref(), root.clone()).await?;
     let object = get(&client, namespace, name).await?;
-    let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let field = |path: &str| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let node_name = field("/spec/nodeName");
-    if let Some(here) = arguments.node.node_name.as_deref().filter(|here| *here != node_name) {
+    if let Some(here) = arguments
+        .node
+        .node_name
+        .as_deref()
+        .filter(|here| *here != node_name)
+    {
         bail!("pod {namespace}/{name} is on node {node_name:?}, not on {here}");
     }
 
     let settings = match kubelet::find(&root, &host.kubelet_dir, KUBELET_LIMIT).await {
         Ok((_, settings)) => settings,
         Err(error) => {
-            eprintln!("pod-checkpointer: {}; assuming the kubelet's defaults", crate::text::chain(&error));
+            eprintln!(
+                "pod-checkpointer: {}; assuming the kubelet's defaults",
+                crate::text::chain(&error)
+            );
             kubelet::Settings::default()
         }
     };
@@ -75,21 +92,51 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
                 redact_environment(&mut manifest);
             }
             let (parent, _) = capture::schema::read(&object);
-            let parent = parent.map(|pod| k8s_openapi::api::core::v1::Pod { status: None, ..pod });
+            let parent = parent.map(|pod| k8s_openapi::api::core::v1::Pod {
+                status: None,
+                ..pod
+            });
             let parent = serde_json::to_value(parent).unwrap_or_default();
             let changes = changes::between(&parent, &manifest);
             let notes = checkpoint.volumes.iter().map(|(name, volume)| {
-                let files = volume.entries.iter().filter_map(|entry| entry.data.as_ref());
-                let (count, bytes) = files.fold((0, 0), |(count, bytes), data| (count + 1, bytes + data.len() / 4 * 3));
-                format!("volume {name}: {count} files captured, about {}", size(bytes as u64))
+                let files = volume
+                    .entries
+                    .iter()
+                    .filter_map(|entry| entry.data.as_ref());
+                let (count, bytes) = files.fold((0, 0), |(count, bytes), data| {
+                    (count + 1, bytes + data.len() / 4 * 3)
+                });
+                format!(
+                    "volume {name}: {count} files captured, about {}",
+                    size(bytes as u64)
+                )
             });
             let notes = notes.collect();
-            Item { notes, changes, ..Item::live(&object, Vec::new(), checkpoint.warnings.clone(), Some(manifest)) }
+            Item {
+                notes,
+                changes,
+                ..Item::live(
+                    &object,
+                    Vec::new(),
+                    checkpoint.warnings.clone(),
+                    Some(manifest),
+                )
+            }
         }
         Err(Error::Refused(reasons)) => Item::live(&object, reasons, Vec::new(), None),
-        Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot render pod {namespace}/{name}"))),
+        Err(error) => {
+            return Err(
+                anyhow::Error::new(error).context(format!("cannot render pod {namespace}/{name}"))
+            );
+        }
     };
-    print_report(arguments, &Report { items: vec![item], ..Report::default() })
+    print_report(
+        arguments,
+        &Report {
+            items: vec![item],
+            ..Report::default()
+        },
+    )
 }
 
 async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kube::Client> {
@@ -97,7 +144,9 @@ async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kub
         let what = match error {
             Unknown::Read(_) => "cannot read the kubeconfig",
             Unknown::Use(_) => "cannot use the kubeconfig",
-            Unknown::NotInCluster(_) => "cannot find the API server outside a cluster: give --kubeconfig",
+            Unknown::NotInCluster(_) => {
+                "cannot find the API server outside a cluster: give --kubeconfig"
+            }
         };
         anyhow::Error::new(error).context(what)
     })?;
@@ -106,16 +155,25 @@ async fn client(kubeconfig: Option<&Path>, root: HostRoot) -> anyhow::Result<kub
 
 async fn get(client: &kube::Client, namespace: &str, name: &str) -> anyhow::Result<Value> {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-    let request = http::Request::get(path).body(Vec::new()).context("cannot ask for the pod")?;
+    let request = http::Request::get(path)
+        .body(Vec::new())
+        .context("cannot ask for the pod")?;
     match tokio::time::timeout(API_LIMIT, client.request::<Value>(request)).await {
         Ok(Ok(pod)) => Ok(pod),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => bail!("there is no pod {namespace}/{name}"),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            bail!("there is no pod {namespace}/{name}")
+        }
         Ok(Err(kube::Error::Api(status))) => {
-            bail!("cannot get pod {namespace}/{name}: the API server says {}: {}", status.code, status.message)
+            bail!(
+                "cannot get pod {namespace}/{name}: the API server says {}: {}",
+                status.code,
+                status.message
+            )
         }
         failed => {
             let show = format!("pod-checkpointer show {namespace}/{name}");
-            let hint = format!("the API server does not answer; `{show}` shows the checkpoint without it");
+            let hint =
+                format!("the API server does not answer; `{show}` shows the checkpoint without it");
             match failed {
                 Ok(Err(error)) => Err(anyhow::Error::new(error).context(hint)),
                 _ => bail!(hint),

@@ -15,7 +15,12 @@ use crate::operator::{installation, objects};
 
 /// Runs `manifests`.
 pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
-    let ManifestsArguments { filename, image, skip_crds, operator } = arguments;
+    let ManifestsArguments {
+        filename,
+        image,
+        skip_crds,
+        operator,
+    } = arguments;
     let spec = match filename {
         None => PodCheckpointerSpec::default(),
         Some(path) => {
@@ -26,14 +31,21 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
                 std::fs::read_to_string(path).map(|read| text = read)
             };
             read.with_context(|| format!("cannot read {}", path.display()))?;
-            spec(&text).with_context(|| format!("{} is not a valid PodCheckpointer", path.display()))?
+            spec(&text)
+                .with_context(|| format!("{} is not a valid PodCheckpointer", path.display()))?
         }
     };
-    let mut all = if *skip_crds { Vec::new() } else { objects::definitions() };
+    let mut all = if *skip_crds {
+        Vec::new()
+    } else {
+        objects::definitions()
+    };
     all.extend(if *operator {
         installation::objects(image)
     } else {
-        let image = settings::image(&spec, Some(image)).unwrap_or(image).to_owned();
+        let image = settings::image(&spec, Some(image))
+            .unwrap_or(image)
+            .to_owned();
         objects::objects(&Checked::new(spec, image)?)
     });
     print(&objects::yaml(&all)?)
@@ -41,7 +53,10 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
 
 fn spec(text: &str) -> anyhow::Result<PodCheckpointerSpec> {
     let value: Value = serde_yaml::from_str(text)?;
-    for (field, wanted) in [("apiVersion", "podcheckpointer.io/v1alpha1"), ("kind", "PodCheckpointer")] {
+    for (field, wanted) in [
+        ("apiVersion", "podcheckpointer.io/v1alpha1"),
+        ("kind", "PodCheckpointer"),
+    ] {
         if value.get(field).and_then(Value::as_str) != Some(wanted) {
             bail!("{field} must be {wanted}");
         }
@@ -69,7 +84,10 @@ fn unknown(value: &Value, schema: &Value, path: &str) -> Option<String> {
             let properties = schema.get("properties");
             fields.iter().find_map(|(name, value)| {
                 let path = format!("{path}.{name}");
-                match (properties.and_then(|all| all.get(name)), schema.get("additionalProperties")) {
+                match (
+                    properties.and_then(|all| all.get(name)),
+                    schema.get("additionalProperties"),
+                ) {
                     (Some(schema), _) | (None, Some(schema)) => unknown(value, schema, &path),
                     (None, None) => Some(path),
                 }
@@ -77,7 +95,10 @@ fn unknown(value: &Value, schema: &Value, path: &str) -> Option<String> {
         }
         Value::Array(items) => {
             let schema = schema.get("items")?;
-            items.iter().enumerate().find_map(|(at, item)| unknown(item, schema, &format!("{path}[{at}]")))
+            items
+                .iter()
+                .enumerate()
+                .find_map(|(at, item)| unknown(item, schema, &format!("{path}[{at}]")))
         }
         _ => None,
     }
@@ -97,12 +118,23 @@ mod tests {
     #[test]
     fn a_misspelled_field_or_a_wrong_type_is_named_with_its_path() {
         assert_eq!(read("").unwrap(), PodCheckpointerSpec::default());
-        assert_eq!(read("spec: {retention: 5m}").unwrap().retention.as_deref(), Some("5m"));
-        assert_eq!(read("spec: {nodeSelector: {any.name/x: y}}").unwrap().node_selector["any.name/x"], "y");
+        assert_eq!(
+            read("spec: {retention: 5m}").unwrap().retention.as_deref(),
+            Some("5m")
+        );
+        assert_eq!(
+            read("spec: {nodeSelector: {any.name/x: y}}")
+                .unwrap()
+                .node_selector["any.name/x"],
+            "y"
+        );
         for (spec, path) in [
             ("spec: {retenton: 5m}", "spec.retenton"),
             ("spec: {metrics: {port: 1}}", "spec.metrics.port"),
-            ("spec: {select: [{matchLabels: {a: b}}, {matchLabel: {a: b}}]}", "spec.select[1].matchLabel"),
+            (
+                "spec: {select: [{matchLabels: {a: b}}, {matchLabel: {a: b}}]}",
+                "spec.select[1].matchLabel",
+            ),
             ("spec: {namespaces: shop}", "spec.namespaces"),
             (
                 "spec: {select: [{matchExpressions: [{key: a, operator: in}]}]}",
@@ -112,6 +144,11 @@ mod tests {
             let error = read(spec).unwrap_err();
             assert!(error.contains(path), "{spec}: {error}");
         }
-        assert!(super::spec("kind: Pod\napiVersion: v1").unwrap_err().to_string().contains("apiVersion must be"));
+        assert!(
+            super::spec("kind: Pod\napiVersion: v1")
+                .unwrap_err()
+                .to_string()
+                .contains("apiVersion must be")
+        );
     }
 }

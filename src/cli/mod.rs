@@ -47,7 +47,8 @@ pub enum Answer {
 
 /// `crd`: prints the custom resource definitions, or writes one file each.
 pub fn crd(arguments: &CrdArguments) -> anyhow::Result<Answer> {
-    let definitions = api::definitions().context("cannot write the resource definitions as YAML")?;
+    let definitions =
+        api::definitions().context("cannot write the resource definitions as YAML")?;
     let Some(directory) = &arguments.directory else {
         let texts: Vec<&str> = definitions.iter().map(|(_, text)| text.as_str()).collect();
         return print(&texts.join("---\n"));
@@ -60,7 +61,11 @@ pub fn crd(arguments: &CrdArguments) -> anyhow::Result<Answer> {
 }
 
 /// Prints an answer in the given format.
-fn answer<T: Serialize>(output: Output, value: &T, table: impl FnOnce() -> String) -> anyhow::Result<Answer> {
+fn answer<T: Serialize>(
+    output: Output,
+    value: &T,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<Answer> {
     match output {
         Output::Table => print(&table()),
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(value)?)),

@@ -80,13 +80,23 @@ pub struct Explained<T> {
 impl Explained<Refusal> {
     fn refusal(reason: Reason) -> Self {
         let Reason { refusal, detail } = reason;
-        Self { reason: refusal, detail, explanation: refusal.explanation(), advice: refusal.advice() }
+        Self {
+            reason: refusal,
+            detail,
+            explanation: refusal.explanation(),
+            advice: refusal.advice(),
+        }
     }
 }
 
 impl Explained<Warning> {
     fn warning(warning: Warning) -> Self {
-        Self { reason: warning, detail: String::new(), explanation: warning.explanation(), advice: warning.advice() }
+        Self {
+            reason: warning,
+            detail: String::new(),
+            explanation: warning.explanation(),
+            advice: warning.advice(),
+        }
     }
 }
 
@@ -128,11 +138,18 @@ impl Report {
     pub fn add(&mut self, file: &str, documents: Vec<Document>, place: Place<'_>) {
         let is_only = documents.len() == 1;
         for Document { number, content } in documents {
-            let source = if is_only { file.to_owned() } else { format!("{file}#{number}") };
+            let source = if is_only {
+                file.to_owned()
+            } else {
+                format!("{file}#{number}")
+            };
             let object = match content {
                 Ok(object) => object,
                 Err(error) => {
-                    self.errors.push(Failed { source, message: chain(&error) });
+                    self.errors.push(Failed {
+                        source,
+                        message: chain(&error),
+                    });
                     continue;
                 }
             };
@@ -140,10 +157,18 @@ impl Report {
                 match subject {
                     Ok(Subject::Pod(candidate)) => {
                         let rendered = offline::render(&candidate, place.run_dir, place.node_name);
-                        self.items.push(Item::new(source.clone(), &candidate, rendered));
+                        self.items
+                            .push(Item::new(source.clone(), &candidate, rendered));
                     }
-                    Ok(Subject::Other(kind, name)) => self.skipped.push(Skipped { source: source.clone(), kind, name }),
-                    Err(error) => self.errors.push(Failed { source: source.clone(), message: error.to_string() }),
+                    Ok(Subject::Other(kind, name)) => self.skipped.push(Skipped {
+                        source: source.clone(),
+                        kind,
+                        name,
+                    }),
+                    Err(error) => self.errors.push(Failed {
+                        source: source.clone(),
+                        message: error.to_string(),
+                    }),
                 }
             }
         }
@@ -153,7 +178,10 @@ impl Report {
     pub fn texts(&self, output: Output, explain: bool) -> serde_json::Result<(String, String)> {
         Ok(match output {
             // the document contains the remarks
-            Output::Json => (format!("{}\n", serde_json::to_string_pretty(self)?), String::new()),
+            Output::Json => (
+                format!("{}\n", serde_json::to_string_pretty(self)?),
+                String::new(),
+            ),
             Output::Yaml => (manifests(self, explain), remarks(self)),
             Output::Table => (table(self, explain), failures(self)),
         })
@@ -161,11 +189,18 @@ impl Report {
 
     /// The report on the bytes of one file; for fuzzing.
     pub fn of(bytes: &[u8]) -> Self {
-        let place = Place { namespace: "default", run_dir: Path::new(crate::names::RUN_DIR), node_name: NODE };
+        let place = Place {
+            namespace: "default",
+            run_dir: Path::new(crate::names::RUN_DIR),
+            node_name: NODE,
+        };
         let mut report = Self::default();
         match input::parse(bytes) {
             Ok(documents) => report.add("-", documents, place),
-            Err(error) => report.errors.push(Failed { source: "-".into(), message: chain(&error) }),
+            Err(error) => report.errors.push(Failed {
+                source: "-".into(),
+                message: chain(&error),
+            }),
         }
         report
     }
@@ -173,14 +208,30 @@ impl Report {
 
 impl Item {
     fn new(source: String, candidate: &offline::Candidate, rendered: Rendered) -> Self {
-        let offline::Candidate { kind, namespace, name, pod, .. } = candidate;
-        let Rendered { reasons, warnings, notes, manifest, changes } = rendered;
+        let offline::Candidate {
+            kind,
+            namespace,
+            name,
+            pod,
+            ..
+        } = candidate;
+        let Rendered {
+            reasons,
+            warnings,
+            notes,
+            manifest,
+            changes,
+        } = rendered;
         Self {
             source,
             kind: kind.clone(),
             namespace: namespace.clone(),
             name: name.clone(),
-            pod: pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            pod: pod
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
             recoverable: reasons.is_empty(),
             marked: candidate.is_marked(),
             reasons: reasons.into_iter().map(Explained::refusal).collect(),
@@ -192,9 +243,16 @@ impl Item {
     }
 
     /// The verdict of a capture on a running pod.
-    pub(super) fn live(pod: &Value, reasons: Vec<Reason>, warnings: Vec<Warning>, manifest: Option<Value>) -> Self {
+    pub(super) fn live(
+        pod: &Value,
+        reasons: Vec<Reason>,
+        warnings: Vec<Warning>,
+        manifest: Option<Value>,
+    ) -> Self {
         let field = |name: &str| {
-            let value = pod.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+            let value = pod
+                .pointer(&format!("/metadata/{name}"))
+                .and_then(Value::as_str);
             value.unwrap_or_default().to_owned()
         };
         Self {
@@ -217,9 +275,16 @@ impl Item {
 /// Runs `render` on files.
 pub fn render(arguments: &RenderArguments) -> anyhow::Result<Answer> {
     let node_name = arguments.node.node_name.as_deref().unwrap_or(NODE);
-    let place = Place { namespace: &arguments.namespace, run_dir: &arguments.node.host.run_dir, node_name };
+    let place = Place {
+        namespace: &arguments.namespace,
+        run_dir: &arguments.node.host.run_dir,
+        node_name,
+    };
     let mut report = Report::default();
-    let failed = |path: &Path, error: &input::Error| Failed { source: shown(path), message: chain(error) };
+    let failed = |path: &Path, error: &input::Error| Failed {
+        source: shown(path),
+        message: chain(error),
+    };
     let mut files: Vec<PathBuf> = Vec::new();
     for path in &arguments.filename {
         match input::files(path, arguments.recursive) {
@@ -237,7 +302,11 @@ pub fn render(arguments: &RenderArguments) -> anyhow::Result<Answer> {
 }
 
 fn shown(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
+    if path == Path::new("-") {
+        "standard input".into()
+    } else {
+        path.display().to_string()
+    }
 }
 
 /// Prints the report: the requested output to standard output, remarks for people to standard
@@ -253,22 +322,43 @@ pub(super) fn print_report(arguments: &RenderArguments, report: &Report) -> anyh
     if report.items.is_empty() {
         bail!("the input contains neither a pod nor a workload that creates pods");
     }
-    Ok(if report.items.iter().all(|item| item.recoverable) { Answer::Yes } else { Answer::No })
+    Ok(if report.items.iter().all(|item| item.recoverable) {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
 }
 
 /// One line per remark.
 fn remarks(report: &Report) -> String {
     let mut text = failures(report);
     for Skipped { source, kind, name } in &report.skipped {
-        line(&mut text, &format!("{source}: {kind} {name}: skipped: it creates no pods"));
+        line(
+            &mut text,
+            &format!("{source}: {kind} {name}: skipped: it creates no pods"),
+        );
     }
     for item in &report.items {
-        let Item { source, kind, namespace, name, .. } = item;
+        let Item {
+            source,
+            kind,
+            namespace,
+            name,
+            ..
+        } = item;
         let about = format!("{source}: {kind} {namespace}/{name}");
-        for Explained { reason, detail, explanation, advice } in &item.reasons {
+        for Explained {
+            reason,
+            detail,
+            explanation,
+            advice,
+        } in &item.reasons
+        {
             line(
                 &mut text,
-                &format!("{about}: not recoverable: {reason}: {detail}: {explanation} What to do: {advice}"),
+                &format!(
+                    "{about}: not recoverable: {reason}: {detail}: {explanation} What to do: {advice}"
+                ),
             );
         }
         for Explained { reason, advice, .. } in &item.warnings {
@@ -282,15 +372,24 @@ fn remarks(report: &Report) -> String {
 }
 
 fn failures(report: &Report) -> String {
-    report.errors.iter().fold(String::new(), |mut text, Failed { source, message }| {
-        line(&mut text, &format!("{source}: error: {message}"));
-        text
-    })
+    report
+        .errors
+        .iter()
+        .fold(String::new(), |mut text, Failed { source, message }| {
+            line(&mut text, &format!("{source}: error: {message}"));
+            text
+        })
 }
 
 /// Adds a single line, with control characters escaped, because names come from files.
 fn line(text: &mut String, message: &str) {
-    let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let plain = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
     text.extend(message.chars().map(plain));
     text.push('\n');
 }
@@ -298,10 +397,18 @@ fn line(text: &mut String, message: &str) {
 fn manifests(report: &Report, explain: bool) -> String {
     let mut text = String::new();
     for item in &report.items {
-        let Some(manifest) = &item.manifest else { continue };
+        let Some(manifest) = &item.manifest else {
+            continue;
+        };
         text.push_str("---\n");
         let mut comment = String::new();
-        line(&mut comment, &format!("# {} {}/{} of {}", item.kind, item.namespace, item.name, item.source));
+        line(
+            &mut comment,
+            &format!(
+                "# {} {}/{} of {}",
+                item.kind, item.namespace, item.name, item.source
+            ),
+        );
         text.push_str(&comment);
         if explain {
             text.push_str(&explained(item, "# "));
@@ -313,12 +420,22 @@ fn manifests(report: &Report, explain: bool) -> String {
 
 fn explained(item: &Item, margin: &str) -> String {
     let mut text = String::new();
-    for Change { path, what, to, why, .. } in &item.changes {
+    for Change {
+        path,
+        what,
+        to,
+        why,
+        ..
+    } in &item.changes
+    {
         let value = match (what, to) {
             (What::Dropped, _) | (_, None) => String::new(),
             (_, Some(value)) => format!(" {}", short(value)),
         };
-        line(&mut text, &format!("{margin}{path}: {}{value}: {why}", what.as_str()));
+        line(
+            &mut text,
+            &format!("{margin}{path}: {}{value}: {why}", what.as_str()),
+        );
     }
     text
 }
@@ -333,13 +450,42 @@ fn short(value: &Value) -> String {
 }
 
 fn table(report: &Report, explain: bool) -> String {
-    let head = ["NAMESPACE", "NAME", "KIND", "RECOVERABLE", "MARKED", "REASON"].map(str::to_owned).to_vec();
+    let head = [
+        "NAMESPACE",
+        "NAME",
+        "KIND",
+        "RECOVERABLE",
+        "MARKED",
+        "REASON",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let row = |item: &Item| {
         let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        let reasons: Vec<String> = item.reasons.iter().map(|it| format!("{}: {}", it.reason, it.detail)).collect();
-        let warnings = item.warnings.iter().map(|it| it.reason.to_string()).collect::<Vec<_>>().join(", ");
-        let reason = if reasons.is_empty() { warnings } else { reasons.join("; ") };
-        let cells = [&item.namespace, &item.name, &item.kind, &yes(item.recoverable), &yes(item.marked), &reason];
+        let reasons: Vec<String> = item
+            .reasons
+            .iter()
+            .map(|it| format!("{}: {}", it.reason, it.detail))
+            .collect();
+        let warnings = item
+            .warnings
+            .iter()
+            .map(|it| it.reason.to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let reason = if reasons.is_empty() {
+            warnings
+        } else {
+            reasons.join("; ")
+        };
+        let cells = [
+            &item.namespace,
+            &item.name,
+            &item.kind,
+            &yes(item.recoverable),
+            &yes(item.marked),
+            &reason,
+        ];
         cells
             .map(|cell| {
                 let mut shown = String::new();
@@ -348,11 +494,20 @@ fn table(report: &Report, explain: bool) -> String {
             })
             .to_vec()
     };
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(report.items.iter().map(row)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head)
+        .chain(report.items.iter().map(row))
+        .collect();
     let mut text = columns(&rows);
     if explain {
         for item in report.items.iter().filter(|item| !item.changes.is_empty()) {
-            let _ = write!(text, "\n{} {}/{}\n{}", item.kind, item.namespace, item.name, explained(item, "  "));
+            let _ = write!(
+                text,
+                "\n{} {}/{}\n{}",
+                item.kind,
+                item.namespace,
+                item.name,
+                explained(item, "  ")
+            );
         }
     }
     text

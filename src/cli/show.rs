@@ -14,25 +14,40 @@ use crate::text::chain;
 
 /// Runs `show`.
 pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
-    let pod = arguments.pod.split_once('/').and_then(|(namespace, name)| PodId::new(namespace, name).ok());
-    let Some(pod) = pod else { bail!("{:?} is not NAMESPACE/POD", arguments.pod) };
+    let pod = arguments
+        .pod
+        .split_once('/')
+        .and_then(|(namespace, name)| PodId::new(namespace, name).ok());
+    let Some(pod) = pod else {
+        bail!("{:?} is not NAMESPACE/POD", arguments.pod)
+    };
     if arguments.reveal && !rustix::process::geteuid().is_root() {
         bail!("--reveal is for root only");
     }
     let node = Places::find(&arguments.host)?;
     let (newest, bad) = node.store.newest(&pod)?;
-    let problems = bad.iter().map(|error| chain(error)).chain(node.key_problems());
+    let problems = bad
+        .iter()
+        .map(|error| chain(error))
+        .chain(node.key_problems());
     let problems: Vec<String> = problems.collect();
     let Some(newest) = newest else {
         if problems.is_empty() {
             bail!("this node has no checkpoint of pod {pod}");
         }
-        bail!("cannot show a checkpoint of pod {pod}: {}", problems.join("; "));
+        bail!(
+            "cannot show a checkpoint of pod {pod}: {}",
+            problems.join("; ")
+        );
     };
     for problem in problems {
         eprintln!("pod-checkpointer: {problem}");
     }
-    let shown = if arguments.reveal { reveal(&newest.checkpoint)? } else { redact(&newest.checkpoint)? };
+    let shown = if arguments.reveal {
+        reveal(&newest.checkpoint)?
+    } else {
+        redact(&newest.checkpoint)?
+    };
     answer(Output::Yaml, &with_mark(shown, &node, &pod), String::new)
 }
 
@@ -40,7 +55,10 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
 /// mark can change without the pod's content.
 fn with_mark(mut shown: Value, node: &Places, key: &PodId) -> Value {
     let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
-    if let (Some(object), Some(mark)) = (shown.as_object_mut(), word.and_then(|word| word.marked.get(key).cloned())) {
+    if let (Some(object), Some(mark)) = (
+        shown.as_object_mut(),
+        word.and_then(|word| word.marked.get(key).cloned()),
+    ) {
         object.insert("markedBy".into(), mark.into());
     }
     shown
@@ -54,7 +72,11 @@ fn reveal(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
 /// Secrets.
 fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
     let mut checkpoint = checkpoint.clone();
-    for entry in checkpoint.volumes.values_mut().flat_map(|volume| &mut volume.entries) {
+    for entry in checkpoint
+        .volumes
+        .values_mut()
+        .flat_map(|volume| &mut volume.entries)
+    {
         if let Some(data) = &mut entry.data {
             let size = decode(data).map(|bytes| bytes.len()).unwrap_or_default();
             *data = format!("<{size} bytes>");
@@ -67,10 +89,16 @@ fn redact(checkpoint: &NodeCheckpoint) -> anyhow::Result<Value> {
 /// Replaces every value of a manifest's environment by its size.
 pub(super) fn redact_environment(manifest: &mut Value) {
     for kind in ["initContainers", "containers"] {
-        let containers = manifest.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);
+        let containers = manifest
+            .pointer_mut(&format!("/spec/{kind}"))
+            .and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             let environment = container.get_mut("env").and_then(Value::as_array_mut);
-            for value in environment.into_iter().flatten().filter_map(|variable| variable.get_mut("value")) {
+            for value in environment
+                .into_iter()
+                .flatten()
+                .filter_map(|variable| variable.get_mut("value"))
+            {
                 let size = value.as_str().map(str::len).unwrap_or_default();
                 *value = json!(format!("<{size} bytes>"));
             }
@@ -86,11 +114,18 @@ mod tests {
     #[test]
     fn neither_files_nor_environment_are_shown() {
         let mut made = checkpoint("shop", "till");
-        made.manifest["spec"]["containers"][0]["env"] = json!([{"name": "PASSWORD", "value": "hunter2"}]);
+        made.manifest["spec"]["containers"][0]["env"] =
+            json!([{"name": "PASSWORD", "value": "hunter2"}]);
         let text = serde_yaml::to_string(&redact(&made).unwrap()).unwrap();
         let secret = crate::checkpoint::encoding::encode(b"s3cret\n\0\xff");
-        assert!(!text.contains("hunter2") && !text.contains(&secret), "{text}");
-        assert!(text.contains("<7 bytes>") && text.contains("<9 bytes>"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains(&secret),
+            "{text}"
+        );
+        assert!(
+            text.contains("<7 bytes>") && text.contains("<9 bytes>"),
+            "{text}"
+        );
         let revealed = serde_yaml::to_string(&reveal(&made).unwrap()).unwrap();
         assert!(revealed.contains("hunter2") && revealed.contains(&secret));
     }

@@ -116,10 +116,10 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
             running: Places::is_locked(&node.agent_lock())?,
             heartbeat_age_seconds: (word.heartbeat > 0).then(|| since(word.heartbeat)),
         },
-        contact: report
-            .contact
-            .as_ref()
-            .map(|contact| Contact { class: format!("{:?}", contact.class), for_seconds: since(contact.since) }),
+        contact: report.contact.as_ref().map(|contact| Contact {
+            class: format!("{:?}", contact.class),
+            for_seconds: since(contact.since),
+        }),
         problems,
         pods: pods(node, &report, &word)?,
         risks: word.risks,
@@ -127,7 +127,11 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
 }
 
 /// Reads one of the run directory's files; if that fails, it is added to the problems.
-fn read<T: serde::de::DeserializeOwned + Default>(run: &RunDir, name: &str, problems: &mut Vec<String>) -> T {
+fn read<T: serde::de::DeserializeOwned + Default>(
+    run: &RunDir,
+    name: &str,
+    problems: &mut Vec<String>,
+) -> T {
     match run.read(name) {
         Ok(value) => value.unwrap_or_default(),
         Err(error) => {
@@ -147,8 +151,15 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
         let (namespace, name) = (key.namespace(), key.name());
         let (newest, bad) = node.store.newest(&key)?;
         let header = bad.iter().find_map(|error| error.header());
-        let aside = node.store.find(&key).map(|found| found.aside.len()).unwrap_or_default();
-        let reported = report.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
+        let aside = node
+            .store
+            .find(&key)
+            .map(|found| found.aside.len())
+            .unwrap_or_default();
+        let reported = report
+            .pods
+            .iter()
+            .find(|pod| pod.namespace == namespace && pod.name == name);
         let mut reasons: Vec<String> = word.refused.get(&key).cloned().unwrap_or_default();
         let refused = !reasons.is_empty();
         reasons.extend(reported.and_then(|pod| match (&pod.reason, &pod.message) {
@@ -166,8 +177,12 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
             (None, Some(_)) => "Unknown",
             (None, None) => "No",
         };
-        let captured = newest.as_ref().map(|newest| &newest.checkpoint.captured.wall);
-        let captured = captured.or(header.map(|header| &header.captured.wall)).cloned();
+        let captured = newest
+            .as_ref()
+            .map(|newest| &newest.checkpoint.captured.wall);
+        let captured = captured
+            .or(header.map(|header| &header.captured.wall))
+            .cloned();
         pods.push(Pod {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -178,7 +193,14 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
             generation: newest.as_ref().map(|newest| newest.number),
             size_bytes: newest.as_ref().map(|newest| newest.size),
             warnings: newest
-                .map(|newest| newest.checkpoint.warnings.iter().map(ToString::to_string).collect())
+                .map(|newest| {
+                    newest
+                        .checkpoint
+                        .warnings
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect()
+                })
                 .unwrap_or_default(),
             marked_by: word.marked.get(&key).cloned(),
             reasons,
@@ -194,10 +216,21 @@ fn captured_age(wall: &str) -> Option<u64> {
 }
 
 fn text(shown: &Shown) -> String {
-    let Shown { supervisor, agent, contact, problems, risks, pods } = shown;
+    let Shown {
+        supervisor,
+        agent,
+        contact,
+        problems,
+        risks,
+        pods,
+    } = shown;
     let seconds = |seconds: u64| age(Duration::from_secs(seconds));
     let contact = contact.as_ref().map_or("unknown".to_owned(), |contact| {
-        format!("{} for {}", contact.class.to_lowercase(), seconds(contact.for_seconds))
+        format!(
+            "{} for {}",
+            contact.class.to_lowercase(),
+            seconds(contact.for_seconds)
+        )
     });
     let supervisor = match (supervisor.installed, supervisor.running) {
         (true, true) => format!("running, installed in {}", supervisor.manifest_dir),
@@ -205,8 +238,14 @@ fn text(shown: &Shown) -> String {
         (false, true) => format!("running, but not installed in {}", supervisor.manifest_dir),
         (false, false) => format!("not installed in {}", supervisor.manifest_dir),
     };
-    let running = if agent.running { "running" } else { "not running" };
-    let heartbeat = agent.heartbeat_age_seconds.map(|age| format!(", last heard {} ago", seconds(age)));
+    let running = if agent.running {
+        "running"
+    } else {
+        "not running"
+    };
+    let heartbeat = agent
+        .heartbeat_age_seconds
+        .map(|age| format!(", last heard {} ago", seconds(age)));
     let mut text = format!(
         "API server:  {contact}\nSupervisor:  {supervisor}\nAgent:       {running}{}\n",
         heartbeat.unwrap_or_default()
@@ -221,11 +260,25 @@ fn text(shown: &Shown) -> String {
         text.push_str("\nNothing is captured on this node.\n");
         return text;
     }
-    let heads = ["NAMESPACE", "POD", "RECOVERABLE?", "PHASE", "CAPTURED", "GENERATION", "SIZE", "MARKED BY", "REASON"];
+    let heads = [
+        "NAMESPACE",
+        "POD",
+        "RECOVERABLE?",
+        "PHASE",
+        "CAPTURED",
+        "GENERATION",
+        "SIZE",
+        "MARKED BY",
+        "REASON",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(pods.iter().map(|pod| {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-        let reason = if pod.reasons.is_empty() { pod.warnings.join(", ") } else { pod.reasons.join("; ") };
+        let reason = if pod.reasons.is_empty() {
+            pod.warnings.join(", ")
+        } else {
+            pod.reasons.join("; ")
+        };
         vec![
             pod.namespace.clone(),
             pod.name.clone(),

@@ -5,11 +5,21 @@ use std::time::Duration;
 /// Aligns the cells of each column, with two blanks between columns.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or_default()).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..count)
+        .map(|column| width(column).unwrap_or_default())
+        .collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -42,14 +52,21 @@ mod tests {
 
     #[test]
     fn cells_of_a_column_are_aligned() {
-        let rows = [vec!["A".to_owned(), "LONGER".into(), "C".into()], vec!["äöü".into(), "b".into(), String::new()]];
+        let rows = [
+            vec!["A".to_owned(), "LONGER".into(), "C".into()],
+            vec!["äöü".into(), "b".into(), String::new()],
+        ];
         assert_eq!(columns(&rows), "A    LONGER  C\näöü  b\n");
     }
 
     #[test]
     fn ages_and_sizes_are_short() {
-        let ages = [7, 119, 120, 7199, 7200, 172_799, 172_800].map(|seconds| age(Duration::from_secs(seconds)));
+        let ages = [7, 119, 120, 7199, 7200, 172_799, 172_800]
+            .map(|seconds| age(Duration::from_secs(seconds)));
         assert_eq!(ages, ["7s", "119s", "2m", "119m", "2h", "47h", "2d"]);
-        assert_eq!([812, 14_500, 3 << 20].map(size), ["812 B", "14 KiB", "3 MiB"]);
+        assert_eq!(
+            [812, 14_500, 3 << 20].map(size),
+            ["812 B", "14 KiB", "3 MiB"]
+        );
     }
 }

@@ -49,7 +49,10 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     remove_ours(&node, node.store.directory(), store::NAMES)?;
     remove_ours(&node, node.run.path(), run::NAMES)?;
     for path in &manifests.foreign {
-        println!("not removed: {} does not belong to pod-checkpointer", node.shown(path).display());
+        println!(
+            "not removed: {} does not belong to pod-checkpointer",
+            node.shown(path).display()
+        );
     }
     Ok(Answer::Yes)
 }
@@ -57,7 +60,9 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
 /// Fails if something on the node is still needed, or would be created again.
 fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
     if Places::is_locked(&node.agent_lock())? {
-        bail!("the agent runs on this node and would reinstall everything: delete the DaemonSet first (or --force)");
+        bail!(
+            "the agent runs on this node and would reinstall everything: delete the DaemonSet first (or --force)"
+        );
     }
     if Places::is_locked(&node.run.path().join(DRILL_LOCK))? {
         bail!("a drill runs on this node: wait until it ends (or --force)");
@@ -86,7 +91,9 @@ fn refuse(node: &Places, manifests: &Manifests) -> anyhow::Result<()> {
 /// Removes what a drill left behind, its routes first.
 fn clear(manifests: &ManifestDir) -> anyhow::Result<()> {
     if manifests.path().is_dir() && manifests.run().path().is_dir() {
-        Place::new(manifests.clone()).clear().context("cannot remove what a drill left behind")?;
+        Place::new(manifests.clone())
+            .clear()
+            .context("cannot remove what a drill left behind")?;
     }
     Ok(())
 }
@@ -98,11 +105,18 @@ fn remove_ours(node: &Places, directory: &Path, names: &[&str]) -> anyhow::Resul
     }
     let others = write::remove_named(directory, names)?;
     for path in &others {
-        println!("not removed: {} does not belong to pod-checkpointer", node.shown(path).display());
+        println!(
+            "not removed: {} does not belong to pod-checkpointer",
+            node.shown(path).display()
+        );
     }
     if others.is_empty() {
         // it may be a mount point, which existed before
-        let done = if directory.exists() { "emptied" } else { "removed" };
+        let done = if directory.exists() {
+            "emptied"
+        } else {
+            "removed"
+        };
         println!("{done} {}", node.shown(directory).display());
     }
     Ok(())

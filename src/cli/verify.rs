@@ -48,8 +48,8 @@ struct Good {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Bad {
-    /// `Damaged`, `Version`, `KeyMissing`, `KeyWrong`, `Key`, `Foreign`, `Leftover`, `NoneLeft`, `Permissions`, `Link`,
-    /// `Unreadable`.
+    /// `Damaged`, `Version`, `KeyMissing`, `KeyWrong`, `Key`, `Foreign`, `Leftover`, `NoneLeft`,
+    /// `Permissions`, `Link`, `Unreadable`.
     kind: &'static str,
     file: String,
     message: String,
@@ -57,7 +57,11 @@ struct Bad {
 
 impl Found {
     fn add(&mut self, kind: &'static str, file: &Path, message: impl Into<String>) {
-        self.bad.push(Bad { kind, file: file.display().to_string(), message: message.into() });
+        self.bad.push(Bad {
+            kind,
+            file: file.display().to_string(),
+            message: message.into(),
+        });
     }
 }
 
@@ -73,10 +77,12 @@ pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
     let VerifyArguments { look, repair } = arguments;
     let node = Places::find(&look.host)?;
     let mut found = Found::default();
-    let repair =
-        (*repair && node.store.directory().exists()).then(|| Repair { lock: node.store.lock("agent.lock").ok() });
+    let repair = (*repair && node.store.directory().exists()).then(|| Repair {
+        lock: node.store.lock("agent.lock").ok(),
+    });
     for path in &look.host.key_files {
-        let keys = crate::checkpoint::keys::KeyFiles::new(node.root().clone(), vec![path.clone()]).load();
+        let keys =
+            crate::checkpoint::keys::KeyFiles::new(node.root().clone(), vec![path.clone()]).load();
         for error in keys.errors() {
             found.add("Key", path, chain(error));
         }
@@ -84,11 +90,24 @@ pub fn verify(arguments: &VerifyArguments) -> anyhow::Result<Answer> {
     verify_store(&node, repair.as_ref(), &mut found);
     verify_links(&node, repair.as_ref(), &mut found)?;
     let shown = |file: &str| node.shown(Path::new(file)).display().to_string();
-    found.good.iter_mut().for_each(|good| good.file = shown(&good.file));
-    found.aside.iter_mut().for_each(|aside| *aside = shown(aside));
-    found.bad.iter_mut().for_each(|bad| bad.file = shown(&bad.file));
+    found
+        .good
+        .iter_mut()
+        .for_each(|good| good.file = shown(&good.file));
+    found
+        .aside
+        .iter_mut()
+        .for_each(|aside| *aside = shown(aside));
+    found
+        .bad
+        .iter_mut()
+        .for_each(|bad| bad.file = shown(&bad.file));
     answer(look.output, &found, || text(&found))?;
-    Ok(if found.bad.is_empty() { Answer::Yes } else { Answer::No })
+    Ok(if found.bad.is_empty() {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
 }
 
 fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
@@ -123,12 +142,22 @@ fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
     for key in keys {
         match node.store.find(&key) {
             Ok(generations) => verify_pod(node, repair, &key, generations, found),
-            Err(error) => found.add("Unreadable", &checkpoints.join(key.file_form()), chain(&error)),
+            Err(error) => found.add(
+                "Unreadable",
+                &checkpoints.join(key.file_form()),
+                chain(&error),
+            ),
         }
     }
 }
 
-fn verify_pod(node: &Places, repair: Option<&Repair>, key: &PodId, mut generations: store::Found, found: &mut Found) {
+fn verify_pod(
+    node: &Places,
+    repair: Option<&Repair>,
+    key: &PodId,
+    mut generations: store::Found,
+    found: &mut Found,
+) {
     for good in &generations.good {
         found.good.push(Good {
             pod: key.to_string(),
@@ -138,13 +167,21 @@ fn verify_pod(node: &Places, repair: Option<&Repair>, key: &PodId, mut generatio
             file: good.path.display().to_string(),
         });
     }
-    let directory = node.store.directory().join(CHECKPOINTS).join(key.file_form());
+    let directory = node
+        .store
+        .directory()
+        .join(CHECKPOINTS)
+        .join(key.file_form());
     let mut is_explained = false;
     for error in &generations.bad {
         if let (Some(_), Some(path)) = (repair, error.damaged()) {
             match store::set_aside(path) {
                 Ok(aside) => {
-                    found.repaired.push(format!("set aside as {}: {}", node.shown(&aside).display(), chain(error)));
+                    found.repaired.push(format!(
+                        "set aside as {}: {}",
+                        node.shown(&aside).display(),
+                        chain(error)
+                    ));
                     generations.aside.push((0, aside));
                 }
                 Err(error) => found.add("Damaged", path, chain(&error)),
@@ -155,12 +192,29 @@ fn verify_pod(node: &Places, repair: Option<&Repair>, key: &PodId, mut generatio
         let (kind, path) = kind_of(error, &directory);
         found.add(kind, path, chain(error));
     }
-    found.aside.extend(generations.aside.iter().map(|(_, path)| path.display().to_string()));
+    found.aside.extend(
+        generations
+            .aside
+            .iter()
+            .map(|(_, path)| path.display().to_string()),
+    );
     for path in &generations.other {
-        stranger(node, repair, path, &path.file_name().unwrap_or_default().to_string_lossy(), found);
+        stranger(
+            node,
+            repair,
+            path,
+            &path.file_name().unwrap_or_default().to_string_lossy(),
+            found,
+        );
     }
     for path in &generations.surplus {
-        leftover(node, repair, path, "superseded by newer generations; the agent removes it", found);
+        leftover(
+            node,
+            repair,
+            path,
+            "superseded by newer generations; the agent removes it",
+            found,
+        );
     }
     if generations.good.is_empty() && !is_explained {
         let message = "no valid generation of this pod is left; the pod is captured again once the API server answers";
@@ -176,7 +230,9 @@ fn kind_of<'a>(error: &'a Error, directory: &'a Path) -> (&'static str, &'a Path
             _ => ("Damaged", path),
         },
         Error::Syntax(path, _) => ("Damaged", path),
-        Error::Foreign { path, .. } | Error::Read(read::Error::Untrusted { path, .. }) => ("Foreign", path),
+        Error::Foreign { path, .. } | Error::Read(read::Error::Untrusted { path, .. }) => {
+            ("Foreign", path)
+        }
         Error::Read(read::Error::Io(path, _)) => ("Unreadable", path),
         _ => ("Unreadable", directory),
     }
@@ -190,7 +246,8 @@ fn verify_links(node: &Places, repair: Option<&Repair>, found: &mut Found) -> an
             if repair.is_some() {
                 remove(node, &link.path, "a link to nothing", found);
             } else {
-                let message = format!("points to {target}, which does not exist; the supervisor removes it");
+                let message =
+                    format!("points to {target}, which does not exist; the supervisor removes it");
                 found.add("Link", &link.path, message);
             }
         }
@@ -203,7 +260,13 @@ fn verify_links(node: &Places, repair: Option<&Repair>, found: &mut Found) -> an
         );
     }
     for path in &manifests.leftovers {
-        leftover(node, repair, path, "an unfinished file, which does no harm", found);
+        leftover(
+            node,
+            repair,
+            path,
+            "an unfinished file, which does no harm",
+            found,
+        );
     }
     Ok(())
 }
@@ -229,7 +292,13 @@ fn verify_directory(path: &Path, found: &mut Found) {
 
 fn stranger(node: &Places, repair: Option<&Repair>, path: &Path, name: &str, found: &mut Found) {
     if name.starts_with(TEMPORARY) {
-        leftover(node, repair, path, "an unfinished file; the agent removes it", found);
+        leftover(
+            node,
+            repair,
+            path,
+            "an unfinished file; the agent removes it",
+            found,
+        );
     } else {
         found.add("Foreign", path, "does not belong to pod-checkpointer");
     }
@@ -241,7 +310,11 @@ fn leftover(node: &Places, repair: Option<&Repair>, path: &Path, what: &str, fou
     match repair {
         Some(Repair { lock: Some(_) }) => remove(node, path, "a leftover", found),
         Some(Repair { lock: None }) => {
-            found.add("Leftover", path, format!("{what}; not removed here, because the agent runs"));
+            found.add(
+                "Leftover",
+                path,
+                format!("{what}; not removed here, because the agent runs"),
+            );
         }
         None => found.add("Leftover", path, what),
     }
@@ -249,9 +322,15 @@ fn leftover(node: &Places, repair: Option<&Repair>, path: &Path, what: &str, fou
 
 fn remove(node: &Places, path: &Path, what: &str, found: &mut Found) {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_directory { write::remove_tree(path) } else { write::remove(path) };
+    let removed = if is_directory {
+        write::remove_tree(path)
+    } else {
+        write::remove(path)
+    };
     match removed {
-        Ok(()) => found.repaired.push(format!("removed {}: {what}", node.shown(path).display())),
+        Ok(()) => found
+            .repaired
+            .push(format!("removed {}: {what}", node.shown(path).display())),
         Err(error) => found.add("Leftover", path, chain(&error)),
     }
 }
@@ -268,28 +347,65 @@ fn list(directory: &Path, found: &mut Found) -> Vec<(PathBuf, String)> {
     };
     let mut names: Vec<_> = entries
         .filter_map(Result::ok)
-        .map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))
+        .map(|entry| {
+            (
+                entry.path(),
+                entry.file_name().to_string_lossy().into_owned(),
+            )
+        })
         .collect();
     names.sort();
     names
 }
 
 fn text(found: &Found) -> String {
-    let Found { good, aside, repaired, bad } = found;
+    let Found {
+        good,
+        aside,
+        repaired,
+        bad,
+    } = found;
     let mut rows = Vec::new();
-    for Good { pod, generation, size_bytes, sealed, file } in good {
-        let sealed = sealed.as_ref().map(|key| format!(", sealed with key {key}")).unwrap_or_default();
-        let what = format!("{pod}, generation {generation}, {}{sealed}", size(*size_bytes));
+    for Good {
+        pod,
+        generation,
+        size_bytes,
+        sealed,
+        file,
+    } in good
+    {
+        let sealed = sealed
+            .as_ref()
+            .map(|key| format!(", sealed with key {key}"))
+            .unwrap_or_default();
+        let what = format!(
+            "{pod}, generation {generation}, {}{sealed}",
+            size(*size_bytes)
+        );
         rows.push(vec!["ok".into(), file.clone(), what]);
     }
     let damaged = "damaged and set aside; removed once there is a newer generation";
-    rows.extend(aside.iter().map(|file| vec!["aside".into(), file.clone(), damaged.into()]));
-    for Bad { kind, file, message } in bad {
+    rows.extend(
+        aside
+            .iter()
+            .map(|file| vec!["aside".into(), file.clone(), damaged.into()]),
+    );
+    for Bad {
+        kind,
+        file,
+        message,
+    } in bad
+    {
         rows.push(vec![(*kind).to_owned(), file.clone(), message.clone()]);
     }
     let mut text = repaired.join("\n");
     if !text.is_empty() {
         text.push('\n');
     }
-    format!("{text}{}{} good, {} wrong\n", columns(&rows), good.len(), bad.len())
+    format!(
+        "{text}{}{} good, {} wrong\n",
+        columns(&rows),
+        good.len(),
+        bad.len()
+    )
 }

@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// Words that are not strings in some version of YAML.
-const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
+const WORDS: [&str; 11] = [
+    "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf",
+];
 
 /// A document, without the line `---`.
 pub fn text(value: &Value) -> String {
@@ -84,7 +86,10 @@ fn string(text: &str, out: &mut String) {
             '"' | '\\' => write!(out, "\\{c}"),
             '\n' => write!(out, "\\n"),
             '\t' => write!(out, "\\t"),
-            ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{f900}'..='\u{fefe}' => write!(out, "{c}"),
+            ' '..='~'
+            | '\u{a0}'..='\u{2027}'
+            | '\u{202a}'..='\u{d7ff}'
+            | '\u{f900}'..='\u{fefe}' => write!(out, "{c}"),
             c if u32::from(c) < 0x100 => write!(out, "\\x{:02x}", u32::from(c)),
             c if u32::from(c) < 0x1_0000 => write!(out, "\\u{:04x}", u32::from(c)),
             c => write!(out, "\\U{:08x}", u32::from(c)),
@@ -97,7 +102,9 @@ fn string(text: &str, out: &mut String) {
 /// without a special meaning, and is not one of [`WORDS`].
 fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
 }
 

@@ -28,8 +28,8 @@ pub fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Deletes an object. True if the API server deleted it; false if it has no such object, or if the preconditions do not hold
-/// because another object has this name by now.
+/// Deletes an object. True if the API server deleted it; false if it has no such object, or if the
+/// preconditions do not hold because another object has this name by now.
 pub async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<bool, Error>
 where
     K: Clone + Debug + DeserializeOwned,
@@ -69,7 +69,9 @@ pub async fn ask(
     uid: &str,
 ) -> (Answer, Option<String>) {
     let unknown = |why: String| (Answer::Unknown, Some(why));
-    let Some(node_uid) = node_uid else { return unknown("the node's UID is not recorded yet".into()) };
+    let Some(node_uid) = node_uid else {
+        return unknown("the node's UID is not recorded yet".into());
+    };
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
     match pods.get_metadata(pod.name()).await {
         Ok(pod) if pod.metadata.uid.as_deref() == Some(uid) => return (Answer::There, None),
@@ -82,7 +84,9 @@ pub async fn ask(
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.get_metadata(node).await {
         Ok(object) if object.metadata.uid.as_deref() == Some(node_uid) => (Answer::Gone, None),
-        Ok(_) => unknown(format!("node {node} is not the recorded one: its UID differs")),
+        Ok(_) => unknown(format!(
+            "node {node} is not the recorded one: its UID differs"
+        )),
         Err(error) => unknown(format!("cannot get node {node}: {}", explain(&error))),
     }
 }

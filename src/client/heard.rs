@@ -25,12 +25,18 @@ pub struct Heard(Arc<Mutex<Option<Instant>>>);
 impl Heard {
     /// Whether the last answer is at most this old.
     pub fn is_within(&self, age: Duration) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|last| last.elapsed() <= age)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|last| last.elapsed() <= age)
     }
 
     /// The age of the last answer; `None` if there was none yet.
     pub fn age(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.elapsed())
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map(|last| last.elapsed())
     }
 
     fn now(&self) {
@@ -61,7 +67,9 @@ pub fn listen(client: Client) -> (Client, Heard) {
 /// and the whole status.
 pub fn explain(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        kube::Error::Api(status) => {
+            format!("{} ({} {})", status.message, status.code, status.reason)
+        }
         error => chain(error),
     }
 }
@@ -72,7 +80,9 @@ pub fn explain_watch(error: &watcher::Error) -> String {
         watcher::Error::InitialListFailed(source)
         | watcher::Error::WatchStartFailed(source)
         | watcher::Error::WatchFailed(source) => explain(source),
-        watcher::Error::WatchError(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        watcher::Error::WatchError(status) => {
+            format!("{} ({} {})", status.message, status.code, status.reason)
+        }
         watcher::Error::NoResourceVersion => error.to_string(),
     }
 }

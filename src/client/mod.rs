@@ -44,14 +44,24 @@ pub enum Unknown {
 /// An Event. The note is cut to 1000 characters, because the API server refuses more than 1 KiB.
 pub fn event(type_: EventType, reason: &str, note: &str, action: &str) -> Event {
     let note = Some(note.chars().take(1000).collect());
-    Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note,
+        action: action.to_owned(),
+        secondary: None,
+    }
 }
 
 /// How to reach the API server: from this kubeconfig, else as a pod of the cluster.
 pub async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, Unknown> {
-    let Some(path) = kubeconfig else { return kube::Config::incluster().map_err(Unknown::NotInCluster) };
+    let Some(path) = kubeconfig else {
+        return kube::Config::incluster().map_err(Unknown::NotInCluster);
+    };
     let kubeconfig = Kubeconfig::read_from(path).map_err(Unknown::Read)?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(Unknown::Use)
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(Unknown::Use)
 }
 
 /// A client for the API server of this configuration; names are resolved with the host's files
@@ -62,12 +72,15 @@ pub async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, Unkn
 /// cluster directly.
 pub fn kube_client(config: kube::Config, root: HostRoot) -> Result<kube::Client, kube::Error> {
     if let Some(proxy) = &config.proxy_url {
-        return Err(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy.clone()) });
+        return Err(kube::Error::ProxyProtocolUnsupported {
+            proxy_url: Box::new(proxy.clone()),
+        });
     }
     let mut connector = HttpConnector::new_with_resolver(Resolver::new(root, CONNECT_LIMIT));
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    let mut connector =
+        TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_connect_timeout(Some(CONNECT_LIMIT));
     connector.set_read_timeout(Some(config.read_timeout.unwrap_or(READ_LIMIT)));
     connector.set_write_timeout(Some(config.write_timeout.unwrap_or(READ_LIMIT)));
@@ -76,8 +89,12 @@ pub fn kube_client(config: kube::Config, root: HostRoot) -> Result<kube::Client,
         .pool_idle_timeout(READ_LIMIT / 2)
         .pool_max_idle_per_host(2)
         .build(connector);
-    let service = config.extra_headers_layer()?.layer(client.map_err(tower::BoxError::from));
+    let service = config
+        .extra_headers_layer()?
+        .layer(client.map_err(tower::BoxError::from));
     let service = tower::util::option_layer(config.auth_layer()?).layer(service);
-    let service = config.base_uri_layer().layer(service.map_err(tower::BoxError::from));
+    let service = config
+        .base_uri_layer()
+        .layer(service.map_err(tower::BoxError::from));
     Ok(kube::Client::new(service, config.default_namespace))
 }

@@ -37,8 +37,8 @@ pub enum Error {
     },
 }
 
-/// The image of the program's own container: the one with the name of the `part`, `agent` or `operator`, else the first. `flag`
-/// names an image in its place, and occurs in errors.
+/// The image of the program's own container: the one with the name of the `part`, `agent` or
+/// `operator`, else the first. `flag` names an image in its place, and occurs in errors.
 pub async fn image(
     client: &Client,
     namespace: &str,
@@ -46,12 +46,27 @@ pub async fn image(
     part: &'static str,
     flag: &'static str,
 ) -> Result<String, Error> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Err(Error::Unnamed { flag }) };
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Err(Error::Unnamed { flag });
+    };
     let named = || format!("{namespace}/{name}");
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get(name).await.map_err(|source| Error::Unread { part, pod: named(), source })?;
+    let pod = pods.get(name).await.map_err(|source| Error::Unread {
+        part,
+        pod: named(),
+        source,
+    })?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-    let own = containers.iter().find(|container| container.name == part).or(containers.first());
-    let image = own.and_then(|container| container.image.clone()).filter(|image| !image.is_empty());
-    image.ok_or_else(|| Error::NoImage { part, pod: named(), flag })
+    let own = containers
+        .iter()
+        .find(|container| container.name == part)
+        .or(containers.first());
+    let image = own
+        .and_then(|container| container.image.clone())
+        .filter(|image| !image.is_empty());
+    image.ok_or_else(|| Error::NoImage {
+        part,
+        pod: named(),
+        flag,
+    })
 }

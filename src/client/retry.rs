@@ -49,7 +49,10 @@ mod tests {
         let first = retry.pause();
         assert!(first <= Duration::from_millis(150), "{first:?}");
         let later = (0..20).map(|_| retry.pause()).last().unwrap();
-        assert!(later >= Duration::from_millis(500) && later <= Duration::from_millis(1500), "{later:?}");
+        assert!(
+            later >= Duration::from_millis(500) && later <= Duration::from_millis(1500),
+            "{later:?}"
+        );
         retry.reset();
         assert!(retry.pause() <= Duration::from_millis(150));
     }

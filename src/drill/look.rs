@@ -15,26 +15,45 @@ use crate::node::runtime::{Container, Runtime};
 pub struct Look {
     /// How it was made; `None`: the runtime does not tell.
     pub view: Option<View>,
-    /// The captured volumes that it sees, by where they are mounted. One that cannot be read is not among them.
+    /// The captured volumes that it sees, by where they are mounted. One that cannot be read is not
+    /// among them.
     pub trees: BTreeMap<String, Tree>,
 }
 
 /// The containers of a manifest, by name, init containers among them.
 pub fn containers(manifest: &Value) -> BTreeMap<String, &Value> {
-    let list = |field: &str| manifest.pointer(field).and_then(Value::as_array).into_iter().flatten();
+    let list = |field: &str| {
+        manifest
+            .pointer(field)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
     let all = list("/spec/initContainers").chain(list("/spec/containers"));
-    all.filter_map(|container| Some((container.get("name")?.as_str()?.to_owned(), container))).collect()
+    all.filter_map(|container| Some((container.get("name")?.as_str()?.to_owned(), container)))
+        .collect()
 }
 
 /// Where a container of the manifest has captured volumes: mount path, volume, and the part of it.
-pub fn captured_mounts<'a>(checkpoint: &NodeCheckpoint, container: &'a Value) -> Vec<(&'a str, &'a str, &'a str)> {
-    let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
+pub fn captured_mounts<'a>(
+    checkpoint: &NodeCheckpoint,
+    container: &'a Value,
+) -> Vec<(&'a str, &'a str, &'a str)> {
+    let mounts = container
+        .get("volumeMounts")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let text = |mount: &'a Value, field: &str| mount.get(field).and_then(Value::as_str);
     mounts
         // an expression is expanded by the kubelet alone
         .filter(|mount| mount.get("subPathExpr").is_none())
         .filter_map(|mount| {
-            Some((text(mount, "mountPath")?, text(mount, "name")?, text(mount, "subPath").unwrap_or_default()))
+            Some((
+                text(mount, "mountPath")?,
+                text(mount, "name")?,
+                text(mount, "subPath").unwrap_or_default(),
+            ))
         })
         .filter(|(_, volume, _)| checkpoint.volumes.contains_key(*volume))
         .collect()
@@ -50,8 +69,12 @@ pub async fn at(
     let mut looks = BTreeMap::new();
     let described = containers(manifest);
     for container in running {
-        let Some(description) = described.get(&container.name) else { continue };
-        let Some(detail) = runtime.detail(&container.id).await? else { continue };
+        let Some(description) = described.get(&container.name) else {
+            continue;
+        };
+        let Some(detail) = runtime.detail(&container.id).await? else {
+            continue;
+        };
         let view = View::of(&detail.info);
         let mut trees = BTreeMap::new();
         if let Some(pid) = view.as_ref().and_then(|view| view.pid) {
@@ -68,7 +91,10 @@ pub async fn at(
 }
 
 /// How the files of one container differ from those of another, both seen in the same way.
-pub fn file_differences(expected: &BTreeMap<String, Tree>, seen: &BTreeMap<String, Tree>) -> Vec<String> {
+pub fn file_differences(
+    expected: &BTreeMap<String, Tree>,
+    seen: &BTreeMap<String, Tree>,
+) -> Vec<String> {
     let mut found = Vec::new();
     for (path, tree) in expected {
         match seen.get(path) {
@@ -80,10 +106,20 @@ pub fn file_differences(expected: &BTreeMap<String, Tree>, seen: &BTreeMap<Strin
 }
 
 /// What a container should see of the volumes that were unpacked into a directory.
-pub fn unpacked(checkpoint: &NodeCheckpoint, container: &Value, volumes: &Path) -> BTreeMap<String, Tree> {
+pub fn unpacked(
+    checkpoint: &NodeCheckpoint,
+    container: &Value,
+    volumes: &Path,
+) -> BTreeMap<String, Tree> {
     let mounts = captured_mounts(checkpoint, container);
     let tree = |volume: &str, below: &str| {
-        HostRoot::new(volumes.join(volume)).resolve(below).and_then(|real| tree::read(&real)).unwrap_or_default()
+        HostRoot::new(volumes.join(volume))
+            .resolve(below)
+            .and_then(|real| tree::read(&real))
+            .unwrap_or_default()
     };
-    mounts.into_iter().map(|(path, volume, below)| (path.to_owned(), tree(volume, below))).collect()
+    mounts
+        .into_iter()
+        .map(|(path, volume, below)| (path.to_owned(), tree(volume, below)))
+        .collect()
 }

@@ -1,10 +1,11 @@
-//! The manifest of a rehearsal: the twin of a checkpoint with nothing of the workload in it, so that it can run beside its
-//! parent. Pure.
+//! The manifest of a rehearsal: the twin of a checkpoint with nothing of the workload in it, so
+//! that it can run beside its parent. Pure.
 //!
-//! Every container runs this program, which does nothing but wait, in place of its image; so nothing of the workload can
-//! start, whatever else goes wrong. What could harm what serves is taken out: ports of the node, requests and priority (the
-//! kubelet lets a static pod preempt others), labels and annotations (nothing selects it, no network is told to give it an
-//! address of the parent's), writing to data of the owner's.
+//! Every container runs this program, which does nothing but wait, in place of its image; so
+//! nothing of the workload can start, whatever else goes wrong. What could harm what serves is
+//! taken out: ports of the node, requests and priority (the kubelet lets a static pod preempt
+//! others), labels and annotations (nothing selects it, no network is told to give it an address of
+//! the parent's), writing to data of the owner's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::NodeCheckpoint;
 use crate::names::DRILL_OF;
 
-/// No default priority is likely to be this one, so the API server, which computes another, refuses the mirror pod, as it
-/// does a twin's (plugin/pkg/admission/priority).
+/// No default priority is likely to be this one, so the API server, which computes another, refuses
+/// the mirror pod, as it does a twin's (plugin/pkg/admission/priority).
 const PRIORITY: i64 = -1_234_567_890;
 /// Longest name of a pod (pkg/apis/core/validation, a DNS subdomain).
 const LONGEST_NAME: usize = 253;
@@ -67,21 +68,35 @@ pub fn make(plan: &Plan<'_>) -> Rehearsal {
     if let Some(spec) = manifest.get_mut("spec").and_then(Value::as_object_mut) {
         pod(spec, plan, &mut left_out);
     }
-    Rehearsal { manifest, left_out: left_out.into_iter().collect() }
+    Rehearsal {
+        manifest,
+        left_out: left_out.into_iter().collect(),
+    }
 }
 
 /// The name before the kubelet adds the node's; cut where both would be longer than a name may be.
 pub fn name(parent: &str, node: &str) -> String {
     let room = LONGEST_NAME.saturating_sub(SUFFIX.len() + 1 + node.len());
-    let cut = parent.get(..room).unwrap_or(parent).trim_end_matches(['-', '.']);
+    let cut = parent
+        .get(..room)
+        .unwrap_or(parent)
+        .trim_end_matches(['-', '.']);
     format!("{cut}{SUFFIX}")
 }
 
 /// Names of the containers that must run: all but init containers that end.
 pub fn main_containers(manifest: &Value) -> Vec<String> {
-    let list = |field: &str| manifest.pointer(field).and_then(Value::as_array).into_iter().flatten();
-    let main = list("/spec/containers").chain(list("/spec/initContainers").filter(|container| is_sidecar(container)));
-    main.filter_map(|container| container.get("name")?.as_str().map(str::to_owned)).collect()
+    let list = |field: &str| {
+        manifest
+            .pointer(field)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let main = list("/spec/containers")
+        .chain(list("/spec/initContainers").filter(|container| is_sidecar(container)));
+    main.filter_map(|container| container.get("name")?.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn is_sidecar(container: &Value) -> bool {
@@ -95,15 +110,28 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
     spec.insert("priority".into(), json!(PRIORITY));
     spec.insert("terminationGracePeriodSeconds".into(), json!(2));
     let mut theirs = Theirs::default();
-    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+    for volume in spec
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         self::volume(volume, plan, &mut theirs, left_out);
     }
     let pod_user = spec.get("securityContext").cloned().unwrap_or_default();
-    if let Some(context) = spec.get_mut("securityContext").and_then(Value::as_object_mut) {
+    if let Some(context) = spec
+        .get_mut("securityContext")
+        .and_then(Value::as_object_mut)
+    {
         profiles(context, left_out);
     }
     for (field, is_init) in [("initContainers", true), ("containers", false)] {
-        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in spec
+            .get_mut(field)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             let ends = is_init && !is_sidecar(container);
             if let Some(container) = container.as_object_mut() {
                 self::container(container, plan, ends, &theirs, left_out);
@@ -117,15 +145,27 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
 #[derive(Default)]
 struct Theirs(BTreeMap<String, PathBuf>);
 
-fn volume(volume: &mut Value, plan: &Plan<'_>, theirs: &mut Theirs, left_out: &mut BTreeSet<String>) {
-    let name = volume.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+fn volume(
+    volume: &mut Value,
+    plan: &Plan<'_>,
+    theirs: &mut Theirs,
+    left_out: &mut BTreeSet<String>,
+) {
+    let name = volume
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if plan.checkpoint.volumes.contains_key(&name) {
         if let Some(path) = volume.pointer_mut("/hostPath/path") {
             *path = json!(plan.volumes.join(&name));
         }
         return;
     }
-    let path = volume.pointer("/hostPath/path").and_then(Value::as_str).map(PathBuf::from);
+    let path = volume
+        .pointer("/hostPath/path")
+        .and_then(Value::as_str)
+        .map(PathBuf::from);
     let why = match path {
         Some(path) if (plan.exists)(&path) => {
             theirs.0.insert(name, path);
@@ -163,11 +203,18 @@ fn container(
     let hold = if ends { Duration::ZERO } else { plan.hold };
     container.insert("image".into(), json!(plan.image));
     container.insert("imagePullPolicy".into(), json!("IfNotPresent"));
-    container.insert("args".into(), json!(["hold", format!("{}s", hold.as_secs())]));
+    container.insert(
+        "args".into(),
+        json!(["hold", format!("{}s", hold.as_secs())]),
+    );
     // no request, so that nothing is preempted for it; a limit alone would be one
     let resources = json!({"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "64Mi"}});
     container.insert("resources".into(), resources);
-    let name = container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = container
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if container.remove("volumeDevices").is_some() {
         left_out.insert(format!("block devices of {name}"));
     }
@@ -179,10 +226,16 @@ fn container(
             left_out.insert(format!("environment of {name} from files"));
         }
     }
-    if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+    if let Some(mounts) = container
+        .get_mut("volumeMounts")
+        .and_then(Value::as_array_mut)
+    {
         mounts.retain_mut(|mount| self::mount(mount, &name, plan, theirs, left_out));
     }
-    if let Some(context) = container.get_mut("securityContext").and_then(Value::as_object_mut) {
+    if let Some(context) = container
+        .get_mut("securityContext")
+        .and_then(Value::as_object_mut)
+    {
         profiles(context, left_out);
     }
 }
@@ -195,13 +248,27 @@ fn mount(
     theirs: &Theirs,
     left_out: &mut BTreeSet<String>,
 ) -> bool {
-    let volume = mount.get("name").and_then(Value::as_str).unwrap_or_default();
-    let Some(path) = theirs.0.get(volume) else { return true };
-    let below = mount.get("subPath").and_then(Value::as_str).unwrap_or_default();
-    // the kubelet makes a subPath that is not there, also below a read-only mount (pkg/kubelet/kubelet_pods.go)
+    let volume = mount
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let Some(path) = theirs.0.get(volume) else {
+        return true;
+    };
+    let below = mount
+        .get("subPath")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    // the kubelet makes a subPath that is not there, also below a read-only mount
+    // (pkg/kubelet/kubelet_pods.go)
     if mount.get("subPathExpr").is_some() || !(plan.exists)(&path.join(below)) {
-        let at = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-        left_out.insert(format!("mount {at} of {container}: its subPath would be made"));
+        let at = mount
+            .get("mountPath")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        left_out.insert(format!(
+            "mount {at} of {container}: its subPath would be made"
+        ));
         return false;
     }
     if let Some(mount) = mount.as_object_mut() {
@@ -215,7 +282,10 @@ fn mount(
 /// A profile that is made for the workload may not let this program run.
 fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
     for field in ["seccompProfile", "appArmorProfile"] {
-        let kind = context.get(field).and_then(|profile| profile.get("type")).and_then(Value::as_str);
+        let kind = context
+            .get(field)
+            .and_then(|profile| profile.get("type"))
+            .and_then(Value::as_str);
         if kind == Some("Localhost") {
             left_out.insert(format!("its own {field}"));
             context.insert(field.into(), json!({"type": "RuntimeDefault"}));
@@ -223,10 +293,19 @@ fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
     }
 }
 
-/// A user that only the image names is not that of ours: it runs as root then, which `runAsNonRoot` would forbid.
+/// A user that only the image names is not that of ours: it runs as root then, which `runAsNonRoot`
+/// would forbid.
 fn user(container: &mut Map<String, Value>, pod: &Value) {
-    let own = container.get("securityContext").cloned().unwrap_or_default();
-    let of = |field: &str| own.get(field).or_else(|| pod.get(field)).filter(|value| !value.is_null()).cloned();
+    let own = container
+        .get("securityContext")
+        .cloned()
+        .unwrap_or_default();
+    let of = |field: &str| {
+        own.get(field)
+            .or_else(|| pod.get(field))
+            .filter(|value| !value.is_null())
+            .cloned()
+    };
     if of("runAsUser").is_some() {
         return;
     }

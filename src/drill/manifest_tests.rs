@@ -29,14 +29,24 @@ fn web() -> Value {
 #[test]
 fn nothing_of_the_workload_is_in_it() {
     for twin in ["web", "everything", "node-agent"] {
-        let path = format!("{}/tests/fixtures/pods/{twin}.twin.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!(
+            "{}/tests/fixtures/pods/{twin}.twin.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
         let twin: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let made = rehearsal(&twin["spec"]).manifest;
         for field in ["containers", "initContainers"] {
             for container in made["spec"][field].as_array().into_iter().flatten() {
                 assert_eq!(container["image"], "supervisor:1");
                 assert_eq!(container["args"][0], "hold");
-                for gone in ["command", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "ports"] {
+                for gone in [
+                    "command",
+                    "lifecycle",
+                    "livenessProbe",
+                    "readinessProbe",
+                    "startupProbe",
+                    "ports",
+                ] {
                     assert!(container.get(gone).is_none(), "{gone}");
                 }
             }
@@ -50,15 +60,27 @@ fn it_takes_nothing_from_what_serves() {
     spec["priorityClassName"] = json!("system-node-critical");
     spec["resources"] = json!({"requests": {"cpu": "4"}});
     let made = rehearsal(&spec).manifest;
-    assert!(made["spec"].get("priorityClassName").is_none() && made["spec"].get("resources").is_none());
+    assert!(
+        made["spec"].get("priorityClassName").is_none() && made["spec"].get("resources").is_none()
+    );
     assert_eq!(made["spec"]["priority"], PRIORITY);
     for container in made["spec"]["containers"].as_array().unwrap() {
-        assert_eq!(container["resources"]["requests"], json!({"cpu": "0", "memory": "0"}));
+        assert_eq!(
+            container["resources"]["requests"],
+            json!({"cpu": "0", "memory": "0"})
+        );
     }
     let metadata = &made["metadata"];
     assert!(metadata.get("labels").is_none(), "no Service selects it");
-    assert_eq!(metadata["annotations"], json!({DRILL_OF: "shop/till"}), "no twin, and no network of its own");
-    assert_eq!((metadata["name"].as_str(), metadata["uid"].as_str()), (Some("till-drill"), Some("drill-uid")));
+    assert_eq!(
+        metadata["annotations"],
+        json!({DRILL_OF: "shop/till"}),
+        "no twin, and no network of its own"
+    );
+    assert_eq!(
+        (metadata["name"].as_str(), metadata["uid"].as_str()),
+        (Some("till-drill"), Some("drill-uid"))
+    );
 }
 
 #[test]
@@ -71,7 +93,10 @@ fn init_containers_end_and_all_others_wait() {
     spec["initContainers"].as_array_mut().unwrap().push(second);
     let made = rehearsal(&spec).manifest;
     let hold = |list: &str, index: usize| made["spec"][list][index]["args"][1].clone();
-    assert_eq!([hold("initContainers", 0), hold("initContainers", 1)], ["120s", "0s"]);
+    assert_eq!(
+        [hold("initContainers", 0), hold("initContainers", 1)],
+        ["120s", "0s"]
+    );
     assert_eq!(hold("containers", 0), "120s");
     assert_eq!(main_containers(&made), ["web", "side", "prepare"]);
 }
@@ -79,7 +104,10 @@ fn init_containers_end_and_all_others_wait() {
 #[test]
 fn captured_volumes_are_mounted_from_the_drills_own_directory() {
     let made = rehearsal(&json!({"containers": [], "volumes": []}));
-    assert_eq!(made.manifest["spec"]["volumes"][0]["hostPath"]["path"], "/run/drill/volumes/credentials");
+    assert_eq!(
+        made.manifest["spec"]["volumes"][0]["hostPath"]["path"],
+        "/run/drill/volumes/credentials"
+    );
     assert_eq!(made.left_out, [""; 0]);
 }
 
@@ -110,11 +138,29 @@ fn data_of_the_owners_is_mounted_read_only_or_not_at_all() {
             {"name": "far", "mountPath": "/far"},
             {"name": "scratch", "mountPath": "/scratch"}])
     );
-    assert_eq!(manifest["spec"]["volumes"][1], json!({"name": "made", "emptyDir": {}}));
-    assert_eq!(manifest["spec"]["volumes"][2], json!({"name": "far", "emptyDir": {}}));
+    assert_eq!(
+        manifest["spec"]["volumes"][1],
+        json!({"name": "made", "emptyDir": {}})
+    );
+    assert_eq!(
+        manifest["spec"]["volumes"][2],
+        json!({"name": "far", "emptyDir": {}})
+    );
     assert!(container.get("volumeDevices").is_none());
-    let told: Vec<&str> = left_out.iter().map(|text| text.split(':').next().unwrap()).collect();
-    assert_eq!(told, ["block devices of db", "mount /expr of db", "mount /sub of db", "volume far", "volume made"]);
+    let told: Vec<&str> = left_out
+        .iter()
+        .map(|text| text.split(':').next().unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "block devices of db",
+            "mount /expr of db",
+            "mount /sub of db",
+            "volume far",
+            "volume made"
+        ]
+    );
 }
 
 #[test]
@@ -127,14 +173,27 @@ fn profiles_and_users_of_the_workload_do_not_keep_this_program_from_running() {
     });
     let Rehearsal { manifest, left_out } = rehearsal(&spec);
     let spec = &manifest["spec"];
-    assert_eq!(spec["securityContext"]["seccompProfile"], json!({"type": "RuntimeDefault"}));
-    assert_eq!(spec["containers"][0]["securityContext"], json!({"runAsNonRoot": false}));
+    assert_eq!(
+        spec["securityContext"]["seccompProfile"],
+        json!({"type": "RuntimeDefault"})
+    );
+    assert_eq!(
+        spec["containers"][0]["securityContext"],
+        json!({"runAsNonRoot": false})
+    );
     assert_eq!(spec["containers"][0]["env"], json!([{"name": "B"}]));
     assert_eq!(
         spec["containers"][1]["securityContext"],
         json!({"runAsUser": 7, "appArmorProfile": {"type": "RuntimeDefault"}})
     );
-    assert_eq!(left_out, ["environment of one from files", "its own appArmorProfile", "its own seccompProfile"]);
+    assert_eq!(
+        left_out,
+        [
+            "environment of one from files",
+            "its own appArmorProfile",
+            "its own seccompProfile"
+        ]
+    );
 }
 
 #[test]

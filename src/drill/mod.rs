@@ -1,5 +1,6 @@
-//! What a drill is made of: the manifest of a rehearsal ([`manifest`]), what is compared ([`view`], [`tree`]), and where its
-//! traces are ([`crate::places::drill`]), which the supervisor removes when the drill does not. Holding one is the command line's.
+//! What a drill is made of: the manifest of a rehearsal ([`manifest`]), what is compared ([`view`],
+//! [`tree`]), and where its traces are ([`crate::places::drill`]), which the supervisor removes
+//! when the drill does not. Holding one is the command line's.
 
 mod look;
 pub mod manifest;
@@ -40,12 +41,23 @@ pub struct Outcome {
 impl Outcome {
     /// What the supervisor would say.
     pub(crate) fn refused(refused: &Refused) -> Self {
-        let (reason, message) = (Some(refused.reason.to_string()), Some(refused.message.clone()));
-        Self { reason, message, ..Self::default() }
+        let (reason, message) = (
+            Some(refused.reason.to_string()),
+            Some(refused.message.clone()),
+        );
+        Self {
+            reason,
+            message,
+            ..Self::default()
+        }
     }
 
     /// It could not be tried.
     pub(crate) fn not_tried(why: &str) -> Self {
-        Self { reason: Some("NotTried".into()), message: Some(why.to_owned()), ..Self::default() }
+        Self {
+            reason: Some("NotTried".into()),
+            message: Some(why.to_owned()),
+            ..Self::default()
+        }
     }
 }

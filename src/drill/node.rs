@@ -1,4 +1,5 @@
-//! The node that a drill is held on: its kubelet and runtime, and what must be so before anything is done.
+//! The node that a drill is held on: its kubelet and runtime, and what must be so before anything
+//! is done.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ pub struct DrillNode {
     /// Name of the node, in lower case as the kubelet has it in names of pods.
     pub name: String,
     record: Option<NodeRecord>,
-    /// What was found out of images, and the room that is left beside the pods that were checked before.
+    /// What was found out of images, and the room that is left beside the pods that were checked
+    /// before.
     findings: RefCell<Findings>,
 }
 
@@ -55,16 +57,22 @@ impl DrillNode {
     pub async fn find(arguments: &NodeArguments, places: Places) -> anyhow::Result<Self> {
         let root = places.root().clone();
         let kubelet_dir = arguments.host.kubelet_dir.clone();
-        let (kubelet, settings) =
-            kubelet::find(&root, &kubelet_dir, CALL_LIMIT).await.context("a drill needs the kubelet")?;
+        let (kubelet, settings) = kubelet::find(&root, &kubelet_dir, CALL_LIMIT)
+            .await
+            .context("a drill needs the kubelet")?;
         if let Some(error) = &places.no_static_pods {
             bail!("{error}");
         }
         let socket = runtime::find(&root, arguments.cri_endpoint.as_deref())?;
         let record = places.store.node().ok().flatten();
         let recorded = record.as_ref().map(|record| record.node_name.clone());
-        let name = arguments.node_name.clone().or(recorded).or_else(|| arguments.node_name().ok());
-        let name = name.context("the name of this node is not recorded: give it with --node-name")?;
+        let name = arguments
+            .node_name
+            .clone()
+            .or(recorded)
+            .or_else(|| arguments.node_name().ok());
+        let name =
+            name.context("the name of this node is not recorded: give it with --node-name")?;
         Ok(Self {
             place: Place::new(places.manifests.clone()),
             files: TwinFiles::new(places.manifests.clone()),
@@ -121,14 +129,30 @@ impl DrillNode {
             .iter()
             .filter(|pod| matches!(pod.phase, Phase::Active | Phase::Released))
             .map(|pod| format!("{}/{}", pod.namespace, pod.name))
-            .chain(self.files.manifests.read()?.links.iter().map(|link| link.key.to_string()))
+            .chain(
+                self.files
+                    .manifests
+                    .read()?
+                    .links
+                    .iter()
+                    .map(|link| link.key.to_string()),
+            )
             .collect();
         if !busy.is_empty() {
-            bail!("twins serve in place of {}: wait until they are handed over", busy.join(", "));
+            bail!(
+                "twins serve in place of {}: wait until they are handed over",
+                busy.join(", ")
+            );
         }
-        let owned = self.kubelet.owned().await.context("a drill needs the kubelet")?;
+        let owned = self
+            .kubelet
+            .owned()
+            .await
+            .context("a drill needs the kubelet")?;
         if !observe::is_synced(&owned, &self.name) {
-            bail!("the kubelet has not heard of the API server since it started: it would not end what a drill starts");
+            bail!(
+                "the kubelet has not heard of the API server since it started: it would not end what a drill starts"
+            );
         }
         Ok(())
     }
@@ -136,14 +160,20 @@ impl DrillNode {
     /// The pods to drill, by key, and those of them that are refused already, with the reasons.
     pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(Key, Vec<String>)>> {
         let word: AgentWord = self.places.run.read(AGENT)?.unwrap_or_default();
-        let mut known = self.places.store.keys().context("cannot list the checkpoints")?;
+        let mut known = self
+            .places
+            .store
+            .keys()
+            .context("cannot list the checkpoints")?;
         known.extend(word.refused.keys().cloned());
         known.sort_unstable();
         known.dedup();
         if !pods.is_empty() {
             let mut chosen = Vec::new();
             for pod in pods {
-                let key = pod.split_once('/').and_then(|(namespace, name)| PodId::new(namespace, name).ok());
+                let key = pod
+                    .split_once('/')
+                    .and_then(|(namespace, name)| PodId::new(namespace, name).ok());
                 let Some(key) = key.filter(|key| known.contains(key)) else {
                     bail!(
                         "no checkpoint of {pod} is on this node (NAMESPACE/POD; `pod-checkpointer status` lists them)"
@@ -153,20 +183,36 @@ impl DrillNode {
             }
             known = chosen;
         }
-        // where not all fit, the supervisor takes those of the lowest start group and of the highest priority
+        // where not all fit, the supervisor takes those of the lowest start group and of the
+        // highest priority
         known.sort_by_key(|key| {
-            let newest = self.places.store.newest(key).ok().and_then(|(newest, _)| newest);
+            let newest = self
+                .places
+                .store
+                .newest(key)
+                .ok()
+                .and_then(|(newest, _)| newest);
             newest.map(|newest| {
-                let priority = newest.checkpoint.manifest.pointer("/spec/priority").and_then(Value::as_i64);
-                (newest.checkpoint.policy.start_group, std::cmp::Reverse(priority.unwrap_or_default()))
+                let priority = newest
+                    .checkpoint
+                    .manifest
+                    .pointer("/spec/priority")
+                    .and_then(Value::as_i64);
+                (
+                    newest.checkpoint.policy.start_group,
+                    std::cmp::Reverse(priority.unwrap_or_default()),
+                )
             })
         });
         let refused = |key: &PodId| word.refused.get(key).cloned().unwrap_or_default();
-        Ok(known.into_iter().map(|key| (key.clone(), refused(&key))).collect())
+        Ok(known
+            .into_iter()
+            .map(|key| (key.clone(), refused(&key)))
+            .collect())
     }
 
-    /// What the supervisor checks before it activates, on this node as it is after a reboot without the API server: beside
-    /// its static pods and the pods that were checked before.
+    /// What the supervisor checks before it activates, on this node as it is after a reboot without
+    /// the API server: beside its static pods and the pods that were checked before.
     pub async fn check(&self, key: &Key) -> Result<Generation, Refused> {
         let against = Preconditions {
             now: clock::boot_time(),
@@ -203,10 +249,16 @@ impl DrillNode {
             image.to_owned()
         } else {
             let path = self.places.manifests.supervisor_path();
-            let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let pod: Value = serde_yaml::from_slice(&text).unwrap_or_default();
-            let image = pod.pointer("/spec/containers/0/image").and_then(Value::as_str).map(str::to_owned);
-            image.with_context(|| format!("{} names no image: give one with --image", path.display()))?
+            let image = pod
+                .pointer("/spec/containers/0/image")
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            image.with_context(|| {
+                format!("{} names no image: give one with --image", path.display())
+            })?
         };
         if self.runtime.image(&image).await?.is_none() {
             bail!("image {image} is not on this node");
@@ -214,11 +266,14 @@ impl DrillNode {
         Ok(image)
     }
 
-    /// Is there room for one pod more? A static pod that finds none ends another one (pkg/kubelet/preemption).
+    /// Is there room for one pod more? A static pod that finds none ends another one
+    /// (pkg/kubelet/preemption).
     pub async fn has_room(&self) -> anyhow::Result<()> {
         let owned = self.kubelet.owned().await?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let most = self.settings.most_pods(u32::try_from(cores).unwrap_or(u32::MAX));
+        let most = self
+            .settings
+            .most_pods(u32::try_from(cores).unwrap_or(u32::MAX));
         if owned.pods.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
             bail!("the node has no room for one pod more ({most}): a rehearsal would end another");
         }
@@ -232,8 +287,12 @@ impl DrillNode {
 
     /// Everything that the runtime lists.
     pub async fn lists(&self) -> anyhow::Result<Lists> {
-        let (sandboxes, containers) = tokio::try_join!(self.runtime.sandboxes(), self.runtime.containers())?;
-        Ok(Lists { sandboxes, containers })
+        let (sandboxes, containers) =
+            tokio::try_join!(self.runtime.sandboxes(), self.runtime.containers())?;
+        Ok(Lists {
+            sandboxes,
+            containers,
+        })
     }
 
     /// Something of a rehearsal still runs.
@@ -248,11 +307,15 @@ impl DrillNode {
 /// The sandbox of the pod itself that is ready.
 pub fn parent_sandbox<'a>(lists: &'a Lists, key: &Key) -> Option<&'a Sandbox> {
     let (namespace, name) = (key.namespace(), key.name());
-    lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_parent_of(sandbox, namespace, name))
+    lists
+        .sandboxes
+        .iter()
+        .find(|sandbox| sandbox.ready && is_parent_of(sandbox, namespace, name))
 }
 
 /// The running containers of a sandbox.
 pub fn running<'a>(lists: &'a Lists, sandbox: &Sandbox) -> Vec<&'a Container> {
     let all = lists.containers.iter();
-    all.filter(|container| container.sandbox == sandbox.id && container.state == State::Running).collect()
+    all.filter(|container| container.sandbox == sandbox.id && container.state == State::Running)
+        .collect()
 }

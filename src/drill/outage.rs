@@ -1,5 +1,5 @@
-//! A real outage of this node alone, for a time: its path to the API server is cut, the kubelet forgets its pods, the pods
-//! end, and the supervisor does what it is for.
+//! A real outage of this node alone, for a time: its path to the API server is cut, the kubelet
+//! forgets its pods, the pods end, and the supervisor does what it is for.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -40,7 +40,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const NOTICE: Duration = Duration::from_secs(15);
 /// How long the kubelet may take to come back.
 const KUBELET: Duration = Duration::from_mins(1);
-/// How long the hand-over may take: a kubelet asks again after up to a minute, and a twin is held for two.
+/// How long the hand-over may take: a kubelet asks again after up to a minute, and a twin is held
+/// for two.
 const HAND_OVER: Duration = Duration::from_mins(6);
 /// How much later than the drill itself the dead man's switch restores.
 const SWITCH: Duration = Duration::from_secs(3);
@@ -63,17 +64,31 @@ pub struct Plan {
 
 impl Plan {
     /// Refuses where the cut would not be this node's alone, or could not be undone.
-    pub async fn make(node: &DrillNode, arguments: &DrillArguments, time: Duration) -> anyhow::Result<Self> {
+    pub async fn make(
+        node: &DrillNode,
+        arguments: &DrillArguments,
+        time: Duration,
+    ) -> anyhow::Result<Self> {
         if node.root().path() != Path::new("/") {
-            bail!("--outage works on the node itself, as root, not in a container: it starts the kubelet again");
+            bail!(
+                "--outage works on the node itself, as root, not in a container: it starts the kubelet again"
+            );
         }
         let restart = match &arguments.restart_kubelet {
             Some(command) => command.clone(),
-            None if Path::new("/run/systemd/system").is_dir() => "systemctl restart kubelet".to_owned(),
-            None => bail!("no systemd runs here: say with --restart-kubelet how the kubelet is started again"),
+            None if Path::new("/run/systemd/system").is_dir() => {
+                "systemctl restart kubelet".to_owned()
+            }
+            None => bail!(
+                "no systemd runs here: say with --restart-kubelet how the kubelet is started again"
+            ),
         };
         let addresses = addresses(node).await?;
-        Ok(Self { addresses, time, restart })
+        Ok(Self {
+            addresses,
+            time,
+            restart,
+        })
     }
 
     /// What will be done, for people.
@@ -89,10 +104,15 @@ impl Plan {
     }
 }
 
-/// Every address of the API servers that the agent recorded and that the kubelet uses. Each must answer now.
+/// Every address of the API servers that the agent recorded and that the kubelet uses. Each must
+/// answer now.
 async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
     let record = node.store().node()?;
-    let mut servers: Vec<Server> = record.into_iter().flat_map(|record| record.servers).map(Server::from).collect();
+    let mut servers: Vec<Server> = record
+        .into_iter()
+        .flat_map(|record| record.servers)
+        .map(Server::from)
+        .collect();
     if let Some(kubeconfig) = node.kubeconfig() {
         servers.push(kubelet::server(node.root(), kubeconfig)?);
     }
@@ -101,35 +121,57 @@ async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
     for server in servers {
         let url = server.url.clone();
         if server.proxy.is_some() {
-            bail!("{url} is reached through a proxy: cutting the way to that would cut off more than the API server");
+            bail!(
+                "{url} is reached through a proxy: cutting the way to that would cut off more than the API server"
+            );
         }
         let prober = Prober::new(server, node.root().clone(), PROBE_LIMIT)?;
         if !matches!(prober.probe().await, Probed::Status(_)) {
             bail!("{url} does not answer: this is no drill, and nothing is done");
         }
-        found.extend(prober.addresses().iter().map(|address| address.ip().to_canonical()));
+        found.extend(
+            prober
+                .addresses()
+                .iter()
+                .map(|address| address.ip().to_canonical()),
+        );
     }
     found.sort_unstable();
     found.dedup();
     if found.is_empty() {
-        bail!("no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known");
+        bail!(
+            "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known"
+        );
     }
     // an address of our own can be bound
-    if let Some(own) = found.iter().find(|address| UdpSocket::bind((**address, 0)).is_ok()) {
-        bail!("the API server is reached at {own}, an address of this node: there is no path to cut");
+    if let Some(own) = found
+        .iter()
+        .find(|address| UdpSocket::bind((**address, 0)).is_ok())
+    {
+        bail!(
+            "the API server is reached at {own}, an address of this node: there is no path to cut"
+        );
     }
     Ok(found)
 }
 
-/// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has some.
-pub async fn run(node: &DrillNode, plan: &Plan, keys: &[Key], outcomes: &mut Outcomes) -> anyhow::Result<()> {
+/// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has
+/// some.
+pub async fn run(
+    node: &DrillNode,
+    plan: &Plan,
+    keys: &[Key],
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<()> {
     let mut before = BTreeMap::new();
     let lists = node.lists().await?;
     for key in keys {
         match node.check(key).await {
             Ok(generation) => match parent(node, &lists, key, generation.checkpoint).await? {
                 Some(known) => drop(before.insert(key.clone(), known)),
-                None => drop(outcomes.insert(key.clone(), Outcome::not_tried("it does not run now"))),
+                None => {
+                    drop(outcomes.insert(key.clone(), Outcome::not_tried("it does not run now")));
+                }
             },
             Err(refused) => drop(outcomes.insert(key.clone(), Outcome::refused(&refused))),
         }
@@ -141,7 +183,10 @@ pub async fn run(node: &DrillNode, plan: &Plan, keys: &[Key], outcomes: &mut Out
     let end = Instant::now() + plan.time;
     let until = clock::boot_time() + plan.time + SWITCH;
     let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-    let record = Record { until, cut: plan.addresses.clone() };
+    let record = Record {
+        until,
+        cut: plan.addresses.clone(),
+    };
     // the record before the switch, the switch before the first route
     node.place.record(&record)?;
     let mut switch = switch::arm(node.place.run.path())?;
@@ -163,8 +208,16 @@ async fn parent(
     key: &Key,
     checkpoint: NodeCheckpoint,
 ) -> anyhow::Result<Option<Before>> {
-    let Some(sandbox) = parent_sandbox(lists, key) else { return Ok(None) };
-    let looks = look::at(&node.runtime, &running(lists, sandbox), &checkpoint, &checkpoint.manifest).await?;
+    let Some(sandbox) = parent_sandbox(lists, key) else {
+        return Ok(None);
+    };
+    let looks = look::at(
+        &node.runtime,
+        &running(lists, sandbox),
+        &checkpoint,
+        &checkpoint.manifest,
+    )
+    .await?;
     Ok(Some(Before { checkpoint, looks }))
 }
 
@@ -176,31 +229,56 @@ async fn cut_off(
     outcomes: &mut Outcomes,
 ) -> anyhow::Result<()> {
     for address in &plan.addresses {
-        routes::cut(*address).with_context(|| format!("cannot cut this node off from {address} by a route"))?;
+        routes::cut(*address)
+            .with_context(|| format!("cannot cut this node off from {address} by a route"))?;
     }
-    eprintln!("cut off from the API server for {}", humantime::format_duration(plan.time));
+    eprintln!(
+        "cut off from the API server for {}",
+        humantime::format_duration(plan.time)
+    );
     let lost = async || {
         let contact = node.status()?.contact;
         Ok(contact.is_some_and(|contact| matches!(contact.class, Class::Silent | Class::Failing)))
     };
-    wait_for(NOTICE.min(plan.time), "the supervisor has not noticed that the API server is out of reach", lost).await?;
+    wait_for(
+        NOTICE.min(plan.time),
+        "the supervisor has not noticed that the API server is out of reach",
+        lost,
+    )
+    .await?;
 
     let old = node.owned().await?.pid;
     restart(&plan.restart)?;
-    // It lists its static pods, the supervisor's among them, when it has found all containers that run. One that ends while
-    // it still looks for them costs it three seconds each (cadvisor, "Failed to create existing container"), which a reboot
-    // does not.
+    // It lists its static pods, the supervisor's among them, when it has found all containers that
+    // run. One that ends while it still looks for them costs it three seconds each (cadvisor,
+    // "Failed to create existing container"), which a reboot does not.
     let forgot = async || match node.owned().await {
-        Ok(owned) => Ok(owned.pid != old && !owned.pods.is_empty() && !observe::is_synced(&owned, &node.name)),
+        Ok(owned) => Ok(owned.pid != old
+            && !owned.pods.is_empty()
+            && !observe::is_synced(&owned, &node.name)),
         Err(_) => Ok(false),
     };
-    wait_for(KUBELET.min(plan.time), "no new kubelet that knows nothing of the API server's pods", forgot).await?;
-    eprintln!("the kubelet has forgotten its pods; stopping {}", before.len());
+    wait_for(
+        KUBELET.min(plan.time),
+        "no new kubelet that knows nothing of the API server's pods",
+        forgot,
+    )
+    .await?;
+    eprintln!(
+        "the kubelet has forgotten its pods; stopping {}",
+        before.len()
+    );
 
     let lists = node.lists().await?;
     let stops = before.iter().map(|(key, before)| {
         let grace = Some(before.checkpoint.policy.grace());
-        let (stop, runtime) = (Stop { targets: parent_targets(&lists, key), grace }, node.runtime.clone());
+        let (stop, runtime) = (
+            Stop {
+                targets: parent_targets(&lists, key),
+                grace,
+            },
+            node.runtime.clone(),
+        );
         async move {
             let stopped = stop_through(runtime, stop).await;
             (key.clone(), Instant::now(), stopped)
@@ -216,23 +294,45 @@ async fn cut_off(
     while !waiting.is_empty() && Instant::now() < end {
         let lists = node.lists().await?;
         for (key, stopped) in waiting.clone() {
-            let Some(before) = before.get(&key).filter(|before| is_running(&lists, &key, &before.checkpoint)) else {
+            let Some(before) = before
+                .get(&key)
+                .filter(|before| is_running(&lists, &key, &before.checkpoint))
+            else {
                 continue;
             };
             waiting.remove(&key);
             let seconds = Some(stopped.elapsed().as_secs_f64());
             let differences = compare(node, &lists, &key, before).await?;
-            outcomes.insert(key, Outcome { recovers: true, seconds, differences, ..Outcome::default() });
+            outcomes.insert(
+                key,
+                Outcome {
+                    recovers: true,
+                    seconds,
+                    differences,
+                    ..Outcome::default()
+                },
+            );
         }
         sleep(PAUSE).await;
     }
     let reports = node.status()?.pods;
     for key in waiting.into_keys() {
         let report = reports.iter().find(|pod| key.is(&pod.namespace, &pod.name));
-        let reason = report.and_then(|pod| pod.reason.clone()).unwrap_or_else(|| Blocked::KubeletRefuses.to_string());
+        let reason = report
+            .and_then(|pod| pod.reason.clone())
+            .unwrap_or_else(|| Blocked::KubeletRefuses.to_string());
         let message = report.and_then(|pod| pod.message.clone());
-        let message = Some(message.unwrap_or_else(|| "its twin did not run while the node was cut off".to_owned()));
-        outcomes.insert(key, Outcome { reason: Some(reason), message, ..Outcome::default() });
+        let message = Some(
+            message.unwrap_or_else(|| "its twin did not run while the node was cut off".to_owned()),
+        );
+        outcomes.insert(
+            key,
+            Outcome {
+                reason: Some(reason),
+                message,
+                ..Outcome::default()
+            },
+        );
     }
     sleep_until(end).await;
     // what ran must run still
@@ -254,10 +354,15 @@ fn cannot_stop(error: &runtime::Error) -> String {
 
 /// A new kubelet process.
 fn restart(command: &str) -> anyhow::Result<()> {
-    let status = Command::new("sh").args(["-c", command]).stdin(std::process::Stdio::null()).status();
+    let status = Command::new("sh")
+        .args(["-c", command])
+        .stdin(std::process::Stdio::null())
+        .status();
     let status = status.with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
-        bail!("the kubelet was not started again: {command:?} ended with {status} (--restart-kubelet)");
+        bail!(
+            "the kubelet was not started again: {command:?} ended with {status} (--restart-kubelet)"
+        );
     }
     Ok(())
 }
@@ -267,37 +372,62 @@ fn is_running(lists: &Lists, key: &Key, checkpoint: &NodeCheckpoint) -> bool {
     observe::pod_facts(key, &known, "", Some(lists), None, None, false).twin == Run::Running
 }
 
-async fn compare(node: &DrillNode, lists: &Lists, key: &Key, before: &Before) -> anyhow::Result<Vec<String>> {
+async fn compare(
+    node: &DrillNode,
+    lists: &Lists,
+    key: &Key,
+    before: &Before,
+) -> anyhow::Result<Vec<String>> {
     let (namespace, name) = (key.namespace(), key.name());
-    let twin = lists.sandboxes.iter().find(|sandbox| sandbox.ready && is_twin_of(sandbox, namespace, name));
-    let ours = twin.map(|sandbox| running(lists, sandbox)).unwrap_or_default();
+    let twin = lists
+        .sandboxes
+        .iter()
+        .find(|sandbox| sandbox.ready && is_twin_of(sandbox, namespace, name));
+    let ours = twin
+        .map(|sandbox| running(lists, sandbox))
+        .unwrap_or_default();
     let manifest = &before.checkpoint.manifest;
     let twins = look::at(&node.runtime, &ours, &before.checkpoint, manifest).await?;
     let mut found = Vec::new();
     for (name, container) in look::containers(manifest) {
-        let (Some(parent), Some(twin)) = (before.looks.get(&name), twins.get(&name)) else { continue };
+        let (Some(parent), Some(twin)) = (before.looks.get(&name), twins.get(&name)) else {
+            continue;
+        };
         let mut differences = look::file_differences(&parent.trees, &twin.trees);
         if let (Some(parent), Some(twin)) = (&parent.view, &twin.view) {
             differences.extend(view::differences(parent, twin, container));
         }
-        found.extend(differences.into_iter().map(|text| format!("{name}: {text}")));
+        found.extend(
+            differences
+                .into_iter()
+                .map(|text| format!("{name}: {text}")),
+        );
     }
     Ok(found)
 }
 
 /// Until every pod serves itself again and nothing is in its place.
-async fn hand_over(node: &DrillNode, before: &BTreeMap<Key, Before>, outcomes: &mut Outcomes) -> anyhow::Result<()> {
+async fn hand_over(
+    node: &DrillNode,
+    before: &BTreeMap<Key, Before>,
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut waiting: Vec<&Key> = before.keys().collect();
     while !waiting.is_empty() && begun.elapsed() < HAND_OVER {
         let (status, lists) = (node.status()?, node.lists().await?);
         waiting.retain(|key| {
-            let is_quiet =
-                status.pods.iter().any(|pod| key.is(&pod.namespace, &pod.name) && pod.phase == Phase::Inactive);
+            let is_quiet = status
+                .pods
+                .iter()
+                .any(|pod| key.is(&pod.namespace, &pod.name) && pod.phase == Phase::Inactive);
             let is_back = is_quiet
                 && node.files.manifests.link(key) == Link::None
-                && twin_targets(&lists, key).iter().all(|target| !target.runs())
-                && parent_sandbox(&lists, key).is_some_and(|sandbox| !running(&lists, sandbox).is_empty());
+                && twin_targets(&lists, key)
+                    .iter()
+                    .all(|target| !target.runs())
+                && parent_sandbox(&lists, key)
+                    .is_some_and(|sandbox| !running(&lists, sandbox).is_empty());
             if is_back && let Some(outcome) = outcomes.get_mut(*key) {
                 outcome.handed_back = Some(begun.elapsed().as_secs_f64());
             }

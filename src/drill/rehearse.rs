@@ -1,5 +1,5 @@
-//! The rehearsal of one pod while all is well: the kubelet runs a static pod made from the checkpoint, in which this program
-//! waits in place of the workload.
+//! The rehearsal of one pod while all is well: the kubelet runs a static pod made from the
+//! checkpoint, in which this program waits in place of the workload.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,13 +22,19 @@ use crate::supervisor::core::observe::twin_name;
 
 /// Between looks at the runtime.
 const PAUSE: Duration = Duration::from_millis(50);
-/// When the kubelet has not seen the link by then, it is put there once more: its own poll comes after 20 s.
+/// When the kubelet has not seen the link by then, it is put there once more: its own poll comes
+/// after 20 s.
 const NUDGE: Duration = Duration::from_secs(1);
 /// How long the end of a rehearsal may take.
 const END: Duration = Duration::from_secs(30);
 
 /// Rehearses a pod and leaves nothing of it.
-pub async fn rehearse(node: &DrillNode, key: &Key, image: &str, limit: Duration) -> anyhow::Result<Outcome> {
+pub async fn rehearse(
+    node: &DrillNode,
+    key: &Key,
+    image: &str,
+    limit: Duration,
+) -> anyhow::Result<Outcome> {
     let generation = match node.check(key).await {
         Ok(generation) => generation,
         Err(refused) => return Ok(Outcome::refused(&refused)),
@@ -41,8 +47,8 @@ pub async fn rehearse(node: &DrillNode, key: &Key, image: &str, limit: Duration)
     Ok(outcome)
 }
 
-/// Gives the node its way back, if it was cut off, and removes links and files of rehearsals; what runs of them ends first,
-/// so that no file goes while it is mounted.
+/// Gives the node its way back, if it was cut off, and removes links and files of rehearsals; what
+/// runs of them ends first, so that no file goes while it is mounted.
 pub async fn end(node: &DrillNode) -> anyhow::Result<()> {
     if let Some(record) = node.place.recorded()? {
         node.place.restore(&record)?;
@@ -56,7 +62,10 @@ pub async fn end(node: &DrillNode) -> anyhow::Result<()> {
             Ok(false) => break Ok(()),
             Ok(true) if begun.elapsed() < END => sleep(PAUSE * 2).await,
             Ok(true) => {
-                break Err(anyhow::anyhow!("the kubelet has not ended a rehearsal {} s after its end", END.as_secs()));
+                break Err(anyhow::anyhow!(
+                    "the kubelet has not ended a rehearsal {} s after its end",
+                    END.as_secs()
+                ));
             }
             Err(error) => break Err(error),
         }
@@ -75,12 +84,16 @@ async fn run(
     let checkpoint = &generation.checkpoint;
     let until = clock::boot_time() + limit + END * 2;
     let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-    node.place.record(&Record { until, cut: Vec::new() })?;
+    node.place.record(&Record {
+        until,
+        cut: Vec::new(),
+    })?;
     let directory = node.place.directory(key);
     let volumes = directory.join("volumes");
     write::directory(&directory)?;
-    twin::unpack(checkpoint, &volumes, node.files.selinux)
-        .context("cannot unpack the volumes (in a container it needs the rights of the supervisor's)")?;
+    twin::unpack(checkpoint, &volumes, node.files.selinux).context(
+        "cannot unpack the volumes (in a container it needs the rights of the supervisor's)",
+    )?;
     let uid = twin::make(checkpoint, key, &node.nonce(), node.place.run.host_path()).uid;
     let made = manifest::make(&manifest::Plan {
         checkpoint,
@@ -91,12 +104,23 @@ async fn run(
         hold: limit + END,
         exists: &|path: &Path| node.root().resolve(path).is_ok_and(|real| real.exists()),
     });
-    write::file(&directory.join("pod.yaml"), made.manifest.to_string().as_bytes(), 0o600)?;
-    let mut outcome = Outcome { left_out: made.left_out.clone(), ..Outcome::default() };
+    write::file(
+        &directory.join("pod.yaml"),
+        made.manifest.to_string().as_bytes(),
+        0o600,
+    )?;
+    let mut outcome = Outcome {
+        left_out: made.left_out.clone(),
+        ..Outcome::default()
+    };
     let begun = Instant::now();
     write::link(&node.place.target(key), &node.place.link(key))?;
     if let Err(why) = wait(node, key, checkpoint, &uid, &made, begun, limit).await? {
-        return Ok(Outcome { reason: Some(Blocked::KubeletRefuses.to_string()), message: Some(why), ..outcome });
+        return Ok(Outcome {
+            reason: Some(Blocked::KubeletRefuses.to_string()),
+            message: Some(why),
+            ..outcome
+        });
     }
     outcome.seconds = Some(begun.elapsed().as_secs_f64());
     outcome.recovers = true;
@@ -121,7 +145,11 @@ async fn wait(
     let mut is_nudged = false;
     loop {
         let containers = node.runtime.containers_of(uid).await?;
-        let runs = |name: &String| containers.iter().any(|it| it.name == *name && it.state == State::Running);
+        let runs = |name: &String| {
+            containers
+                .iter()
+                .any(|it| it.name == *name && it.state == State::Running)
+        };
         if expected.iter().all(runs) {
             return Ok(Ok(()));
         }
@@ -134,12 +162,26 @@ async fn wait(
         }
         if waited > limit {
             let seconds = limit.as_secs();
-            let has_sandbox = node.lists().await?.sandboxes.iter().any(|sandbox| sandbox.uid == uid);
-            let missing: Vec<&str> = expected.iter().filter(|name| !runs(name)).map(String::as_str).collect();
+            let has_sandbox = node
+                .lists()
+                .await?
+                .sandboxes
+                .iter()
+                .any(|sandbox| sandbox.uid == uid);
+            let missing: Vec<&str> = expected
+                .iter()
+                .filter(|name| !runs(name))
+                .map(String::as_str)
+                .collect();
             return Ok(Err(if !node.owned().await?.pods.contains(&listed) {
-                format!("the kubelet did not take the pod within {seconds} s: look for {name} in its log")
+                format!(
+                    "the kubelet did not take the pod within {seconds} s: look for {name} in its log"
+                )
             } else if has_sandbox {
-                format!("not running after {seconds} s: {}; look for {name} in the kubelet's log", missing.join(", "))
+                format!(
+                    "not running after {seconds} s: {}; look for {name} in the kubelet's log",
+                    missing.join(", ")
+                )
             } else {
                 format!("no sandbox after {seconds} s: look for {name} in the kubelet's log")
             }));
@@ -148,7 +190,8 @@ async fn wait(
     }
 }
 
-/// What the containers were made with and see, beside the pod itself where it runs, and beside the checkpoint.
+/// What the containers were made with and see, beside the pod itself where it runs, and beside the
+/// checkpoint.
 async fn compare(
     node: &DrillNode,
     key: &Key,
@@ -161,17 +204,29 @@ async fn compare(
     for (name, volume) in &checkpoint.volumes {
         let expected = tree::of_volume(volume);
         match tree::read(&volumes.join(name)) {
-            Ok(seen) => found.extend(tree::differences(&expected, &seen, &format!("unpacked volume {name}"))),
+            Ok(seen) => found.extend(tree::differences(
+                &expected,
+                &seen,
+                &format!("unpacked volume {name}"),
+            )),
             Err(error) => found.push(format!("unpacked volume {name} cannot be read: {error}")),
         }
     }
     let lists = node.lists().await?;
-    let ours: Vec<_> = lists.containers.iter().filter(|it| it.pod_uid == uid && it.state == State::Running).collect();
-    let theirs = parent_sandbox(&lists, key).map(|sandbox| running(&lists, sandbox)).unwrap_or_default();
+    let ours: Vec<_> = lists
+        .containers
+        .iter()
+        .filter(|it| it.pod_uid == uid && it.state == State::Running)
+        .collect();
+    let theirs = parent_sandbox(&lists, key)
+        .map(|sandbox| running(&lists, sandbox))
+        .unwrap_or_default();
     let rehearsed = look::at(&node.runtime, &ours, checkpoint, &made.manifest).await?;
     let parents = look::at(&node.runtime, &theirs, checkpoint, &checkpoint.manifest).await?;
     for (name, container) in look::containers(&made.manifest) {
-        let Some(seen) = rehearsed.get(&name) else { continue };
+        let Some(seen) = rehearsed.get(&name) else {
+            continue;
+        };
         let mut differences = Vec::new();
         // without a process to look through the runtime's word must do
         if seen.view.as_ref().is_some_and(|view| view.pid.is_some()) {
@@ -184,9 +239,17 @@ async fn compare(
                 differences.extend(view::rehearsed(parent, seen, container, own));
             }
             let newer = look::file_differences(&parent.trees, &seen.trees);
-            differences.extend(newer.into_iter().map(|text| format!("unlike the pod that runs now, {text}")));
+            differences.extend(
+                newer
+                    .into_iter()
+                    .map(|text| format!("unlike the pod that runs now, {text}")),
+            );
         }
-        found.extend(differences.into_iter().map(|text| format!("{name}: {text}")));
+        found.extend(
+            differences
+                .into_iter()
+                .map(|text| format!("{name}: {text}")),
+        );
     }
     Ok(found)
 }

@@ -1,5 +1,5 @@
-//! The dead man's switch: a process of its own that gives the node its way back when the drill is gone or its time is over,
-//! whatever becomes of the drill.
+//! The dead man's switch: a process of its own that gives the node its way back when the drill is
+//! gone or its time is over, whatever becomes of the drill.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -39,7 +39,8 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
     let mut said = String::new();
     if let Some(mut out) = child.stdout.take() {
         // it closes its end when it has said so, and when it ends
-        out.read_to_string(&mut said).context("cannot hear the dead man's switch")?;
+        out.read_to_string(&mut said)
+            .context("cannot hear the dead man's switch")?;
     }
     if said != READY {
         bail!("the dead man's switch did not start: nothing was cut");
@@ -47,17 +48,24 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Restores what the drill that is recorded in this run directory (a real path) changed, when its time is over or it has died.
+/// Restores what the drill that is recorded in this run directory (a real path) changed, when its
+/// time is over or it has died.
 pub async fn run(run_dir: &Path) -> anyhow::Result<()> {
     let place = Place::new(ManifestDir::new("/", RunDir::new(run_dir, run_dir)));
     let record = place.recorded()?.context("no drill is recorded")?;
-    // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory is found elsewhere
+    // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory
+    // is found elsewhere
     let _ = rustix::process::setsid();
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let _deaf = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate(), SignalKind::pipe()]
-        .map(signal)
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?;
+    let _deaf = [
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::pipe(),
+    ]
+    .map(signal)
+    .into_iter()
+    .collect::<Result<Vec<_>, _>>()?;
     let mut out = std::io::stdout().lock();
     out.write_all(READY.as_bytes()).and_then(|()| out.flush())?;
     drop(out);
@@ -73,7 +81,8 @@ fn close_output() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Restores at the end of the drill's time, or when nobody holds its lock any more, and ends when all is restored.
+/// Restores at the end of the drill's time, or when nobody holds its lock any more, and ends when
+/// all is restored.
 async fn watch(place: &Place, record: &Record) {
     let lock = place.run.path().join(DRILL_LOCK);
     loop {

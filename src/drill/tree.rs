@@ -1,4 +1,5 @@
-//! Files as a container sees them, and how they differ from others. Of contents only digests are kept.
+//! Files as a container sees them, and how they differ from others. Of contents only digests are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,9 +42,17 @@ pub fn read(place: &Path) -> io::Result<Tree> {
     let mut bytes = 0;
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
-        let real = if path.as_os_str().is_empty() { place.to_owned() } else { place.join(&path) };
+        let real = if path.as_os_str().is_empty() {
+            place.to_owned()
+        } else {
+            place.join(&path)
+        };
         let metadata = fs::symlink_metadata(&real)?;
-        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        bytes += if metadata.is_file() {
+            metadata.len()
+        } else {
+            0
+        };
         if bytes > MAX_SIZE || tree.len() >= MOST {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
@@ -59,8 +68,19 @@ pub fn read(place: &Path) -> io::Result<Tree> {
         } else {
             Kind::Other
         };
-        let mode = if metadata.is_symlink() { 0 } else { metadata.permissions().mode() & 0o7777 };
-        tree.insert(path, Item { kind, mode, owner: (metadata.uid(), metadata.gid()) });
+        let mode = if metadata.is_symlink() {
+            0
+        } else {
+            metadata.permissions().mode() & 0o7777
+        };
+        tree.insert(
+            path,
+            Item {
+                kind,
+                mode,
+                owner: (metadata.uid(), metadata.gid()),
+            },
+        );
     }
     Ok(tree)
 }
@@ -69,13 +89,26 @@ pub fn read(place: &Path) -> io::Result<Tree> {
 pub fn of_volume(volume: &Volume) -> Tree {
     let item = |entry: &format::Entry| {
         let kind = match (&entry.data, &entry.link) {
-            (Some(data), _) => Kind::File(Sha256::digest(encoding::decode(data).unwrap_or_default()).into()),
+            (Some(data), _) => {
+                Kind::File(Sha256::digest(encoding::decode(data).unwrap_or_default()).into())
+            }
             (None, Some(link)) => Kind::Link(link.into()),
             (None, None) => Kind::Directory,
         };
         let mode = u32::from_str_radix(&entry.mode, 8).unwrap_or_default();
-        let mode = if matches!(kind, Kind::Link(_)) { 0 } else { mode };
-        (PathBuf::from(&entry.path), Item { kind, mode, owner: (entry.uid, entry.gid) })
+        let mode = if matches!(kind, Kind::Link(_)) {
+            0
+        } else {
+            mode
+        };
+        (
+            PathBuf::from(&entry.path),
+            Item {
+                kind,
+                mode,
+                owner: (entry.uid, entry.gid),
+            },
+        )
     };
     volume.entries.iter().map(item).collect()
 }
@@ -84,7 +117,11 @@ pub fn of_volume(volume: &Volume) -> Tree {
 pub fn differences(expected: &Tree, seen: &Tree, place: &str) -> Vec<String> {
     let mut found = Vec::new();
     let shown = |path: &Path| {
-        if path.as_os_str().is_empty() { place.to_owned() } else { format!("{place}/{}", path.display()) }
+        if path.as_os_str().is_empty() {
+            place.to_owned()
+        } else {
+            format!("{place}/{}", path.display())
+        }
     };
     for (path, item) in expected {
         let at = shown(path);
@@ -100,11 +137,16 @@ pub fn differences(expected: &Tree, seen: &Tree, place: &str) -> Vec<String> {
             });
         }
         if item.mode != other.mode {
-            found.push(format!("{at} has mode {:04o}, not {:04o}", other.mode, item.mode));
+            found.push(format!(
+                "{at} has mode {:04o}, not {:04o}",
+                other.mode, item.mode
+            ));
         }
         if item.owner != other.owner {
             let ((uid, gid), (other_uid, other_gid)) = (item.owner, other.owner);
-            found.push(format!("{at} belongs to {other_uid}:{other_gid}, not to {uid}:{gid}"));
+            found.push(format!(
+                "{at} belongs to {other_uid}:{other_gid}, not to {uid}:{gid}"
+            ));
         }
     }
     for path in seen.keys().filter(|path| !expected.contains_key(*path)) {
@@ -151,7 +193,11 @@ mod tests {
         fs::remove_file(other.join("gone")).unwrap();
         fs::remove_file(other.join("kind")).unwrap();
         fs::create_dir(other.join("kind")).unwrap();
-        fs::set_permissions(other.join("kind"), fs::metadata(one.join("kind")).unwrap().permissions()).unwrap();
+        fs::set_permissions(
+            other.join("kind"),
+            fs::metadata(one.join("kind")).unwrap().permissions(),
+        )
+        .unwrap();
         fs::write(other.join("new"), "").unwrap();
         let found = differences(&read(&one).unwrap(), &read(&other).unwrap(), "/etc");
         assert_eq!(
@@ -174,7 +220,10 @@ mod tests {
         fs::write(&file, "1").unwrap();
         let before = read(&file).unwrap();
         fs::write(&file, "2").unwrap();
-        assert_eq!(differences(&before, &read(&file).unwrap(), "/etc/file"), ["/etc/file has another content"]);
+        assert_eq!(
+            differences(&before, &read(&file).unwrap(), "/etc/file"),
+            ["/etc/file has another content"]
+        );
         assert!(read(&directory.path().join("none")).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! A container as the runtime made it, by its own specification (OCI runtime-spec, `config.md`), and how it differs from
-//! another. Pure. Values of an environment are compared and never told.
+//! A container as the runtime made it, by its own specification (OCI runtime-spec, `config.md`),
+//! and how it differs from another. Pure. Values of an environment are compared and never told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,19 +21,38 @@ pub struct View {
 impl View {
     /// From `info` of the runtime's verbose status; `None`: the runtime does not tell.
     pub fn of(info: &Value) -> Option<Self> {
-        let pid = info.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+        let pid = info
+            .get("pid")
+            .and_then(Value::as_u64)
+            .and_then(|pid| u32::try_from(pid).ok());
         let spec = info.get("runtimeSpec")?;
         let process = spec.get("process")?;
         let texts = |value: Option<&Value>| -> Vec<String> {
             let list = value.and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+            list.filter_map(|text| text.as_str().map(str::to_owned))
+                .collect()
         };
-        let id = |name: &str| process.pointer(&format!("/user/{name}")).and_then(Value::as_u64).unwrap_or_default();
-        let groups = process.pointer("/user/additionalGids").and_then(Value::as_array).into_iter().flatten();
-        let mounts = spec.get("mounts").and_then(Value::as_array).into_iter().flatten();
+        let id = |name: &str| {
+            process
+                .pointer(&format!("/user/{name}"))
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+        };
+        let groups = process
+            .pointer("/user/additionalGids")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let mounts = spec
+            .get("mounts")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         let mount = |mount: &Value| {
             let options = texts(mount.get("options"));
-            let is_read_only = options.iter().any(|option| option == "ro" || option == "rro");
+            let is_read_only = options
+                .iter()
+                .any(|option| option == "ro" || option == "rro");
             Some((mount.get("destination")?.as_str()?.to_owned(), is_read_only))
         };
         let variable = |text: &String| {
@@ -43,61 +62,122 @@ impl View {
         Some(Self {
             pid: pid.filter(|pid| *pid > 0),
             args: texts(process.get("args")),
-            directory: process.get("cwd").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            user: (id("uid"), id("gid"), groups.filter_map(Value::as_u64).collect()),
+            directory: process
+                .get("cwd")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            user: (
+                id("uid"),
+                id("gid"),
+                groups.filter_map(Value::as_u64).collect(),
+            ),
             // of a name that stands twice the last one counts
-            env: texts(process.get("env")).iter().filter_map(variable).collect(),
+            env: texts(process.get("env"))
+                .iter()
+                .filter_map(variable)
+                .collect(),
             mounts: mounts.filter_map(mount).collect(),
         })
     }
 }
 
-/// How a twin differs from its parent, in words. `manifest` is the container in the twin's manifest.
+/// How a twin differs from its parent, in words. `manifest` is the container in the twin's
+/// manifest.
 pub fn differences(parent: &View, twin: &View, manifest: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if parent.args != twin.args {
         found.push("another command".to_owned());
     }
     if parent.directory != twin.directory {
-        found.push(format!("working directory {}, not {}", twin.directory, parent.directory));
+        found.push(format!(
+            "working directory {}, not {}",
+            twin.directory, parent.directory
+        ));
     }
     if parent.user != twin.user {
-        found.push(format!("user {}, not {}", identity(&twin.user), identity(&parent.user)));
+        found.push(format!(
+            "user {}, not {}",
+            identity(&twin.user),
+            identity(&parent.user)
+        ));
     }
-    let names = parent.env.keys().chain(twin.env.keys()).map(String::as_str).collect();
+    let names = parent
+        .env
+        .keys()
+        .chain(twin.env.keys())
+        .map(String::as_str)
+        .collect();
     environment(parent, twin, names, manifest, &mut found);
-    let points = parent.mounts.keys().chain(twin.mounts.keys()).map(String::as_str).collect();
+    let points = parent
+        .mounts
+        .keys()
+        .chain(twin.mounts.keys())
+        .map(String::as_str)
+        .collect();
     mounts(parent, twin, points, &mut found);
     found
 }
 
-/// The same of a rehearsal, where this program runs in the workload's place: only what the manifest names is compared.
-/// `own`: of the volumes that are not the owner's data, which a rehearsal mounts read-only.
-pub fn rehearsed(parent: &View, rehearsal: &View, manifest: &Value, own: impl Fn(&str) -> bool) -> Vec<String> {
+/// The same of a rehearsal, where this program runs in the workload's place: only what the manifest
+/// names is compared. `own`: of the volumes that are not the owner's data, which a rehearsal mounts
+/// read-only.
+pub fn rehearsed(
+    parent: &View,
+    rehearsal: &View,
+    manifest: &Value,
+    own: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
-    let list = |field: &str| manifest.get(field).and_then(Value::as_array).into_iter().flatten();
-    let names = list("env").filter_map(|variable| variable.get("name")?.as_str()).collect();
+    let list = |field: &str| {
+        manifest
+            .get(field)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let names = list("env")
+        .filter_map(|variable| variable.get("name")?.as_str())
+        .collect();
     environment(parent, rehearsal, names, manifest, &mut found);
-    let mounted = list("volumeMounts").filter(|mount| mount.get("name").and_then(Value::as_str).is_some_and(&own));
-    let points = mounted.filter_map(|mount| mount.get("mountPath")?.as_str()).collect();
+    let mounted = list("volumeMounts")
+        .filter(|mount| mount.get("name").and_then(Value::as_str).is_some_and(&own));
+    let points = mounted
+        .filter_map(|mount| mount.get("mountPath")?.as_str())
+        .collect();
     mounts(parent, rehearsal, points, &mut found);
     found
 }
 
-fn environment(parent: &View, twin: &View, names: BTreeSet<&str>, manifest: &Value, found: &mut Vec<String>) {
+fn environment(
+    parent: &View,
+    twin: &View,
+    names: BTreeSet<&str>,
+    manifest: &Value,
+    found: &mut Vec<String>,
+) {
     let variables = manifest.get("env").and_then(Value::as_array);
     // what depends on the pod's address means the new one
     let is_free = |name: &str| {
-        variables.into_iter().flatten().filter(|it| it.get("name").and_then(Value::as_str) == Some(name)).any(|it| {
-            it.get("valueFrom").is_some()
-                || it.get("value").and_then(Value::as_str).is_some_and(|value| value.replace("$$", "").contains("$("))
-        })
+        variables
+            .into_iter()
+            .flatten()
+            .filter(|it| it.get("name").and_then(Value::as_str) == Some(name))
+            .any(|it| {
+                it.get("valueFrom").is_some()
+                    || it
+                        .get("value")
+                        .and_then(Value::as_str)
+                        .is_some_and(|value| value.replace("$$", "").contains("$("))
+            })
     };
     for name in names.into_iter().filter(|name| !is_free(name)) {
         match (parent.env.get(name), twin.env.get(name)) {
             (Some(_), None) => found.push(format!("no environment variable {name}")),
             (None, Some(_)) => found.push(format!("a new environment variable {name}")),
-            (one, other) if one != other => found.push(format!("another value of environment variable {name}")),
+            (one, other) if one != other => {
+                found.push(format!("another value of environment variable {name}"));
+            }
             _ => {}
         }
     }
@@ -161,8 +241,12 @@ mod tests {
     #[test]
     fn the_same_differs_in_nothing_and_its_address_may_be_another() {
         let parent = view(|_| {});
-        assert_eq!((parent.pid, parent.env["LEVEL"].as_str()), (Some(4711), "info"));
-        let twin = view(|spec| spec["runtimeSpec"]["process"]["env"][3] = json!("URL=http://10.0.0.9/"));
+        assert_eq!(
+            (parent.pid, parent.env["LEVEL"].as_str()),
+            (Some(4711), "info")
+        );
+        let twin =
+            view(|spec| spec["runtimeSpec"]["process"]["env"][3] = json!("URL=http://10.0.0.9/"));
         assert_eq!(differences(&parent, &twin, &manifest()), [""; 0]);
         assert_eq!(rehearsed(&parent, &twin, &manifest(), |_| true), [""; 0]);
     }
@@ -199,13 +283,20 @@ mod tests {
     fn of_a_rehearsal_only_what_the_manifest_names_counts() {
         let parent = view(|_| {});
         let rehearsal = view(|spec| {
-            spec["runtimeSpec"]["process"] = json!({"args": ["hold"], "cwd": "/", "env": ["LEVEL=info", "HOSTNAME=x"]});
+            spec["runtimeSpec"]["process"] =
+                json!({"args": ["hold"], "cwd": "/", "env": ["LEVEL=info", "HOSTNAME=x"]});
             spec["runtimeSpec"]["mounts"][2]["options"] = json!(["ro"]);
         });
         let found = rehearsed(&parent, &rehearsal, &manifest(), |volume| volume != "data");
         assert_eq!(found, ["no environment variable EMPTY"]);
         let found = rehearsed(&parent, &rehearsal, &manifest(), |_| true);
-        assert_eq!(found, ["no environment variable EMPTY", "/data is mounted read-only"]);
+        assert_eq!(
+            found,
+            [
+                "no environment variable EMPTY",
+                "/data is mounted read-only"
+            ]
+        );
     }
 
     #[test]

@@ -71,7 +71,10 @@ thread_local! {
 
 /// Runs something while a watcher decides on the calls of this thread.
 #[cfg(test)]
-pub(crate) fn watch<T>(watcher: impl FnMut(&Call<'_>) -> Let + 'static, run: impl FnOnce() -> T) -> T {
+pub(crate) fn watch<T>(
+    watcher: impl FnMut(&Call<'_>) -> Let + 'static,
+    run: impl FnOnce() -> T,
+) -> T {
     WATCHER.set(Some(Box::new(watcher)));
     let result = run();
     WATCHER.set(None);
@@ -83,7 +86,8 @@ fn ask(call: &Call<'_>) -> Let {
     WATCHER.with_borrow_mut(|watcher| watcher.as_mut().map_or(Let::Pass, |watcher| watcher(call)))
 }
 
-/// Runs a system call until no signal interrupts it, and under test only if the watcher lets it pass.
+/// Runs a system call until no signal interrupts it, and under test only if the watcher lets it
+/// pass.
 macro_rules! attempt {
     ($call:expr, $act:expr) => {
         loop {
@@ -109,7 +113,14 @@ pub(crate) fn space(directory: &Path) -> io::Result<u64> {
 
 /// Creates a file that does not exist yet, open for writing.
 pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
-    attempt!(Call::Create(path, mode), OpenOptions::new().write(true).create_new(true).mode(mode).open(path))
+    attempt!(
+        Call::Create(path, mode),
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
+    )
 }
 
 /// Reserves blocks; the size stays the same. A file system that cannot do so is accepted: it
@@ -123,7 +134,14 @@ pub(crate) fn reserve(file: &File, path: &Path, length: u64) -> io::Result<()> {
         rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length).map_err(io::Error::from)
     );
     match result {
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::NOSYS)) => Ok(()),
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::OPNOTSUPP | Errno::NOSYS)
+            ) =>
+        {
+            Ok(())
+        }
         result => result,
     }
 }
@@ -155,7 +173,10 @@ fn write(mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
 
 /// Sets a file's mode, whatever the umask was.
 pub(crate) fn chmod(file: &File, path: &Path, mode: u32) -> io::Result<()> {
-    attempt!(Call::Chmod(path, mode), file.set_permissions(Permissions::from_mode(mode)))
+    attempt!(
+        Call::Chmod(path, mode),
+        file.set_permissions(Permissions::from_mode(mode))
+    )
 }
 
 /// Makes a file's content, size and mode durable. Never repeated after an error: the kernel may
@@ -181,12 +202,18 @@ pub(crate) fn unlink(path: &Path) -> io::Result<()> {
 
 /// Removes a file or link in an open directory; `path` is its whole path.
 pub(crate) fn unlink_at(directory: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<()> {
-    attempt!(Call::Unlink(path), rustix::fs::unlinkat(directory, name, AtFlags::empty()).map_err(io::Error::from))
+    attempt!(
+        Call::Unlink(path),
+        rustix::fs::unlinkat(directory, name, AtFlags::empty()).map_err(io::Error::from)
+    )
 }
 
 /// Creates a directory.
 pub(crate) fn mkdir(path: &Path, mode: u32) -> io::Result<()> {
-    attempt!(Call::Mkdir(path, mode), DirBuilder::new().mode(mode).create(path))
+    attempt!(
+        Call::Mkdir(path, mode),
+        DirBuilder::new().mode(mode).create(path)
+    )
 }
 
 /// Removes an empty directory.
@@ -196,7 +223,10 @@ pub(crate) fn rmdir(path: &Path) -> io::Result<()> {
 
 /// Removes an empty directory in an open directory; `path` is its whole path.
 pub(crate) fn rmdir_at(directory: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<()> {
-    attempt!(Call::Rmdir(path), rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).map_err(io::Error::from))
+    attempt!(
+        Call::Rmdir(path),
+        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).map_err(io::Error::from)
+    )
 }
 
 /// Makes the entries of a directory last.

@@ -19,11 +19,23 @@ pub enum Error {
 /// Takes an advisory lock on a file, which is created if necessary, for as long as the returned
 /// file is open. On a file system that is full or has become read-only, an existing file is enough.
 pub fn lock(path: &Path) -> Result<File, Error> {
-    let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
+    let options = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .clone();
     let file = options.open(path).or_else(|error| {
         let kind = error.kind();
-        let is_disk = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
-        if is_disk { File::open(path).map_err(|_| error) } else { Err(error) }
+        let is_disk = matches!(
+            kind,
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull
+        );
+        if is_disk {
+            File::open(path).map_err(|_| error)
+        } else {
+            Err(error)
+        }
     });
     let file = file.map_err(|source| Error::Open(path.to_owned(), source))?;
     fs2::FileExt::try_lock_exclusive(&file).map_err(|_| Error::Held(path.to_owned()))?;

@@ -9,5 +9,8 @@ pub mod yaml;
 
 /// Whether nothing has this name. No file can have one that is too long (`ENAMETOOLONG`).
 pub(crate) fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidFilename)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidFilename
+    )
 }

@@ -60,14 +60,20 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match open_at(at, name, flags) {
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                return Err(Error::Untrusted { path, why: "it is not a directory".into() });
+                return Err(Error::Untrusted {
+                    path,
+                    why: "it is not a directory".into(),
+                });
             }
             fd => fd.map_err(|error| Error::Io(path.clone(), error.into()))?,
         };
         let stat = rustix::fs::fstat(&fd).map_err(|error| Error::Io(path.clone(), error.into()))?;
         let mode = stat.st_mode & 0o7777;
         if stat.st_uid != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
-            let why = format!("owner {} and mode {mode:04o}: other users may write to it", stat.st_uid);
+            let why = format!(
+                "owner {} and mode {mode:04o}: other users may write to it",
+                stat.st_uid
+            );
             return Err(Error::Untrusted { path, why });
         }
         Ok(Self { path, fd })
@@ -84,7 +90,11 @@ impl Directory {
         let failed = |error: Errno| Error::Io(self.path.clone(), error.into());
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
             if name != "." && name != ".." {
                 names.push(name);
             }
@@ -120,10 +130,14 @@ fn open_at(at: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> 
 }
 
 fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let untrusted = |why: String| Error::Untrusted { path: path.to_owned(), why };
+    let untrusted = |why: String| Error::Untrusted {
+        path: path.to_owned(),
+        why,
+    };
     let failed = |error: io::Error| Error::Io(path.to_owned(), error);
     // NONBLOCK: a FIFO is opened without waiting for its other end
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match open_at(at, name, flags) {
         Err(Errno::LOOP) => return Err(untrusted("it is a symbolic link".into())),
         Err(Errno::NXIO) => return Err(untrusted("it is not a regular file".into())),
@@ -135,7 +149,9 @@ fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8
         return Err(untrusted("it is not a regular file".into()));
     }
     if metadata.nlink() != 1 {
-        return Err(untrusted("it has another name elsewhere (a hard link)".into()));
+        return Err(untrusted(
+            "it has another name elsewhere (a hard link)".into(),
+        ));
     }
     if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
         return Err(untrusted(format!(
@@ -143,11 +159,20 @@ fn read_at(at: impl AsFd, name: &Path, path: &Path, limit: u64) -> Result<Vec<u8
         )));
     }
     if metadata.len() > limit {
-        return Err(untrusted(format!("{} bytes, more than {limit}", metadata.len())));
+        return Err(untrusted(format!(
+            "{} bytes, more than {limit}",
+            metadata.len()
+        )));
     }
     // with enough capacity from the start: a growing buffer would leave copies of a key in memory
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1));
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    let mut bytes = Vec::with_capacity(
+        usize::try_from(metadata.len())
+            .unwrap_or_default()
+            .saturating_add(1),
+    );
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(untrusted(format!("more than {limit} bytes")));
     }
@@ -176,9 +201,17 @@ mod tests {
             File::open(one).unwrap().set_times(times).unwrap();
         }
         let ours = Directory::open(directory.path()).unwrap();
-        assert_eq!((ours.names().unwrap(), ours.file("file", 5).unwrap()), (vec!["file".into()], b"12345".to_vec()));
+        assert_eq!(
+            (ours.names().unwrap(), ours.file("file", 5).unwrap()),
+            (vec!["file".into()], b"12345".to_vec())
+        );
         for one in [path.as_path(), directory.path()] {
-            assert_eq!(fs::metadata(one).unwrap().accessed().unwrap(), long_ago, "{}", one.display());
+            assert_eq!(
+                fs::metadata(one).unwrap().accessed().unwrap(),
+                long_ago,
+                "{}",
+                one.display()
+            );
         }
     }
 
@@ -188,18 +221,33 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         private(&path("good"), b"12345");
         assert_eq!(file(&path("good"), 5).unwrap(), b"12345");
-        assert!(file(&path("good"), 4).unwrap_err().to_string().contains("more than 4"));
+        assert!(
+            file(&path("good"), 4)
+                .unwrap_err()
+                .to_string()
+                .contains("more than 4")
+        );
         symlink(path("good"), path("link")).unwrap();
         private(&path("one"), b"x");
         fs::hard_link(path("one"), path("two")).unwrap();
         private(&path("open"), b"x");
         fs::set_permissions(path("open"), Permissions::from_mode(0o640)).unwrap();
         fs::create_dir(path("directory")).unwrap();
-        rustix::fs::mknodat(CWD, path("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            CWD,
+            path("fifo"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         for name in ["link", "one", "two", "open", "directory", "fifo", "socket"] {
             let error = file(&path(name), 100).unwrap_err();
-            assert!(matches!(error, Error::Untrusted { .. }), "{name}: {error:?}");
+            assert!(
+                matches!(error, Error::Untrusted { .. }),
+                "{name}: {error:?}"
+            );
         }
         assert!(file(&path("none"), 100).unwrap_err().is_absent());
     }
@@ -218,7 +266,10 @@ mod tests {
         fs::set_permissions(path("open"), Permissions::from_mode(0o777)).unwrap();
         let outer = Directory::open(directory.path()).unwrap();
         for name in ["link", "open", "good/file"] {
-            assert!(matches!(outer.directory(name), Err(Error::Untrusted { .. })), "{name}");
+            assert!(
+                matches!(outer.directory(name), Err(Error::Untrusted { .. })),
+                "{name}"
+            );
         }
         assert!(outer.directory("none").unwrap_err().is_absent());
     }

@@ -69,7 +69,10 @@ impl Error {
         match self {
             Self::Full { .. } => true,
             Self::Step { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
             }
         }
     }
@@ -82,14 +85,19 @@ pub fn file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let free = disk::space(directory).map_err(Error::step("check the free space for", path))?;
     let need = bytes.len() as u64;
     if free < need.saturating_add(RESERVE) {
-        return Err(Error::Full { path: path.to_owned(), need, free });
+        return Err(Error::Full {
+            path: path.to_owned(),
+            need,
+            free,
+        });
     }
     let (temporary, file) = unused(directory, |temporary| disk::create(temporary, mode))
         .map_err(Error::step("create a temporary file next to", path))?;
     let result = fill(&file, &temporary, path, bytes, mode);
     drop(file);
-    let result =
-        result.and_then(|()| disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path)));
+    let result = result.and_then(|()| {
+        disk::rename(&temporary, path).map_err(Error::step("rename a temporary file to", path))
+    });
     if result.is_err() {
         // if this also fails, the next start removes the file
         let _ = disk::unlink(&temporary);
@@ -100,7 +108,8 @@ pub fn file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
 
 /// Writes content and mode of a new file to the disk. `path` is its final name.
 fn fill(file: &File, temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    disk::reserve(file, temporary, bytes.len() as u64).map_err(Error::step("reserve space for", path))?;
+    disk::reserve(file, temporary, bytes.len() as u64)
+        .map_err(Error::step("reserve space for", path))?;
     disk::write_all(file, temporary, bytes).map_err(Error::step("write", path))?;
     disk::chmod(file, temporary, mode).map_err(Error::step("set the mode of", path))?;
     disk::sync(file, temporary).map_err(Error::step("fsync", path))
@@ -118,15 +127,23 @@ pub fn link(target: &Path, path: &Path) -> Result<(), Error> {
 }
 
 /// Creates something under an unused temporary name.
-fn unused<T>(directory: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+fn unused<T>(
+    directory: &Path,
+    mut make: impl FnMut(&Path) -> io::Result<T>,
+) -> io::Result<(PathBuf, T)> {
     // renaming a directory reports an existing name with other errors
     let make = |path: &Path| {
         make(path).map_err(|error| match error.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => io::ErrorKind::AlreadyExists.into(),
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                io::ErrorKind::AlreadyExists.into()
+            }
             _ => error,
         })
     };
-    let (made, path) = tempfile::Builder::new().prefix(TEMPORARY).make_in(directory, make)?.into_parts();
+    let (made, path) = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .make_in(directory, make)?
+        .into_parts();
     Ok((path.keep()?, made))
 }
 
@@ -175,7 +192,11 @@ pub fn remove_tree(path: &Path) -> Result<(), Error> {
 /// that another user who may write to one of them cannot redirect it.
 fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
     let read = |errno: Errno| Error::step("read", path)(errno.into());
-    for entry in Dir::read_from(directory).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)? {
+    for entry in Dir::read_from(directory)
+        .map_err(read)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(read)?
+    {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {
             continue;
@@ -184,7 +205,9 @@ fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
         let failed = |step| Error::step(step, &inner);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match entry.file_type() {
-            FileType::Directory | FileType::Unknown => rustix::fs::openat(directory, name, flags, Mode::empty()),
+            FileType::Directory | FileType::Unknown => {
+                rustix::fs::openat(directory, name, flags, Mode::empty())
+            }
             _ => Err(Errno::NOTDIR),
         };
         match opened {
@@ -212,7 +235,10 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
     let mut others = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::step("read", directory))?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let (path, name) = (
+            entry.path(),
+            entry.file_name().to_string_lossy().into_owned(),
+        );
         if !names.contains(&name.as_str()) && !name.starts_with(TEMPORARY) {
             others.push(path);
         } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -258,7 +284,9 @@ pub fn make_private(path: &Path) -> Result<(), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        directory => File::from(directory.map_err(|errno| Error::step("open", path)(errno.into()))?),
+        directory => {
+            File::from(directory.map_err(|errno| Error::step("open", path)(errno.into()))?)
+        }
     };
     let metadata = directory.metadata().map_err(Error::step("examine", path))?;
     if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
@@ -283,8 +311,15 @@ pub fn sync(directory: &Path) -> Result<(), Error> {
 /// Makes sure that the visible entries of a directory are durable, before they are relied on. Does
 /// something only if the last [`sync`] of it failed.
 pub fn settle(directory: &Path) -> Result<(), Error> {
-    let is_unsettled = UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner).contains(directory);
-    if is_unsettled { sync(directory) } else { Ok(()) }
+    let is_unsettled = UNSETTLED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(directory);
+    if is_unsettled {
+        sync(directory)
+    } else {
+        Ok(())
+    }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Error> {
@@ -295,7 +330,9 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 }
 
 fn parent(path: &Path) -> Result<&Path, Error> {
-    path.parent().ok_or_else(|| Error::step("find the directory of", path)(io::ErrorKind::InvalidInput.into()))
+    path.parent().ok_or_else(|| {
+        Error::step("find the directory of", path)(io::ErrorKind::InvalidInput.into())
+    })
 }
 
 /// Removes files of one directory durably, with a single fsync. This is needed because a file that
@@ -305,7 +342,11 @@ pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
     for path in paths {
         remove_if_there(path)?;
     }
-    if paths.is_empty() { Ok(()) } else { sync(directory) }
+    if paths.is_empty() {
+        Ok(())
+    } else {
+        sync(directory)
+    }
 }
 
 /// Renames within a directory durably. Returns whether the file existed.
@@ -331,7 +372,10 @@ mod tests {
         file(&path, b"old", 0o600).unwrap();
         file(&path, b"new", 0o640).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o640
+        );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -343,7 +387,11 @@ mod tests {
         let error = file(&path, b"new", 0o600).unwrap_err();
         assert!(error.to_string().contains("taken"), "{error}");
         assert!(path.join("by-a-directory").is_dir());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "no temporary file stays"
+        );
     }
 
     #[test]

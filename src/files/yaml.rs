@@ -34,7 +34,12 @@ pub enum Error {
 
 /// Checks that a text does not have too many parts.
 pub fn check(bytes: &[u8]) -> Result<(), Error> {
-    let is_sign = |byte: &&u8| matches!(byte, b'\n' | b'-' | b':' | b',' | b'?' | b'[' | b'{' | b'&' | b'*');
+    let is_sign = |byte: &&u8| {
+        matches!(
+            byte,
+            b'\n' | b'-' | b':' | b',' | b'?' | b'[' | b'{' | b'&' | b'*'
+        )
+    };
     let mut open = 0_usize;
     let is_deep = bytes.iter().any(|byte| {
         match byte {
@@ -44,14 +49,20 @@ pub fn check(bytes: &[u8]) -> Result<(), Error> {
         }
         open > MOST_OPEN
     });
-    if is_deep || bytes.iter().filter(is_sign).count() > MOST_SIGNS { Err(Error::TooComplex) } else { Ok(()) }
+    if is_deep || bytes.iter().filter(is_sign).count() > MOST_SIGNS {
+        Err(Error::TooComplex)
+    } else {
+        Ok(())
+    }
 }
 
 /// Parses one document. Keys must be unique strings, and numbers must be valid in JSON.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     check(bytes)?;
     let budget = Cell::new(bytes.len().saturating_mul(4).saturating_add(64));
-    Bounded(&budget).deserialize(serde_yaml::Deserializer::from_slice(bytes)).map_err(Error::Syntax)
+    Bounded(&budget)
+        .deserialize(serde_yaml::Deserializer::from_slice(bytes))
+        .map_err(Error::Syntax)
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +71,8 @@ struct Bounded<'a>(&'a Cell<usize>);
 impl Bounded<'_> {
     fn spend<E: serde::de::Error>(self, amount: usize) -> Result<(), E> {
         let left = self.0.get().checked_sub(amount.saturating_add(1));
-        self.0.set(left.ok_or_else(|| E::custom("it expands to far more than its length"))?);
+        self.0
+            .set(left.ok_or_else(|| E::custom("it expands to far more than its length"))?);
         Ok(())
     }
 }
@@ -98,7 +110,9 @@ impl<'de> Visitor<'de> for Bounded<'_> {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         self.spend(0)?;
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot hold"))
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number that JSON cannot hold"))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
@@ -119,7 +133,9 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         self.spend(0)?;
         let mut all = Map::new();
         while let Some(key) = entries.next_key_seed(self)? {
-            let Value::String(key) = key else { return Err(A::Error::custom("a key that is not a string")) };
+            let Value::String(key) = key else {
+                return Err(A::Error::custom("a key that is not a string"));
+            };
             let value = entries.next_value_seed(self)?;
             if all.insert(key, value).is_some() {
                 return Err(A::Error::custom("a duplicate key"));
@@ -149,8 +165,9 @@ mod tests {
         let mut aliases = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..9 {
             let last = level - 1;
-            let line =
-                format!("a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]\n");
+            let line = format!(
+                "a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]\n"
+            );
             aliases.push_str(&line);
         }
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), "*a,".repeat(50));
@@ -160,14 +177,29 @@ mod tests {
         let closed = format!("{}{}", "[".repeat(MOST_OPEN), "]".repeat(MOST_OPEN));
         let wide = format!("[{}]", ",".repeat(MOST_SIGNS));
         for bomb in [aliases, long, itself, deep, nested, closed, wide] {
-            assert!(parse(bomb.as_bytes()).is_err(), "{}", bomb.get(..40).unwrap());
+            assert!(
+                parse(bomb.as_bytes()).is_err(),
+                "{}",
+                bomb.get(..40).unwrap()
+            );
         }
     }
 
     #[test]
     fn ambiguous_documents_are_refused() {
-        for text in ["a: 1\na: 2\n", "1: a\n", "[a]: b\n", "a: .nan\n", "a: !tag b\n", "a: 1\n---\nb: 2\n", ""] {
-            assert!(!matches!(parse(text.as_bytes()), Ok(Value::Object(_))), "{text:?}");
+        for text in [
+            "a: 1\na: 2\n",
+            "1: a\n",
+            "[a]: b\n",
+            "a: .nan\n",
+            "a: !tag b\n",
+            "a: 1\n---\nb: 2\n",
+            "",
+        ] {
+            assert!(
+                !matches!(parse(text.as_bytes()), Ok(Value::Object(_))),
+                "{text:?}"
+            );
         }
     }
 }

@@ -32,11 +32,12 @@ impl FromStr for Address {
             Some(port) => port.parse().ok().map(Self::All),
             None => text.parse().ok().map(Self::At),
         };
-        let is_real =
-            |address: &Self| !matches!(address, Self::All(0)) && !matches!(address, Self::At(at) if at.port() == 0);
-        parsed
-            .filter(is_real)
-            .ok_or_else(|| "write IP:PORT, :PORT or off, for example 127.0.0.1:9798, :9798 or off".to_owned())
+        let is_real = |address: &Self| {
+            !matches!(address, Self::All(0)) && !matches!(address, Self::At(at) if at.port() == 0)
+        };
+        parsed.filter(is_real).ok_or_else(|| {
+            "write IP:PORT, :PORT or off, for example 127.0.0.1:9798, :9798 or off".to_owned()
+        })
     }
 }
 
@@ -73,7 +74,9 @@ impl Address {
             Self::All(port) => match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
                 // without IPv6 the protocol or its address is missing; a port in use is in use for
                 // both
-                Err(error) if error.kind() != io::ErrorKind::AddrInUse => (Ipv4Addr::UNSPECIFIED, port).into(),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    (Ipv4Addr::UNSPECIFIED, port).into()
+                }
                 listener => return listener.map(Some),
             },
         };
@@ -82,7 +85,11 @@ impl Address {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // connections that an earlier process left in TIME-WAIT must not keep the port in use
     socket.set_reuseaddr(true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -103,13 +110,29 @@ mod tests {
 
     #[test]
     fn an_address_is_parsed_as_it_is_displayed() {
-        for text in [":9797", "127.0.0.1:9798", "[::1]:9798", "[::]:9798", "0.0.0.0:1", "off"] {
+        for text in [
+            ":9797",
+            "127.0.0.1:9798",
+            "[::1]:9798",
+            "[::]:9798",
+            "0.0.0.0:1",
+            "off",
+        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert_eq!(parse("").unwrap(), Address::Off);
-        for text in
-            [":", ":0", "127.0.0.1:0", "9797", ":65536", "127.0.0.1", "localhost:9797", "::1:9797", "OFF", " :9797"]
-        {
+        for text in [
+            ":",
+            ":0",
+            "127.0.0.1:0",
+            "9797",
+            ":65536",
+            "127.0.0.1",
+            "localhost:9797",
+            "::1:9797",
+            "OFF",
+            " :9797",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

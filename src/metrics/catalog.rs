@@ -140,10 +140,15 @@ mod tests {
     fn the_example_alerts_use_metrics_that_exist() {
         let rules = include_str!("../../examples/metrics/rules.yaml");
         let words = rules.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        let asked: Vec<&str> = words.filter(|word| word.starts_with("pod_checkpointer_")).collect();
+        let asked: Vec<&str> = words
+            .filter(|word| word.starts_with("pod_checkpointer_"))
+            .collect();
         assert!(asked.len() > 5, "{asked:?}");
         for name in asked {
-            assert!(Metric::ALL.iter().any(|metric| metric.name() == name), "{name}");
+            assert!(
+                Metric::ALL.iter().any(|metric| metric.name() == name),
+                "{name}"
+            );
         }
     }
 
@@ -151,11 +156,28 @@ mod tests {
     fn every_metric_is_named_by_the_conventions_and_says_what_it_measures() {
         for metric in Metric::ALL {
             let (name, help) = (metric.name(), metric.help());
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
-            assert_eq!(name.ends_with("_total"), metric.kind() == Kind::Counter, "{name}");
-            assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}");
-            assert!(help.ends_with('.') && help.len() > 20 && !help.contains("  "), "{name}: {help:?}");
-            assert!(!metric.alert().contains("  ") && !metric.alert().ends_with('.'), "{name}");
+            assert!(
+                name.bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{name}"
+            );
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind() == Kind::Counter,
+                "{name}"
+            );
+            assert!(
+                metric.kind() != Kind::Histogram || name.ends_with("_seconds"),
+                "{name}"
+            );
+            assert!(
+                help.ends_with('.') && help.len() > 20 && !help.contains("  "),
+                "{name}: {help:?}"
+            );
+            assert!(
+                !metric.alert().contains("  ") && !metric.alert().ends_with('.'),
+                "{name}"
+            );
         }
     }
 }

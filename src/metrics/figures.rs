@@ -22,7 +22,14 @@ pub struct Figures {
 impl Figures {
     /// Takes what the supervisor writes to its report.
     pub fn new(status: &Status, counts: &Counts) -> Self {
-        let of = |phase| status.pods.iter().filter(|pod| pod.phase == phase).map(|_| 1).sum();
+        let of = |phase| {
+            status
+                .pods
+                .iter()
+                .filter(|pod| pod.phase == phase)
+                .map(|_| 1)
+                .sum()
+        };
         Self {
             phases: [
                 ("Inactive", of(Phase::Inactive)),
@@ -49,20 +56,40 @@ impl Figures {
     /// says whether the supervisor runs: if not, nothing probes the API server, and the last known
     /// contact is not exported as if it were current.
     pub fn add_to(&self, page: &mut Page, now: u64, lives: bool) {
-        let Self { phases, problems, contact, counts } = self;
-        let Counts { outages, activations, unstuck, activation, takeover, overlap } = counts;
+        let Self {
+            phases,
+            problems,
+            contact,
+            counts,
+        } = self;
+        let Counts {
+            outages,
+            activations,
+            unstuck,
+            activation,
+            takeover,
+            overlap,
+        } = counts;
         page.each(Metric::Checkpoints, *phases);
         if lives {
-            page.each(Metric::Problems, [(SUPERVISOR, u64::try_from(*problems).unwrap_or(u64::MAX))]);
+            page.each(
+                Metric::Problems,
+                [(SUPERVISOR, u64::try_from(*problems).unwrap_or(u64::MAX))],
+            );
         }
         if let Some(contact) = contact.as_ref().filter(|_| lives) {
             let answers = contact.class == Class::Answering;
-            let silence = if answers { 0 } else { now.saturating_sub(contact.since) };
+            let silence = if answers {
+                0
+            } else {
+                now.saturating_sub(contact.since)
+            };
             page.one(Metric::ApiContact, f64::from(u8::from(answers)));
             page.one(Metric::ApiSilence, seconds(silence));
         }
         page.one(Metric::Outages, count(*outages));
-        let results = activation_results().map(|result| (result, activations.get(result).copied().unwrap_or_default()));
+        let results = activation_results()
+            .map(|result| (result, activations.get(result).copied().unwrap_or_default()));
         page.each(Metric::Activations, results);
         page.times(Metric::ActivationTime, activation);
         page.times(Metric::TakeoverTime, takeover);

@@ -64,7 +64,10 @@ impl Pulse {
 
 /// Runs a part and its server, which never ends. The part comes first whenever both can make
 /// progress.
-pub async fn beside<T>(part: impl Future<Output = T>, server: impl Future<Output = Infallible>) -> T {
+pub async fn beside<T>(
+    part: impl Future<Output = T>,
+    server: impl Future<Output = Infallible>,
+) -> T {
     tokio::select! {
         biased;
         ended = part => ended,
@@ -83,7 +86,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(89)).await;
         assert_eq!(pulse.stalled(), None);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(pulse.stalled().as_deref(), Some("loop: its next turn has been due for 31 s"));
+        assert_eq!(
+            pulse.stalled().as_deref(),
+            Some("loop: its next turn has been due for 31 s")
+        );
         pulse.expect(Instant::now());
         assert_eq!(pulse.stalled(), None);
     }

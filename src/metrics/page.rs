@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use prometheus::TextEncoder;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType,
+};
 
 use crate::metrics::catalog::{Kind, Metric};
 use crate::places::reports::Times;

@@ -46,7 +46,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Serves forever. An error is logged and affects nothing else.
 pub async fn serve(address: Address, source: &impl Source) -> Infallible {
-    let Some(listener) = listen(address).await else { return pending().await };
+    let Some(listener) = listen(address).await else {
+        return pending().await;
+    };
     tracing::info!(%address, "serving metrics");
     let mut connections = FuturesUnordered::new();
     let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
@@ -118,17 +120,27 @@ async fn connect(stream: TcpStream, source: &impl Source) {
 fn answer<T>(request: &Request<T>, source: &impl Source) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n".into());
-        response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
         "/metrics" => match source.page().text() {
             Ok(page) => text(StatusCode::OK, METRICS, page),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                format!("{error}\n"),
+            ),
         },
         "/healthz" => checked(&source.unhealthy()),
         "/readyz" => checked(&[source.unhealthy(), source.not_ready()].concat()),
-        _ => text(StatusCode::NOT_FOUND, TEXT, "/metrics, /healthz or /readyz\n".into()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "/metrics, /healthz or /readyz\n".into(),
+        ),
     }
 }
 
@@ -136,12 +148,18 @@ fn checked(failing: &[String]) -> Response<Full<Bytes>> {
     if failing.is_empty() {
         return text(StatusCode::OK, TEXT, "ok\n".into());
     }
-    text(StatusCode::SERVICE_UNAVAILABLE, TEXT, failing.join("\n") + "\n")
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        TEXT,
+        failing.join("\n") + "\n",
+    )
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }

@@ -20,16 +20,28 @@ const LONGEST: u64 = 1 << 20;
 /// When the client certificate of a kubeconfig (a host path) expires; `None` if it names none, or
 /// if that cannot be read.
 pub fn expiry(root: &HostRoot, kubeconfig: &Path) -> Option<Timestamp> {
-    let Kubeconfig { current_context, contexts, users } = serde_yaml::from_slice(&read(root, kubeconfig).ok()?).ok()?;
-    let context = contexts.into_iter().find(|context| context.name == current_context)?.context;
-    let User { client_certificate, client_certificate_data } =
-        users.into_iter().find(|user| user.name == context.user)?.user;
+    let Kubeconfig {
+        current_context,
+        contexts,
+        users,
+    } = serde_yaml::from_slice(&read(root, kubeconfig).ok()?).ok()?;
+    let context = contexts
+        .into_iter()
+        .find(|context| context.name == current_context)?
+        .context;
+    let User {
+        client_certificate,
+        client_certificate_data,
+    } = users
+        .into_iter()
+        .find(|user| user.name == context.user)?
+        .user;
     // inline data takes precedence over a file, and a relative path starts at the kubeconfig's
     // directory (client-go, clientcmd)
     let pem = match (client_certificate_data, client_certificate) {
-        (Some(data), _) if !data.is_empty() => {
-            base64::engine::general_purpose::STANDARD.decode(data.split_whitespace().collect::<String>()).ok()?
-        }
+        (Some(data), _) if !data.is_empty() => base64::engine::general_purpose::STANDARD
+            .decode(data.split_whitespace().collect::<String>())
+            .ok()?,
         (_, Some(file)) if !file.is_empty() => read(root, &kubeconfig.parent()?.join(file)).ok()?,
         _ => return None,
     };
@@ -40,7 +52,9 @@ pub fn expiry(root: &HostRoot, kubeconfig: &Path) -> Option<Timestamp> {
 fn read(root: &HostRoot, path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut text = Vec::new();
-    std::fs::File::open(root.resolve(path)?)?.take(LONGEST).read_to_end(&mut text)?;
+    std::fs::File::open(root.resolve(path)?)?
+        .take(LONGEST)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -103,12 +117,16 @@ fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     let part = |from: usize, to: usize| text.get(from..to);
     let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
     let (hour, minute, second) = (part(8, 10)?, part(10, 12)?, part(12, 14)?);
-    format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
+    format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z")
+        .parse()
+        .ok()
 }
 
 /// The content of an element with this tag, and the bytes after it.
 fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    any(input).filter(|(found, _, _)| *found == tag).map(|(_, content, rest)| (content, rest))
+    any(input)
+        .filter(|(found, _, _)| *found == tag)
+        .map(|(_, content, rest)| (content, rest))
 }
 
 /// Tag and content of the first element, and the bytes after it.
@@ -119,8 +137,15 @@ fn any(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         (usize::from(first), rest)
     } else {
         // the length of the length, at most four bytes
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(bytes, _)| bytes.len() <= 4)?;
-        (bytes.iter().fold(0, |long, byte| long << 8 | usize::from(*byte)), rest)
+        let (bytes, rest) = rest
+            .split_at_checked(usize::from(first & 0x7f))
+            .filter(|(bytes, _)| bytes.len() <= 4)?;
+        (
+            bytes
+                .iter()
+                .fold(0, |long, byte| long << 8 | usize::from(*byte)),
+            rest,
+        )
     };
     let (content, rest) = rest.split_at_checked(long)?;
     Some((tag, content, rest))
@@ -160,7 +185,12 @@ mod tests {
         for long in 0..90 {
             assert_eq!(not_after(whole.get(..long).unwrap()), None, "{long}");
         }
-        for bytes in [&[][..], &[0x30, 0x80], &[0x30, 0xff, 0xff], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0]] {
+        for bytes in [
+            &[][..],
+            &[0x30, 0x80],
+            &[0x30, 0xff, 0xff],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0],
+        ] {
             assert_eq!(not_after(bytes), None, "{bytes:?}");
         }
     }
@@ -175,17 +205,34 @@ mod tests {
         };
         let (old, new) = (certificate(2030).pem(), certificate(2040).pem());
         std::fs::create_dir(directory.path().join("pki")).unwrap();
-        std::fs::write(directory.path().join("pki/2030.pem"), format!("a key\n{old}")).unwrap();
-        std::os::unix::fs::symlink("/pki/2030.pem", directory.path().join("pki/current.pem")).unwrap();
+        std::fs::write(
+            directory.path().join("pki/2030.pem"),
+            format!("a key\n{old}"),
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("/pki/2030.pem", directory.path().join("pki/current.pem"))
+            .unwrap();
         let end = |year: i32| Some(format!("{year}-05-04T00:00:00Z").parse().unwrap());
         let data = base64::engine::general_purpose::STANDARD.encode(new);
-        assert_eq!(of(&kubeconfig("client-certificate: pki/current.pem")), end(2030));
-        assert_eq!(of(&kubeconfig("client-certificate: /pki/current.pem")), end(2030));
         assert_eq!(
-            of(&kubeconfig(&format!("client-certificate: pki/current.pem, client-certificate-data: {data}"))),
+            of(&kubeconfig("client-certificate: pki/current.pem")),
+            end(2030)
+        );
+        assert_eq!(
+            of(&kubeconfig("client-certificate: /pki/current.pem")),
+            end(2030)
+        );
+        assert_eq!(
+            of(&kubeconfig(&format!(
+                "client-certificate: pki/current.pem, client-certificate-data: {data}"
+            ))),
             end(2040)
         );
-        for user in ["token: t", "client-certificate: /none", "client-certificate-data: '!'"] {
+        for user in [
+            "token: t",
+            "client-certificate: /none",
+            "client-certificate-data: '!'",
+        ] {
             assert_eq!(of(&kubeconfig(user)), None, "{user}");
         }
         assert_eq!(of("torn: ["), None);

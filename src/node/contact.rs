@@ -52,7 +52,9 @@ impl Outcome {
 }
 
 /// Class of contact: what the API server does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Class {
     /// The API server answers with 2xx to 4xx.
     Answering,
@@ -67,7 +69,9 @@ pub enum Class {
 /// Contact as currently known.
 ///
 /// A row is the probes since the last answer. It has two clocks, because two delays depend on them:
-/// - Silent and failing count together, from their last interruption: a server that dies slowly (500, then refused) does not get the delay twice, but one refused probe after a minute of unproven ones counts as one refused probe.
+/// - Silent and failing count together, from their last interruption: a server that dies slowly
+///   (500, then refused) does not get the delay twice, but one refused probe after a minute of
+///   unproven ones counts as one refused probe.
 /// - Unproven counts the whole row: a minute without a proven answer is a minute, whatever else
 ///   happened in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +115,16 @@ impl Failed {
     /// Adds a probe that began at this time. Probes may overlap, so the first to begin need not be
     /// the first to end.
     fn add(failed: Option<Self>, began: Duration) -> Self {
-        failed.map_or(Self { since: began, count: 1 }, |failed| Self {
-            since: failed.since.min(began),
-            count: failed.count.saturating_add(1),
-        })
+        failed.map_or(
+            Self {
+                since: began,
+                count: 1,
+            },
+            |failed| Self {
+                since: failed.since.min(began),
+                count: failed.count.saturating_add(1),
+            },
+        )
     }
 }
 
@@ -126,9 +136,18 @@ impl Tracker {
     pub fn observe(&mut self, began: Duration, ended: Duration, outcome: Outcome) {
         let (class, by_time_out) = outcome.class();
         if class == Class::Answering {
-            let since = self.current.filter(|now| now.class == class).map_or(ended, |now| now.since);
+            let since = self
+                .current
+                .filter(|now| now.class == class)
+                .map_or(ended, |now| now.since);
             *self = Self {
-                current: Some(Contact { class, since, alike: since, failures: 0, by_time_out }),
+                current: Some(Contact {
+                    class,
+                    since,
+                    alike: since,
+                    failures: 0,
+                    by_time_out,
+                }),
                 answered: Some(ended),
                 heard: Some(ended),
                 row: None,
@@ -136,7 +155,11 @@ impl Tracker {
             };
             return;
         }
-        let newer = if class == Class::Silent { self.heard } else { self.answered };
+        let newer = if class == Class::Silent {
+            self.heard
+        } else {
+            self.answered
+        };
         if newer.is_some_and(|newer| began <= newer) {
             return;
         }
@@ -153,9 +176,21 @@ impl Tracker {
         if class != Class::Silent {
             self.heard = Some(ended);
         }
-        let alike = self.current.filter(|now| now.class == class).map_or(began, |now| now.alike);
-        let Failed { since, count: failures } = counted;
-        self.current = Some(Contact { class, since, alike, failures, by_time_out });
+        let alike = self
+            .current
+            .filter(|now| now.class == class)
+            .map_or(began, |now| now.alike);
+        let Failed {
+            since,
+            count: failures,
+        } = counted;
+        self.current = Some(Contact {
+            class,
+            since,
+            alike,
+            failures,
+            by_time_out,
+        });
     }
 
     /// Contact as currently known; `None` before the end of the first probe.
@@ -173,7 +208,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Each outcome with when its probe began and ended; then class, since, failures and whether by time-out.
+    /// Each outcome with when its probe began and ended; then class, since, failures and whether by
+    /// time-out.
     fn after(outcomes: &[(u64, u64, Outcome)]) -> Option<(Class, u64, u32, bool)> {
         let mut tracker = Tracker::default();
         for (began, ended, outcome) in outcomes {
@@ -191,13 +227,34 @@ mod tests {
         use Outcome::{Refused, Status, TimedOut, Unproven};
 
         for (name, outcomes, expected) in [
-            ("the first answer", &[(10, 11, Status(200))][..], (Answering, 11, 0, false)),
-            ("a refused credential is an answer", &[(10, 11, Status(401))], (Answering, 11, 0, false)),
-            ("answers go on", &[(10, 11, Status(200)), (20, 21, Status(403))], (Answering, 11, 0, false)),
-            ("the first silence", &[(10, 20, TimedOut)], (Silent, 10, 1, true)),
+            (
+                "the first answer",
+                &[(10, 11, Status(200))][..],
+                (Answering, 11, 0, false),
+            ),
+            (
+                "a refused credential is an answer",
+                &[(10, 11, Status(401))],
+                (Answering, 11, 0, false),
+            ),
+            (
+                "answers go on",
+                &[(10, 11, Status(200)), (20, 21, Status(403))],
+                (Answering, 11, 0, false),
+            ),
+            (
+                "the first silence",
+                &[(10, 20, TimedOut)],
+                (Silent, 10, 1, true),
+            ),
             (
                 "a server that dies slowly",
-                &[(0, 1, Status(200)), (10, 11, Status(500)), (20, 21, Refused), (30, 40, TimedOut)],
+                &[
+                    (0, 1, Status(200)),
+                    (10, 11, Status(500)),
+                    (20, 21, Refused),
+                    (30, 40, TimedOut),
+                ],
                 (Silent, 10, 3, true),
             ),
             (
@@ -212,32 +269,60 @@ mod tests {
             ),
             (
                 "one refused probe after a minute of unproven ones is one refused probe",
-                &[(0, 1, Unproven), (30_000, 30_001, Unproven), (59_000, 59_001, Unproven), (60_000, 60_001, Refused)],
+                &[
+                    (0, 1, Unproven),
+                    (30_000, 30_001, Unproven),
+                    (59_000, 59_001, Unproven),
+                    (60_000, 60_001, Refused),
+                ],
                 (Silent, 60_000, 1, false),
             ),
             (
                 "unproven counts everything since the last answer",
-                &[(10, 11, Refused), (20, 21, Unproven), (30, 31, Refused), (40, 41, Unproven)],
+                &[
+                    (10, 11, Refused),
+                    (20, 21, Unproven),
+                    (30, 31, Refused),
+                    (40, 41, Unproven),
+                ],
                 (Class::Unproven, 10, 4, false),
             ),
             (
                 "an unproven probe interrupts the silence",
-                &[(10, 11, Refused), (20, 21, Unproven), (30, 31, Status(500)), (40, 41, Refused)],
+                &[
+                    (10, 11, Refused),
+                    (20, 21, Unproven),
+                    (30, 31, Status(500)),
+                    (40, 41, Refused),
+                ],
                 (Silent, 30, 2, false),
             ),
             (
                 "a probe that began before the answer came and failed later says nothing",
-                &[(10, 11, Refused), (20, 120, Status(200)), (50, 150, TimedOut), (60, 140, Status(500))],
+                &[
+                    (10, 11, Refused),
+                    (20, 120, Status(200)),
+                    (50, 150, TimedOut),
+                    (60, 140, Status(500)),
+                ],
                 (Answering, 120, 0, false),
             ),
             (
                 "nor does one that heard nothing while another heard a 5xx",
-                &[(10, 110, TimedOut), (20, 60, Status(500)), (30, 130, TimedOut)],
+                &[
+                    (10, 110, TimedOut),
+                    (20, 60, Status(500)),
+                    (30, 130, TimedOut),
+                ],
                 (Failing, 10, 2, false),
             ),
             (
                 "an answer counts when it comes, not when it was asked for",
-                &[(10, 100, Status(200)), (0, 120, Status(200)), (110, 130, Refused)],
+                &[
+                    (10, 100, Status(200)),
+                    (0, 120, Status(200)),
+                    (110, 130, Refused),
+                ],
                 (Answering, 100, 0, false),
             ),
             (

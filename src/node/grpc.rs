@@ -49,7 +49,10 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket, link: Arc::default() }
+        Self {
+            socket,
+            link: Arc::default(),
+        }
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -73,7 +76,9 @@ impl Connection {
             let link = self.open().await.map_err(Fault::Unreachable)?;
             call(link).await.map_err(classify)
         };
-        let result = tokio::time::timeout(limit, attempt).await.unwrap_or(Err(Fault::TimedOut));
+        let result = tokio::time::timeout(limit, attempt)
+            .await
+            .unwrap_or(Err(Fault::TimedOut));
         if let Err(Fault::Broken(_) | Fault::TimedOut) = result {
             self.drop_link();
         }
@@ -82,11 +87,19 @@ impl Connection {
 
     async fn open(&self) -> io::Result<Link> {
         let stream = host::connect(&self.socket).await?;
-        let pid = stream.peer_cred()?.pid().and_then(|pid| pid.try_into().ok()).unwrap_or_default();
+        let pid = stream
+            .peer_cred()?
+            .pid()
+            .and_then(|pid| pid.try_into().ok())
+            .unwrap_or_default();
         let mut once = Some(TokioIo::new(stream));
         // only this one stream: a channel that reconnects by itself would not notice another peer
-        let connector =
-            tower::service_fn(move |_| ready(once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))));
+        let connector = tower::service_fn(move |_| {
+            ready(
+                once.take()
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)),
+            )
+        });
         let channel = Endpoint::from_static("http://localhost")
             .buffer_size(16)
             .connect_with_connector(connector)
@@ -98,7 +111,10 @@ impl Connection {
     }
 
     fn kept(&self) -> Option<Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.link
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn drop_link(&self) {
@@ -110,5 +126,9 @@ impl Connection {
 /// has.
 fn classify(status: tonic::Status) -> Fault {
     let status = Box::new(status);
-    if std::error::Error::source(status.as_ref()).is_some() { Fault::Broken(status) } else { Fault::Status(status) }
+    if std::error::Error::source(status.as_ref()).is_some() {
+        Fault::Broken(status)
+    } else {
+        Fault::Status(status)
+    }
 }

@@ -42,10 +42,13 @@ impl HostRoot {
     /// to the shim). So the parent is looked up again if it is gone, and if the host's first
     /// process has the same mounts, that one is used instead.
     pub fn detect() -> io::Result<Self> {
-        let ours = std::fs::read_link("/proc/self/ns/mnt").map_err(|error| explain(&error, "/proc/self/ns/mnt"))?;
+        let ours = std::fs::read_link("/proc/self/ns/mnt")
+            .map_err(|error| explain(&error, "/proc/self/ns/mnt"))?;
         let mut before = None;
         loop {
-            let Some(parent) = rustix::process::getppid() else { return Ok(Self::new("/")) };
+            let Some(parent) = rustix::process::getppid() else {
+                return Ok(Self::new("/"));
+            };
             let link = format!("/proc/{}/ns/mnt", parent.as_raw_nonzero());
             let theirs = match std::fs::read_link(&link) {
                 Ok(theirs) => theirs,
@@ -53,13 +56,23 @@ impl HostRoot {
                     before = Some(parent);
                     continue;
                 }
-                Err(error) => return Err(explain(&error, &format!("{link} (needs the capability SYS_PTRACE)"))),
+                Err(error) => {
+                    return Err(explain(
+                        &error,
+                        &format!("{link} (needs the capability SYS_PTRACE)"),
+                    ));
+                }
             };
             if ours == theirs {
                 return Ok(Self::new("/"));
             }
-            let is_of_first = std::fs::read_link("/proc/1/ns/mnt").is_ok_and(|first| first == theirs);
-            let process = if is_of_first { 1 } else { parent.as_raw_nonzero().get() };
+            let is_of_first =
+                std::fs::read_link("/proc/1/ns/mnt").is_ok_and(|first| first == theirs);
+            let process = if is_of_first {
+                1
+            } else {
+                parent.as_raw_nonzero().get()
+            };
             return Ok(Self::new(format!("/proc/{process}/root")));
         }
     }
@@ -75,7 +88,9 @@ impl HostRoot {
             (kind.is_char_device(), "CharDevice"),
             (kind.is_block_device(), "BlockDevice"),
         ];
-        Ok(types.into_iter().find_map(|(is_it, name)| is_it.then_some(name)))
+        Ok(types
+            .into_iter()
+            .find_map(|(is_it, name)| is_it.then_some(name)))
     }
 
     /// The real path of a host path, with every link resolved within the root; parts that do not
@@ -98,7 +113,9 @@ impl HostRoot {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                        io::ErrorKind::InvalidInput
+                            | io::ErrorKind::NotFound
+                            | io::ErrorKind::NotADirectory
                     ) =>
                 {
                     continue;
@@ -140,8 +157,17 @@ pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
     let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)).await
+    let directory = rustix::fs::open(
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    UnixStream::connect(
+        Path::new("/proc/self/fd")
+            .join(directory.as_raw_fd().to_string())
+            .join(name),
+    )
+    .await
 }
 
 /// The parts of a path as a stack, the first on top.
@@ -157,7 +183,10 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 fn explain(error: &io::Error, what: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot read the link {what}: {error}"))
+    io::Error::new(
+        error.kind(),
+        format!("cannot read the link {what}: {error}"),
+    )
 }
 
 #[cfg(test)]
@@ -178,7 +207,10 @@ mod tests {
         std::fs::create_dir_all(directory.path().join("data/kubelet")).unwrap();
         std::fs::create_dir_all(directory.path().join("var/lib")).unwrap();
         symlink("/data/kubelet", directory.path().join("var/lib/kubelet")).unwrap();
-        assert_eq!(root.resolve("/var/lib/kubelet/pods").unwrap(), directory.path().join("data/kubelet/pods"));
+        assert_eq!(
+            root.resolve("/var/lib/kubelet/pods").unwrap(),
+            directory.path().join("data/kubelet/pods")
+        );
     }
 
     #[test]
@@ -187,15 +219,24 @@ mod tests {
         std::fs::create_dir_all(directory.path().join("run")).unwrap();
         std::fs::create_dir_all(directory.path().join("var")).unwrap();
         symlink("../run", directory.path().join("var/run")).unwrap();
-        assert_eq!(root.resolve("var/run/crio/crio.sock").unwrap(), directory.path().join("run/crio/crio.sock"));
+        assert_eq!(
+            root.resolve("var/run/crio/crio.sock").unwrap(),
+            directory.path().join("run/crio/crio.sock")
+        );
     }
 
     #[test]
     fn nothing_leads_out_of_the_root() {
         let (directory, root) = root();
         symlink("../../../../etc", directory.path().join("escape")).unwrap();
-        assert_eq!(root.resolve("/../../etc/passwd").unwrap(), directory.path().join("etc/passwd"));
-        assert_eq!(root.resolve("/escape/passwd").unwrap(), directory.path().join("etc/passwd"));
+        assert_eq!(
+            root.resolve("/../../etc/passwd").unwrap(),
+            directory.path().join("etc/passwd")
+        );
+        assert_eq!(
+            root.resolve("/escape/passwd").unwrap(),
+            directory.path().join("etc/passwd")
+        );
     }
 
     #[test]
@@ -204,24 +245,40 @@ mod tests {
         symlink("/b", directory.path().join("a")).unwrap();
         symlink("/a", directory.path().join("b")).unwrap();
         let error = root.resolve("/a/file").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+        assert_eq!(
+            error.raw_os_error(),
+            Some(rustix::io::Errno::LOOP.raw_os_error())
+        );
     }
 
     #[test]
     fn a_chain_of_as_many_links_as_the_kernel_follows_is_followed() {
         let (directory, root) = root();
         for i in 0..MAX_LINKS {
-            symlink(format!("l{}", i + 1), directory.path().join(format!("l{i}"))).unwrap();
+            symlink(
+                format!("l{}", i + 1),
+                directory.path().join(format!("l{i}")),
+            )
+            .unwrap();
         }
-        assert_eq!(root.resolve("/l0").unwrap(), directory.path().join(format!("l{MAX_LINKS}")));
+        assert_eq!(
+            root.resolve("/l0").unwrap(),
+            directory.path().join(format!("l{MAX_LINKS}"))
+        );
     }
 
     #[test]
     fn what_does_not_exist_keeps_its_name() {
         let (directory, root) = root();
         std::fs::write(directory.path().join("file"), "").unwrap();
-        assert_eq!(root.resolve("/no/./such").unwrap(), directory.path().join("no/such"));
-        assert_eq!(root.resolve("/file/below").unwrap(), directory.path().join("file/below"));
+        assert_eq!(
+            root.resolve("/no/./such").unwrap(),
+            directory.path().join("no/such")
+        );
+        assert_eq!(
+            root.resolve("/file/below").unwrap(),
+            directory.path().join("file/below")
+        );
         assert_eq!(root.resolve("/").unwrap(), directory.path());
     }
 
@@ -240,6 +297,9 @@ mod tests {
         let _listener = tokio::net::UnixListener::bind(&short).unwrap();
         std::fs::rename(short, deep.join("kubelet.sock")).unwrap();
         connect(&deep.join("kubelet.sock")).await.unwrap();
-        assert_eq!(connect(&deep.join("none.sock")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            connect(&deep.join("none.sock")).await.unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -25,12 +25,20 @@ pub fn is_usable_without_secret(
     image: &str,
     image_id: &str,
 ) -> io::Result<bool> {
-    let Some(repository) = repository(image) else { return Ok(false) };
+    let Some(repository) = repository(image) else {
+        return Ok(false);
+    };
     // the default since the feature gate is on (pkg/kubelet/apis/config/v1beta1/defaults.go); an
     // older kubelet keeps no records, and without a record this policy allows every pod
-    match settings.pull_verification.as_deref().unwrap_or("NeverVerifyPreloadedImages") {
+    match settings
+        .pull_verification
+        .as_deref()
+        .unwrap_or("NeverVerifyPreloadedImages")
+    {
         "NeverVerify" => return Ok(true),
-        "NeverVerifyAllowlistedImages" if is_allowed(&settings.pull_allowlist, repository) => return Ok(true),
+        "NeverVerifyAllowlistedImages" if is_allowed(&settings.pull_allowlist, repository) => {
+            return Ok(true);
+        }
         _ => {}
     }
     let records = kubelet_dir.join("image_manager");
@@ -47,16 +55,22 @@ pub fn is_usable_without_secret(
             .get(repository)
             .is_some_and(|credentials| credentials.node_pods_accessible));
     }
-    if settings.pull_verification.as_deref().is_some_and(|policy| policy != "NeverVerifyPreloadedImages") {
+    if settings
+        .pull_verification
+        .as_deref()
+        .is_some_and(|policy| policy != "NeverVerifyPreloadedImages")
+    {
         return Ok(false);
     }
     // a pull that was started counts as a pull by the kubelet
     let pulling = read(root, &records.join("pulling").join(record_name(image)))?;
-    Ok(match pulling.map(|text| serde_json::from_slice::<PullIntent>(&text)) {
-        None => true,
-        Some(Ok(intent)) => intent.image != image,
-        Some(Err(_)) => false,
-    })
+    Ok(
+        match pulling.map(|text| serde_json::from_slice::<PullIntent>(&text)) {
+            None => true,
+            Some(Ok(intent)) => intent.image != image,
+            Some(Err(_)) => false,
+        },
+    )
 }
 
 /// `ImagePulledRecord` (k8s.io/kubelet, config/v1beta1/types.go): what matters of it.
@@ -91,11 +105,16 @@ fn record_name(key: &str) -> String {
     name
 }
 
-/// The image's name without tag and digest, otherwise as given (image_pull_policies.go, `trimImageTagDigest`).
+/// The image's name without tag and digest, otherwise as given (image_pull_policies.go,
+/// `trimImageTagDigest`).
 pub fn repository(image: &str) -> Option<&str> {
     let name = image.split_once('@').map_or(image, |(name, _)| name);
     let end = name.rfind('/').map_or(0, |slash| slash + 1);
-    let name = name.get(end..)?.find(':').and_then(|colon| name.get(..end + colon)).unwrap_or(name);
+    let name = name
+        .get(end..)?
+        .find(':')
+        .and_then(|colon| name.get(..end + colon))
+        .unwrap_or(name);
     Some(name).filter(|name| !name.is_empty())
 }
 

@@ -12,18 +12,34 @@ impl Node {
     fn new(policy: Option<&str>, allowlist: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for kind in ["pulled", "pulling"] {
-            std::fs::create_dir_all(directory.path().join("var/lib/kubelet/image_manager").join(kind)).unwrap();
+            std::fs::create_dir_all(
+                directory
+                    .path()
+                    .join("var/lib/kubelet/image_manager")
+                    .join(kind),
+            )
+            .unwrap();
         }
         let settings = Settings {
             pull_verification: policy.map(str::to_owned),
-            pull_allowlist: allowlist.iter().map(|&pattern| pattern.to_owned()).collect(),
+            pull_allowlist: allowlist
+                .iter()
+                .map(|&pattern| pattern.to_owned())
+                .collect(),
             ..Settings::default()
         };
-        Self { directory, settings }
+        Self {
+            directory,
+            settings,
+        }
     }
 
     fn with(self, kind: &str, key: &str, text: &str) -> Self {
-        let directory = self.directory.path().join("var/lib/kubelet/image_manager").join(kind);
+        let directory = self
+            .directory
+            .path()
+            .join("var/lib/kubelet/image_manager")
+            .join(kind);
         std::fs::write(directory.join(record_name(key)), text).unwrap();
         self
     }
@@ -39,11 +55,19 @@ impl Node {
 
     fn is_usable(&self) -> bool {
         let root = HostRoot::new(self.directory.path());
-        is_usable_without_secret(&root, Path::new("/var/lib/kubelet"), &self.settings, IMAGE, ID).unwrap()
+        is_usable_without_secret(
+            &root,
+            Path::new("/var/lib/kubelet"),
+            &self.settings,
+            IMAGE,
+            ID,
+        )
+        .unwrap()
     }
 }
 
-const SECRET: &str = r#"{"kubernetesSecrets":[{"uid":"u","namespace":"n","name":"s","credentialHash":"h"}]}"#;
+const SECRET: &str =
+    r#"{"kubernetesSecrets":[{"uid":"u","namespace":"n","name":"s","credentialHash":"h"}]}"#;
 const ANYBODY: &str = r#"{"nodePodsAccessible":true}"#;
 const REPOSITORY: &str = "registry.example:5000/team/app";
 const POLICIES: [Option<&str>; 5] = [
@@ -65,13 +89,21 @@ fn the_record_of_an_image_is_named_after_the_hash_of_its_id() {
 
 #[test]
 fn an_image_that_was_pulled_with_a_secret_is_usable_only_where_nothing_is_verified() {
-    let usable = POLICIES.map(|policy| Node::new(policy, &[]).pulled(REPOSITORY, SECRET).is_usable());
+    let usable = POLICIES.map(|policy| {
+        Node::new(policy, &[])
+            .pulled(REPOSITORY, SECRET)
+            .is_usable()
+    });
     assert_eq!(usable, [false, true, false, false, false]);
 }
 
 #[test]
 fn an_image_that_was_pulled_for_every_pod_of_the_node_is_usable() {
-    let usable = POLICIES.map(|policy| Node::new(policy, &[]).pulled(REPOSITORY, ANYBODY).is_usable());
+    let usable = POLICIES.map(|policy| {
+        Node::new(policy, &[])
+            .pulled(REPOSITORY, ANYBODY)
+            .is_usable()
+    });
     assert_eq!(usable, [true; 5]);
 }
 
@@ -91,22 +123,39 @@ fn an_allowed_image_is_usable_whatever_its_record() {
         ("registry.example:5000/team/ap*", false),
         ("*", false),
     ] {
-        let node = Node::new(Some("NeverVerifyAllowlistedImages"), &[pattern]).pulled(REPOSITORY, SECRET);
+        let node =
+            Node::new(Some("NeverVerifyAllowlistedImages"), &[pattern]).pulled(REPOSITORY, SECRET);
         assert_eq!(node.is_usable(), usable, "{pattern}");
     }
 }
 
 #[test]
 fn a_record_of_another_repository_with_the_same_content_does_not_count() {
-    assert!(!Node::new(None, &[]).pulled("registry.example:5000/other", ANYBODY).is_usable());
+    assert!(
+        !Node::new(None, &[])
+            .pulled("registry.example:5000/other", ANYBODY)
+            .is_usable()
+    );
 }
 
 #[test]
 fn a_pull_that_was_begun_and_not_recorded_needs_the_secret_again() {
     let intent = format!(r#"{{"image":"{IMAGE}"}}"#);
-    assert!(!Node::new(None, &[]).with("pulling", IMAGE, &intent).is_usable());
-    assert!(Node::new(None, &[]).with("pulling", IMAGE, r#"{"image":"other"}"#).is_usable());
-    assert!(!Node::new(None, &[]).with("pulling", IMAGE, "torn").is_usable());
+    assert!(
+        !Node::new(None, &[])
+            .with("pulling", IMAGE, &intent)
+            .is_usable()
+    );
+    assert!(
+        Node::new(None, &[])
+            .with("pulling", IMAGE, r#"{"image":"other"}"#)
+            .is_usable()
+    );
+    assert!(
+        !Node::new(None, &[])
+            .with("pulling", IMAGE, "torn")
+            .is_usable()
+    );
 }
 
 #[test]
@@ -116,7 +165,11 @@ fn a_damaged_record_makes_the_kubelet_pull() {
 
 #[test]
 fn a_record_that_names_another_id_is_no_record() {
-    assert!(Node::new(None, &[]).with("pulled", ID, r#"{"imageRef":"other"}"#).is_usable());
+    assert!(
+        Node::new(None, &[])
+            .with("pulled", ID, r#"{"imageRef":"other"}"#)
+            .is_usable()
+    );
 }
 
 #[test]

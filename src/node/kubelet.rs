@@ -56,42 +56,65 @@ impl Kubelet {
     /// A client for this socket (`<kubelet dir>/pod-resources/kubelet.sock`), with a time limit for
     /// each call.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { connection: Connection::new(socket), limit }
+        Self {
+            connection: Connection::new(socket),
+            limit,
+        }
     }
 
     /// The pods that this kubelet process owns.
     pub async fn owned(&self) -> Result<Owned, Error> {
         let answer = self.connection.call(self.limit, async |link| {
-            let mut client = PodResourcesListerClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
-            Ok((link.pid, client.list(ListPodResourcesRequest {}).await?.into_inner()))
+            let mut client =
+                PodResourcesListerClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            Ok((
+                link.pid,
+                client.list(ListPodResourcesRequest {}).await?.into_inner(),
+            ))
         });
         let socket = || self.connection.socket().to_owned();
         match answer.await {
             Ok((pid, list)) => {
-                let pods = list.pod_resources.into_iter().map(|pod| (pod.namespace, pod.name)).collect();
+                let pods = list
+                    .pod_resources
+                    .into_iter()
+                    .map(|pod| (pod.namespace, pod.name))
+                    .collect();
                 Ok(Owned { pid, pods })
             }
             Err(Fault::Unreachable(source))
-                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
             {
                 Err(Error::Down(socket(), source))
             }
             Err(Fault::Unreachable(source)) => Err(Error::Silent(socket(), source.into())),
-            Err(Fault::Broken(status) | Fault::Status(status)) => Err(Error::Silent(socket(), status)),
-            Err(Fault::TimedOut) => Err(Error::Silent(socket(), io::Error::from(io::ErrorKind::TimedOut).into())),
+            Err(Fault::Broken(status) | Fault::Status(status)) => {
+                Err(Error::Silent(socket(), status))
+            }
+            Err(Fault::TimedOut) => Err(Error::Silent(
+                socket(),
+                io::Error::from(io::ErrorKind::TimedOut).into(),
+            )),
         }
     }
 }
 
-/// The pod-resources socket of a kubelet with this root directory (pkg/kubelet/apis/podresources/constants.go), as a real
-/// path where the directory exists.
+/// The pod-resources socket of a kubelet with this root directory
+/// (pkg/kubelet/apis/podresources/constants.go), as a real path where the directory exists.
 pub fn socket(root: &HostRoot, kubelet_dir: &Path) -> PathBuf {
     let path = kubelet_dir.join("pod-resources/kubelet.sock");
     root.resolve(&path).unwrap_or(path)
 }
 
 /// Finds the kubelet that runs, and how it was started.
-pub async fn find(root: &HostRoot, kubelet_dir: &Path, limit: Duration) -> Result<(Kubelet, Settings), Error> {
+pub async fn find(
+    root: &HostRoot,
+    kubelet_dir: &Path,
+    limit: Duration,
+) -> Result<(Kubelet, Settings), Error> {
     let kubelet = Kubelet::new(socket(root, kubelet_dir), limit);
     let owned = kubelet.owned().await?;
     Ok((kubelet, settings(root, owned.pid)?))
@@ -137,7 +160,8 @@ impl Settings {
     /// (pkg/kubelet/nodestatus/setters.go).
     pub fn most_pods(&self, cores: u32) -> u32 {
         let most = self.max_pods.unwrap_or(MAX_PODS);
-        self.pods_per_core.map_or(most, |each| most.min(each.saturating_mul(cores)))
+        self.pods_per_core
+            .map_or(most, |each| most.min(each.saturating_mul(cores)))
     }
 }
 
@@ -149,19 +173,33 @@ pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
     let process = Path::new("/proc").join(pid.to_string());
     let file = process.join("cmdline");
     // it is empty for a process that has ended or is just starting
-    let line = std::fs::read(&file)
-        .and_then(|line| if line.is_empty() { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(line) });
+    let line = std::fs::read(&file).and_then(|line| {
+        if line.is_empty() {
+            Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+        } else {
+            Ok(line)
+        }
+    });
     let line = line.map_err(|source| Error::Configuration(file, source.into()))?;
-    let arguments: Vec<_> =
-        line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect();
+    let arguments: Vec<_> = line
+        .split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect();
     let flags = flags(&arguments);
-    if [&flags.config, &flags.config_dir, &flags.root_dir, &flags.kubeconfig, &flags.static_pod_path]
-        .into_iter()
-        .flatten()
-        .any(|path| path.is_relative())
+    if [
+        &flags.config,
+        &flags.config_dir,
+        &flags.root_dir,
+        &flags.kubeconfig,
+        &flags.static_pod_path,
+    ]
+    .into_iter()
+    .flatten()
+    .any(|path| path.is_relative())
     {
         let link = process.join("cwd");
-        let directory = std::fs::read_link(&link).map_err(|source| Error::Configuration(link, source.into()))?;
+        let directory = std::fs::read_link(&link)
+            .map_err(|source| Error::Configuration(link, source.into()))?;
         return configure(root, flags, &directory);
     }
     configure(root, flags, Path::new("/"))
@@ -191,10 +229,19 @@ fn flags(arguments: &[String]) -> Flags {
         if argument == "--" {
             break;
         }
-        let Some(flag) = argument.strip_prefix("--") else { continue };
-        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+        let Some(flag) = argument.strip_prefix("--") else {
+            continue;
+        };
+        let (name, value) = flag
+            .split_once('=')
+            .map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
         let name = name.replace('_', "-");
-        let mut value = || value.clone().or_else(|| arguments.next().cloned()).filter(|value| !value.is_empty());
+        let mut value = || {
+            value
+                .clone()
+                .or_else(|| arguments.next().cloned())
+                .filter(|value| !value.is_empty())
+        };
         match name.as_str() {
             "config" => flags.config = value().map(PathBuf::from),
             "config-dir" => flags.config_dir = value().map(PathBuf::from),
@@ -204,12 +251,19 @@ fn flags(arguments: &[String]) -> Flags {
             "container-runtime-endpoint" => flags.runtime_endpoint = value(),
             "max-pods" => flags.max_pods = value().and_then(|number| number.parse().ok()),
             "pods-per-core" => flags.pods_per_core = value().and_then(|number| number.parse().ok()),
-            "image-gc-high-threshold" => flags.image_gc_high = value().and_then(|number| number.parse().ok()),
+            "image-gc-high-threshold" => {
+                flags.image_gc_high = value().and_then(|number| number.parse().ok());
+            }
             "feature-gates" => {
-                flags.feature_gates.extend(value().iter().flat_map(|gates| gates.split(',')).filter_map(|gate| {
-                    let (name, value) = gate.split_once('=')?;
-                    Some((name.trim().to_owned(), value.trim().parse().ok()?))
-                }));
+                flags.feature_gates.extend(
+                    value()
+                        .iter()
+                        .flat_map(|gates| gates.split(','))
+                        .filter_map(|gate| {
+                            let (name, value) = gate.split_once('=')?;
+                            Some((name.trim().to_owned(), value.trim().parse().ok()?))
+                        }),
+                );
             }
             _ => {}
         }
@@ -226,14 +280,17 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         merged = read_configuration(root, &file)?;
         // only in this file a relative path starts at the file's directory
         // (pkg/kubelet/kubeletconfig/configfiles)
-        if let (Some(Value::String(path)), Some(parent)) = (merged.get_mut("staticPodPath"), file.parent())
+        if let (Some(Value::String(path)), Some(parent)) =
+            (merged.get_mut("staticPodPath"), file.parent())
             && !path.is_empty()
         {
             *path = parent.join(&*path).to_string_lossy().into_owned();
         }
     }
     if let Some(drop_ins) = flags.config_dir.map(absolute) {
-        for file in drop_in_files(root, &drop_ins).map_err(|source| Error::Configuration(drop_ins, source.into()))? {
+        for file in drop_in_files(root, &drop_ins)
+            .map_err(|source| Error::Configuration(drop_ins, source.into()))?
+        {
             merge(&mut merged, read_configuration(root, &file)?);
         }
     }
@@ -253,11 +310,19 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             .map_err(|source| Error::Configuration("KubeletConfiguration".into(), source.into()))?
     };
     let feature_gates = feature_gates.unwrap_or_default();
-    let ensures_secrets = flags.feature_gates.get(ENSURE_SECRET_PULLED).or(feature_gates.get(ENSURE_SECRET_PULLED));
+    let ensures_secrets = flags
+        .feature_gates
+        .get(ENSURE_SECRET_PULLED)
+        .or(feature_gates.get(ENSURE_SECRET_PULLED));
     Ok(Settings {
         root_dir: flags.root_dir.map(absolute),
-        static_pod_path: flags.static_pod_path.or(filled(static_pod_path).map(PathBuf::from)).map(absolute),
-        runtime_endpoint: flags.runtime_endpoint.or(filled(container_runtime_endpoint)),
+        static_pod_path: flags
+            .static_pod_path
+            .or(filled(static_pod_path).map(PathBuf::from))
+            .map(absolute),
+        runtime_endpoint: flags
+            .runtime_endpoint
+            .or(filled(container_runtime_endpoint)),
         kubeconfig: flags.kubeconfig.map(absolute),
         // with the feature gate off, the kubelet neither keeps nor reads records
         pull_verification: if ensures_secrets == Some(&false) {
@@ -267,7 +332,10 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
         },
         pull_allowlist: preloaded_images_verification_allowlist.unwrap_or_default(),
         max_pods: flags.max_pods.or(max_pods).filter(|number| *number > 0),
-        pods_per_core: flags.pods_per_core.or(pods_per_core).filter(|number| *number > 0),
+        pods_per_core: flags
+            .pods_per_core
+            .or(pods_per_core)
+            .filter(|number| *number > 0),
         image_gc_high: flags.image_gc_high.or(image_gc_high_threshold_percent),
     })
 }
@@ -298,13 +366,16 @@ fn filled(text: Option<String>) -> Option<String> {
 /// `--config`.
 fn read_configuration(root: &HostRoot, file: &Path) -> Result<Value, Error> {
     let value: Value = read_yaml(root, file)?;
-    let is_configuration = value.get("kind").and_then(Value::as_str) == Some("KubeletConfiguration");
+    let is_configuration =
+        value.get("kind").and_then(Value::as_str) == Some("KubeletConfiguration");
     Ok(if is_configuration { value } else { Value::Null })
 }
 
 fn read_yaml<T: for<'de> Deserialize<'de>>(root: &HostRoot, file: &Path) -> Result<T, Error> {
-    let text = read(root, file).map_err(|source| Error::Configuration(file.to_owned(), source.into()))?;
-    serde_yaml::from_slice(&text).map_err(|source| Error::Configuration(file.to_owned(), source.into()))
+    let text =
+        read(root, file).map_err(|source| Error::Configuration(file.to_owned(), source.into()))?;
+    serde_yaml::from_slice(&text)
+        .map_err(|source| Error::Configuration(file.to_owned(), source.into()))
 }
 
 fn read(root: &HostRoot, file: &Path) -> io::Result<Vec<u8>> {
@@ -314,7 +385,8 @@ fn read(root: &HostRoot, file: &Path) -> io::Result<Vec<u8>> {
 /// Every `*.conf` below a directory in the order of Go's `filepath.WalkDir`: sorted by name, with
 /// the content of a directory at the position of its name.
 fn drop_in_files(root: &HostRoot, directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut entries = std::fs::read_dir(root.resolve(directory)?)?.collect::<io::Result<Vec<_>>>()?;
+    let mut entries =
+        std::fs::read_dir(root.resolve(directory)?)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     let mut files = Vec::new();
     for entry in entries {
@@ -337,7 +409,9 @@ fn merge(target: &mut Value, patch: Value) {
     if !target.is_object() {
         *target = Value::Object(serde_json::Map::new());
     }
-    let Value::Object(target) = target else { return };
+    let Value::Object(target) = target else {
+        return;
+    };
     for (key, value) in patch {
         match value {
             Value::Null => {
@@ -369,16 +443,28 @@ pub struct Server {
 /// An inline certificate takes precedence over a file, and a relative path starts at the
 /// kubeconfig's directory (k8s.io/client-go, tools/clientcmd). Without any, `ca` is empty.
 pub fn server(root: &HostRoot, kubeconfig: &Path) -> Result<Server, Error> {
-    let Kubeconfig { current_context, contexts, clusters } = read_yaml(root, kubeconfig)?;
+    let Kubeconfig {
+        current_context,
+        contexts,
+        clusters,
+    } = read_yaml(root, kubeconfig)?;
     let none = || Error::NoServer(kubeconfig.to_owned());
-    let context = contexts.into_iter().find(|context| context.name == current_context).ok_or_else(none)?;
-    let cluster = clusters.into_iter().find(|cluster| cluster.name == context.context.cluster).ok_or_else(none)?;
+    let context = contexts
+        .into_iter()
+        .find(|context| context.name == current_context)
+        .ok_or_else(none)?;
+    let cluster = clusters
+        .into_iter()
+        .find(|cluster| cluster.name == context.context.cluster)
+        .ok_or_else(none)?;
     let cluster = cluster.cluster;
     let url = filled(cluster.server).ok_or_else(none)?;
     let wrong = |source| Error::Configuration(kubeconfig.to_owned(), source);
     let ca = if let Some(data) = filled(cluster.certificate_authority_data) {
         let data: String = data.split_whitespace().collect();
-        base64::engine::general_purpose::STANDARD.decode(data).map_err(|source| wrong(source.into()))?
+        base64::engine::general_purpose::STANDARD
+            .decode(data)
+            .map_err(|source| wrong(source.into()))?
     } else if let Some(file) = filled(cluster.certificate_authority) {
         let file = kubeconfig.parent().unwrap_or(Path::new("/")).join(file);
         read(root, &file).map_err(|source| Error::Configuration(file, source.into()))?
@@ -386,7 +472,12 @@ pub fn server(root: &HostRoot, kubeconfig: &Path) -> Result<Server, Error> {
         Vec::new()
     };
     let ca = String::from_utf8(ca).map_err(|source| wrong(source.into()))?;
-    Ok(Server { url, ca, tls_name: filled(cluster.tls_server_name), proxy: filled(cluster.proxy_url) })
+    Ok(Server {
+        url,
+        ca,
+        tls_name: filled(cluster.tls_server_name),
+        proxy: filled(cluster.proxy_url),
+    })
 }
 
 /// The relevant fields of a kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1/types.go).

@@ -12,7 +12,11 @@ fn settings_of(files: &[(&str, &str)], line: &str) -> Result<Settings, Error> {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    configure(&HostRoot::new(directory.path()), read_flags(line), Path::new("/work"))
+    configure(
+        &HostRoot::new(directory.path()),
+        read_flags(line),
+        Path::new("/work"),
+    )
 }
 
 const KIND: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
@@ -29,7 +33,12 @@ fn flags_are_read_in_every_spelling_of_pflag() {
     ] {
         assert_eq!(read_flags(line).root_dir, Some("/data".into()), "{line}");
     }
-    for line in ["kubelet", "kubelet --root-dir", "kubelet --root-dir=", "kubelet -- --root-dir=/data"] {
+    for line in [
+        "kubelet",
+        "kubelet --root-dir",
+        "kubelet --root-dir=",
+        "kubelet -- --root-dir=/data",
+    ] {
         assert_eq!(read_flags(line).root_dir, None, "{line}");
     }
 }
@@ -62,7 +71,9 @@ fn a_node_takes_as_many_pods_as_the_lower_limit_says() {
     let most = |line: &str, text: &str| {
         let file = format!("{KIND}{text}\n");
         let line = format!("kubelet --config=/etc/kubelet.yaml {line}");
-        settings_of(&[("etc/kubelet.yaml", file.as_str())], &line).unwrap().most_pods(4)
+        settings_of(&[("etc/kubelet.yaml", file.as_str())], &line)
+            .unwrap()
+            .most_pods(4)
     };
     assert_eq!(most("", ""), 110);
     assert_eq!(most("", "maxPods: 250"), 250);
@@ -74,10 +85,18 @@ fn a_node_takes_as_many_pods_as_the_lower_limit_says() {
 
 #[test]
 fn a_drop_in_can_take_a_setting_away() {
-    let file = format!("{KIND}staticPodPath: /file\npreloadedImagesVerificationAllowlist: [a, b]\n");
+    let file =
+        format!("{KIND}staticPodPath: /file\npreloadedImagesVerificationAllowlist: [a, b]\n");
     let drop_in = format!("{KIND}staticPodPath: null\npreloadedImagesVerificationAllowlist: [c]\n");
-    let files = [("etc/kubelet.yaml", file.as_str()), ("etc/d/1.conf", &drop_in)];
-    let settings = settings_of(&files, "kubelet --config=/etc/kubelet.yaml --config-dir=/etc/d").unwrap();
+    let files = [
+        ("etc/kubelet.yaml", file.as_str()),
+        ("etc/d/1.conf", &drop_in),
+    ];
+    let settings = settings_of(
+        &files,
+        "kubelet --config=/etc/kubelet.yaml --config-dir=/etc/d",
+    )
+    .unwrap();
     assert_eq!(settings.static_pod_path, None);
     assert_eq!(settings.pull_allowlist, ["c"]);
 }
@@ -86,7 +105,11 @@ fn a_drop_in_can_take_a_setting_away() {
 fn relative_paths_begin_where_the_kubelet_has_them_begin() {
     let file = format!("{KIND}staticPodPath: manifests\n");
     let files = [("work/etc/kubelet.yaml", file.as_str())];
-    let settings = settings_of(&files, "kubelet --config=etc/kubelet.yaml --kubeconfig=kc --root-dir=/abs").unwrap();
+    let settings = settings_of(
+        &files,
+        "kubelet --config=etc/kubelet.yaml --kubeconfig=kc --root-dir=/abs",
+    )
+    .unwrap();
     assert_eq!(settings.static_pod_path, Some("/work/etc/manifests".into()));
     assert_eq!(settings.kubeconfig, Some("/work/kc".into()));
     assert_eq!(settings.root_dir, Some("/abs".into()));
@@ -94,8 +117,14 @@ fn relative_paths_begin_where_the_kubelet_has_them_begin() {
 
 #[test]
 fn a_kubelet_within_another_program_tells_little_and_that_is_no_error() {
-    assert_eq!(settings_of(&[], "/usr/local/bin/k3s server").unwrap(), Settings::default());
-    let files = [("etc/rancher/k3s/config.yaml", "write-kubeconfig-mode: \"0644\"\n")];
+    assert_eq!(
+        settings_of(&[], "/usr/local/bin/k3s server").unwrap(),
+        Settings::default()
+    );
+    let files = [(
+        "etc/rancher/k3s/config.yaml",
+        "write-kubeconfig-mode: \"0644\"\n",
+    )];
     let line = "/usr/local/bin/k3s server --config /etc/rancher/k3s/config.yaml";
     assert_eq!(settings_of(&files, line).unwrap(), Settings::default());
 }
@@ -104,9 +133,15 @@ fn a_kubelet_within_another_program_tells_little_and_that_is_no_error() {
 fn a_configuration_that_cannot_be_read_is_an_error_with_its_path() {
     for files in [&[][..], &[("etc/kubelet.yaml", "kind: [")][..]] {
         let error = settings_of(files, "kubelet --config=/etc/kubelet.yaml").unwrap_err();
-        assert!(matches!(&error, Error::Configuration(path, _) if path == Path::new("/etc/kubelet.yaml")), "{error}");
+        assert!(
+            matches!(&error, Error::Configuration(path, _) if path == Path::new("/etc/kubelet.yaml")),
+            "{error}"
+        );
     }
-    assert!(matches!(settings_of(&[], "kubelet --config-dir=/none"), Err(Error::Configuration(..))));
+    assert!(matches!(
+        settings_of(&[], "kubelet --config-dir=/none"),
+        Err(Error::Configuration(..))
+    ));
 }
 
 #[test]
@@ -115,7 +150,9 @@ fn without_its_feature_gate_no_image_is_verified() {
     let files = [("etc/kubelet.yaml", file.as_str())];
     let settings = settings_of(&files, "kubelet --config=/etc/kubelet.yaml").unwrap();
     assert_eq!(settings.pull_verification.as_deref(), Some("NeverVerify"));
-    let line = format!("kubelet --config=/etc/kubelet.yaml --feature-gates=A=true,{ENSURE_SECRET_PULLED}=true");
+    let line = format!(
+        "kubelet --config=/etc/kubelet.yaml --feature-gates=A=true,{ENSURE_SECRET_PULLED}=true"
+    );
     assert_eq!(settings_of(&files, &line).unwrap().pull_verification, None);
 }
 
@@ -123,8 +160,15 @@ fn server_of(kubeconfig: &str) -> Result<Server, Error> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("etc/kubernetes/pki")).unwrap();
     std::fs::write(directory.path().join("etc/kubernetes/pki/ca.crt"), "THE CA").unwrap();
-    std::fs::write(directory.path().join("etc/kubernetes/kubelet.conf"), kubeconfig).unwrap();
-    server(&HostRoot::new(directory.path()), Path::new("/etc/kubernetes/kubelet.conf"))
+    std::fs::write(
+        directory.path().join("etc/kubernetes/kubelet.conf"),
+        kubeconfig,
+    )
+    .unwrap();
+    server(
+        &HostRoot::new(directory.path()),
+        Path::new("/etc/kubernetes/kubelet.conf"),
+    )
 }
 
 #[test]
@@ -152,7 +196,10 @@ users: [{name: u, user: {client-certificate: /x}}]
     assert_eq!(server_of(text).unwrap(), expected);
     let absolute = text.replace("pki/ca.crt", "/etc/kubernetes/pki/ca.crt");
     assert_eq!(server_of(&absolute).unwrap(), expected);
-    let in_place = text.replace("    tls-", "    certificate-authority-data: SU4gUExBQ0U=\n    tls-");
+    let in_place = text.replace(
+        "    tls-",
+        "    certificate-authority-data: SU4gUExBQ0U=\n    tls-",
+    );
     assert_eq!(server_of(&in_place).unwrap().ca, "IN PLACE");
 }
 

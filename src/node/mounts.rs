@@ -27,7 +27,10 @@ pub struct Mount {
 /// this process; for a root that was mounted into the container, those of the host's first process.
 pub fn read(root: &HostRoot) -> io::Result<Vec<Mount>> {
     let text = std::fs::read(file(root.path()))?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect())
 }
 
 fn file(root: &Path) -> PathBuf {
@@ -35,7 +38,10 @@ fn file(root: &Path) -> PathBuf {
         return "/proc/self/mountinfo".into();
     }
     // `/proc/<pid>/root`
-    match root.parent().filter(|process| process.starts_with("/proc") && root.ends_with("root")) {
+    match root
+        .parent()
+        .filter(|process| process.starts_with("/proc") && root.ends_with("root"))
+    {
         Some(process) => process.join("mountinfo"),
         None => root.join("proc/1/mountinfo"),
     }
@@ -45,8 +51,17 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ').skip(2);
     let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
-    let options = std::str::from_utf8(fields.next()?).ok()?.split(',').map(str::to_owned).collect();
-    Some(Mount { device, root, point, options })
+    let options = std::str::from_utf8(fields.next()?)
+        .ok()?
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    Some(Mount {
+        device,
+        root,
+        point,
+        options,
+    })
 }
 
 /// Decodes spaces, tabs, newlines and backslashes, which are written as `\` and three octal digits.
@@ -54,7 +69,10 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         if let Some(byte) = code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             bytes.push(byte);
             rest = tail.get(3..).unwrap_or_default();
@@ -77,14 +95,23 @@ pub fn others<'a>(mounts: &'a [Mount], of: &Mount) -> Vec<(PathBuf, &'a Mount)> 
     let mut paths: Vec<_> = mounts
         .iter()
         .filter(|mount| mount.device == of.device && mount.point != of.point)
-        .filter_map(|mount| Some((below(&mount.point, of.root.strip_prefix(&mount.root).ok()?), mount)))
+        .filter_map(|mount| {
+            Some((
+                below(&mount.point, of.root.strip_prefix(&mount.root).ok()?),
+                mount,
+            ))
+        })
         .collect();
     paths.sort_by_key(|(_, mount)| mount.root.as_os_str().len());
     paths
 }
 
 fn below(point: &Path, rest: &Path) -> PathBuf {
-    if rest.as_os_str().is_empty() { point.to_owned() } else { point.join(rest) }
+    if rest.as_os_str().is_empty() {
+        point.to_owned()
+    } else {
+        point.join(rest)
+    }
 }
 
 #[cfg(test)]
@@ -101,14 +128,21 @@ torn
 ";
 
     fn table() -> Vec<Mount> {
-        TABLE.as_bytes().split(|byte| *byte == b'\n').filter_map(parse).collect()
+        TABLE
+            .as_bytes()
+            .split(|byte| *byte == b'\n')
+            .filter_map(parse)
+            .collect()
     }
 
     #[test]
     fn a_table_is_parsed_with_its_escapes_and_without_torn_lines() {
         let table = table();
         assert_eq!(table.len(), 5);
-        assert_eq!((table[1].point.as_path(), table[1].device.as_str()), (Path::new("/mnt/disk one"), "8:16"));
+        assert_eq!(
+            (table[1].point.as_path(), table[1].device.as_str()),
+            (Path::new("/mnt/disk one"), "8:16")
+        );
         assert_eq!(table[3].root, Path::new("/pv/a\\b"));
         assert!(table[3].options.contains("noexec") && table[4].options.contains("ro"));
     }
@@ -118,10 +152,19 @@ torn
         let table = table();
         let paths = |point: &str| {
             let of = at(&table, Path::new(point)).unwrap();
-            others(&table, of).into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+            others(&table, of)
+                .into_iter()
+                .map(|(path, _)| path)
+                .collect::<Vec<_>>()
         };
-        assert_eq!(paths("/var/lib/kubelet/pv"), [Path::new("/mnt/disk one/pv/a\\b")]);
-        assert_eq!(paths("/var/lib/kubelet/other"), [Path::new("/srv/data/x"), Path::new("/export/x")]);
+        assert_eq!(
+            paths("/var/lib/kubelet/pv"),
+            [Path::new("/mnt/disk one/pv/a\\b")]
+        );
+        assert_eq!(
+            paths("/var/lib/kubelet/other"),
+            [Path::new("/srv/data/x"), Path::new("/export/x")]
+        );
         assert!(at(&table, Path::new("/none")).is_none());
     }
 
@@ -138,8 +181,14 @@ torn
     #[test]
     fn the_table_is_that_of_the_process_through_which_the_host_is_seen() {
         assert_eq!(file(Path::new("/")), Path::new("/proc/self/mountinfo"));
-        assert_eq!(file(Path::new("/proc/4711/root")), Path::new("/proc/4711/mountinfo"));
-        assert_eq!(file(Path::new("/host")), Path::new("/host/proc/1/mountinfo"));
+        assert_eq!(
+            file(Path::new("/proc/4711/root")),
+            Path::new("/proc/4711/mountinfo")
+        );
+        assert_eq!(
+            file(Path::new("/host")),
+            Path::new("/host/proc/1/mountinfo")
+        );
         let mounts = read(&HostRoot::new("/")).unwrap();
         assert!(at(&mounts, Path::new("/proc")).is_some());
     }

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
 
 // linux/netlink.h, linux/socket.h
 const REQUEST: u16 = 0x1;
@@ -35,7 +37,12 @@ pub struct Link(OwnedFd);
 impl Link {
     /// Opens a socket for this protocol; `None` is `NETLINK_ROUTE`, whose number is 0.
     pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)?;
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
         set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
         Ok(Self(socket))
     }
@@ -64,7 +71,9 @@ impl Link {
                 match kind {
                     DONE | ERROR => {
                         return match u32_at(message, 0).map(u32::cast_signed) {
-                            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                            Some(code) if code < 0 => {
+                                Err(io::Error::from_raw_os_error(code.saturating_neg()))
+                            }
                             _ => Ok(()),
                         };
                     }

@@ -48,7 +48,9 @@ const OFFLINE: [&str; 17] = [
 /// Whether the current configuration names only plugins that work offline. No, if there is no
 /// readable configuration.
 pub fn works_offline(root: &HostRoot) -> bool {
-    let configuration = DIRECTORIES.iter().find_map(|directory| first(root, Path::new(directory)));
+    let configuration = DIRECTORIES
+        .iter()
+        .find_map(|directory| first(root, Path::new(directory)));
     configuration.is_some_and(|configuration| {
         let types = types(&configuration);
         !types.is_empty() && types.iter().all(|kind| OFFLINE.contains(kind))
@@ -62,7 +64,11 @@ fn first(root: &HostRoot, directory: &Path) -> Option<Value> {
     let mut names: Vec<_> = std::fs::read_dir(root.resolve(directory).ok()?)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.file_name()))
-        .filter(|name| Path::new(name).extension().is_some_and(|it| it == "conf" || it == "conflist" || it == "json"))
+        .filter(|name| {
+            Path::new(name)
+                .extension()
+                .is_some_and(|it| it == "conf" || it == "conflist" || it == "json")
+        })
         .collect();
     names.sort_unstable();
     names.into_iter().find_map(|name| {
@@ -73,7 +79,9 @@ fn first(root: &HostRoot, directory: &Path) -> Option<Value> {
             .filter(std::fs::Metadata::is_file)
             .and_then(|_| std::fs::File::open(path).ok())?;
         file.take(LONGEST).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok().filter(|value| !types(value).is_empty())
+        serde_json::from_slice(&text)
+            .ok()
+            .filter(|value| !types(value).is_empty())
     })
 }
 
@@ -105,7 +113,10 @@ mod tests {
     }
 
     fn list(types: &[&str], ipam: &str) -> String {
-        let plugins: Vec<_> = types.iter().map(|kind| json!({"type": kind, "ipam": {"type": ipam}})).collect();
+        let plugins: Vec<_> = types
+            .iter()
+            .map(|kind| json!({"type": kind, "ipam": {"type": ipam}}))
+            .collect();
         json!({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}).to_string()
     }
 
@@ -122,19 +133,44 @@ mod tests {
             (&["ptp", "cilium-cni"], "host-local", false),
             (&["a-plugin-of-the-future"], "host-local", false),
         ] {
-            assert_eq!(node(&[("etc/cni/net.d/10-pods.conflist", &list(types, ipam))]), works, "{types:?} {ipam}");
+            assert_eq!(
+                node(&[("etc/cni/net.d/10-pods.conflist", &list(types, ipam))]),
+                works,
+                "{types:?} {ipam}"
+            );
         }
-        assert!(node(&[("etc/cni/net.d/a.conf", r#"{"type": "bridge", "ipam": {"type": "host-local"}}"#)]));
+        assert!(node(&[(
+            "etc/cni/net.d/a.conf",
+            r#"{"type": "bridge", "ipam": {"type": "host-local"}}"#
+        )]));
     }
 
     #[test]
     fn the_first_file_that_is_a_configuration_counts() {
-        let (good, bad) = (list(&["bridge"], "host-local"), list(&["calico"], "calico-ipam"));
-        assert!(node(&[("etc/cni/net.d/10-a.conflist", &good), ("etc/cni/net.d/20-b.conflist", &bad)]));
-        assert!(!node(&[("etc/cni/net.d/10-a.conflist", &bad), ("etc/cni/net.d/20-b.conflist", &good)]));
-        assert!(node(&[("etc/cni/net.d/00.conflist", "torn"), ("etc/cni/net.d/20-b.conflist", &good)]));
-        assert!(node(&[("etc/cni/net.d/00.conflist.bak", &bad), ("etc/cni/net.d/20-b.conflist", &good)]));
-        assert!(node(&[("var/lib/rancher/k3s/agent/etc/cni/net.d/10-k3s.conflist", &good)]));
+        let (good, bad) = (
+            list(&["bridge"], "host-local"),
+            list(&["calico"], "calico-ipam"),
+        );
+        assert!(node(&[
+            ("etc/cni/net.d/10-a.conflist", &good),
+            ("etc/cni/net.d/20-b.conflist", &bad)
+        ]));
+        assert!(!node(&[
+            ("etc/cni/net.d/10-a.conflist", &bad),
+            ("etc/cni/net.d/20-b.conflist", &good)
+        ]));
+        assert!(node(&[
+            ("etc/cni/net.d/00.conflist", "torn"),
+            ("etc/cni/net.d/20-b.conflist", &good)
+        ]));
+        assert!(node(&[
+            ("etc/cni/net.d/00.conflist.bak", &bad),
+            ("etc/cni/net.d/20-b.conflist", &good)
+        ]));
+        assert!(node(&[(
+            "var/lib/rancher/k3s/agent/etc/cni/net.d/10-k3s.conflist",
+            &good
+        )]));
     }
 
     #[test]
@@ -142,6 +178,9 @@ mod tests {
         assert!(!node(&[]));
         assert!(!node(&[("etc/cni/net.d/10-a.conflist", "torn")]));
         assert!(!node(&[("etc/cni/net.d/10-a.conflist", "{}")]));
-        assert!(!node(&[("etc/cni/net.d/10-a.conflist", r#"{"plugins": []}"#)]));
+        assert!(!node(&[(
+            "etc/cni/net.d/10-a.conflist",
+            r#"{"plugins": []}"#
+        )]));
     }
 }

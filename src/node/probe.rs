@@ -83,7 +83,12 @@ pub enum Error {
 impl Prober {
     /// A prober for this server; names are resolved with the host's configuration below `root`.
     pub fn new(server: Server, root: HostRoot, limit: Duration) -> Result<Self, Error> {
-        let Server { url, ca, tls_name, proxy } = server;
+        let Server {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        } = server;
         let invalid = || Error::Address(url.clone());
         let uri: Uri = url.parse().map_err(|_| invalid())?;
         // without TLS the peer cannot be proven
@@ -99,7 +104,8 @@ impl Prober {
         let (host, proxy) = match &proxy {
             None => (target, None),
             Some(proxy) => {
-                let (host, proxy) = Proxy::parse(proxy).ok_or_else(|| Error::Proxy(proxy.clone()))?;
+                let (host, proxy) =
+                    Proxy::parse(proxy).ok_or_else(|| Error::Proxy(proxy.clone()))?;
                 (host, Some(proxy))
             }
         };
@@ -122,13 +128,19 @@ impl Prober {
     pub async fn probe(&self) -> Outcome {
         let inner = &self.0;
         let deadline = Instant::now() + inner.limit;
-        timeout_at(deadline, inner.probe(deadline)).await.unwrap_or(Outcome::TimedOut)
+        timeout_at(deadline, inner.probe(deadline))
+            .await
+            .unwrap_or(Outcome::TimedOut)
     }
 
     /// The addresses of the server (or its proxy) from the last look-up, with the port. The
     /// kubelet's sockets lead there.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -149,7 +161,11 @@ enum Fault {
 
 impl Inner {
     async fn probe(&self, deadline: Instant) -> Outcome {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(connection) = idle {
             // a server may close an idle connection at any time; only a failing new one means
             // something
@@ -160,7 +176,9 @@ impl Inner {
         let addresses = match self.look_up().await {
             Ok(addresses) => addresses,
             Err(resolve::Error::TimedOut(_)) => return Outcome::TimedOut,
-            Err(resolve::Error::Refused(..) | resolve::Error::Configuration(..)) => return Outcome::Refused,
+            Err(resolve::Error::Refused(..) | resolve::Error::Configuration(..)) => {
+                return Outcome::Refused;
+            }
         };
         let mut worst = Outcome::Refused;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -189,8 +207,14 @@ impl Inner {
             return Ok(vec![address]);
         }
         let found = self.resolver.lookup(&self.host.name).await?;
-        let mut found: Vec<_> = found.into_iter().map(|ip| SocketAddr::new(ip, self.host.port)).collect();
-        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, self.host.port))
+            .collect();
+        let mut known = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let first = known.first().copied();
         found.sort_by_key(|address| Some(*address) != first);
         known.clone_from(&found);
@@ -198,17 +222,29 @@ impl Inner {
     }
 
     fn prefer(&self, address: SocketAddr) {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).sort_by_key(|known| *known != address);
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sort_by_key(|known| *known != address);
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<u16, Fault> {
-        let mut stream = TcpStream::connect(address).await.map_err(|_| Fault::Refused)?;
+        let mut stream = TcpStream::connect(address)
+            .await
+            .map_err(|_| Fault::Refused)?;
         // otherwise the last part of the small request may wait for an acknowledgement
         let _ = stream.set_nodelay(true);
         if let Some(proxy) = &self.proxy {
-            proxy.connect(&mut stream, &self.authority).await.map_err(|_| Fault::Refused)?;
+            proxy
+                .connect(&mut stream, &self.authority)
+                .await
+                .map_err(|_| Fault::Refused)?;
         }
-        let stream = self.tls.connect(self.tls_name.clone(), stream).await.map_err(|error| fault_of(&error))?;
+        let stream = self
+            .tls
+            .connect(self.tls_name.clone(), stream)
+            .await
+            .map_err(|error| fault_of(&error))?;
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_BODY)
             .handshake(TokioIo::new(stream))
@@ -219,10 +255,16 @@ impl Inner {
 
     /// Sends the request and reads the answer; keeps the connection if the server does.
     async fn ask(&self, connection: Connection) -> Result<u16, Fault> {
-        let Connection { mut sender, mut driver } = connection;
+        let Connection {
+            mut sender,
+            mut driver,
+        } = connection;
         let request = Request::get(&self.path)
             .header(header::HOST, &self.authority)
-            .header(header::USER_AGENT, concat!("pod-checkpointer/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("pod-checkpointer/", env!("CARGO_PKG_VERSION")),
+            )
             .header(header::ACCEPT, "*/*")
             .body(Empty::new())
             .map_err(|_| Fault::Refused)?;
@@ -240,7 +282,10 @@ impl Inner {
                     Ok::<_, hyper::Error>(true)
                 };
                 let is_whole = tokio::time::timeout(BODY_LIMIT, whole).await;
-                Ok::<_, hyper::Error>((response.status().as_u16(), matches!(is_whole, Ok(Ok(true)))))
+                Ok::<_, hyper::Error>((
+                    response.status().as_u16(),
+                    matches!(is_whole, Ok(Ok(true))),
+                ))
             });
             tokio::select! {
                 biased;
@@ -260,17 +305,31 @@ impl Inner {
 
 impl Host {
     fn of(uri: &Uri, default_port: u16) -> Option<Self> {
-        let name = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self { name, port: uri.port_u16().unwrap_or(default_port) }).filter(|host| !host.name.is_empty())
+        let name = uri
+            .host()?
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Some(Self {
+            name,
+            port: uri.port_u16().unwrap_or(default_port),
+        })
+        .filter(|host| !host.name.is_empty())
     }
 
     /// The address, if the URL contains one instead of a name.
     fn address(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.name.parse::<IpAddr>().ok()?, self.port))
+        Some(SocketAddr::new(
+            self.name.parse::<IpAddr>().ok()?,
+            self.port,
+        ))
     }
 
     fn authority(&self) -> String {
-        self.address().map_or_else(|| format!("{}:{}", self.name, self.port), |address| address.to_string())
+        self.address().map_or_else(
+            || format!("{}:{}", self.name, self.port),
+            |address| address.to_string(),
+        )
     }
 }
 
@@ -282,7 +341,10 @@ impl Proxy {
         }
         let host = Host::of(&uri, 80)?;
         let authorization = uri.authority()?.as_str().rsplit_once('@').map(|(user, _)| {
-            format!("Proxy-Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(user))
+            format!(
+                "Proxy-Authorization: Basic {}\r\n",
+                base64::engine::general_purpose::STANDARD.encode(user)
+            )
         });
         Some((host, Self { authorization }))
     }
@@ -290,7 +352,8 @@ impl Proxy {
     /// Asks for a tunnel to the server (RFC 9110, section 9.3.6).
     async fn connect(&self, stream: &mut TcpStream, authority: &str) -> io::Result<()> {
         let authorization = self.authorization.as_deref().unwrap_or_default();
-        let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
+        let request =
+            format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
         stream.write_all(request.as_bytes()).await?;
         // byte by byte, because what follows the head belongs to the tunnel
         let mut head = Vec::new();
@@ -301,7 +364,11 @@ impl Proxy {
             head.push(stream.read_u8().await?);
         }
         let is_ok = head.starts_with(b"HTTP/1.") && head.get(8..10) == Some(b" 2");
-        if is_ok { Ok(()) } else { Err(io::Error::from(io::ErrorKind::ConnectionRefused)) }
+        if is_ok {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+        }
     }
 }
 
@@ -328,12 +395,19 @@ fn tls_config(url: &str, ca: &str) -> Result<rustls::ClientConfig, Error> {
 
 /// rustls wraps its errors in IO errors, and hyper wraps IO errors in its own.
 fn fault_of(error: &io::Error) -> Fault {
-    let is_tls = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
-    if is_tls { Fault::Unproven } else { Fault::Refused }
+    let is_tls = error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
+    if is_tls {
+        Fault::Unproven
+    } else {
+        Fault::Refused
+    }
 }
 
 fn fault_in(error: &hyper::Error) -> Fault {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let source =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     source.map_or(Fault::Refused, fault_of)
 }
 
@@ -343,8 +417,16 @@ mod tests {
     use super::*;
 
     fn server(url: &str) -> Server {
-        let ca = rcgen::generate_simple_self_signed(vec!["api.example".to_owned()]).unwrap().cert.pem();
-        Server { url: url.to_owned(), ca, tls_name: None, proxy: None }
+        let ca = rcgen::generate_simple_self_signed(vec!["api.example".to_owned()])
+            .unwrap()
+            .cert
+            .pem();
+        Server {
+            url: url.to_owned(),
+            ca,
+            tls_name: None,
+            proxy: None,
+        }
     }
 
     fn new(server: Server) -> Result<Prober, Error> {
@@ -359,23 +441,47 @@ mod tests {
             ("https://api.example:6443", vec![]),
         ] {
             let known = new(server(url)).unwrap().addresses();
-            assert_eq!(known.iter().map(ToString::to_string).collect::<Vec<_>>(), addresses, "{url}");
+            assert_eq!(
+                known.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                addresses,
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn behind_a_proxy_the_address_is_the_proxys() {
         let proxy = Some("http://user:pass@10.0.0.9:3128".to_owned());
-        let known = new(Server { proxy, ..server("https://api.example:6443") }).unwrap().addresses();
+        let known = new(Server {
+            proxy,
+            ..server("https://api.example:6443")
+        })
+        .unwrap()
+        .addresses();
         assert_eq!(known, ["10.0.0.9:3128".parse().unwrap()]);
     }
 
     #[test]
     fn what_cannot_be_proven_is_not_probed() {
-        assert!(matches!(new(server("http://10.0.0.1:8080")), Err(Error::Address(_))));
+        assert!(matches!(
+            new(server("http://10.0.0.1:8080")),
+            Err(Error::Address(_))
+        ));
         assert!(matches!(new(server("nonsense")), Err(Error::Address(_))));
-        assert!(matches!(new(Server { ca: String::new(), ..server("https://10.0.0.1") }), Err(Error::Ca(_))));
+        assert!(matches!(
+            new(Server {
+                ca: String::new(),
+                ..server("https://10.0.0.1")
+            }),
+            Err(Error::Ca(_))
+        ));
         let proxy = Some("socks5://10.0.0.9".to_owned());
-        assert!(matches!(new(Server { proxy, ..server("https://10.0.0.1") }), Err(Error::Proxy(_))));
+        assert!(matches!(
+            new(Server {
+                proxy,
+                ..server("https://10.0.0.1")
+            }),
+            Err(Error::Proxy(_))
+        ));
     }
 }

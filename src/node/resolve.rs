@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider};
 use hickory_resolver::system_conf::parse_resolv_conf;
@@ -51,7 +53,11 @@ struct Servers {
 impl Resolver {
     /// A resolver with the host's configuration, and a time limit for each look-up.
     pub fn new(root: HostRoot, limit: Duration) -> Self {
-        Self { root, limit, servers: Arc::default() }
+        Self {
+            root,
+            limit,
+            servers: Arc::default(),
+        }
     }
 
     /// The addresses of a name, at least one.
@@ -59,7 +65,9 @@ impl Resolver {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let hosts = self.read("/etc/hosts").map_err(|source| Error::Configuration("/etc/hosts", source))?;
+        let hosts = self
+            .read("/etc/hosts")
+            .map_err(|source| Error::Configuration("/etc/hosts", source))?;
         let addresses = addresses_in_hosts(&String::from_utf8_lossy(&hosts), name);
         if !addresses.is_empty() {
             return Ok(addresses);
@@ -86,7 +94,10 @@ impl Resolver {
             .with_options(options)
             .build()
             .map_err(|error| wrong(io::Error::other(error)))?;
-        *servers = Some(Servers { text, resolver: resolver.clone() });
+        *servers = Some(Servers {
+            text,
+            resolver: resolver.clone(),
+        });
         Ok(resolver)
     }
 
@@ -112,7 +123,11 @@ struct Udp(UdpSocket);
 impl DnsUdpSocket for Udp {
     type Time = <UdpSocket as DnsUdpSocket>::Time;
 
-    fn poll_recv_from(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+    fn poll_recv_from(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
         DnsUdpSocket::poll_recv_from(&self.0, context, buffer)
     }
 
@@ -121,10 +136,12 @@ impl DnsUdpSocket for Udp {
         loop {
             let ready = self.0.ready(Interest::READABLE | Interest::ERROR).await?;
             if ready.is_error() {
-                let pending = self.0.try_io(Interest::ERROR, || match self.0.take_error()? {
-                    Some(error) => Ok(error),
-                    None => Err(io::Error::from(io::ErrorKind::WouldBlock)),
-                });
+                let pending = self
+                    .0
+                    .try_io(Interest::ERROR, || match self.0.take_error()? {
+                        Some(error) => Ok(error),
+                        None => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+                    });
                 if let Ok(error) = pending {
                     return Err(error);
                 }
@@ -136,7 +153,12 @@ impl DnsUdpSocket for Udp {
         }
     }
 
-    fn poll_send_to(&self, context: &mut Context<'_>, buffer: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
+    fn poll_send_to(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+        target: SocketAddr,
+    ) -> Poll<io::Result<usize>> {
         DnsUdpSocket::poll_send_to(&self.0, context, buffer, target)
     }
 }
@@ -160,7 +182,11 @@ impl RuntimeProvider for Sockets {
         self.0.connect_tcp(server, local, limit)
     }
 
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
+    fn bind_udp(
+        &self,
+        local: SocketAddr,
+        server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
         Box::pin(async move {
             let socket = UdpSocket::bind(local).await?;
             socket.connect(server).await?;
@@ -182,7 +208,9 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
         .filter_map(|line| {
             let mut words = line.split('#').next()?.split_ascii_whitespace();
             let address = words.next()?.parse().ok()?;
-            words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name)).then_some(address)
+            words
+                .any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name))
+                .then_some(address)
         })
         .collect()
 }
@@ -192,10 +220,15 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 fn configure(text: &[u8], limit: Duration) -> (ResolverConfig, ResolverOpts) {
     let (config, mut options) = parse_resolv_conf(text).unwrap_or_else(|_| {
         let local = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        (ResolverConfig::from_name_servers(vec![local]), ResolverOpts::default())
+        (
+            ResolverConfig::from_name_servers(vec![local]),
+            ResolverOpts::default(),
+        )
     });
     // a dead name server must not use up the time in which the next one would answer
-    let asked = u32::try_from(config.name_servers().len()).unwrap_or(u32::MAX).saturating_add(1);
+    let asked = u32::try_from(config.name_servers().len())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
     options.timeout = options.timeout.min(limit / asked);
     options.use_hosts_file = ResolveHosts::Never;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -219,7 +252,11 @@ impl tower::Service<Name> for Resolver {
         Box::pin(async move {
             let addresses = resolver.lookup(name.as_str()).await?;
             // the connector sets the port
-            Ok(addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter())
+            Ok(addresses
+                .into_iter()
+                .map(|address| SocketAddr::new(address, 0))
+                .collect::<Vec<_>>()
+                .into_iter())
         })
     }
 }
@@ -230,9 +267,13 @@ mod tests {
 
     #[test]
     fn a_hosts_file_gives_every_address_of_a_name_whatever_its_case() {
-        let text =
-            "127.0.0.1 localhost\n# 10.9.9.9 api\n10.0.0.1\tapi.example api # first\nfd00::1 API.example.\nx api\n";
-        let found = |name| addresses_in_hosts(text, name).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let text = "127.0.0.1 localhost\n# 10.9.9.9 api\n10.0.0.1\tapi.example api # first\nfd00::1 API.example.\nx api\n";
+        let found = |name| {
+            addresses_in_hosts(text, name)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(found("api.example"), ["10.0.0.1", "fd00::1"]);
         assert_eq!(found("Api."), ["10.0.0.1"]);
         assert_eq!(found("first"), [""; 0]);
@@ -240,8 +281,10 @@ mod tests {
 
     #[test]
     fn search_list_and_ndots_are_those_of_the_host() {
-        let (config, options) =
-            configure(b"search a.example b.example\nnameserver 10.0.0.53\noptions ndots:3\n", Duration::from_secs(1));
+        let (config, options) = configure(
+            b"search a.example b.example\nnameserver 10.0.0.53\noptions ndots:3\n",
+            Duration::from_secs(1),
+        );
         assert_eq!(config.search().len(), 2);
         assert_eq!(options.ndots, 3);
         assert_eq!(options.timeout, Duration::from_millis(500));
@@ -251,7 +294,11 @@ mod tests {
     fn without_a_name_server_the_host_itself_is_asked() {
         let (config, _) = configure(b"", Duration::from_secs(1));
         assert_eq!(
-            config.name_servers().iter().map(|server| server.ip).collect::<Vec<_>>(),
+            config
+                .name_servers()
+                .iter()
+                .map(|server| server.ip)
+                .collect::<Vec<_>>(),
             [IpAddr::from([127, 0, 0, 1])]
         );
     }

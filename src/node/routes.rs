@@ -72,7 +72,11 @@ fn request(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
         0,
     ]);
     let mut attribute = |kind: u16, value: &[u8]| {
-        request.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
+        request.extend(
+            u16::try_from(4 + value.len())
+                .unwrap_or(u16::MAX)
+                .to_ne_bytes(),
+        );
         request.extend(kind.to_ne_bytes());
         request.extend(value);
     };
@@ -93,7 +97,10 @@ mod tests {
     fn a_request_is_as_long_as_it_says() {
         for (address, length) in [("192.0.2.1", 44), ("2001:db8::1", 56)] {
             let request = request(RTM_NEWROUTE, CREATE, address.parse().unwrap());
-            assert_eq!((request.len(), u32_at(&request, 0)), (length, Some(u32::try_from(length).unwrap())));
+            assert_eq!(
+                (request.len(), u32_at(&request, 0)),
+                (length, Some(u32::try_from(length).unwrap()))
+            );
         }
     }
 
@@ -113,14 +120,22 @@ mod tests {
             return eprintln!("not tested: cannot create a network namespace");
         }
         let mut again = std::process::Command::new("unshare");
-        again.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", name]).env(INSIDE, "1");
+        again
+            .arg("--net")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(INSIDE, "1");
         let again = again.output().unwrap();
         let said = String::from_utf8_lossy(&again.stdout).into_owned();
-        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
     }
 
     fn cut_and_restore() {
-        // loopback is down in a new network, and with it every IPv6 address: only IPv4 can be dialled
+        // loopback is down in a new network, and with it every IPv6 address: only IPv4 can be
+        // dialled
         for address in ["192.0.2.77", "2001:db8::77"] {
             let address: IpAddr = address.parse().unwrap();
             match cut(address) {
@@ -131,12 +146,19 @@ mod tests {
                 }
                 result => result.unwrap(),
             }
-            assert_eq!(cut(address).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            let dialled = TcpStream::connect_timeout(&SocketAddr::new(address, 9), Duration::from_secs(5));
+            assert_eq!(
+                cut(address).unwrap_err().kind(),
+                io::ErrorKind::AlreadyExists
+            );
+            let dialled =
+                TcpStream::connect_timeout(&SocketAddr::new(address, 9), Duration::from_secs(5));
             assert!(restore(address).unwrap());
             assert!(!restore(address).unwrap());
             if address.is_ipv4() {
-                assert_eq!(dialled.unwrap_err().raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+                assert_eq!(
+                    dialled.unwrap_err().raw_os_error(),
+                    Some(Errno::INVAL.raw_os_error())
+                );
             }
         }
     }

@@ -24,10 +24,16 @@ pub const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/cr
 #[error("no container runtime listens at {}: give --cri-endpoint", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "))]
 pub struct NotFound(pub Vec<PathBuf>);
 
-/// The runtime's socket, as a real path: the one that is `given`, a host path, else the first of [`SOCKETS`] that exists.
+/// The runtime's socket, as a real path: the one that is `given`, a host path, else the first of
+/// [`SOCKETS`] that exists.
 pub fn find(root: &HostRoot, given: Option<&Path>) -> Result<PathBuf, NotFound> {
-    let candidates = given.map_or_else(|| SOCKETS.map(PathBuf::from).to_vec(), |path| vec![path.to_owned()]);
-    let found = candidates.iter().find_map(|path| root.resolve(path).ok().filter(|real| real.exists()));
+    let candidates = given.map_or_else(
+        || SOCKETS.map(PathBuf::from).to_vec(),
+        |path| vec![path.to_owned()],
+    );
+    let found = candidates
+        .iter()
+        .find_map(|path| root.resolve(path).ok().filter(|real| real.exists()));
     found.ok_or(NotFound(candidates))
 }
 
@@ -139,7 +145,8 @@ pub struct Detail {
     /// Why it ended, in one word: `Error`, `OOMKilled`. The runtime's message is not kept, because
     /// it may quote arguments.
     pub reason: String,
-    /// `info` of the verbose status: containerd has `config` (with `envs`), both have `runtimeSpec`.
+    /// `info` of the verbose status: containerd has `config` (with `envs`), both have
+    /// `runtimeSpec`.
     pub info: serde_json::Value,
 }
 
@@ -162,29 +169,44 @@ pub struct Runtime {
 impl Runtime {
     /// A client for the runtime at this socket, with a time limit for each call.
     pub fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { connection: Connection::new(socket), limit }
+        Self {
+            connection: Connection::new(socket),
+            limit,
+        }
     }
 
     /// Name and version of the runtime.
     pub async fn version(&self) -> Result<Version, Error> {
         let answer = self
             .call("Version", self.limit, async |link| {
-                let request = cri::VersionRequest { version: "v1".to_owned() };
+                let request = cri::VersionRequest {
+                    version: "v1".to_owned(),
+                };
                 Ok(runtime(link).version(request).await?.into_inner())
             })
             .await?;
-        Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
+        Ok(Version {
+            name: answer.runtime_name,
+            version: answer.runtime_version,
+        })
     }
 
     /// The handler of a sandbox whose pod has no runtime class. containerd reports it in its
     /// verbose status (`config` is its own configuration); other runtimes do not, which is `None`.
     pub async fn default_handler(&self) -> Result<Option<String>, Error> {
         let answer = self.call("Status", self.limit, async |link| {
-            Ok(runtime(link).status(cri::StatusRequest { verbose: true }).await?.into_inner())
+            Ok(runtime(link)
+                .status(cri::StatusRequest { verbose: true })
+                .await?
+                .into_inner())
         });
         let info = answer.await?.info;
-        let config: Option<serde_json::Value> = info.get("config").and_then(|text| serde_json::from_str(text).ok());
-        let name = config.as_ref().and_then(|config| config.pointer("/containerd/defaultRuntimeName")?.as_str());
+        let config: Option<serde_json::Value> = info
+            .get("config")
+            .and_then(|text| serde_json::from_str(text).ok());
+        let name = config
+            .as_ref()
+            .and_then(|config| config.pointer("/containerd/defaultRuntimeName")?.as_str());
         Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
     }
 
@@ -192,7 +214,10 @@ impl Runtime {
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, Error> {
         let answer = self
             .call("ListPodSandbox", self.limit, async |link| {
-                Ok(runtime(link).list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.into_inner())
+                Ok(runtime(link)
+                    .list_pod_sandbox(cri::ListPodSandboxRequest::default())
+                    .await?
+                    .into_inner())
             })
             .await?;
         Ok(answer.items.into_iter().map(Sandbox::from).collect())
@@ -206,24 +231,37 @@ impl Runtime {
     /// The containers of the pod with this UID; the runtime filters them.
     pub async fn containers_of(&self, pod_uid: &str) -> Result<Vec<Container>, Error> {
         let label_selector = BTreeMap::from([(POD_UID.to_owned(), pod_uid.to_owned())]);
-        self.list_containers(cri::ContainerFilter { label_selector, ..Default::default() }).await
+        self.list_containers(cri::ContainerFilter {
+            label_selector,
+            ..Default::default()
+        })
+        .await
     }
 
     /// Verbose status of one container; `None` if it is gone.
     pub async fn detail(&self, container: &str) -> Result<Option<Detail>, Error> {
         const CALL: &str = "ContainerStatus";
         let answer = self.call(CALL, self.limit, async |link| {
-            let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: true };
+            let request = cri::ContainerStatusRequest {
+                container_id: container.to_owned(),
+                verbose: true,
+            };
             Ok(runtime(link).container_status(request).await?.into_inner())
         });
-        let Some(answer) = none_if_gone(answer.await)? else { return Ok(None) };
-        let Some(status) = answer.status else { return Ok(None) };
+        let Some(answer) = none_if_gone(answer.await)? else {
+            return Ok(None);
+        };
+        let Some(status) = answer.status else {
+            return Ok(None);
+        };
         // invalid JSON is not the same as no info: it must not be taken for an empty environment
         let info = match answer.info.get("info") {
             None => serde_json::Value::Null,
             Some(text) => serde_json::from_str(text).map_err(|error| Error::Refused {
                 call: CALL,
-                status: Box::new(tonic::Status::data_loss(format!("verbose info is not JSON: {error}"))),
+                status: Box::new(tonic::Status::data_loss(format!(
+                    "verbose info is not JSON: {error}"
+                ))),
             })?,
         };
         Ok(Some(Detail {
@@ -244,13 +282,27 @@ impl Runtime {
     /// What the runtime knows about an image; `None` if it is not on the node.
     pub async fn image_detail(&self, reference: &str) -> Result<Option<Image>, Error> {
         let answer = self.call("ImageStatus", self.limit, async |link| {
-            let image = cri::ImageSpec { image: reference.to_owned(), ..Default::default() };
-            let request = cri::ImageStatusRequest { image: Some(image), verbose: false };
-            let mut client = ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            let image = cri::ImageSpec {
+                image: reference.to_owned(),
+                ..Default::default()
+            };
+            let request = cri::ImageStatusRequest {
+                image: Some(image),
+                verbose: false,
+            };
+            let mut client =
+                ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
             Ok(client.image_status(request).await?.into_inner())
         });
         let image = none_if_gone(answer.await)?.and_then(|answer| answer.image);
-        let known = |cri::Image { id, repo_tags: _, repo_digests }| Image { id, digests: repo_digests };
+        let known = |cri::Image {
+                         id,
+                         repo_tags: _,
+                         repo_digests,
+                     }| Image {
+            id,
+            digests: repo_digests,
+        };
         Ok(image.map(known).filter(|image| !image.id.is_empty()))
     }
 
@@ -258,11 +310,22 @@ impl Runtime {
     /// not report it.
     pub async fn image_directory(&self) -> Result<Option<PathBuf>, Error> {
         let answer = self.call("ImageFsInfo", self.limit, async |link| {
-            let mut client = ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
-            Ok(client.image_fs_info(cri::ImageFsInfoRequest {}).await?.into_inner())
+            let mut client =
+                ImageServiceClient::new(link.channel).max_decoding_message_size(MAX_MESSAGE);
+            Ok(client
+                .image_fs_info(cri::ImageFsInfoRequest {})
+                .await?
+                .into_inner())
         });
-        let first = answer.await?.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
-        Ok(first.map(|id| PathBuf::from(id.mountpoint)).filter(|path| path.is_absolute()))
+        let first = answer
+            .await?
+            .image_filesystems
+            .into_iter()
+            .next()
+            .and_then(|usage| usage.fs_id);
+        Ok(first
+            .map(|id| PathBuf::from(id.mountpoint))
+            .filter(|path| path.is_absolute()))
     }
 
     /// Stops a container, which gets this long to end by itself. The call may take that long.
@@ -270,17 +333,26 @@ impl Runtime {
     pub async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), Error> {
         let timeout = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
-        let answer = self.call("StopContainer", self.limit.saturating_add(grace), async |link| {
-            let request = cri::StopContainerRequest { container_id: container.to_owned(), timeout };
-            runtime(link).stop_container(request).await
-        });
+        let answer = self.call(
+            "StopContainer",
+            self.limit.saturating_add(grace),
+            async |link| {
+                let request = cri::StopContainerRequest {
+                    container_id: container.to_owned(),
+                    timeout,
+                };
+                runtime(link).stop_container(request).await
+            },
+        );
         none_if_gone(answer.await).map(|_| ())
     }
 
     /// Stops a sandbox and removes its network and port mappings. Success if it is already gone.
     pub async fn stop_sandbox(&self, sandbox: &str) -> Result<(), Error> {
         let answer = self.call("StopPodSandbox", self.limit, async |link| {
-            let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+            let request = cri::StopPodSandboxRequest {
+                pod_sandbox_id: sandbox.to_owned(),
+            };
             runtime(link).stop_pod_sandbox(request).await
         });
         none_if_gone(answer.await).map(|_| ())
@@ -289,7 +361,9 @@ impl Runtime {
     /// Removes a stopped sandbox with the records of its containers. Success if it is already gone.
     pub async fn remove_sandbox(&self, sandbox: &str) -> Result<(), Error> {
         let answer = self.call("RemovePodSandbox", self.limit, async |link| {
-            let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+            let request = cri::RemovePodSandboxRequest {
+                pod_sandbox_id: sandbox.to_owned(),
+            };
             runtime(link).remove_pod_sandbox(request).await
         });
         none_if_gone(answer.await).map(|_| ())
@@ -298,7 +372,9 @@ impl Runtime {
     async fn list_containers(&self, filter: cri::ContainerFilter) -> Result<Vec<Container>, Error> {
         let answer = self
             .call("ListContainers", self.limit, async |link| {
-                let request = cri::ListContainersRequest { filter: Some(filter.clone()) };
+                let request = cri::ListContainersRequest {
+                    filter: Some(filter.clone()),
+                };
                 Ok(runtime(link).list_containers(request).await?.into_inner())
             })
             .await?;
@@ -312,12 +388,19 @@ impl Runtime {
         ask: impl AsyncFn(Link) -> Result<T, tonic::Status>,
     ) -> Result<T, Error> {
         let socket = || self.connection.socket().to_owned();
-        self.connection.call(limit, ask).await.map_err(|fault| match fault {
-            Fault::Unreachable(source) => Error::Connect(socket(), source.into()),
-            Fault::Broken(source) => Error::Connect(socket(), source),
-            Fault::TimedOut => Error::TimedOut { socket: socket(), call, limit },
-            Fault::Status(status) => Error::Refused { call, status },
-        })
+        self.connection
+            .call(limit, ask)
+            .await
+            .map_err(|fault| match fault {
+                Fault::Unreachable(source) => Error::Connect(socket(), source.into()),
+                Fault::Broken(source) => Error::Connect(socket(), source),
+                Fault::TimedOut => Error::TimedOut {
+                    socket: socket(),
+                    call,
+                    limit,
+                },
+                Fault::Status(status) => Error::Refused { call, status },
+            })
     }
 }
 
@@ -335,7 +418,10 @@ fn none_if_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
 }
 
 fn first_filled<const N: usize>(texts: [String; N]) -> String {
-    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+    texts
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .unwrap_or_default()
 }
 
 /// A number without a name in this version of the protocol is unknown, not the protocol's first
@@ -351,10 +437,32 @@ fn state(number: i32) -> State {
 
 impl From<cri::PodSandbox> for Sandbox {
     fn from(sandbox: cri::PodSandbox) -> Self {
-        let cri::PodSandbox { id, metadata, state, created_at, annotations, runtime_handler: handler } = sandbox;
-        let cri::PodSandboxMetadata { name, uid, namespace, attempt } = metadata.unwrap_or_default();
+        let cri::PodSandbox {
+            id,
+            metadata,
+            state,
+            created_at,
+            annotations,
+            runtime_handler: handler,
+        } = sandbox;
+        let cri::PodSandboxMetadata {
+            name,
+            uid,
+            namespace,
+            attempt,
+        } = metadata.unwrap_or_default();
         let ready = state == i32::from(cri::PodSandboxState::SandboxReady);
-        Self { id, namespace, name, uid, attempt, ready, created: created_at, annotations, handler }
+        Self {
+            id,
+            namespace,
+            name,
+            uid,
+            attempt,
+            ready,
+            created: created_at,
+            annotations,
+            handler,
+        }
     }
 }
 
@@ -372,7 +480,10 @@ impl From<cri::Container> for Container {
             image_id,
         } = container;
         let cri::ContainerMetadata { name, attempt } = metadata.unwrap_or_default();
-        let cri::ImageSpec { image, user_specified_image } = image.unwrap_or_default();
+        let cri::ImageSpec {
+            image,
+            user_specified_image,
+        } = image.unwrap_or_default();
         Self {
             id,
             sandbox: pod_sandbox_id,
@@ -396,7 +507,10 @@ mod tests {
     fn the_first_socket_that_is_there_is_the_runtimes_and_one_that_is_given_goes_before() {
         let directory = tempfile::tempdir().unwrap();
         let root = HostRoot::new(directory.path());
-        assert_eq!(find(&root, None), Err(NotFound(SOCKETS.map(PathBuf::from).to_vec())));
+        assert_eq!(
+            find(&root, None),
+            Err(NotFound(SOCKETS.map(PathBuf::from).to_vec()))
+        );
         for path in [SOCKETS[1], SOCKETS[0], "/run/other.sock"] {
             let real = directory.path().join(path.trim_start_matches('/'));
             std::fs::create_dir_all(real.parent().unwrap()).unwrap();
@@ -404,8 +518,14 @@ mod tests {
         }
         let real = |path: &str| root.resolve(path).unwrap();
         assert_eq!(find(&root, None).unwrap(), real(SOCKETS[0]));
-        assert_eq!(find(&root, Some(Path::new("/run/other.sock"))).unwrap(), real("/run/other.sock"));
+        assert_eq!(
+            find(&root, Some(Path::new("/run/other.sock"))).unwrap(),
+            real("/run/other.sock")
+        );
         let missing = find(&root, Some(Path::new("/run/none.sock"))).unwrap_err();
-        assert_eq!(missing.to_string(), "no container runtime listens at /run/none.sock: give --cri-endpoint");
+        assert_eq!(
+            missing.to_string(),
+            "no container runtime listens at /run/none.sock: give --cri-endpoint"
+        );
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::net::netlink;
 
 use crate::node::host::HostRoot;
-use crate::node::netlink::{ACK, AF_INET, AF_INET6, DUMP, HEADER, Link, attribute, family, head, u32_at};
+use crate::node::netlink::{
+    ACK, AF_INET, AF_INET6, DUMP, HEADER, Link, attribute, family, head, u32_at,
+};
 
 /// State of a TCP socket, as far as it matters here (net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +58,27 @@ pub struct Socket {
 ///
 /// Cheap enough to run every 50 ms: the kernel is asked only for the sockets in question, and the
 /// process's descriptors are read only if there are any.
-pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Option<u16>) -> io::Result<Vec<Socket>> {
+pub fn of_process(
+    _root: &HostRoot,
+    pid: u32,
+    remotes: &[SocketAddr],
+    port: Option<u16>,
+) -> io::Result<Vec<Socket>> {
     let remotes: Vec<_> = remotes.iter().copied().map(normal).collect();
     // a query walks the kernel's whole table, which takes a third of a millisecond, so only useful
     // ones are made; Go connects to an IPv4 address with an IPv4 socket, so the other family is not
     // queried for it
-    let of_remotes = remotes.iter().map(|remote| (Transport::Tcp, family(remote.ip()), remote.port()));
+    let of_remotes = remotes
+        .iter()
+        .map(|remote| (Transport::Tcp, family(remote.ip()), remote.port()));
     let of_port = port.into_iter().flat_map(|port| {
         [Transport::Tcp, Transport::Udp]
             .into_iter()
-            .flat_map(move |transport| [AF_INET, AF_INET6].into_iter().map(move |family| (transport, family, port)))
+            .flat_map(move |transport| {
+                [AF_INET, AF_INET6]
+                    .into_iter()
+                    .map(move |family| (transport, family, port))
+            })
     });
     let questions: BTreeSet<_> = of_remotes.chain(of_port).collect();
     let diag = Diag::open()?;
@@ -73,7 +86,8 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
     for (transport, family, remote_port) in questions {
         match diag.dump(family, transport, remote_port, &mut sockets) {
             // a kernel without UDP_DIAG, which could not close such sockets either
-            Err(error) if transport == Transport::Udp && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error)
+                if transport == Transport::Udp && error.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
     }
@@ -91,11 +105,27 @@ pub fn of_process(_root: &HostRoot, pid: u32, remotes: &[SocketAddr], port: Opti
 /// Success if the socket is already gone.
 pub fn destroy(socket: &Socket) -> io::Result<()> {
     let diag = Diag::open()?;
-    let id = Id { local: Some(socket.local), remote: Some(socket.remote), remote_port: 0, cookie: socket.cookie };
-    diag.0.send(&request(SOCK_DESTROY, ACK, family(socket.local.ip()), socket.transport, &id))?;
+    let id = Id {
+        local: Some(socket.local),
+        remote: Some(socket.remote),
+        remote_port: 0,
+        cookie: socket.cookie,
+    };
+    diag.0.send(&request(
+        SOCK_DESTROY,
+        ACK,
+        family(socket.local.ip()),
+        socket.transport,
+        &id,
+    ))?;
     match diag.0.receive(|_| {}) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
             Err(io::Error::new(io::ErrorKind::Unsupported, error))
         }
         result => result,
@@ -108,10 +138,14 @@ pub fn try_destroy(root: &HostRoot) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let remote = listener.local_addr()?;
     let _client = TcpStream::connect_timeout(&remote, Duration::from_secs(1))?;
-    let sockets = of_process(root, std::process::id(), &[remote], None).map_err(|error| match error.kind() {
-        // a kernel without sock_diag, or without that of TCP
-        io::ErrorKind::NotFound | io::ErrorKind::Unsupported => io::Error::new(io::ErrorKind::Unsupported, error),
-        _ => error,
+    let sockets = of_process(root, std::process::id(), &[remote], None).map_err(|error| {
+        match error.kind() {
+            // a kernel without sock_diag, or without that of TCP
+            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
+                io::Error::new(io::ErrorKind::Unsupported, error)
+            }
+            _ => error,
+        }
     })?;
     sockets.iter().try_for_each(destroy)
 }
@@ -147,10 +181,23 @@ impl Diag {
     }
 
     /// Adds the established and connecting sockets that lead to this port.
-    fn dump(&self, family: u8, transport: Transport, remote_port: u16, to: &mut Vec<Socket>) -> io::Result<()> {
-        let id = Id { local: None, remote: None, remote_port, cookie: [u32::MAX; 2] };
-        self.0.send(&request(SOCK_DIAG_BY_FAMILY, DUMP, family, transport, &id))?;
-        self.0.receive(|message| to.extend(parse(message, transport)))
+    fn dump(
+        &self,
+        family: u8,
+        transport: Transport,
+        remote_port: u16,
+        to: &mut Vec<Socket>,
+    ) -> io::Result<()> {
+        let id = Id {
+            local: None,
+            remote: None,
+            remote_port,
+            cookie: [u32::MAX; 2],
+        };
+        self.0
+            .send(&request(SOCK_DIAG_BY_FAMILY, DUMP, family, transport, &id))?;
+        self.0
+            .receive(|message| to.extend(parse(message, transport)))
     }
 }
 
@@ -164,7 +211,11 @@ fn request(kind: u16, flags: u16, family: u8, transport: Transport, id: &Id) -> 
     request.extend([family, protocol, extensions, 0]);
     request.extend((1_u32 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT).to_ne_bytes());
     request.extend(id.local.map_or(0, |local| local.port()).to_be_bytes());
-    request.extend(id.remote.map_or(id.remote_port, |remote| remote.port()).to_be_bytes());
+    request.extend(
+        id.remote
+            .map_or(id.remote_port, |remote| remote.port())
+            .to_be_bytes(),
+    );
     for address in [id.local, id.remote] {
         request.extend(match address.map(|address| address.ip()) {
             Some(IpAddr::V4(address)) => {
@@ -189,7 +240,11 @@ fn parse(message: &[u8], transport: Transport) -> Option<Socket> {
         (Transport::Tcp, TCP_SYN_SENT) => State::SynSent,
         _ => State::Other,
     };
-    let port = |at| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    let port = |at| {
+        Some(u16::from_be_bytes(
+            message.get(at..at + 2)?.try_into().ok()?,
+        ))
+    };
     let address = |at| {
         let bytes: [u8; 16] = message.get(at..at + 16)?.try_into().ok()?;
         let [a, b, c, d, ..] = bytes;
@@ -224,9 +279,16 @@ fn normal(address: SocketAddr) -> SocketAddr {
 fn inodes(pid: u32) -> io::Result<HashSet<u32>> {
     let mut inodes = HashSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
-        let inode =
-            target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix("]")?.parse::<u32>().ok());
+        let Ok(target) = std::fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let inode = target.to_str().and_then(|target| {
+            target
+                .strip_prefix("socket:[")?
+                .strip_suffix("]")?
+                .parse::<u32>()
+                .ok()
+        });
         inodes.extend(inode);
     }
     Ok(inodes)

@@ -23,7 +23,9 @@ fn a_connection_is_found_with_the_bytes_that_arrived_on_it() {
     for (address, sent) in [("127.0.0.1:0", &b"hello"[..]), ("[::1]:0", b"")] {
         let (remote, client, _server) = connected(address, sent);
         let found = ours(remote, None);
-        let [socket] = found.as_slice() else { panic!("{found:?}") };
+        let [socket] = found.as_slice() else {
+            panic!("{found:?}")
+        };
         assert_eq!(socket.transport, Transport::Tcp);
         assert_eq!(socket.state, State::Established);
         assert_eq!(socket.local, client.local_addr().unwrap());
@@ -36,15 +38,21 @@ fn a_connection_is_found_with_the_bytes_that_arrived_on_it() {
 fn an_ipv4_address_used_by_an_ipv6_socket_is_found_as_ipv4() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut client = TcpStream::connect(SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), port)).unwrap();
+    let mut client =
+        TcpStream::connect(SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), port)).unwrap();
     let found = ours(listener.local_addr().unwrap(), Some(port));
-    let [socket] = found.as_slice() else { panic!("{found:?}") };
+    let [socket] = found.as_slice() else {
+        panic!("{found:?}")
+    };
     assert_eq!(socket.remote, listener.local_addr().unwrap());
     match destroy(socket) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         result => {
             result.unwrap();
-            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            assert_eq!(
+                client.read(&mut [0]).unwrap_err().kind(),
+                io::ErrorKind::ConnectionAborted
+            );
         }
     }
 }
@@ -54,8 +62,15 @@ fn another_process_and_another_remote_have_no_part_in_it() {
     let (remote, _client, _server) = connected("127.0.0.1:0", b"");
     let other = SocketAddr::new("127.0.0.2".parse().unwrap(), remote.port());
     assert_eq!(ours(other, None), []);
-    let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get().unsigned_abs();
-    assert_eq!(of_process(&HostRoot::new("/"), parent, &[remote], None).unwrap(), []);
+    let parent = rustix::process::getppid()
+        .unwrap()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    assert_eq!(
+        of_process(&HostRoot::new("/"), parent, &[remote], None).unwrap(),
+        []
+    );
 }
 
 #[test]
@@ -66,8 +81,13 @@ fn with_a_port_connected_udp_sockets_are_found_too() {
     client.connect(remote).unwrap();
     let nowhere = "127.0.0.1:1".parse().unwrap();
     let found = ours(nowhere, Some(remote.port()));
-    let [socket] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!((socket.transport, socket.state), (Transport::Udp, State::Other));
+    let [socket] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (socket.transport, socket.state),
+        (Transport::Udp, State::Other)
+    );
     assert_eq!(socket.local, client.local_addr().unwrap());
     assert_eq!(ours(remote, None), []);
 }
@@ -83,7 +103,10 @@ fn trying_says_what_closing_a_connection_says() {
     let (remote, _client, _server) = connected("127.0.0.1:0", b"");
     let closed = destroy(&ours(remote, None).remove(0));
     let tried = try_destroy(&HostRoot::new("/"));
-    assert_eq!(tried.map_err(|error| error.kind()), closed.map_err(|error| error.kind()));
+    assert_eq!(
+        tried.map_err(|error| error.kind()),
+        closed.map_err(|error| error.kind())
+    );
 }
 
 #[test]
@@ -93,10 +116,15 @@ fn a_destroyed_connection_is_aborted_and_destroying_it_again_is_no_error() {
         let socket = ours(remote, None).remove(0);
         match destroy(&socket) {
             // not every user may do this, and not every kernel can
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return eprintln!("not tested: {error}"),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                return eprintln!("not tested: {error}");
+            }
             result => result.unwrap(),
         }
-        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(
+            client.read(&mut [0]).unwrap_err().kind(),
+            io::ErrorKind::ConnectionAborted
+        );
         destroy(&socket).unwrap();
     }
 }
@@ -113,26 +141,40 @@ fn a_dialling_socket_is_found_and_closing_it_ends_the_dial() {
     listen(&listener, 0).unwrap();
     let remote = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
     let _first = TcpStream::connect(remote).unwrap();
-    let dial = std::thread::spawn(move || TcpStream::connect_timeout(&remote, Duration::from_secs(10)));
+    let dial =
+        std::thread::spawn(move || TcpStream::connect_timeout(&remote, Duration::from_secs(10)));
     let dialling = loop {
-        match ours(remote, None).into_iter().find(|socket| socket.state == State::SynSent) {
+        match ours(remote, None)
+            .into_iter()
+            .find(|socket| socket.state == State::SynSent)
+        {
             Some(socket) => break socket,
             None => std::thread::yield_now(),
         }
     };
     assert_eq!((dialling.remote, dialling.received), (remote, 0));
     match destroy(&dialling) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => eprintln!("not tested: {error}"),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            eprintln!("not tested: {error}");
+        }
         result => {
             result.unwrap();
-            assert_eq!(dial.join().unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            assert_eq!(
+                dial.join().unwrap().unwrap_err().kind(),
+                io::ErrorKind::ConnectionAborted
+            );
         }
     }
 }
 
 #[test]
 fn a_request_is_as_long_as_it_says() {
-    let id = Id { local: None, remote: Some("[::1]:443".parse().unwrap()), remote_port: 0, cookie: [1, 2] };
+    let id = Id {
+        local: None,
+        remote: Some("[::1]:443".parse().unwrap()),
+        remote_port: 0,
+        cookie: [1, 2],
+    };
     let request = request(SOCK_DESTROY, ACK, AF_INET6, Transport::Tcp, &id);
     assert_eq!(request.len(), 72);
     assert_eq!(u32_at(&request, 0), Some(72));
@@ -140,7 +182,10 @@ fn a_request_is_as_long_as_it_says() {
 
 #[test]
 fn a_torn_message_is_no_socket() {
-    let whole = [AF_INET, TCP_ESTABLISHED].into_iter().chain([0; MESSAGE - 2]).collect::<Vec<_>>();
+    let whole = [AF_INET, TCP_ESTABLISHED]
+        .into_iter()
+        .chain([0; MESSAGE - 2])
+        .collect::<Vec<_>>();
     assert!(parse(&whole, Transport::Tcp).is_some());
     for length in 0..MESSAGE {
         assert_eq!(parse(&whole[..length], Transport::Tcp), None);

@@ -67,7 +67,8 @@ impl Counts {
     /// Their numbers; `None`: not all were read yet.
     pub(crate) fn totals(&self) -> Option<Checkpoints> {
         let count = |is_counted: fn(&Summary) -> bool| {
-            i64::try_from(self.all.values().filter(|one| is_counted(one)).count()).unwrap_or(i64::MAX)
+            i64::try_from(self.all.values().filter(|one| is_counted(one)).count())
+                .unwrap_or(i64::MAX)
         };
         let totals = || Checkpoints {
             total: count(|_| true),
@@ -77,30 +78,55 @@ impl Counts {
         self.is_complete.then(totals)
     }
 
-    /// Nodes that would keep their pods from coming back, each with the reason that its agent gives; `None`: not all
-    /// PodCheckpoints were read yet.
+    /// Nodes that would keep their pods from coming back, each with the reason that its agent
+    /// gives; `None`: not all PodCheckpoints were read yet.
     pub(crate) fn unfit_nodes(&self) -> Option<BTreeMap<String, String>> {
-        self.is_complete.then(|| self.all.values().filter_map(|one| one.unfit.clone()).collect())
+        self.is_complete.then(|| {
+            self.all
+                .values()
+                .filter_map(|one| one.unfit.clone())
+                .collect()
+        })
     }
 }
 
 fn key(object: &DynamicObject) -> (String, String) {
     let metadata = &object.metadata;
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 fn summary(object: &Value) -> Summary {
-    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let text = |path: &str| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
     let find = |type_: &str, status: &str| {
-        let mut found = conditions.into_iter().flatten().filter(|one| one.get("type").is_some_and(|it| it == type_));
+        let mut found = conditions
+            .into_iter()
+            .flatten()
+            .filter(|one| one.get("type").is_some_and(|it| it == type_));
         found.find(|one| one.get("status").is_some_and(|it| it == status))
     };
-    let reason = |condition: &Value| condition.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let reason = |condition: &Value| {
+        condition
+            .get("reason")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     Summary {
         is_recoverable: find("Recoverable", "True").is_some(),
         is_active: matches!(text("/status/phase"), "Active" | "Released"),
-        unfit: find("NodeFit", "False").map(|condition| (text("/spec/nodeName").to_owned(), reason(condition))),
+        unfit: find("NodeFit", "False")
+            .map(|condition| (text("/spec/nodeName").to_owned(), reason(condition))),
     }
 }
 
@@ -129,16 +155,44 @@ mod tests {
             assert_eq!(counts.totals().is_some(), counts.is_complete);
             assert!(counts.take(&watcher::Event::InitDone));
         };
-        let all =
-            [("a", "True", "Inactive"), ("b", "False", "Blocked"), ("c", "True", "Active"), ("d", "True", "Released")];
+        let all = [
+            ("a", "True", "Inactive"),
+            ("b", "False", "Blocked"),
+            ("c", "True", "Active"),
+            ("d", "True", "Released"),
+        ];
         let all = all.map(|(name, recoverable, phase)| checkpoint(name, recoverable, phase));
         listed(&mut counts, &all);
-        assert_eq!(counts.totals(), Some(Checkpoints { total: 4, recoverable: 3, active: 2 }));
-        assert!(!counts.take(&watcher::Event::Apply(all[0].clone())), "nothing that counts");
+        assert_eq!(
+            counts.totals(),
+            Some(Checkpoints {
+                total: 4,
+                recoverable: 3,
+                active: 2
+            })
+        );
+        assert!(
+            !counts.take(&watcher::Event::Apply(all[0].clone())),
+            "nothing that counts"
+        );
         assert!(counts.take(&watcher::Event::Apply(checkpoint("c", "True", "Inactive"))));
         assert!(counts.take(&watcher::Event::Delete(all[3].clone())));
-        assert_eq!(counts.totals(), Some(Checkpoints { total: 3, recoverable: 2, active: 0 }));
+        assert_eq!(
+            counts.totals(),
+            Some(Checkpoints {
+                total: 3,
+                recoverable: 2,
+                active: 0
+            })
+        );
         listed(&mut counts, &all[1..2]);
-        assert_eq!(counts.totals(), Some(Checkpoints { total: 1, recoverable: 0, active: 0 }));
+        assert_eq!(
+            counts.totals(),
+            Some(Checkpoints {
+                total: 1,
+                recoverable: 0,
+                active: 0
+            })
+        );
     }
 }

@@ -63,12 +63,18 @@ impl Drift {
     pub(crate) fn is_changed(&self, kind: Kind) -> bool {
         let applied = self.applied.get(kind.kind).filter(|_| !self.is_applying);
         let watched = self.watched.get(kind.kind);
-        applied.zip(watched).is_some_and(|(applied, watched)| watched.as_ref() != Some(applied))
+        applied
+            .zip(watched)
+            .is_some_and(|(applied, watched)| watched.as_ref() != Some(applied))
     }
 
-    /// How long to wait before a repair: not long, and longer each time if objects are changed again and again.
+    /// How long to wait before a repair: not long, and longer each time if objects are changed
+    /// again and again.
     pub(crate) fn pause(&mut self, now: Instant) -> Duration {
-        if self.last_repair.is_none_or(|last| now.duration_since(last) > CALM) {
+        if self
+            .last_repair
+            .is_none_or(|last| now.duration_since(last) > CALM)
+        {
             self.pauses.reset();
         }
         self.last_repair = Some(now);
@@ -90,7 +96,8 @@ mod tests {
     use crate::operator::kinds::{DAEMON_SET, NAMESPACE};
 
     fn object(image: &str) -> DynamicObject {
-        serde_json::from_value(json!({"metadata": {"name": "x"}, "spec": {"image": image}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "x"}, "spec": {"image": image}}))
+            .unwrap()
     }
 
     fn applied(image: &str) -> Fingerprints {
@@ -128,7 +135,10 @@ mod tests {
         drift.begin_apply();
         drift.watched(DAEMON_SET, Some(&object("other:1")));
         drift.end_apply(Fingerprints::new(), false);
-        assert!(drift.is_changed(DAEMON_SET), "the apply failed before this object: what was applied before counts");
+        assert!(
+            drift.is_changed(DAEMON_SET),
+            "the apply failed before this object: what was applied before counts"
+        );
     }
 
     #[tokio::test(start_paused = true)]

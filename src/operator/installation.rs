@@ -1,5 +1,5 @@
-//! The operator's own objects, which `pod-checkpointer manifests --operator` prints. Whoever applies them also removes them: the
-//! operator neither changes nor deletes any of them.
+//! The operator's own objects, which `pod-checkpointer manifests --operator` prints. Whoever
+//! applies them also removes them: the operator neither changes nor deletes any of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
@@ -20,8 +20,9 @@ pub(crate) struct Right {
     pub rule: Value,
 }
 
-/// The operator's rights in the whole cluster: first those that it uses itself, then those that it needs to grant them to the
-/// agents, because the API server refuses a role with rights that its author lacks.
+/// The operator's rights in the whole cluster: first those that it uses itself, then those that it
+/// needs to grant them to the agents, because the API server refuses a role with rights that its
+/// author lacks.
 pub(crate) fn rights() -> Vec<Right> {
     let right = |why, group: &str, resources: &[&str], names: Option<&str>, verbs: &[&str]| {
         let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
@@ -38,7 +39,13 @@ pub(crate) fn rights() -> Vec<Right> {
             Some(DEFAULT),
             &["get", "list", "watch", "patch"],
         ),
-        right("shows what became of the settings", GROUP, &["podcheckpointers/status"], Some(DEFAULT), &["patch"]),
+        right(
+            "shows what became of the settings",
+            GROUP,
+            &["podcheckpointers/status"],
+            Some(DEFAULT),
+            &["patch"],
+        ),
     ];
     for kind in KINDS {
         let (group, plural) = kind.resource();
@@ -51,7 +58,12 @@ pub(crate) fn rights() -> Vec<Right> {
         ));
     }
     rights.extend(
-        agent_rules(&widest_spec()).into_iter().map(|(why, rule)| Right { why: why_granted(why, &rule), rule }),
+        agent_rules(&widest_spec())
+            .into_iter()
+            .map(|(why, rule)| Right {
+                why: why_granted(why, &rule),
+                rule,
+            }),
     );
     rights
 }
@@ -59,7 +71,10 @@ pub(crate) fn rights() -> Vec<Right> {
 /// Settings with which the agents have every right that they can have.
 fn widest_spec() -> PodCheckpointerSpec {
     let namespace_selector = Some(podcheckpointer::LabelSelector::default());
-    PodCheckpointerSpec { namespace_selector, ..PodCheckpointerSpec::default() }
+    PodCheckpointerSpec {
+        namespace_selector,
+        ..PodCheckpointerSpec::default()
+    }
 }
 
 /// Why the operator may do everything with the installation's object of this kind.
@@ -81,11 +96,20 @@ fn why(kind: &str) -> &'static str {
 
 /// Why the operator has a right that it grants to the agents.
 fn why_granted(why: &'static str, rule: &Value) -> &'static str {
-    let resource = rule.pointer("/resources/0").and_then(Value::as_str).unwrap_or_default();
+    let resource = rule
+        .pointer("/resources/0")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     match resource {
-        "pods" => "granted to the agents; also used to read its own image and to follow the agents during removal",
-        "nodes" => "granted to the agents; also used to tell which nodes are cut off during removal",
-        "podcheckpoints" => "granted to the agents; also used to count them, and to delete them during removal",
+        "pods" => {
+            "granted to the agents; also used to read its own image and to follow the agents during removal"
+        }
+        "nodes" => {
+            "granted to the agents; also used to tell which nodes are cut off during removal"
+        }
+        "podcheckpoints" => {
+            "granted to the agents; also used to count them, and to delete them during removal"
+        }
         "namespaces" => "granted to the agents if labels of namespaces mark pods",
         "podcheckpoints/status" => "granted to the agents",
         "events" => "granted to the agents; also used to record what became of the settings",
@@ -128,7 +152,10 @@ pub(crate) fn objects(image: &str) -> Vec<Object> {
              is for that object alone.",
             json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": named, "rules": rules}),
         ),
-        object("Grants the operator its rights in the cluster.", binding("ClusterRoleBinding", &named, "ClusterRole")),
+        object(
+            "Grants the operator its rights in the cluster.",
+            binding("ClusterRoleBinding", &named, "ClusterRole"),
+        ),
         object(
             "The Lease, by which only one of several operators acts. RBAC cannot limit the right to create to one name.",
             json!({
@@ -142,25 +169,33 @@ pub(crate) fn objects(image: &str) -> Vec<Object> {
                 ],
             }),
         ),
-        object("Grants the operator the use of the Lease.", binding("RoleBinding", &inside, "Role")),
-        object("The operator. A second replica takes over within 20 s if the first is lost.", deployment(image)),
+        object(
+            "Grants the operator the use of the Lease.",
+            binding("RoleBinding", &inside, "Role"),
+        ),
+        object(
+            "The operator. A second replica takes over within 20 s if the first is lost.",
+            deployment(image),
+        ),
     ]
 }
 
 fn namespace() -> Value {
     let mut labels = labels();
     if let Some(labels) = labels.as_object_mut() {
-        let modes = ["enforce", "warn", "audit"].map(|mode| format!("pod-security.kubernetes.io/{mode}"));
+        let modes =
+            ["enforce", "warn", "audit"].map(|mode| format!("pod-security.kubernetes.io/{mode}"));
         labels.extend(modes.map(|mode| (mode, "restricted".into())));
     }
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": labels}})
 }
 
 fn deployment(image: &str) -> Value {
-    let probe =
-        |path: &str| json!({"httpGet": {"port": "metrics", "path": path}, "periodSeconds": 10, "timeoutSeconds": 5});
-    let selector =
-        json!(LabelSelector { match_labels: serde_json::from_value(labels()).ok(), ..LabelSelector::default() });
+    let probe = |path: &str| json!({"httpGet": {"port": "metrics", "path": path}, "periodSeconds": 10, "timeoutSeconds": 5});
+    let selector = json!(LabelSelector {
+        match_labels: serde_json::from_value(labels()).ok(),
+        ..LabelSelector::default()
+    });
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -227,14 +262,33 @@ mod tests {
     /// The rights as a table, as docs/operator.md has it.
     fn rights_table() -> String {
         let words = |rule: &Value, field: &str| {
-            let all = rule.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-            all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+            let all = rule
+                .get(field)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
+            all.filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let line = |Right { why, rule }: &Right| {
             let (group, name) = (words(rule, "apiGroups"), words(rule, "resourceNames"));
-            let group = if group.is_empty() { String::new() } else { format!(" ({group})") };
-            let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
-            format!("| {} | `{}`{group}{name} | {why} |\n", words(rule, "verbs"), words(rule, "resources"))
+            let group = if group.is_empty() {
+                String::new()
+            } else {
+                format!(" ({group})")
+            };
+            let name = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" `{name}`")
+            };
+            format!(
+                "| {} | `{}`{group}{name} | {why} |\n",
+                words(rule, "verbs"),
+                words(rule, "resources")
+            )
         };
         let lines: String = rights().iter().map(line).collect();
         format!("| may | what | why |\n| --- | --- | --- |\n{lines}")
@@ -242,9 +296,14 @@ mod tests {
 
     #[test]
     fn the_kustomize_base_is_what_manifests_prints() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/operator/operator.yaml");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples/operator/operator.yaml");
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        let printed = objects::yaml(&objects(concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION")))).unwrap();
+        let printed = objects::yaml(&objects(concat!(
+            "pod-checkpointer:",
+            env!("CARGO_PKG_VERSION")
+        )))
+        .unwrap();
         assert_eq!(
             kept, printed,
             "run `pod-checkpointer manifests --operator --skip-crds >examples/operator/operator.yaml`"
@@ -256,28 +315,46 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operator.md");
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         let table = rights_table();
-        assert!(kept.contains(&table), "docs/operator.md must have this table:\n{table}");
+        assert!(
+            kept.contains(&table),
+            "docs/operator.md must have this table:\n{table}"
+        );
     }
 
     #[test]
     fn the_operator_has_every_right_that_it_gives_so_it_needs_none_to_escalate() {
         let rights = rights();
-        let metrics = Some(Metrics { address: None, pod_monitor: true });
-        let spec = PodCheckpointerSpec { metrics, ..widest_spec() };
+        let metrics = Some(Metrics {
+            address: None,
+            pod_monitor: true,
+        });
+        let spec = PodCheckpointerSpec {
+            metrics,
+            ..widest_spec()
+        };
         for (_, rule) in agent_rules(&spec) {
             assert!(rights.iter().any(|right| right.rule == rule), "{rule}");
         }
         for Right { why, rule } in &rights {
             let text = rule.to_string();
-            assert!(!text.contains('*') && !text.contains("escalate") && !text.contains("\"bind\""), "{text}");
-            assert!(!text.contains("secrets") && !text.contains("configmaps"), "{text}");
+            assert!(
+                !text.contains('*') && !text.contains("escalate") && !text.contains("\"bind\""),
+                "{text}"
+            );
+            assert!(
+                !text.contains("secrets") && !text.contains("configmaps"),
+                "{text}"
+            );
             assert!(!why.is_empty());
         }
     }
 
     #[test]
     fn what_it_writes_beyond_the_agents_rights_is_limited_to_one_name() {
-        let given: Vec<Value> = agent_rules(&widest_spec()).into_iter().map(|(_, rule)| rule).collect();
+        let given: Vec<Value> = agent_rules(&widest_spec())
+            .into_iter()
+            .map(|(_, rule)| rule)
+            .collect();
         for Right { rule, .. } in rights().iter().filter(|right| !given.contains(&right.rule)) {
             assert!(rule.get("resourceNames").is_some(), "{rule}");
         }

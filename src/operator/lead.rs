@@ -1,5 +1,6 @@
-//! What the operator does while it leads: one loop takes the events of the watches, and starts whatever is due, one thing at a
-//! time. It is dropped, along with anything in progress, the moment the Lease is lost.
+//! What the operator does while it leads: one loop takes the events of the watches, and starts
+//! whatever is due, one thing at a time. It is dropped, along with anything in progress, the moment
+//! the Lease is lost.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -31,7 +32,8 @@ use crate::operator::watches::{Event, watches};
 use crate::operator::work::{self, Outcome};
 use crate::problems::Problems;
 
-/// About how often everything is applied again: for kinds that are not watched, and for whatever was missed.
+/// About how often everything is applied again: for kinds that are not watched, and for whatever
+/// was missed.
 const RESYNC: Duration = Duration::from_mins(10);
 /// After a failure: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
@@ -57,7 +59,8 @@ pub(crate) struct Leader {
     /// The list of PodCheckpointers that is being read has not had it so far.
     is_unlisted: bool,
     drift: Drift,
-    /// How far the settings are applied, with the generation of these settings; `None`: nothing was tried yet.
+    /// How far the settings are applied, with the generation of these settings; `None`: nothing was
+    /// tried yet.
     applied: Option<(Option<i64>, Applied)>,
     /// The agents' DaemonSet as JSON.
     daemon_set: Option<Value>,
@@ -84,7 +87,10 @@ impl Leader {
     /// A leader that has read nothing yet.
     pub(crate) fn new(settings: Rc<Settings>, client: Client, telemetry: Rc<Telemetry>) -> Self {
         let now = Instant::now();
-        let author = Reporter { controller: OPERATOR_MANAGER.into(), instance: settings.pod_name.clone() };
+        let author = Reporter {
+            controller: OPERATOR_MANAGER.into(),
+            instance: settings.pod_name.clone(),
+        };
         Self {
             settings,
             recorder: Recorder::new(client.clone(), author),
@@ -114,7 +120,10 @@ impl Leader {
         loop {
             self.begin();
             let now = Instant::now();
-            let wake = self.wake().min(now + TURN).max(now + Duration::from_millis(1));
+            let wake = self
+                .wake()
+                .min(now + TURN)
+                .max(now + Duration::from_millis(1));
             self.telemetry.leads_until(wake);
             tokio::select! {
                 Some(event) = events.next() => self.take(event),
@@ -132,33 +141,51 @@ impl Leader {
             return far;
         }
         let removal = || self.has_finalizer().then_some(self.remove_due);
-        let work = if self.is_ending() { removal() } else { self.apply_due };
-        [work, self.report_due].into_iter().flatten().min().unwrap_or(far)
+        let work = if self.is_ending() {
+            removal()
+        } else {
+            self.apply_due
+        };
+        [work, self.report_due]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(far)
     }
 
     fn is_ending(&self) -> bool {
-        self.wanted.as_ref().is_some_and(|wanted| wanted.metadata.deletion_timestamp.is_some())
+        self.wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.metadata.deletion_timestamp.is_some())
     }
 
     fn has_finalizer(&self) -> bool {
-        let finalizers = self.wanted.as_ref().and_then(|wanted| wanted.metadata.finalizers.as_ref());
+        let finalizers = self
+            .wanted
+            .as_ref()
+            .and_then(|wanted| wanted.metadata.finalizers.as_ref());
         finalizers.into_iter().flatten().any(|one| one == FINALIZER)
     }
 
     fn generation(&self) -> Option<i64> {
-        self.wanted.as_ref().and_then(|wanted| wanted.metadata.generation)
+        self.wanted
+            .as_ref()
+            .and_then(|wanted| wanted.metadata.generation)
     }
 
     /// Begins what is due, one thing at a time. The status comes first: it is short.
     fn begin(&mut self) {
-        let Some(wanted) = self.wanted.clone().filter(|_| self.work.is_empty()) else { return };
+        let Some(wanted) = self.wanted.clone().filter(|_| self.work.is_empty()) else {
+            return;
+        };
         let now = Instant::now();
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         if is_due(self.report_due) {
             self.report_due = None;
             self.report(&wanted);
         } else if self.is_ending() {
-            // the removal deletes the PodCheckpoints, so it waits until they are read, unless they cannot be
+            // the removal deletes the PodCheckpoints, so it waits until they are read, unless they
+            // cannot be
             let is_known = self.checkpoints.is_complete() || self.problems.has(CHECKPOINTS_WATCH);
             if self.has_finalizer() && self.remove_due <= now && is_known {
                 self.remove(wanted);
@@ -175,21 +202,31 @@ impl Leader {
         let (client, settings) = (self.client.clone(), self.settings.clone());
         if self.has_finalizer() {
             self.drift.begin_apply();
-            self.work.push(work::apply(client, settings, wanted).boxed_local());
+            self.work
+                .push(work::apply(client, settings, wanted).boxed_local());
         } else {
-            self.work.push(work::add_finalizer(client, wanted).boxed_local());
+            self.work
+                .push(work::add_finalizer(client, wanted).boxed_local());
         }
     }
 
     fn remove(&mut self, wanted: DynamicObject) {
         let (client, settings) = (self.client.clone(), self.settings.clone());
-        let round = work::remove(client, settings, wanted, self.checkpoints.names(), self.nodes_left);
+        let round = work::remove(
+            client,
+            settings,
+            wanted,
+            self.checkpoints.names(),
+            self.nodes_left,
+        );
         self.work.push(round.boxed_local());
     }
 
     /// Writes the status, if it is not as it is shown.
     fn report(&mut self, wanted: &DynamicObject) {
-        let Some((generation, applied)) = &self.applied else { return };
+        let Some((generation, applied)) = &self.applied else {
+            return;
+        };
         let before = wanted.data.get("status").cloned().unwrap_or_default();
         let before: PodCheckpointerStatus = serde_json::from_value(before).unwrap_or_default();
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
@@ -204,13 +241,18 @@ impl Leader {
         let status = status::status(&observed, &before, now);
         self.telemetry.set_status(Some(status.clone()));
         if status != before {
-            self.work.push(work::write_status(self.client.clone(), status).boxed_local());
+            self.work
+                .push(work::write_status(self.client.clone(), status).boxed_local());
         }
     }
 
     /// From now on the status shows this. What is new is logged and recorded as an Event.
     fn show(&mut self, applied: Applied, generation: Option<i64>) {
-        if self.applied.as_ref().is_none_or(|(_, shown)| *shown != applied) {
+        if self
+            .applied
+            .as_ref()
+            .is_none_or(|(_, shown)| *shown != applied)
+        {
             match &applied {
                 Applied::Yes(_) => tracing::info!("every object matches the spec"),
                 Applied::No { reason, message } => tracing::warn!(reason, "{message}"),
@@ -228,7 +270,11 @@ impl Leader {
     fn finish(&mut self, outcome: Outcome) {
         let now = Instant::now();
         match outcome {
-            Outcome::Applied { generation, fingerprints, applied } => {
+            Outcome::Applied {
+                generation,
+                fingerprints,
+                applied,
+            } => {
                 self.finish_apply(generation, fingerprints, applied, now);
             }
             Outcome::Removal { nodes_left, result } => {
@@ -246,12 +292,21 @@ impl Leader {
                 tracing::warn!("{message}");
                 self.report_due = Some(now + self.reports.pause());
             }
-            Outcome::Event(Err(error)) => tracing::debug!("cannot record an Event: {}", explain(&error)),
+            Outcome::Event(Err(error)) => {
+                tracing::debug!("cannot record an Event: {}", explain(&error));
+            }
         }
     }
 
-    fn finish_apply(&mut self, generation: Option<i64>, fingerprints: Fingerprints, applied: Applied, now: Instant) {
-        self.drift.end_apply(fingerprints, matches!(applied, Applied::Yes(_)));
+    fn finish_apply(
+        &mut self,
+        generation: Option<i64>,
+        fingerprints: Fingerprints,
+        applied: Applied,
+        now: Instant,
+    ) {
+        self.drift
+            .end_apply(fingerprints, matches!(applied, Applied::Yes(_)));
         for kind in KINDS {
             self.repair(kind);
         }
@@ -313,7 +368,10 @@ impl Leader {
 
     /// The event, unless the watch failed.
     fn watched<E>(&mut self, about: &'static str, event: Result<E, watcher::Error>) -> Option<E> {
-        let problem = event.as_ref().err().map(|error| format!("cannot be watched: {}", explain_watch(error)));
+        let problem = event
+            .as_ref()
+            .err()
+            .map(|error| format!("cannot be watched: {}", explain_watch(error)));
         self.problems.set(about, problem);
         event.ok()
     }
@@ -337,9 +395,18 @@ impl Leader {
                 let key = |object: &DynamicObject| {
                     let metadata = &object.metadata;
                     let is_ending = metadata.deletion_timestamp.is_some();
-                    (metadata.uid.clone(), metadata.generation, is_ending, metadata.finalizers.clone())
+                    (
+                        metadata.uid.clone(),
+                        metadata.generation,
+                        is_ending,
+                        metadata.finalizers.clone(),
+                    )
                 };
-                if self.wanted.as_ref().is_none_or(|known| key(known) != key(&object)) {
+                if self
+                    .wanted
+                    .as_ref()
+                    .is_none_or(|known| key(known) != key(&object))
+                {
                     // what failed before may succeed with these settings
                     self.failures.reset();
                     let now = Instant::now();
@@ -393,6 +460,9 @@ impl Leader {
         let pause = self.drift.pause(now);
         self.apply_by(now + pause);
         self.telemetry.count_repair(kind);
-        tracing::info!("{} was changed or deleted by another client: it is applied again", kind.named());
+        tracing::info!(
+            "{} was changed or deleted by another client: it is applied again",
+            kind.named()
+        );
     }
 }

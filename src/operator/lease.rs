@@ -1,9 +1,11 @@
-//! Which of several operators acts: the one that holds the Lease. The rules are those of client-go (tools/leaderelection).
+//! Which of several operators acts: the one that holds the Lease. The rules are those of client-go
+//! (tools/leaderelection).
 //!
-//! [`Election`] is pure: from the Lease and the time of the operator's own clock it follows what to write. Clocks of different
-//! nodes are never compared: another holder counts as gone when its Lease has not changed for long enough as seen *from here*,
-//! and this operator's own hold ends a fixed time after it *began* its last successful renewal. [`Contender`] does the reading
-//! and writing.
+//! [`Election`] is pure: from the Lease and the time of the operator's own clock it follows what to
+//! write. Clocks of different nodes are never compared: another holder counts as gone when its
+//! Lease has not changed for long enough as seen *from here*, and this operator's own hold ends a
+//! fixed time after it *began* its last successful renewal. [`Contender`] does the reading and
+//! writing.
 
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use crate::problems::Problems;
 
 /// How long a Lease that does not change still belongs to its holder.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
-/// How long the holder goes on without a successful renewal. This is less than [`LEASE`], so that it has stopped before another
-/// operator begins.
+/// How long the holder goes on without a successful renewal. This is less than [`LEASE`], so that
+/// it has stopped before another operator begins.
 pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// About how long to wait between two looks at the Lease.
 pub(crate) const RETRY_PERIOD: Duration = Duration::from_secs(2);
@@ -53,11 +55,20 @@ pub(crate) enum Step {
 impl Election {
     /// An operator that does not hold the Lease. `me` is unique, and differs after a restart.
     pub(crate) fn new(me: String) -> Self {
-        Self { me, ..Self::default() }
+        Self {
+            me,
+            ..Self::default()
+        }
     }
 
-    /// What to do about this Lease at the time `now` of the operator's own clock. The time `wall` is written for people only.
-    pub(crate) fn step(&mut self, lease: Option<&LeaseSpec>, now: Duration, wall: Timestamp) -> Step {
+    /// What to do about this Lease at the time `now` of the operator's own clock. The time `wall`
+    /// is written for people only.
+    pub(crate) fn step(
+        &mut self,
+        lease: Option<&LeaseSpec>,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Step {
         let Some(lease) = lease else {
             self.seen = None;
             return Step::Create(self.spec(None, wall));
@@ -67,9 +78,17 @@ impl Election {
         }
         let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
         let holder = lease.holder_identity.as_deref().unwrap_or_default();
-        let held_for = lease.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
-        let is_over = holder.is_empty() || now.saturating_sub(since) >= Duration::from_secs(held_for);
-        if holder == self.me || is_over { Step::Replace(self.spec(Some(lease), wall)) } else { Step::Wait }
+        let held_for = lease
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or_default();
+        let is_over =
+            holder.is_empty() || now.saturating_sub(since) >= Duration::from_secs(held_for);
+        if holder == self.me || is_over {
+            Step::Replace(self.spec(Some(lease), wall))
+        } else {
+            Step::Wait
+        }
     }
 
     /// The step was written; `began` is the time before the Lease was read for it.
@@ -84,33 +103,51 @@ impl Election {
 
     /// Does this operator hold the Lease for certain?
     pub(crate) fn leads(&self, now: Duration) -> bool {
-        self.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
+        self.renewed
+            .is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
     }
 
     /// When this operator's hold ends unless it is renewed; `None`: it does not hold the Lease.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.renewed.map(|renewed| renewed.saturating_add(RENEW_DEADLINE))
+        self.renewed
+            .map(|renewed| renewed.saturating_add(RENEW_DEADLINE))
     }
 
     /// Identity of the last known holder.
     pub(crate) fn holder(&self) -> Option<&str> {
-        self.seen.as_ref().and_then(|(lease, _)| lease.holder_identity.as_deref()).filter(|holder| !holder.is_empty())
+        self.seen
+            .as_ref()
+            .and_then(|(lease, _)| lease.holder_identity.as_deref())
+            .filter(|holder| !holder.is_empty())
     }
 
     /// The spec that gives the Lease back, so that another operator need not wait.
     fn given_back(lease: &LeaseSpec) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..lease.clone() }
+        LeaseSpec {
+            holder_identity: Some(String::new()),
+            lease_duration_seconds: Some(1),
+            ..lease.clone()
+        }
     }
 
     fn spec(&self, before: Option<&LeaseSpec>, wall: Timestamp) -> LeaseSpec {
-        let stays = before.filter(|before| before.holder_identity.as_deref() == Some(self.me.as_str()));
-        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or_default();
+        let stays =
+            before.filter(|before| before.holder_identity.as_deref() == Some(self.me.as_str()));
+        let transitions = before
+            .and_then(|before| before.lease_transitions)
+            .unwrap_or_default();
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
-            acquire_time: stays.and_then(|before| before.acquire_time.clone()).or(Some(MicroTime(wall))),
+            acquire_time: stays
+                .and_then(|before| before.acquire_time.clone())
+                .or(Some(MicroTime(wall))),
             renew_time: Some(MicroTime(wall)),
-            lease_transitions: Some(if stays.is_some() || before.is_none() { transitions } else { transitions + 1 }),
+            lease_transitions: Some(if stays.is_some() || before.is_none() {
+                transitions
+            } else {
+                transitions + 1
+            }),
             ..before.cloned().unwrap_or_default()
         }
     }
@@ -127,7 +164,8 @@ pub(crate) struct Contender {
 }
 
 impl Contender {
-    /// Does not hold the Lease yet. `pod` is the name of this operator's pod, to which a random number is added.
+    /// Does not hold the Lease yet. `pod` is the name of this operator's pod, to which a random
+    /// number is added.
     pub(crate) fn new(client: Client, namespace: &str, pod: &str) -> Self {
         let mut nonce = [0_u8; 8];
         // if that fails, the name alone must do: it is unique as long as the pod lives
@@ -143,7 +181,8 @@ impl Contender {
         }
     }
 
-    /// Returns when this operator holds the Lease. `answered` is called whenever the API server answers who holds it.
+    /// Returns when this operator holds the Lease. `answered` is called whenever the API server
+    /// answers who holds it.
     pub(crate) async fn acquire(&mut self, mut answered: impl FnMut()) {
         let mut holder = None;
         loop {
@@ -176,7 +215,10 @@ impl Contender {
             }
             self.look(rest).await;
             if self.election.deadline().is_none() {
-                tracing::warn!(holder = self.election.holder(), "another operator took the Lease: this one stops");
+                tracing::warn!(
+                    holder = self.election.holder(),
+                    "another operator took the Lease: this one stops"
+                );
                 return;
             }
         }
@@ -192,17 +234,23 @@ impl Contender {
             if let Some(spec) = lease.spec.as_mut() {
                 *spec = Election::given_back(spec);
             }
-            self.api.replace(OPERATOR, &PostParams::default(), &lease).await
+            self.api
+                .replace(OPERATOR, &PostParams::default(), &lease)
+                .await
         };
         let _ = timeout(RETRY_PERIOD, work).await;
         self.election.lost();
     }
 
     fn rest(&self) -> Duration {
-        self.election.deadline().unwrap_or_default().saturating_sub(clock::boot_time())
+        self.election
+            .deadline()
+            .unwrap_or_default()
+            .saturating_sub(clock::boot_time())
     }
 
-    /// Reads the Lease and writes what there is to write, within this time. False: the API server did not answer.
+    /// Reads the Lease and writes what there is to write, within this time. False: the API server
+    /// did not answer.
     async fn look(&mut self, limit: Duration) -> bool {
         let began = clock::boot_time();
         let result = timeout(limit, self.try_once()).await;
@@ -219,7 +267,10 @@ impl Contender {
             Err(_) => Some("the API server does not answer".to_owned()),
         };
         let is_answered = problem.is_none();
-        self.problems.set("Lease", problem.map(|problem| format!("cannot be read or written: {problem}")));
+        self.problems.set(
+            "Lease",
+            problem.map(|problem| format!("cannot be read or written: {problem}")),
+        );
         is_answered
     }
 
@@ -234,14 +285,26 @@ impl Contender {
         self.write(lease).await
     }
 
-    /// Writes what there is to write, given the Lease as it was read. False: another operator holds it, or was faster.
+    /// Writes what there is to write, given the Lease as it was read. False: another operator holds
+    /// it, or was faster.
     async fn write(&mut self, lease: Option<Lease>) -> Result<bool, Error> {
-        let spec = lease.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
-        let step = self.election.step(spec.as_ref(), clock::boot_time(), Timestamp::now());
-        // with the resource version that was read, so that a faster operator's write is not overwritten
+        let spec = lease
+            .as_ref()
+            .map(|lease| lease.spec.clone().unwrap_or_default());
+        let step = self
+            .election
+            .step(spec.as_ref(), clock::boot_time(), Timestamp::now());
+        // with the resource version that was read, so that a faster operator's write is not
+        // overwritten
         let metadata = lease.map(|lease| lease.metadata);
-        let named = || ObjectMeta { name: Some(OPERATOR.into()), ..ObjectMeta::default() };
-        let lease = |spec| Lease { metadata: metadata.unwrap_or_else(named), spec: Some(spec) };
+        let named = || ObjectMeta {
+            name: Some(OPERATOR.into()),
+            ..ObjectMeta::default()
+        };
+        let lease = |spec| Lease {
+            metadata: metadata.unwrap_or_else(named),
+            spec: Some(spec),
+        };
         let parameters = PostParams::default();
         let written = match step {
             Step::Wait => return Ok(false),
@@ -277,7 +340,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_creates_the_lease_and_the_second_waits_until_it_has_not_changed_for_its_duration() {
+    fn the_first_creates_the_lease_and_the_second_waits_until_it_has_not_changed_for_its_duration()
+    {
         let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
         let lease = write(one.step(None, SECOND, wall()));
         one.won(SECOND);
@@ -286,9 +350,15 @@ mod tests {
         // its clock may show any time
         let start = SECOND * 5000;
         assert_eq!(two.step(Some(&lease), start, wall()), Step::Wait);
-        assert_eq!(two.step(Some(&lease), start + SECOND * 14, wall()), Step::Wait);
+        assert_eq!(
+            two.step(Some(&lease), start + SECOND * 14, wall()),
+            Step::Wait
+        );
         let taken = write(two.step(Some(&lease), start + LEASE, wall()));
-        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("two"), Some(1)));
+        assert_eq!(
+            (taken.holder_identity.as_deref(), taken.lease_transitions),
+            (Some("two"), Some(1))
+        );
         assert_eq!(two.holder(), Some("one"));
     }
 
@@ -309,7 +379,9 @@ mod tests {
         let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
         let first = write(one.step(None, SECOND, wall()));
         two.step(Some(&first), Duration::ZERO, wall());
-        let later = wall().checked_add(jiff::SignedDuration::from_secs(10)).unwrap();
+        let later = wall()
+            .checked_add(jiff::SignedDuration::from_secs(10))
+            .unwrap();
         let second = write(one.step(Some(&first), SECOND * 11, later));
         assert_eq!(second.acquire_time, first.acquire_time);
         assert_eq!(second.lease_transitions, Some(0));
@@ -320,18 +392,27 @@ mod tests {
             Step::Wait,
             "15 s after the first, 14 after the second"
         );
-        assert!(matches!(two.step(Some(&second), SECOND * 29, wall()), Step::Replace(_)));
+        assert!(matches!(
+            two.step(Some(&second), SECOND * 29, wall()),
+            Step::Replace(_)
+        ));
     }
 
     #[test]
     fn a_lease_that_was_given_back_is_taken_at_once_and_a_restarted_operator_is_another_one() {
         let mut two = Election::new("two".into());
         let held = write(Election::new("one_1".into()).step(None, SECOND, wall()));
-        assert!(matches!(two.step(Some(&Election::given_back(&held)), SECOND, wall()), Step::Replace(_)));
+        assert!(matches!(
+            two.step(Some(&Election::given_back(&held)), SECOND, wall()),
+            Step::Replace(_)
+        ));
         let mut again = Election::new("one_2".into());
         assert_eq!(again.step(Some(&held), SECOND, wall()), Step::Wait);
         assert!(
-            matches!(again.step(Some(&LeaseSpec::default()), SECOND, wall()), Step::Replace(_)),
+            matches!(
+                again.step(Some(&LeaseSpec::default()), SECOND, wall()),
+                Step::Replace(_)
+            ),
             "without a holder"
         );
     }

@@ -39,7 +39,8 @@ use crate::operator::lead::Leader;
 use crate::operator::lease::Contender;
 use crate::operator::telemetry::Telemetry;
 
-/// Longest silence on a connection. A watch asks the server to end it after four minutes, so one that is silent longer is dead.
+/// Longest silence on a connection. A watch asks the server to end it after four minutes, so one
+/// that is silent longer is dead.
 const READ_LIMIT: Duration = Duration::from_mins(5);
 
 /// Why the operator cannot start.
@@ -56,7 +57,8 @@ pub enum Error {
 /// Settings of the operator's process, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Image of agent and supervisor if the PodCheckpointer names none; `None`: the image of the operator's own container.
+    /// Image of agent and supervisor if the PodCheckpointer names none; `None`: the image of the
+    /// operator's own container.
     pub image: Option<String>,
     /// Where metrics and health are served.
     pub metrics_address: Address,
@@ -67,14 +69,29 @@ pub struct Settings {
 }
 
 /// Runs the operator with these flags until `stop` resolves.
-pub async fn start(arguments: OperatorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    let OperatorArguments { kubeconfig, image, metrics_address, pod_name, pod_namespace } = arguments;
+pub async fn start(
+    arguments: OperatorArguments,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let OperatorArguments {
+        kubeconfig,
+        image,
+        metrics_address,
+        pod_name,
+        pod_namespace,
+    } = arguments;
     let config = kube_config(kubeconfig.as_deref()).await;
     let mut config = config.map_err(|error| Error::Credentials(error.into()))?;
     config.read_timeout = Some(READ_LIMIT);
-    let client = kube_client(config, HostRoot::new("/")).map_err(|error| Error::Client(error.into()))?;
+    let client =
+        kube_client(config, HostRoot::new("/")).map_err(|error| Error::Client(error.into()))?;
     let image = image.filter(|image| !image.is_empty());
-    let settings = Settings { image, metrics_address, pod_name, pod_namespace };
+    let settings = Settings {
+        image,
+        metrics_address,
+        pod_name,
+        pod_namespace,
+    };
     run(settings, client, stop).await;
     Ok(())
 }
@@ -84,7 +101,10 @@ pub async fn run(settings: Settings, client: Client, stop: impl Future<Output = 
     // limits how long each answer may take to begin
     let (client, _) = heard::listen(client);
     let (settings, telemetry) = (Rc::new(settings), Rc::new(Telemetry::default()));
-    let name = settings.pod_name.clone().unwrap_or_else(|| "operator".into());
+    let name = settings
+        .pod_name
+        .clone()
+        .unwrap_or_else(|| "operator".into());
     let mut contender = Contender::new(client.clone(), &settings.pod_namespace, &name);
     let metrics = metrics::serve(settings.metrics_address, &*telemetry);
     let work = async {

@@ -1,8 +1,10 @@
-//! In which order an installation is removed. Pure: from what is seen in the API it follows what to do next.
+//! In which order an installation is removed. Pure: from what is seen in the API it follows what to
+//! do next.
 //!
-//! First the agents leave their nodes, and every node that can be reached is waited for. A node that is cut off is not: its
-//! supervisor may be all that keeps it serving, and leaves the node by itself once the API server has answered for an hour
-//! without an agent. The agents' rights are removed last, so that each agent can report that it is done.
+//! First the agents leave their nodes, and every node that can be reached is waited for. A node
+//! that is cut off is not: its supervisor may be all that keeps it serving, and leaves the node by
+//! itself once the API server has answered for an hour without an agent. The agents' rights are
+//! removed last, so that each agent can report that it is done.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +20,8 @@ pub(crate) enum AgentSet {
     Absent,
     /// Not all of its agents are asked to leave their nodes yet.
     Captures,
-    /// Its agents are asked to leave their nodes. The number is that of the nodes that should have an agent; `None`: the
-    /// DaemonSet controller has not counted them yet.
+    /// Its agents are asked to leave their nodes. The number is that of the nodes that should have
+    /// an agent; `None`: the DaemonSet controller has not counted them yet.
     Retires(Option<i32>),
 }
 
@@ -37,7 +39,8 @@ pub(crate) struct Agent {
 pub(crate) struct Progress {
     /// The DaemonSet.
     pub set: AgentSet,
-    /// In an earlier round every node that has to be waited for was left: the nodes are not looked at again.
+    /// In an earlier round every node that has to be waited for was left: the nodes are not looked
+    /// at again.
     pub nodes_left: bool,
     /// All agents.
     pub agents: Vec<Agent>,
@@ -58,15 +61,25 @@ pub(crate) enum Next {
 
 /// What to do next, with the removal this far.
 pub(crate) fn next(progress: &Progress) -> Next {
-    let Progress { set, nodes_left, agents, reachable } = progress;
+    let Progress {
+        set,
+        nodes_left,
+        agents,
+        reachable,
+    } = progress;
     let desired = match set {
         _ if *nodes_left => return Next::Delete(None),
         // also where it was deleted by hand: its agents have not left their nodes
         AgentSet::Absent | AgentSet::Captures => return Next::Retire,
-        AgentSet::Retires(None) => return Next::Wait("the DaemonSet controller has not counted the nodes yet".into()),
+        AgentSet::Retires(None) => {
+            return Next::Wait("the DaemonSet controller has not counted the nodes yet".into());
+        }
         AgentSet::Retires(Some(desired)) => usize::try_from(*desired).unwrap_or_default(),
     };
-    let open = agents.iter().filter(|agent| !agent.is_done).map(|agent| agent.node.as_str());
+    let open = agents
+        .iter()
+        .filter(|agent| !agent.is_done)
+        .map(|agent| agent.node.as_str());
     let is_reachable = |node: &&str| reachable.get(*node).copied().unwrap_or_default();
     let (mut waited, mut cut_off): (Vec<&str>, Vec<&str>) = open.partition(is_reachable);
     for nodes in [&mut waited, &mut cut_off] {
@@ -81,12 +94,18 @@ pub(crate) fn next(progress: &Progress) -> Next {
     });
     if !waited.is_empty() {
         let (number, nodes) = (waited.len(), first_of(&waited, NAMED_NODES));
-        let not_waited = not_waited.map(|nodes| format!("; not waiting for {nodes}")).unwrap_or_default();
-        return Next::Wait(format!("waiting for agents to leave {number} of {desired} nodes: {nodes}{not_waited}"));
+        let not_waited = not_waited
+            .map(|nodes| format!("; not waiting for {nodes}"))
+            .unwrap_or_default();
+        return Next::Wait(format!(
+            "waiting for agents to leave {number} of {desired} nodes: {nodes}{not_waited}"
+        ));
     }
     if agents.len() < desired {
         let missing = desired - agents.len();
-        return Next::Wait(format!("waiting for an agent to start on {missing} of {desired} nodes, to leave them"));
+        return Next::Wait(format!(
+            "waiting for an agent to start on {missing} of {desired} nodes, to leave them"
+        ));
     }
     Next::Delete(not_waited)
 }
@@ -99,8 +118,17 @@ mod tests {
         Progress {
             set: AgentSet::Retires(i32::try_from(agents.len()).ok()),
             nodes_left: false,
-            agents: agents.iter().map(|(node, is_done, _)| Agent { node: (*node).into(), is_done: *is_done }).collect(),
-            reachable: agents.iter().map(|(node, _, reachable)| ((*node).into(), *reachable)).collect(),
+            agents: agents
+                .iter()
+                .map(|(node, is_done, _)| Agent {
+                    node: (*node).into(),
+                    is_done: *is_done,
+                })
+                .collect(),
+            reachable: agents
+                .iter()
+                .map(|(node, _, reachable)| ((*node).into(), *reachable))
+                .collect(),
         }
     }
 
@@ -108,16 +136,39 @@ mod tests {
     fn agents_are_asked_to_leave_before_anything_is_deleted_even_where_the_daemon_set_is_gone() {
         let first = progress(&[("a", true, true)]);
         for set in [AgentSet::Absent, AgentSet::Captures] {
-            assert_eq!(next(&Progress { set, ..first.clone() }), Next::Retire);
+            assert_eq!(
+                next(&Progress {
+                    set,
+                    ..first.clone()
+                }),
+                Next::Retire
+            );
         }
-        assert!(matches!(next(&Progress { set: AgentSet::Retires(None), ..first.clone() }), Next::Wait(_)));
+        assert!(matches!(
+            next(&Progress {
+                set: AgentSet::Retires(None),
+                ..first.clone()
+            }),
+            Next::Wait(_)
+        ));
         assert_eq!(next(&first), Next::Delete(None));
-        assert_eq!(next(&Progress { set: AgentSet::Absent, nodes_left: true, ..first }), Next::Delete(None));
+        assert_eq!(
+            next(&Progress {
+                set: AgentSet::Absent,
+                nodes_left: true,
+                ..first
+            }),
+            Next::Delete(None)
+        );
     }
 
     #[test]
     fn a_node_that_can_be_reached_is_waited_for_and_one_that_is_cut_off_is_not() {
-        let Next::Wait(message) = next(&progress(&[("a", false, true), ("b", false, false), ("c", true, true)])) else {
+        let Next::Wait(message) = next(&progress(&[
+            ("a", false, true),
+            ("b", false, false),
+            ("c", true, true),
+        ])) else {
             panic!("does not wait")
         };
         assert_eq!(
@@ -125,20 +176,33 @@ mod tests {
             "waiting for agents to leave 1 of 3 nodes: a; not waiting for nodes that are cut off, which their supervisors \
              leave an hour after the API server answers again: b"
         );
-        let Next::Delete(Some(behind)) = next(&progress(&[("b", false, false), ("c", true, true)])) else {
+        let Next::Delete(Some(behind)) = next(&progress(&[("b", false, false), ("c", true, true)]))
+        else {
             panic!("waits for a node that is cut off")
         };
         assert!(behind.ends_with(": b"), "{behind}");
-        let unknown = Progress { reachable: BTreeMap::new(), ..progress(&[("a", false, true)]) };
-        assert!(matches!(next(&unknown), Next::Delete(Some(_))), "a node object that is gone");
+        let unknown = Progress {
+            reachable: BTreeMap::new(),
+            ..progress(&[("a", false, true)])
+        };
+        assert!(
+            matches!(next(&unknown), Next::Delete(Some(_))),
+            "a node object that is gone"
+        );
     }
 
     #[test]
     fn a_node_whose_agent_is_just_being_replaced_is_waited_for() {
-        let replaced = Progress { set: AgentSet::Retires(Some(2)), ..progress(&[("a", true, true)]) };
+        let replaced = Progress {
+            set: AgentSet::Retires(Some(2)),
+            ..progress(&[("a", true, true)])
+        };
         assert!(matches!(next(&replaced), Next::Wait(_)));
         assert_eq!(
-            next(&Progress { set: AgentSet::Retires(Some(0)), ..progress(&[]) }),
+            next(&Progress {
+                set: AgentSet::Retires(Some(0)),
+                ..progress(&[])
+            }),
             Next::Delete(None),
             "no nodes at all"
         );
@@ -147,8 +211,16 @@ mod tests {
     #[test]
     fn many_nodes_are_not_all_named() {
         let nodes: Vec<String> = (0..30).map(|at| format!("node-{at:02}")).collect();
-        let agents: Vec<_> = nodes.iter().map(|node| (node.as_str(), false, true)).collect();
-        let Next::Wait(message) = next(&progress(&agents)) else { panic!("does not wait") };
-        assert!(message.contains("30 of 30") && message.ends_with("node-04 and 25 more"), "{message}");
+        let agents: Vec<_> = nodes
+            .iter()
+            .map(|node| (node.as_str(), false, true))
+            .collect();
+        let Next::Wait(message) = next(&progress(&agents)) else {
+            panic!("does not wait")
+        };
+        assert!(
+            message.contains("30 of 30") && message.ends_with("node-04 and 25 more"),
+            "{message}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The status of the `PodCheckpointer`. Pure: from what was observed in the cluster, and never from what is wanted.
+//! The status of the `PodCheckpointer`. Pure: from what was observed in the cluster, and never from
+//! what is wanted.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ const NAMED_NODES: usize = 10;
 /// How far the settings are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Applied {
-    /// Every object matches the spec; the text names an optional object that is left out, and says why.
+    /// Every object matches the spec; the text names an optional object that is left out, and says
+    /// why.
     Yes(Option<String>),
     /// Not every object matches the spec.
     No {
@@ -41,23 +43,46 @@ pub(crate) struct Observed<'a> {
     pub daemon_set: Option<&'a Value>,
     /// The number of PodCheckpoints; `None`: not all of them were read yet.
     pub checkpoints: Option<Checkpoints>,
-    /// Nodes that would keep their pods from coming back, each with the reason; `None`: not all PodCheckpoints were read yet.
+    /// Nodes that would keep their pods from coming back, each with the reason; `None`: not all
+    /// PodCheckpoints were read yet.
     pub unfit: Option<&'a BTreeMap<String, String>>,
 }
 
-/// The status to show. A condition of the shown status `before` keeps the time of its last transition.
-pub(crate) fn status(observed: &Observed<'_>, before: &PodCheckpointerStatus, now: Timestamp) -> PodCheckpointerStatus {
-    let Observed { generation, applied, daemon_set, checkpoints, unfit } = *observed;
+/// The status to show. A condition of the shown status `before` keeps the time of its last
+/// transition.
+pub(crate) fn status(
+    observed: &Observed<'_>,
+    before: &PodCheckpointerStatus,
+    now: Timestamp,
+) -> PodCheckpointerStatus {
+    let Observed {
+        generation,
+        applied,
+        daemon_set,
+        checkpoints,
+        unfit,
+    } = *observed;
     let nodes = daemon_set.and_then(nodes);
     let image = daemon_set.and_then(|set| set.pointer("/spec/template/spec/containers/0/image"));
-    let condition = |Claim { type_, status, reason, message }: Claim| Condition {
+    let condition = |Claim {
+                         type_,
+                         status,
+                         reason,
+                         message,
+                     }: Claim| Condition {
         observed_generation: generation,
         ..condition(type_, status, reason, &message, &before.conditions, now)
     };
     PodCheckpointerStatus {
         observed_generation: generation,
         image: image.and_then(Value::as_str).map(str::to_owned),
-        conditions: [applied_claim(applied), ready_claim(applied, nodes), fit_claim(unfit)].map(condition).into(),
+        conditions: [
+            applied_claim(applied),
+            ready_claim(applied, nodes),
+            fit_claim(unfit),
+        ]
+        .map(condition)
+        .into(),
         nodes,
         checkpoints: checkpoints.or(before.checkpoints),
     }
@@ -72,52 +97,93 @@ struct Claim {
 }
 
 fn applied_claim(applied: &Applied) -> Claim {
-    let claim = |status, reason, message| Claim { type_: "Applied", status, reason, message };
+    let claim = |status, reason, message| Claim {
+        type_: "Applied",
+        status,
+        reason,
+        message,
+    };
     match applied {
         Applied::Yes(None) => claim("True", APPLIED, "every object matches the spec".into()),
-        Applied::Yes(Some(note)) => claim("True", APPLIED, format!("every object matches the spec; {note}")),
+        Applied::Yes(Some(note)) => claim(
+            "True",
+            APPLIED,
+            format!("every object matches the spec; {note}"),
+        ),
         Applied::No { reason, message } => claim("False", reason, message.clone()),
         Applied::Removing(message) => claim("False", "Removing", message.clone()),
     }
 }
 
 fn ready_claim(applied: &Applied, nodes: Option<Nodes>) -> Claim {
-    let claim = |status, reason, message| Claim { type_: "Ready", status, reason, message };
+    let claim = |status, reason, message| Claim {
+        type_: "Ready",
+        status,
+        reason,
+        message,
+    };
     if let Applied::Removing(message) = applied {
         return claim("False", "Removing", message.clone());
     }
-    let Some(Nodes { desired, ready, upgraded }) = nodes else {
+    let Some(Nodes {
+        desired,
+        ready,
+        upgraded,
+    }) = nodes
+    else {
         let message = "the DaemonSet controller has not processed the current settings yet";
         return claim("Unknown", "NotObserved", message.into());
     };
     let ready_nodes = format!("{ready} of {desired} nodes have a ready agent");
     if let Applied::No { reason, .. } = applied {
-        return claim("False", reason, format!("{ready_nodes}, with earlier settings"));
+        return claim(
+            "False",
+            reason,
+            format!("{ready_nodes}, with earlier settings"),
+        );
     }
     if upgraded < desired {
-        let message = format!("{upgraded} of {desired} nodes have an agent with the current settings");
+        let message =
+            format!("{upgraded} of {desired} nodes have an agent with the current settings");
         return claim("False", "Progressing", message);
     }
     if ready < desired {
-        let advice =
-            "`kubectl -n pod-checkpointer get pods -o wide` lists the others; each gives its reason at /readyz";
+        let advice = "`kubectl -n pod-checkpointer get pods -o wide` lists the others; each gives its reason at /readyz";
         return claim("False", "NodesNotReady", format!("{ready_nodes}; {advice}"));
     }
     if desired == 0 {
-        return claim("True", "NoNodes", "no node should run an agent: see nodeSelector and tolerations".into());
+        return claim(
+            "True",
+            "NoNodes",
+            "no node should run an agent: see nodeSelector and tolerations".into(),
+        );
     }
     claim("True", "Ready", ready_nodes)
 }
 
 fn fit_claim(unfit: Option<&BTreeMap<String, String>>) -> Claim {
-    let claim = |status, reason, message| Claim { type_: "NodesFit", status, reason, message };
+    let claim = |status, reason, message| Claim {
+        type_: "NodesFit",
+        status,
+        reason,
+        message,
+    };
     match unfit {
-        None => claim("Unknown", "NotObserved", "not all PodCheckpoints were read yet".into()),
-        Some(nodes) if nodes.is_empty() => {
-            claim("True", FIT, "no node with PodCheckpoints would keep its pods from coming back".into())
-        }
+        None => claim(
+            "Unknown",
+            "NotObserved",
+            "not all PodCheckpoints were read yet".into(),
+        ),
+        Some(nodes) if nodes.is_empty() => claim(
+            "True",
+            FIT,
+            "no node with PodCheckpoints would keep its pods from coming back".into(),
+        ),
         Some(nodes) => {
-            let named: Vec<String> = nodes.iter().map(|(node, reason)| format!("{node} ({reason})")).collect();
+            let named: Vec<String> = nodes
+                .iter()
+                .map(|(node, reason)| format!("{node} ({reason})"))
+                .collect();
             let message = format!(
                 "pods may not come back on {} nodes: {}; condition NodeFit of their PodCheckpoints says what to do",
                 nodes.len(),
@@ -128,10 +194,15 @@ fn fit_claim(unfit: Option<&BTreeMap<String, String>>) -> Claim {
     }
 }
 
-/// The nodes as the DaemonSet controller counted them; `None`: it has not counted for the current template yet.
+/// The nodes as the DaemonSet controller counted them; `None`: it has not counted for the current
+/// template yet.
 fn nodes(daemon_set: &Value) -> Option<Nodes> {
     let number = |path: &str| daemon_set.pointer(path).and_then(Value::as_i64);
-    let count = |path: &str| number(path).and_then(|count| i32::try_from(count).ok()).unwrap_or_default();
+    let count = |path: &str| {
+        number(path)
+            .and_then(|count| i32::try_from(count).ok())
+            .unwrap_or_default()
+    };
     let generation = number("/metadata/generation")?;
     (number("/status/observedGeneration")? == generation).then(|| Nodes {
         desired: count("/status/desiredNumberScheduled"),

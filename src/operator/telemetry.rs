@@ -13,7 +13,8 @@ use crate::metrics::{Pulse, Source};
 use crate::names::APPLY_RESULTS;
 use crate::operator::kinds::{KINDS, Kind};
 
-/// What metrics and health are answered from. The loops write it, and the server reads it without asking them.
+/// What metrics and health are answered from. The loops write it, and the server reads it without
+/// asking them.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
     /// When the leader's loop is expected to turn again; `None`: another operator leads.
@@ -36,7 +37,10 @@ impl Telemetry {
 
     /// This operator leads, and its loop turns again at this time at the latest.
     pub(crate) fn leads_until(&self, next_turn: Instant) {
-        self.leader.borrow_mut().get_or_insert_default().expect(next_turn);
+        self.leader
+            .borrow_mut()
+            .get_or_insert_default()
+            .expect(next_turn);
     }
 
     /// The settings, or their absence, were read.
@@ -71,34 +75,78 @@ impl Source for Telemetry {
     fn page(&self) -> Page {
         let mut page = Page::default();
         add_build(&mut page, "operator");
-        page.one(Metric::OperatorLeads, f64::from(u8::from(self.leader.borrow().is_some())));
+        page.one(
+            Metric::OperatorLeads,
+            f64::from(u8::from(self.leader.borrow().is_some())),
+        );
         if let Some(status) = &*self.status.borrow() {
-            let conditions = status.conditions.iter().map(|it| (it.type_.as_str(), u64::from(it.status == "True")));
+            let conditions = status
+                .conditions
+                .iter()
+                .map(|it| (it.type_.as_str(), u64::from(it.status == "True")));
             page.each(Metric::OperatorCondition, conditions);
-            if let Some(Nodes { desired, ready, upgraded }) = status.nodes {
-                let nodes = [("desired", desired), ("ready", ready), ("upgraded", upgraded)];
-                page.each(Metric::OperatorNodes, nodes.map(|(state, number)| (state, whole(number.into()))));
+            if let Some(Nodes {
+                desired,
+                ready,
+                upgraded,
+            }) = status.nodes
+            {
+                let nodes = [
+                    ("desired", desired),
+                    ("ready", ready),
+                    ("upgraded", upgraded),
+                ];
+                page.each(
+                    Metric::OperatorNodes,
+                    nodes.map(|(state, number)| (state, whole(number.into()))),
+                );
             }
-            if let Some(Checkpoints { total, recoverable, active }) = status.checkpoints {
-                let all = [("total", total), ("recoverable", recoverable), ("active", active)];
-                page.each(Metric::OperatorCheckpoints, all.map(|(state, number)| (state, whole(number))));
+            if let Some(Checkpoints {
+                total,
+                recoverable,
+                active,
+            }) = status.checkpoints
+            {
+                let all = [
+                    ("total", total),
+                    ("recoverable", recoverable),
+                    ("active", active),
+                ];
+                page.each(
+                    Metric::OperatorCheckpoints,
+                    all.map(|(state, number)| (state, whole(number))),
+                );
             }
         }
-        let of = |counts: &RefCell<BTreeMap<_, _>>, key| counts.borrow().get(key).copied().unwrap_or_default();
-        page.each(Metric::OperatorApplies, APPLY_RESULTS.map(|result| (result, of(&self.applies, result))));
-        page.each(Metric::OperatorRepairs, KINDS.map(|kind| (kind.kind, of(&self.repairs, kind.kind))));
+        let of = |counts: &RefCell<BTreeMap<_, _>>, key| {
+            counts.borrow().get(key).copied().unwrap_or_default()
+        };
+        page.each(
+            Metric::OperatorApplies,
+            APPLY_RESULTS.map(|result| (result, of(&self.applies, result))),
+        );
+        page.each(
+            Metric::OperatorRepairs,
+            KINDS.map(|kind| (kind.kind, of(&self.repairs, kind.kind))),
+        );
         page
     }
 
     fn unhealthy(&self) -> Vec<String> {
-        self.leader.borrow().as_ref().and_then(Pulse::stalled).into_iter().collect()
+        self.leader
+            .borrow()
+            .as_ref()
+            .and_then(Pulse::stalled)
+            .into_iter()
+            .collect()
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let lease =
-            (!self.is_lease_known.get()).then(|| "lease: the API server has not answered yet who holds it".to_owned());
+        let lease = (!self.is_lease_known.get())
+            .then(|| "lease: the API server has not answered yet who holds it".to_owned());
         let leads = self.leader.borrow().is_some();
-        let settings = (leads && !self.are_settings_known.get()).then(|| "settings: not read yet".to_owned());
+        let settings =
+            (leads && !self.are_settings_known.get()).then(|| "settings: not read yet".to_owned());
         lease.into_iter().chain(settings).collect()
     }
 }
@@ -123,14 +171,27 @@ mod tests {
             "lastTransitionTime": "2026-11-22T10:00:00Z"});
         telemetry.set_status(Some(PodCheckpointerStatus {
             conditions: vec![serde_json::from_value(condition).unwrap()],
-            nodes: Some(Nodes { desired: 3, ready: 2, upgraded: 1 }),
-            checkpoints: Some(Checkpoints { total: 12, recoverable: 11, active: 0 }),
+            nodes: Some(Nodes {
+                desired: 3,
+                ready: 2,
+                upgraded: 1,
+            }),
+            checkpoints: Some(Checkpoints {
+                total: 12,
+                recoverable: 11,
+                active: 0,
+            }),
             ..PodCheckpointerStatus::default()
         }));
         let text = telemetry.page().text().unwrap();
         for metric in Metric::ALL {
             let is_exported = text.contains(&format!("# TYPE {} ", metric.name()));
-            assert_eq!(is_exported, matches!(metric.of(), Of::Operator | Of::Each), "{}", metric.name());
+            assert_eq!(
+                is_exported,
+                matches!(metric.of(), Of::Operator | Of::Each),
+                "{}",
+                metric.name()
+            );
         }
         for line in [
             "leads 1",
@@ -141,11 +202,17 @@ mod tests {
             "applies_total{result=\"Applied\"} 0",
             "repairs_total{kind=\"DaemonSet\"} 1",
         ] {
-            assert!(text.contains(&format!("\npod_checkpointer_operator_{line}\n")), "{line} is not in {text}");
+            assert!(
+                text.contains(&format!("\npod_checkpointer_operator_{line}\n")),
+                "{line} is not in {text}"
+            );
         }
         telemetry.leads_no_more();
         let text = telemetry.page().text().unwrap();
-        assert!(text.contains("operator_leads 0\n") && !text.contains("operator_nodes"), "{text}");
+        assert!(
+            text.contains("operator_leads 0\n") && !text.contains("operator_nodes"),
+            "{text}"
+        );
     }
 
     #[test]

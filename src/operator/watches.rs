@@ -12,7 +12,8 @@ use crate::operator::apply;
 use crate::operator::kinds::{KINDS, Kind, POD_MONITOR};
 use crate::operator::settings::DEFAULT;
 
-/// Seconds after which the server ends a watch, to be continued from where it was. A dead connection is noticed by then.
+/// Seconds after which the server ends a watch, to be continued from where it was. A dead
+/// connection is noticed by then.
 const WATCH_SECONDS: u32 = 240;
 /// PodCheckpoints in a page of the first list.
 const PAGE: u32 = 100;
@@ -30,18 +31,37 @@ pub(crate) enum Event {
     Checkpoint(Watched),
 }
 
-/// All watches. Each object of the installation is watched by its name, so other objects of its kind cause no events.
+/// All watches. Each object of the installation is watched by its name, so other objects of its
+/// kind cause no events.
 pub(crate) fn watches(client: &Client) -> SelectAll<LocalBoxStream<'static, Event>> {
-    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
-    let settings = watcher(apply::podcheckpointers(client.clone()), named(DEFAULT)).default_backoff();
-    let mut all: Vec<LocalBoxStream<'static, Event>> = vec![settings.map(Event::Settings).boxed_local()];
+    let named = |name: &str| {
+        watcher::Config::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(WATCH_SECONDS)
+    };
+    let settings =
+        watcher(apply::podcheckpointers(client.clone()), named(DEFAULT)).default_backoff();
+    let mut all: Vec<LocalBoxStream<'static, Event>> =
+        vec![settings.map(Event::Settings).boxed_local()];
     // the cluster may not know PodMonitors at all
     for kind in KINDS.into_iter().filter(|kind| *kind != POD_MONITOR) {
         let watch = watcher(kind.api(client.clone()), named(INSTALLATION)).default_backoff();
-        all.push(watch.map(move |event| Event::Object(kind, event)).boxed_local());
+        all.push(
+            watch
+                .map(move |event| Event::Object(kind, event))
+                .boxed_local(),
+        );
     }
-    let checkpoints = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<PodCheckpoint>(&()));
-    let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-    all.push(watcher(checkpoints, config).default_backoff().map(Event::Checkpoint).boxed_local());
+    let checkpoints =
+        Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<PodCheckpoint>(&()));
+    let config = watcher::Config::default()
+        .page_size(PAGE)
+        .timeout(WATCH_SECONDS);
+    all.push(
+        watcher(checkpoints, config)
+            .default_backoff()
+            .map(Event::Checkpoint)
+            .boxed_local(),
+    );
     all.into_iter().collect()
 }

@@ -1,4 +1,5 @@
-//! The pieces of work that the leader starts. Each asks the API server and ends with an [`Outcome`].
+//! The pieces of work that the leader starts. Each asks the API server and ends with an
+//! [`Outcome`].
 
 use std::rc::Rc;
 
@@ -18,11 +19,18 @@ use crate::operator::status::Applied;
 /// What a piece of work came to.
 pub(crate) enum Outcome {
     /// The objects were applied, with these fingerprints.
-    Applied { generation: Option<i64>, fingerprints: Fingerprints, applied: Applied },
+    Applied {
+        generation: Option<i64>,
+        fingerprints: Fingerprints,
+        applied: Applied,
+    },
     /// The finalizer was added.
     Finalizer(Result<(), Failure>),
     /// A round of the removal has ended.
-    Removal { nodes_left: bool, result: Result<Round, Failure> },
+    Removal {
+        nodes_left: bool,
+        result: Result<Round, Failure>,
+    },
     /// The status was written.
     Status(Result<(), Failure>),
     /// An Event was recorded.
@@ -35,16 +43,25 @@ pub(crate) async fn add_finalizer(client: Client, wanted: DynamicObject) -> Outc
 }
 
 /// Applies everything that the `PodCheckpointer` asks for.
-pub(crate) async fn apply(client: Client, settings: Rc<Settings>, wanted: DynamicObject) -> Outcome {
+pub(crate) async fn apply(
+    client: Client,
+    settings: Rc<Settings>,
+    wanted: DynamicObject,
+) -> Outcome {
     let (fingerprints, applied) = match checked(&client, &settings, &wanted).await {
         Ok(checked) => apply::apply(&client, &checked).await,
         Err(Failure { reason, message }) => (Fingerprints::new(), Applied::No { reason, message }),
     };
-    Outcome::Applied { generation: wanted.metadata.generation, fingerprints, applied }
+    Outcome::Applied {
+        generation: wanted.metadata.generation,
+        fingerprints,
+        applied,
+    }
 }
 
-/// A round of the removal of everything, these PodCheckpoints among it. `nodes_left`: an earlier round found every node left
-/// that has to be waited for. After the last round the finalizer is removed.
+/// A round of the removal of everything, these PodCheckpoints among it. `nodes_left`: an earlier
+/// round found every node left that has to be waited for. After the last round the finalizer is
+/// removed.
 pub(crate) async fn remove(
     client: Client,
     settings: Rc<Settings>,
@@ -53,7 +70,8 @@ pub(crate) async fn remove(
     mut nodes_left: bool,
 ) -> Outcome {
     let round = async {
-        // a spec that cannot be read does not say on which nodes the agents are, so the defaults must do
+        // a spec that cannot be read does not say on which nodes the agents are, so the defaults
+        // must do
         let spec = settings::spec(&wanted).unwrap_or_default();
         let image = image(&client, &settings, &spec).await?;
         let retiring = Checked::retiring(spec, image);
@@ -85,16 +103,32 @@ pub(crate) async fn record(recorder: Recorder, wanted: DynamicObject, applied: A
 }
 
 /// The settings of this `PodCheckpointer`, with the image that its agents run.
-async fn checked(client: &Client, settings: &Settings, wanted: &DynamicObject) -> Result<Checked, Failure> {
+async fn checked(
+    client: &Client,
+    settings: &Settings,
+    wanted: &DynamicObject,
+) -> Result<Checked, Failure> {
     let spec = settings::spec(wanted)?;
     let image = image(client, settings, &spec).await?;
     Ok(Checked::new(spec, image)?)
 }
 
-/// The image that agents run. If neither the spec nor the flag names one, it is that of the operator's own pod.
-async fn image(client: &Client, settings: &Settings, spec: &PodCheckpointerSpec) -> Result<String, Failure> {
+/// The image that agents run. If neither the spec nor the flag names one, it is that of the
+/// operator's own pod.
+async fn image(
+    client: &Client,
+    settings: &Settings,
+    spec: &PodCheckpointerSpec,
+) -> Result<String, Failure> {
     match settings::image(spec, settings.image.as_deref()) {
         Some(image) => Ok(image.to_owned()),
-        None => apply::own_image(client, &settings.pod_namespace, settings.pod_name.as_deref()).await,
+        None => {
+            apply::own_image(
+                client,
+                &settings.pod_namespace,
+                settings.pod_name.as_deref(),
+            )
+            .await
+        }
     }
 }

@@ -61,16 +61,26 @@ impl Omit {
         });
         let place = |path: PathBuf| renames.get(&path).cloned().unwrap_or(path);
         let back = |path: PathBuf| match &removed {
-            Some((to, from)) => path.strip_prefix(to).map_or(path.clone(), |inner| from.join(inner)),
+            Some((to, from)) => path
+                .strip_prefix(to)
+                .map_or(path.clone(), |inner| from.join(inner)),
             None => path,
         };
         changes
             .into_iter()
             .filter_map(|change| match (self, change) {
-                (Self::Sync, Change::Sync(_)) | (Self::SyncDirectory, Change::SyncDirectory(_)) => None,
-                (Self::SyncAbove, Change::SyncDirectory(path)) if path.ends_with("checkpoints") => None,
-                (Self::Rename, Change::Create(path, mode)) => Some(Change::Overwrite(place(path), mode)),
-                (Self::Rename, Change::Write(path, bytes)) => Some(Change::Write(place(path), bytes)),
+                (Self::Sync, Change::Sync(_)) | (Self::SyncDirectory, Change::SyncDirectory(_)) => {
+                    None
+                }
+                (Self::SyncAbove, Change::SyncDirectory(path)) if path.ends_with("checkpoints") => {
+                    None
+                }
+                (Self::Rename, Change::Create(path, mode)) => {
+                    Some(Change::Overwrite(place(path), mode))
+                }
+                (Self::Rename, Change::Write(path, bytes)) => {
+                    Some(Change::Write(place(path), bytes))
+                }
                 (Self::Rename, Change::Chmod(path, mode)) => Some(Change::Chmod(place(path), mode)),
                 (Self::Rename, Change::Sync(path)) => Some(Change::Sync(place(path))),
                 (Self::Rename, Change::Rename(from, _)) if is_temporary(&from) => None,
@@ -122,7 +132,10 @@ impl World {
                 // the kernel may write fewer bytes than it is given
                 Some(Change::Write(path, bytes)) if random.once_in(2) => {
                     let length = random.below(bytes.len()) + 1;
-                    (Some(Change::Write(path, bytes[..length].to_vec())), Let::Short(length))
+                    (
+                        Some(Change::Write(path, bytes[..length].to_vec())),
+                        Let::Short(length),
+                    )
                 }
                 change => (change, Let::Pass),
             };
@@ -143,7 +156,11 @@ impl World {
         }
         let live = self.live.clone();
         let (after, changes) = self.watched(|| task.run(&live, &before));
-        Step { task, changes, after }
+        Step {
+            task,
+            changes,
+            after,
+        }
     }
 
     /// Cuts the power and boots with what is left.
@@ -181,7 +198,10 @@ struct Tried {
 /// reproduce it.
 fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
-    let (live, crashed) = (directory.path().join("live"), directory.path().join("crashed"));
+    let (live, crashed) = (
+        directory.path().join("live"),
+        directory.path().join("crashed"),
+    );
     let mut world = World::new(&live, directory.path(), seed);
     for boot in 0..BOOTS {
         for number in 0..=STEPS {
@@ -192,8 +212,8 @@ fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
             };
             let step = world.step(task);
             let changes = omit.apply(step.changes);
-            let last =
-                (number == STEPS && boot + 1 < BOOTS && !changes.is_empty()).then(|| world.random.below(changes.len()));
+            let last = (number == STEPS && boot + 1 < BOOTS && !changes.is_empty())
+                .then(|| world.random.below(changes.len()));
             let mut seen = HashSet::new();
             let mut next = None;
             for (index, change) in changes.iter().enumerate() {
@@ -207,16 +227,27 @@ fn history(seed: u64, omit: Omit, tried: &Tried) -> Result<(), String> {
                         continue;
                     }
                     // after a step, only its result must exist
-                    let before = if index + 1 == changes.len() { &step.after } else { &world.expected };
+                    let before = if index + 1 == changes.len() {
+                        &step.after
+                    } else {
+                        &world.expected
+                    };
                     reset(&crashed, &tree);
                     let random = &mut world.random;
                     // the others were checked when they changed
-                    let pods: Vec<_> =
-                        PODS.into_iter().filter(|pod| step.task.concerns(pod) || random.once_in(16)).collect();
-                    check(&crashed, &pods, before, &step.after, &mut world.random).map_err(|error| {
-                        let done = &changes[..=index];
-                        format!("SEED={seed}: {error}; {}, {entries:?} {content:?} after {done:#?}", step.task)
-                    })?;
+                    let pods: Vec<_> = PODS
+                        .into_iter()
+                        .filter(|pod| step.task.concerns(pod) || random.once_in(16))
+                        .collect();
+                    check(&crashed, &pods, before, &step.after, &mut world.random).map_err(
+                        |error| {
+                            let done = &changes[..=index];
+                            format!(
+                                "SEED={seed}: {error}; {}, {entries:?} {content:?} after {done:#?}",
+                                step.task
+                            )
+                        },
+                    )?;
                     tried.states.fetch_add(1, Ordering::Relaxed);
                     if last == Some(index) {
                         next = Some(tree);
@@ -249,13 +280,19 @@ fn ways(disk: &Disk, random: &mut Random) -> Vec<(Entries, Content)> {
         .collect();
     for _ in 0..DRAWN {
         let end = random.next() % (disk.clock() + 1);
-        ways.push((random.of(&[Entries::All, Entries::Any, Entries::Until(end)]), random.of(&[All, Cut, Torn, Torn])));
+        ways.push((
+            random.of(&[Entries::All, Entries::Any, Entries::Until(end)]),
+            random.of(&[All, Cut, Torn, Torn]),
+        ));
     }
     ways
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    std::env::var(name).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
 #[test]
@@ -274,7 +311,10 @@ fn a_power_cut_after_any_call_leaves_the_old_or_the_new_generation_of_everything
         }
     });
     // printed even if test output is captured: the counts are part of the evidence
-    let _ = writeln!(std::io::stderr(), "power cuts, SEED={seed}: {tried:?}, none lost, torn or mixed");
+    let _ = writeln!(
+        std::io::stderr(),
+        "power cuts, SEED={seed}: {tried:?}, none lost, torn or mixed"
+    );
     assert!(tried.states.into_inner() >= states);
 }
 
@@ -289,7 +329,10 @@ fn loss_without(omit: Omit) -> String {
 #[test]
 fn a_writer_without_the_fsync_of_files_is_found_out() {
     let loss = loss_without(Omit::Sync);
-    assert!(loss.contains("cannot use") || loss.contains("neither the old nor the new"), "{loss}");
+    assert!(
+        loss.contains("cannot use") || loss.contains("neither the old nor the new"),
+        "{loss}"
+    );
 }
 
 #[test]
@@ -307,11 +350,17 @@ fn a_writer_that_syncs_only_the_directory_of_the_file_is_found_out() {
 #[test]
 fn a_writer_without_temporary_files_is_found_out() {
     let loss = loss_without(Omit::Rename);
-    assert!(loss.contains("cannot use") || loss.contains("neither the old nor the new"), "{loss}");
+    assert!(
+        loss.contains("cannot use") || loss.contains("neither the old nor the new"),
+        "{loss}"
+    );
 }
 
 #[test]
 fn a_removal_file_by_file_is_found_out() {
     let loss = loss_without(Omit::RenameDirectory);
-    assert!(loss.contains("neither the old nor the new") || loss.contains("are there"), "{loss}");
+    assert!(
+        loss.contains("neither the old nor the new") || loss.contains("are there"),
+        "{loss}"
+    );
 }

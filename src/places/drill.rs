@@ -70,7 +70,10 @@ pub struct Place {
 impl Place {
     /// Of the node with this manifest directory.
     pub fn new(manifests: ManifestDir) -> Self {
-        Self { run: manifests.run().clone(), manifests }
+        Self {
+            run: manifests.run().clone(),
+            manifests,
+        }
     }
 
     /// Takes the lock; `None` if another drill runs.
@@ -145,8 +148,8 @@ impl Place {
     /// as nothing left, which is true except after a reboot.
     pub fn tidy(&self, now: Duration, thorough: bool) -> Result<bool, Error> {
         let record = self.recorded()?;
-        let is_there =
-            record.is_some() || thorough && (self.run.path().join(DRILL).exists() || !self.links()?.is_empty());
+        let is_there = record.is_some()
+            || thorough && (self.run.path().join(DRILL).exists() || !self.links()?.is_empty());
         if !is_there {
             return Ok(false);
         }
@@ -176,12 +179,20 @@ mod tests {
         let manifests = directory.join("manifests");
         fs::create_dir_all(&manifests).unwrap();
         fs::create_dir_all(directory.join("run")).unwrap();
-        Place::new(ManifestDir::new(manifests, RunDir::new(directory.join("run"), "/run/pod-checkpointer")))
+        Place::new(ManifestDir::new(
+            manifests,
+            RunDir::new(directory.join("run"), "/run/pod-checkpointer"),
+        ))
     }
 
     /// A drill in the middle of a rehearsal.
     fn drilling(place: &Place, until: u64) {
-        place.record(&Record { until, cut: Vec::new() }).unwrap();
+        place
+            .record(&Record {
+                until,
+                cut: Vec::new(),
+            })
+            .unwrap();
         fs::create_dir_all(place.directory(&id("shop_till")).join("volumes")).unwrap();
         fs::write(place.directory(&id("shop_till")).join("pod.yaml"), "{}").unwrap();
         symlink(place.target(&id("shop_till")), place.link(&id("shop_till"))).unwrap();
@@ -234,7 +245,10 @@ mod tests {
         symlink("/somewhere/else", place.link(&id("shop_third"))).unwrap();
         place.clear().unwrap();
         assert!(is_clean(&place));
-        assert_eq!(fs::read_to_string(place.link(&id("shop_other"))).unwrap(), "another program's");
+        assert_eq!(
+            fs::read_to_string(place.link(&id("shop_other"))).unwrap(),
+            "another program's"
+        );
         assert!(place.link(&id("shop_third")).is_symlink());
     }
 }

@@ -6,7 +6,8 @@
 //! pod-checkpointer-drill_<namespace>_<pod>.yaml -> <run dir>/drill/…     a rehearsal
 //! pod-checkpointer-supervisor.yaml                                       the supervisor, a regular file
 //! ```
-//! Links contain host paths, which may be other paths for this process. So a link is recognized by its text, not by where it leads.
+//! Links contain host paths, which may be other paths for this process. So a link is recognized by
+//! its text, not by where it leads.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -25,7 +26,9 @@ use crate::pod::room::Demand;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubelet runs no static pods.
-    #[error("the kubelet has no staticPodPath, so it starts no static pods: set one, or give --manifest-dir")]
+    #[error(
+        "the kubelet has no staticPodPath, so it starts no static pods: set one, or give --manifest-dir"
+    )]
     NoStaticPods,
     /// The directory does not exist.
     #[error("the kubelet's manifest directory {} does not exist: create it, or give --manifest-dir", .0.display())]
@@ -94,7 +97,10 @@ pub struct ManifestDir {
 impl ManifestDir {
     /// The directory at this real path, whose links lead to this run directory. Reads nothing yet.
     pub fn new(path: impl Into<PathBuf>, run: RunDir) -> Self {
-        Self { path: path.into(), run }
+        Self {
+            path: path.into(),
+            run,
+        }
     }
 
     /// Real path of the directory.
@@ -109,17 +115,23 @@ impl ManifestDir {
 
     /// Path of a twin's link.
     pub fn link_path(&self, key: &PodId) -> PathBuf {
-        self.path.join(format!("{LINK_PREFIX}{}.yaml", key.file_form()))
+        self.path
+            .join(format!("{LINK_PREFIX}{}.yaml", key.file_form()))
     }
 
     /// Path of a rehearsal's link.
     pub fn rehearsal_path(&self, key: &PodId) -> PathBuf {
-        self.path.join(format!("{DRILL_LINK_PREFIX}{}.yaml", key.file_form()))
+        self.path
+            .join(format!("{DRILL_LINK_PREFIX}{}.yaml", key.file_form()))
     }
 
     /// Target of a rehearsal's link, a host path.
     pub fn rehearsal_target(&self, key: &PodId) -> PathBuf {
-        self.run.host_path().join(DRILL).join(key.file_form()).join("pod.yaml")
+        self.run
+            .host_path()
+            .join(DRILL)
+            .join(key.file_form())
+            .join("pod.yaml")
     }
 
     /// Path of the supervisor's manifest.
@@ -132,7 +144,11 @@ impl ManifestDir {
         let path = self.link_path(key);
         match fs::symlink_metadata(&path) {
             Err(_) => Link::None,
-            Ok(_) if fs::read_link(&path).is_ok_and(|target| target == self.run.link_target(key)) => Link::Ours,
+            Ok(_)
+                if fs::read_link(&path).is_ok_and(|target| target == self.run.link_target(key)) =>
+            {
+                Link::Ours
+            }
             Ok(_) => Link::Foreign,
         }
     }
@@ -146,14 +162,28 @@ impl ManifestDir {
         let mut found = Manifests::default();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let Ok(kind) = entry.file_type() else { continue };
+            let (path, name) = (
+                entry.path(),
+                entry.file_name().to_string_lossy().into_owned(),
+            );
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
             let target = fs::read_link(&path).ok();
-            let key =
-                |prefix: &str| -> Option<PodId> { name.strip_prefix(prefix)?.strip_suffix(".yaml")?.parse().ok() };
+            let key = |prefix: &str| -> Option<PodId> {
+                name.strip_prefix(prefix)?
+                    .strip_suffix(".yaml")?
+                    .parse()
+                    .ok()
+            };
             if name == format!("{SUPERVISOR}.yaml") {
-                let is_ours = !kind.is_symlink() && fs::read(&path).is_ok_and(|text| is_supervisor(&text));
-                if is_ours { found.supervisor = true } else { found.foreign.push(path) }
+                let is_ours =
+                    !kind.is_symlink() && fs::read(&path).is_ok_and(|text| is_supervisor(&text));
+                if is_ours {
+                    found.supervisor = true;
+                } else {
+                    found.foreign.push(path);
+                }
             } else if name.starts_with(write::TEMPORARY) {
                 if !kind.is_dir() {
                     found.leftovers.push(path);
@@ -185,14 +215,23 @@ impl ManifestDir {
     /// twin of `except`. A file that the kubelet cannot use takes nothing.
     pub fn taken(&self, except: &PodId) -> Result<Demand, Error> {
         let found = self.read()?;
-        let twins = found.links.iter().filter(|link| link.key != *except).map(|link| self.run.active(&link.key));
+        let twins = found
+            .links
+            .iter()
+            .filter(|link| link.key != *except)
+            .map(|link| self.run.active(&link.key));
         let supervisor = found.supervisor.then(|| self.supervisor_path());
         // for the kubelet, a file with a name of this program is a pod like any other
-        let foreign = found.foreign.into_iter().filter(|path| !path.is_symlink() && path.is_file());
+        let foreign = found
+            .foreign
+            .into_iter()
+            .filter(|path| !path.is_symlink() && path.is_file());
         let mut taken = Demand::default();
         for path in twins.chain(supervisor).chain(foreign).chain(found.others) {
             let mut bytes = Vec::new();
-            let Ok(file) = fs::File::open(&path) else { continue };
+            let Ok(file) = fs::File::open(&path) else {
+                continue;
+            };
             if file.take(run::MOST_BYTES).read_to_end(&mut bytes).is_ok()
                 && let Ok(manifest) = yaml::parse(&bytes)
                 && let Some(spec) = manifest.get("spec")
@@ -225,7 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_the_given_one_or_the_kubelets_and_kubeadms_only_if_the_kubelet_cannot_be_asked() {
+    fn the_directory_is_the_given_one_or_the_kubelets_and_kubeadms_only_if_the_kubelet_cannot_be_asked()
+     {
         let of = |path: Option<&str>| kubelet::Settings {
             static_pod_path: path.map(PathBuf::from),
             ..kubelet::Settings::default()
@@ -233,9 +273,15 @@ mod tests {
         let given = Some(Path::new("/given"));
         assert_eq!(find(given, None).unwrap(), Path::new("/given"));
         assert_eq!(find(given, Some(&of(None))).unwrap(), Path::new("/given"));
-        assert_eq!(find(None, Some(&of(Some("/etc/static")))).unwrap(), Path::new("/etc/static"));
+        assert_eq!(
+            find(None, Some(&of(Some("/etc/static")))).unwrap(),
+            Path::new("/etc/static")
+        );
         assert_eq!(find(None, None).unwrap(), Path::new(kubelet::MANIFEST_DIR));
-        assert!(matches!(find(None, Some(&of(None))), Err(Error::NoStaticPods)));
+        assert!(matches!(
+            find(None, Some(&of(None))),
+            Err(Error::NoStaticPods)
+        ));
     }
 
     #[test]
@@ -244,34 +290,78 @@ mod tests {
         let manifests = directory(root.path());
         assert_eq!(manifests.link(&id("shop_till")), Link::None);
         let at = |name: &str| manifests.path().join(name);
-        symlink("/run/pod-checkpointer/active/shop_till.yaml", manifests.link_path(&id("shop_till"))).unwrap();
-        symlink(manifests.rehearsal_target(&id("shop_till")), manifests.rehearsal_path(&id("shop_till"))).unwrap();
+        symlink(
+            "/run/pod-checkpointer/active/shop_till.yaml",
+            manifests.link_path(&id("shop_till")),
+        )
+        .unwrap();
+        symlink(
+            manifests.rehearsal_target(&id("shop_till")),
+            manifests.rehearsal_path(&id("shop_till")),
+        )
+        .unwrap();
         symlink("/somewhere/else", manifests.link_path(&id("shop_other"))).unwrap();
-        symlink("/somewhere/else", manifests.rehearsal_path(&id("shop_other"))).unwrap();
+        symlink(
+            "/somewhere/else",
+            manifests.rehearsal_path(&id("shop_other")),
+        )
+        .unwrap();
         fs::write(manifests.link_path(&id("shop_third")), "another's").unwrap();
-        fs::write(manifests.supervisor_path(), format!("metadata: {{name: {SUPERVISOR}}}")).unwrap();
+        fs::write(
+            manifests.supervisor_path(),
+            format!("metadata: {{name: {SUPERVISOR}}}"),
+        )
+        .unwrap();
         fs::write(at(&format!("{}1", write::TEMPORARY)), "").unwrap();
-        fs::write(at("etcd.yaml"), "spec: {containers: [{resources: {requests: {cpu: 100m}}}]}").unwrap();
-        fs::write(at(".hidden.yaml"), "spec: {containers: [{resources: {requests: {cpu: 100m}}}]}").unwrap();
+        fs::write(
+            at("etcd.yaml"),
+            "spec: {containers: [{resources: {requests: {cpu: 100m}}}]}",
+        )
+        .unwrap();
+        fs::write(
+            at(".hidden.yaml"),
+            "spec: {containers: [{resources: {requests: {cpu: 100m}}}]}",
+        )
+        .unwrap();
         let found = manifests.read().unwrap();
-        let keys: Vec<_> = found.links.iter().map(|link| link.key.file_form()).collect();
+        let keys: Vec<_> = found
+            .links
+            .iter()
+            .map(|link| link.key.file_form())
+            .collect();
         assert_eq!(keys, ["shop_till"]);
-        assert_eq!(found.rehearsals, [manifests.rehearsal_path(&id("shop_till"))]);
-        assert_eq!((found.supervisor, found.foreign.len(), found.leftovers.len()), (true, 3, 1));
+        assert_eq!(
+            found.rehearsals,
+            [manifests.rehearsal_path(&id("shop_till"))]
+        );
+        assert_eq!(
+            (found.supervisor, found.foreign.len(), found.leftovers.len()),
+            (true, 3, 1)
+        );
         assert_eq!(found.others, [at("etcd.yaml")]);
         assert_eq!(manifests.link(&id("shop_till")), Link::Ours);
-        assert_eq!(["shop_other", "shop_third"].map(|key| manifests.link(&id(key))), [Link::Foreign; 2]);
+        assert_eq!(
+            ["shop_other", "shop_third"].map(|key| manifests.link(&id(key))),
+            [Link::Foreign; 2]
+        );
 
         let twin = "spec: {containers: [{resources: {requests: {cpu: 10m}}}]}";
         fs::write(manifests.run().active(&id("shop_till")), twin).unwrap();
         assert_eq!(manifests.taken(&id("shop_none")).unwrap().requests.cpu, 110);
-        assert_eq!(manifests.taken(&id("shop_till")).unwrap().requests.cpu, 100, "all but its own");
+        assert_eq!(
+            manifests.taken(&id("shop_till")).unwrap().requests.cpu,
+            100,
+            "all but its own"
+        );
     }
 
     #[test]
     fn a_missing_directory_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let manifests = ManifestDir::new(root.path().join("none"), RunDir::new(root.path(), "/run/pod-checkpointer"));
+        let manifests = ManifestDir::new(
+            root.path().join("none"),
+            RunDir::new(root.path(), "/run/pod-checkpointer"),
+        );
         assert!(matches!(manifests.read(), Err(Error::NoDirectory(_))));
     }
 }

@@ -67,19 +67,40 @@ impl Places {
     pub fn find(arguments: &HostArguments) -> Result<Self, Error> {
         let root = arguments.root().map_err(Error::Host)?;
         let given = arguments.manifest_dir.as_deref();
-        let settings = if given.is_none() { ask_kubelet(&root, &arguments.kubelet_dir) } else { None };
+        let settings = if given.is_none() {
+            ask_kubelet(&root, &arguments.kubelet_dir)
+        } else {
+            None
+        };
         let (manifest_dir, no_static_pods) = match manifests::find(given, settings.as_ref()) {
             Ok(path) => (path, None),
             Err(error) => (PathBuf::from(kubelet::MANIFEST_DIR), Some(error)),
         };
         let keys = KeyFiles::new(root.clone(), arguments.key_files.clone());
-        let node = Self::at(root, &arguments.state_dir, &arguments.run_dir, &manifest_dir)?;
-        Ok(Self { store: node.store.with_keys(keys), no_static_pods, ..node })
+        let node = Self::at(
+            root,
+            &arguments.state_dir,
+            &arguments.run_dir,
+            &manifest_dir,
+        )?;
+        Ok(Self {
+            store: node.store.with_keys(keys),
+            no_static_pods,
+            ..node
+        })
     }
 
     /// With these directories, which are host paths.
-    pub fn at(root: HostRoot, state_dir: &Path, run_dir: &Path, manifest_dir: &Path) -> Result<Self, Error> {
-        let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
+    pub fn at(
+        root: HostRoot,
+        state_dir: &Path,
+        run_dir: &Path,
+        manifest_dir: &Path,
+    ) -> Result<Self, Error> {
+        let resolve = |path: &Path| {
+            root.resolve(path)
+                .map_err(|error| Error::Path(path.to_owned(), error))
+        };
         let run = RunDir::new(resolve(run_dir)?, run_dir);
         Ok(Self {
             store: Store::new(resolve(state_dir)?),
@@ -94,7 +115,10 @@ impl Places {
     /// Pods with a link to an existing manifest, as `<namespace>/<pod>`: their twins run or are
     /// about to.
     pub fn in_force(&self, manifests: &Manifests) -> Vec<String> {
-        let linked = manifests.links.iter().filter(|link| self.run.active(&link.key).is_file());
+        let linked = manifests
+            .links
+            .iter()
+            .filter(|link| self.run.active(&link.key).is_file());
         linked.map(|link| link.key.to_string()).collect()
     }
 
@@ -105,7 +129,12 @@ impl Places {
 
     /// Why keys cannot be used, for people. Commands that only read go on with the other keys.
     pub fn key_problems(&self) -> Vec<String> {
-        self.store.keys_given().load().errors().map(|error| chain(error)).collect()
+        self.store
+            .keys_given()
+            .load()
+            .errors()
+            .map(|error| chain(error))
+            .collect()
     }
 
     /// The host path of a real path, for people: in a container the real one may lead through
@@ -154,7 +183,10 @@ pub fn clear(store: &Path, run: &Path) -> Result<(), write::Error> {
 
 /// How the kubelet that runs was started, if one does and that can be learned.
 fn ask_kubelet(root: &HostRoot, kubelet_dir: &Path) -> Option<kubelet::Settings> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
     let found = runtime.block_on(kubelet::find(root, kubelet_dir, KUBELET_LIMIT));
     found.ok().map(|(_, settings)| settings)
 }

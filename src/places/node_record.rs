@@ -44,7 +44,10 @@ pub struct NodeRecord {
 impl NodeRecord {
     /// UID of the Node as the API server last reported it, if it ever did.
     pub fn current_uid(&self) -> Option<&str> {
-        self.current_uid.as_deref().or(Some(self.node_uid.as_str())).filter(|uid| !uid.is_empty())
+        self.current_uid
+            .as_deref()
+            .or(Some(self.node_uid.as_str()))
+            .filter(|uid| !uid.is_empty())
     }
 }
 
@@ -65,14 +68,38 @@ pub struct ServerRecord {
 }
 
 impl From<ServerRecord> for Server {
-    fn from(ServerRecord { url, ca, tls_name, proxy }: ServerRecord) -> Self {
-        Self { url, ca, tls_name, proxy }
+    fn from(
+        ServerRecord {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        }: ServerRecord,
+    ) -> Self {
+        Self {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        }
     }
 }
 
 impl From<Server> for ServerRecord {
-    fn from(Server { url, ca, tls_name, proxy }: Server) -> Self {
-        Self { url, ca, tls_name, proxy }
+    fn from(
+        Server {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        }: Server,
+    ) -> Self {
+        Self {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        }
     }
 }
 
@@ -80,9 +107,12 @@ impl Store {
     /// The record of the node; `None` if there is none yet.
     pub fn node(&self) -> Result<Option<NodeRecord>, Error> {
         let path = self.directory().join(NODE_RECORD);
-        let read = Directory::open(self.directory()).and_then(|directory| directory.file(NODE_RECORD, LONGEST));
+        let read = Directory::open(self.directory())
+            .and_then(|directory| directory.file(NODE_RECORD, LONGEST));
         match read {
-            Ok(bytes) => serde_yaml::from_slice(&bytes).map(Some).map_err(|source| Error::Syntax(path, source)),
+            Ok(bytes) => serde_yaml::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Syntax(path, source)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -90,7 +120,9 @@ impl Store {
 
     /// When the file of the record was last changed; only useful to detect a change.
     pub fn node_changed(&self) -> Option<SystemTime> {
-        fs::metadata(self.directory().join(NODE_RECORD)).and_then(|metadata| metadata.modified()).ok()
+        fs::metadata(self.directory().join(NODE_RECORD))
+            .and_then(|metadata| metadata.modified())
+            .ok()
     }
 
     /// Writes the record if it differs from the existing one. Returns whether it did.
@@ -101,7 +133,8 @@ impl Store {
         {
             return Ok(false);
         }
-        let text = serde_yaml::to_string(record).map_err(|source| Error::Serialize(NODE_RECORD.to_owned(), source))?;
+        let text = serde_yaml::to_string(record)
+            .map_err(|source| Error::Serialize(NODE_RECORD.to_owned(), source))?;
         write::file(&self.directory().join(NODE_RECORD), text.as_bytes(), 0o600)?;
         Ok(true)
     }

@@ -102,7 +102,19 @@ pub struct ContactReport {
 }
 
 /// Phase of a checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub enum Phase {
     /// The twin does not run.
     #[default]
@@ -138,7 +150,8 @@ pub struct PodReport {
     pub twin_uid: Option<String>,
 }
 
-/// `outages.yaml`, written by the supervisor: what it did in each outage of this boot, oldest first, the last 20.
+/// `outages.yaml`, written by the supervisor: what it did in each outage of this boot, oldest
+/// first, the last 20.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Outages {
@@ -180,7 +193,9 @@ pub struct Times {
 
 impl Times {
     /// Upper bounds in milliseconds: from a quick capture to a hand-over that is worth a look.
-    pub const BOUNDS: [u64; 12] = [10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000];
+    pub const BOUNDS: [u64; 12] = [
+        10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000,
+    ];
 
     /// Adds a duration, in milliseconds.
     pub fn add(&mut self, time: u64) {

@@ -72,7 +72,10 @@ pub struct RunDir {
 impl RunDir {
     /// The run directory at this real path, which is `host_path` on the host. Reads nothing yet.
     pub fn new(path: impl Into<PathBuf>, host_path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), host_path: host_path.into() }
+        Self {
+            path: path.into(),
+            host_path: host_path.into(),
+        }
     }
 
     /// Creates the directory if necessary, checks that it is in memory, and empties it if it is
@@ -80,8 +83,10 @@ impl RunDir {
     pub fn open(&self, boot_id: &str) -> Result<(), Error> {
         write::directory(&self.path)?;
         self.keep_private()?;
-        let statfs = rustix::fs::statfs(&self.path).map_err(|error| Error::Read(self.path.clone(), error.into()))?;
-        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // the type differs between architectures
+        let statfs = rustix::fs::statfs(&self.path)
+            .map_err(|error| Error::Read(self.path.clone(), error.into()))?;
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+        // the type differs between architectures
         if !MEMORY.contains(&(statfs.f_type as i64)) {
             return Err(Error::NotMemory(self.path.clone()));
         }
@@ -114,7 +119,11 @@ impl RunDir {
         let metadata = fs::symlink_metadata(&self.path).map_err(failed)?;
         if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
             let why = format!("owner {}, or not a directory", metadata.uid());
-            return Err(read::Error::Untrusted { path: self.path.clone(), why }.into());
+            return Err(read::Error::Untrusted {
+                path: self.path.clone(),
+                why,
+            }
+            .into());
         }
         Ok(write::make_private(&self.path)?)
     }
@@ -131,20 +140,28 @@ impl RunDir {
 
     /// Path of the active manifest of a pod.
     pub fn active(&self, key: &PodId) -> PathBuf {
-        self.path.join("active").join(format!("{}.yaml", key.file_form()))
+        self.path
+            .join("active")
+            .join(format!("{}.yaml", key.file_form()))
     }
 
     /// Target of a pod's link in the kubelet's manifest directory.
     pub fn link_target(&self, key: &PodId) -> PathBuf {
-        self.host_path.join("active").join(format!("{}.yaml", key.file_form()))
+        self.host_path
+            .join("active")
+            .join(format!("{}.yaml", key.file_form()))
     }
 
     /// Keys of the pods that have an active manifest or unpacked files.
     pub fn keys(&self) -> Result<Vec<PodId>, Error> {
         let active = Self::entries(&self.path.join("active"))?;
-        let active = active.iter().filter_map(|name| name.strip_suffix(".yaml")?.parse().ok());
+        let active = active
+            .iter()
+            .filter_map(|name| name.strip_suffix(".yaml")?.parse().ok());
         let volumes = Self::entries(&self.path.join("volumes"))?;
-        let mut keys: Vec<PodId> = active.chain(volumes.iter().filter_map(|name| name.parse().ok())).collect();
+        let mut keys: Vec<PodId> = active
+            .chain(volumes.iter().filter_map(|name| name.parse().ok()))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)
@@ -155,13 +172,22 @@ impl RunDir {
     pub fn sweep(&self) -> Result<(), Error> {
         let (active, volumes) = (self.path.join("active"), self.path.join("volumes"));
         // not in the run directory itself, where the agent may be writing its report
-        for name in Self::entries(&active)?.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+        for name in Self::entries(&active)?
+            .iter()
+            .filter(|name| name.starts_with(write::TEMPORARY))
+        {
             write::remove(&active.join(name))?;
         }
-        for key in Self::entries(&volumes)?.iter().filter_map(|name| name.parse::<PodId>().ok()) {
+        for key in Self::entries(&volumes)?
+            .iter()
+            .filter_map(|name| name.parse::<PodId>().ok())
+        {
             let used = match read::file(&self.active(&key), MOST_BYTES) {
                 Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
-                    Ok(manifest) => manifest.pointer("/metadata/uid").and_then(|uid| uid.as_str()).map(str::to_owned),
+                    Ok(manifest) => manifest
+                        .pointer("/metadata/uid")
+                        .and_then(|uid| uid.as_str())
+                        .map(str::to_owned),
                     // the manifest was overwritten, so it is unknown which files it needs
                     Err(_) => continue,
                 },
@@ -185,14 +211,18 @@ impl RunDir {
     /// Removes everything of a pod from the run directory.
     pub fn remove(&self, key: &PodId) -> Result<(), Error> {
         write::remove(&self.active(key))?;
-        Ok(write::remove_tree(&self.path.join("volumes").join(key.file_form()))?)
+        Ok(write::remove_tree(
+            &self.path.join("volumes").join(key.file_form()),
+        )?)
     }
 
     /// Reads one of the YAML files; `None` if it does not exist.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path.join(name);
         match read::file(&path, MOST_BYTES) {
-            Ok(bytes) => serde_yaml::from_slice(&bytes).map(Some).map_err(|source| Error::Syntax(path, source)),
+            Ok(bytes) => serde_yaml::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Syntax(path, source)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -201,7 +231,8 @@ impl RunDir {
     /// Writes one of the YAML files.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.path.join(name);
-        let text = serde_yaml::to_string(value).map_err(|source| Error::Syntax(path.clone(), source))?;
+        let text =
+            serde_yaml::to_string(value).map_err(|source| Error::Syntax(path.clone(), source))?;
         Ok(write::file(&path, text.as_bytes(), 0o600)?)
     }
 
@@ -211,7 +242,11 @@ impl RunDir {
             Err(error) if is_absent(&error) => Ok(Vec::new()),
             entries => entries
                 .map_err(failed)?
-                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+                .map(|entry| {
+                    entry
+                        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                        .map_err(failed)
+                })
                 .collect(),
         }
     }

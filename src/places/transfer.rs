@@ -79,7 +79,11 @@ struct Item {
 }
 
 /// The bytes of an export.
-pub fn write(all: &Generations, node: &str, key: Option<&Key>) -> Result<Zeroizing<Vec<u8>>, Error> {
+pub fn write(
+    all: &Generations,
+    node: &str,
+    key: Option<&Key>,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     let items = all.values().flatten().map(
         |(generation, checkpoint)| json!({"generation": generation, "checkpoint": checkpoint.clone().with_digest()}),
     );
@@ -96,13 +100,23 @@ pub fn write(all: &Generations, node: &str, key: Option<&Key>) -> Result<Zeroizi
         fields.insert("digest".into(), digest.into());
     }
     if let Some(key) = key {
-        let content = Wiped(document.0.as_object_mut().and_then(|it| it.remove("checkpoints")).unwrap_or_default());
+        let content = Wiped(
+            document
+                .0
+                .as_object_mut()
+                .and_then(|it| it.remove("checkpoints"))
+                .unwrap_or_default(),
+        );
         let content = Zeroizing::new(content.0.to_string());
         document.0 = key.seal(document.0.take(), content.as_bytes())?;
     }
     let mut bytes = Zeroizing::new(document.0.to_string().into_bytes());
     bytes.push(b'\n');
-    if bytes.len() as u64 > MAX_SIZE { Err(Error::TooLarge) } else { Ok(bytes) }
+    if bytes.len() as u64 > MAX_SIZE {
+        Err(Error::TooLarge)
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Reads an export and verifies everything in it.
@@ -111,11 +125,20 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
         return Err(Error::TooLarge);
     }
     let mut document = Wiped(serde_json::from_slice(bytes).map_err(|_| Error::Shape)?);
-    let text = |name: &str| document.0.get(name).and_then(Value::as_str).unwrap_or_default();
+    let text = |name: &str| {
+        document
+            .0
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     if (text("apiVersion"), text("kind")) != (API_VERSION, KIND) {
         let found = short(&format!("{} {}", text("apiVersion"), text("kind")));
         return Err(if text("kind") == KIND {
-            Error::Version { found, by: short(text("writtenBy")) }
+            Error::Version {
+                found,
+                by: short(text("writtenBy")),
+            }
         } else {
             Error::Shape
         });
@@ -124,7 +147,11 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     if let Some(id) = document.0.pointer("/sealed/key").and_then(Value::as_str) {
         let id = short(id);
         let Some(found) = keys.find(&id) else {
-            return Err(if keys.has_any() { Error::KeyWrong(id) } else { Error::KeyMissing(id) });
+            return Err(if keys.has_any() {
+                Error::KeyWrong(id)
+            } else {
+                Error::KeyMissing(id)
+            });
         };
         let content = found.open(&mut document.0)?;
         let content: Value = serde_json::from_slice(&content).map_err(|_| Error::Shape)?;
@@ -136,15 +163,26 @@ pub fn read(bytes: &[u8], keys: &Keys) -> Result<Generations, Error> {
     if document.0.get("digest").and_then(Value::as_str) != Some(digest(&document, key).as_str()) {
         return Err(Error::Digest);
     }
-    let items = document.0.get_mut("checkpoints").map(Value::take).ok_or(Error::Shape)?;
+    let items = document
+        .0
+        .get_mut("checkpoints")
+        .map(Value::take)
+        .ok_or(Error::Shape)?;
     let items: Vec<Item> = serde_json::from_value(items).map_err(|_| Error::Shape)?;
     if items.len() > MOST_GENERATIONS {
         return Err(Error::Shape);
     }
     let mut all = Generations::new();
-    for (at, Item { generation, checkpoint }) in items.into_iter().enumerate() {
-        let checkpoint =
-            NodeCheckpoint::from_value(checkpoint).map_err(|error| Error::Checkpoint(at, Box::new(error)))?;
+    for (
+        at,
+        Item {
+            generation,
+            checkpoint,
+        },
+    ) in items.into_iter().enumerate()
+    {
+        let checkpoint = NodeCheckpoint::from_value(checkpoint)
+            .map_err(|error| Error::Checkpoint(at, Box::new(error)))?;
         let key = checkpoint.pod().map_err(store::Error::from)?;
         let pod = all.entry(key.clone()).or_default();
         let after = pod.last().map_or(0, |(number, _)| *number);
@@ -185,14 +223,24 @@ mod tests {
             let shows = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(content);
             assert!(shows(&clear) && !shows(&sealed), "{content}");
         }
-        assert!(matches!(read(&sealed, &Keys::default()), Err(Error::KeyMissing(_))));
-        assert!(matches!(read(&sealed, &key(2).into()), Err(Error::KeyWrong(_))));
+        assert!(matches!(
+            read(&sealed, &Keys::default()),
+            Err(Error::KeyMissing(_))
+        ));
+        assert!(matches!(
+            read(&sealed, &key(2).into()),
+            Err(Error::KeyWrong(_))
+        ));
     }
 
     #[test]
     fn no_change_of_an_exports_content_is_accepted() {
         for key in [None, Some(key(1))] {
-            let keys = || key.as_ref().map(|_| Keys::from(self::key(1))).unwrap_or_default();
+            let keys = || {
+                key.as_ref()
+                    .map(|_| Keys::from(self::key(1)))
+                    .unwrap_or_default()
+            };
             let bytes = write(&all(), "node-1", key.as_ref()).unwrap();
             let known = read(&bytes, &keys()).unwrap();
             for at in (0..bytes.len() - 1).step_by(7) {
@@ -214,16 +262,37 @@ mod tests {
             read(&write(&all, "node-1", None).unwrap(), &Keys::default())
         };
         let one = || checkpoint("shop", "till");
-        for numbers in [vec![0], vec![2, 1], vec![1, 1], vec![1, 2, 3], vec![LAST_NUMBER + 1]] {
+        for numbers in [
+            vec![0],
+            vec![2, 1],
+            vec![1, 1],
+            vec![1, 2, 3],
+            vec![LAST_NUMBER + 1],
+        ] {
             let generations = numbers.iter().map(|number| (*number, one())).collect();
-            assert!(matches!(with(generations), Err(Error::Order(_))), "{numbers:?}");
+            assert!(
+                matches!(with(generations), Err(Error::Order(_))),
+                "{numbers:?}"
+            );
         }
-        assert!(matches!(with(vec![(1, checkpoint("..", "till"))]), Err(Error::Name(_))));
-        assert!(matches!(with(vec![(1, checkpoint("shop", "../till"))]), Err(Error::Name(_))));
+        assert!(matches!(
+            with(vec![(1, checkpoint("..", "till"))]),
+            Err(Error::Name(_))
+        ));
+        assert!(matches!(
+            with(vec![(1, checkpoint("shop", "../till"))]),
+            Err(Error::Name(_))
+        ));
         let newer = br#"{"apiVersion":"podcheckpointer.io/v9","kind":"NodeExport","writtenBy":"pod-checkpointer 9.1"}"#;
         let error = read(newer, &Keys::default()).unwrap_err().to_string();
-        assert!(error.contains("v9") && error.contains("pod-checkpointer 9.1"), "{error}");
+        assert!(
+            error.contains("v9") && error.contains("pod-checkpointer 9.1"),
+            "{error}"
+        );
         assert!(matches!(read(b"{}", &Keys::default()), Err(Error::Shape)));
-        assert!(matches!(read("[".repeat(10_000).as_bytes(), &Keys::default()), Err(Error::Shape)));
+        assert!(matches!(
+            read("[".repeat(10_000).as_bytes(), &Keys::default()),
+            Err(Error::Shape)
+        ));
     }
 }

@@ -6,15 +6,16 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest name of a namespace and of a pod that the API server takes (pkg/apis/core/validation: a DNS label and a
-/// DNS subdomain).
+/// Longest name of a namespace and of a pod that the API server takes (pkg/apis/core/validation: a
+/// DNS label and a DNS subdomain).
 const LONGEST_NAMESPACE: usize = 63;
 const LONGEST_NAME: usize = 253;
 
 /// Namespace and name of a pod. Both are DNS names, so the file form is never a path.
 ///
-/// It has one file form, `<namespace>_<name>` ([`PodId::file_form`]; `_` occurs in neither name), which is also its form in
-/// YAML and JSON, and one form for people, `<namespace>/<name>` (its `Display`).
+/// It has one file form, `<namespace>_<name>` ([`PodId::file_form`]; `_` occurs in neither name),
+/// which is also its form in YAML and JSON, and one form for people, `<namespace>/<name>` (its
+/// `Display`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodId {
     file_form: String,
@@ -35,14 +36,20 @@ impl PodId {
                 && part.len() <= longest
                 && !part.starts_with(['.', '-'])
                 && part.bytes().all(|byte| {
-                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (dots && byte == b'.')
+                    byte.is_ascii_lowercase()
+                        || byte.is_ascii_digit()
+                        || byte == b'-'
+                        || (dots && byte == b'.')
                 })
         };
         let file_form = format!("{namespace}_{name}");
         if !legal(namespace, LONGEST_NAMESPACE, false) || !legal(name, LONGEST_NAME, true) {
             return Err(Invalid(file_form));
         }
-        Ok(Self { file_form, separator: namespace.len() })
+        Ok(Self {
+            file_form,
+            separator: namespace.len(),
+        })
     }
 
     /// The pod's namespace.
@@ -57,8 +64,9 @@ impl PodId {
 
     /// `<namespace>_<name>`, as in names of files and directories.
     ///
-    /// It can be longer than a file name. The rules refuse a pod long before that (its log directory
-    /// has a longer name); reading and removing it find nothing, and writing it is an error.
+    /// It can be longer than a file name. The rules refuse a pod long before that (its log
+    /// directory has a longer name); reading and removing it find nothing, and writing it is an
+    /// error.
     pub fn file_form(&self) -> &str {
         &self.file_form
     }
@@ -74,7 +82,9 @@ impl FromStr for PodId {
 
     /// Parses the file form.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let (namespace, name) = text.split_once('_').ok_or_else(|| Invalid(text.to_owned()))?;
+        let (namespace, name) = text
+            .split_once('_')
+            .ok_or_else(|| Invalid(text.to_owned()))?;
         Self::new(namespace, name)
     }
 }
@@ -99,7 +109,9 @@ impl Serialize for PodId {
 
 impl<'de> Deserialize<'de> for PodId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -117,10 +129,16 @@ mod tests {
     fn a_pod_has_one_file_form_and_one_form_for_people() {
         let pod: PodId = "kube-system_kube-proxy.x-1".parse().unwrap();
         assert_eq!(pod, PodId::new("kube-system", "kube-proxy.x-1").unwrap());
-        assert_eq!((pod.namespace(), pod.name()), ("kube-system", "kube-proxy.x-1"));
+        assert_eq!(
+            (pod.namespace(), pod.name()),
+            ("kube-system", "kube-proxy.x-1")
+        );
         assert_eq!(pod.file_form(), "kube-system_kube-proxy.x-1");
         assert_eq!(pod.to_string(), "kube-system/kube-proxy.x-1");
-        assert_eq!(serde_json::from_str::<PodId>(&serde_json::to_string(&pod).unwrap()).unwrap(), pod);
+        assert_eq!(
+            serde_json::from_str::<PodId>(&serde_json::to_string(&pod).unwrap()).unwrap(),
+            pod
+        );
     }
 
     #[test]

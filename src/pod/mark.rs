@@ -11,7 +11,9 @@ pub fn is_marked(pod: &Value) -> bool {
 
 /// The annotation that marks this pod, if it has one.
 pub fn mark(pod: &Value) -> Option<&'static str> {
-    [names::CHECKPOINT, names::CHECKPOINT_LEGACY].into_iter().find(|name| annotation(pod, name) == Some("true"))
+    [names::CHECKPOINT, names::CHECKPOINT_LEGACY]
+        .into_iter()
+        .find(|name| annotation(pod, name) == Some("true"))
 }
 
 /// Whether an annotation says that this pod must not be checkpointed, whatever else marks it.
@@ -24,7 +26,10 @@ pub fn is_opted_out(pod: &Value) -> bool {
 /// runs every minute.
 pub fn could_be_meant(pod: &Value) -> bool {
     let is_api = annotation(pod, names::CONFIG_SOURCE).is_none_or(|source| source == "api");
-    let ends = pod.pointer("/spec/restartPolicy").and_then(Value::as_str).is_some_and(|policy| policy != "Always");
+    let ends = pod
+        .pointer("/spec/restartPolicy")
+        .and_then(Value::as_str)
+        .is_some_and(|policy| policy != "Always");
     is_api && annotation(pod, names::CONFIG_MIRROR).is_none() && !ends
 }
 
@@ -35,8 +40,14 @@ fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
 /// Whether the pod is Ready, Running and not being deleted. Only then is it captured.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let is = |condition: &Value, key: &str, value: &str| condition.get(key).and_then(Value::as_str) == Some(value);
-    pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null)
+    let is = |condition: &Value, key: &str, value: &str| {
+        condition.get(key).and_then(Value::as_str) == Some(value)
+    };
+    pod.pointer("/metadata/deletionTimestamp")
+        .is_none_or(Value::is_null)
         && pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running")
-        && conditions.into_iter().flatten().any(|it| is(it, "type", "Ready") && is(it, "status", "True"))
+        && conditions
+            .into_iter()
+            .flatten()
+            .any(|it| is(it, "type", "Ready") && is(it, "status", "True"))
 }

@@ -8,6 +8,8 @@ pub fn is_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.len() <= LONGEST_NAME
         && text.split('.').all(|label| {
-            label.starts_with(is_plain) && label.ends_with(is_plain) && label.chars().all(|c| is_plain(c) || c == '-')
+            label.starts_with(is_plain)
+                && label.ends_with(is_plain)
+                && label.chars().all(|c| is_plain(c) || c == '-')
         })
 }

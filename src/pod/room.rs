@@ -45,14 +45,19 @@ pub struct HostPort {
 impl HostPort {
     /// Whether the two cannot be in use on one node at the same time.
     fn conflicts(&self, other: &Self) -> bool {
-        let same_address = self.address.is_empty() || other.address.is_empty() || self.address == other.address;
+        let same_address =
+            self.address.is_empty() || other.address.is_empty() || self.address == other.address;
         self.port == other.port && self.protocol == other.protocol && same_address
     }
 }
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = if self.address.is_empty() { String::new() } else { format!("{}:", self.address) };
+        let address = if self.address.is_empty() {
+            String::new()
+        } else {
+            format!("{}:", self.address)
+        };
         write!(f, "{} port {address}{}", self.protocol, self.port)
     }
 }
@@ -73,7 +78,8 @@ impl Demand {
     pub fn of(spec: &Value) -> Self {
         let containers = || list(spec, "containers");
         let inits = || list(spec, "initContainers");
-        let is_sidecar = |init: &Value| init.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+        let is_sidecar =
+            |init: &Value| init.get("restartPolicy").and_then(Value::as_str) == Some("Always");
         let requests = Amounts {
             cpu: amount(spec, "cpu", 1000),
             memory: amount(spec, "memory", 1),
@@ -85,15 +91,28 @@ impl Demand {
         let mut ports: Vec<HostPort> = long_lived
             .flat_map(|container| list(container, "ports"))
             .filter_map(|port| {
-                let number = |name: &str| port.get(name).and_then(Value::as_u64).filter(|number| *number != 0);
+                let number = |name: &str| {
+                    port.get(name)
+                        .and_then(Value::as_u64)
+                        .filter(|number| *number != 0)
+                };
                 // on the host network each port is a host port (pkg/apis/core/v1/defaults.go)
-                let number = number("hostPort").or_else(|| number("containerPort").filter(|_| host_network))?;
+                let number = number("hostPort")
+                    .or_else(|| number("containerPort").filter(|_| host_network))?;
                 let text = |name: &str| port.get(name).and_then(Value::as_str).unwrap_or_default();
                 let address = text("hostIP");
                 Some(HostPort {
-                    protocol: if text("protocol").is_empty() { "TCP".into() } else { text("protocol").into() },
+                    protocol: if text("protocol").is_empty() {
+                        "TCP".into()
+                    } else {
+                        text("protocol").into()
+                    },
                     port: number.try_into().ok()?,
-                    address: if matches!(address, "0.0.0.0" | "::") { String::new() } else { address.into() },
+                    address: if matches!(address, "0.0.0.0" | "::") {
+                        String::new()
+                    } else {
+                        address.into()
+                    },
                 })
             })
             .collect();
@@ -128,7 +147,10 @@ pub struct Room {
 impl Room {
     /// What is missing for one more pod, in words; `None` if it fits.
     pub fn lacks(&self, wanted: &Demand) -> Option<String> {
-        if let Some(port) = wanted.ports.iter().find(|port| self.taken.ports.iter().any(|other| other.conflicts(port)))
+        if let Some(port) = wanted
+            .ports
+            .iter()
+            .find(|port| self.taken.ports.iter().any(|other| other.conflicts(port)))
         {
             return Some(format!("{port} of the node is in use by another pod"));
         }
@@ -137,14 +159,19 @@ impl Room {
         let each = [
             ("CPU (thousandths of a core)", wants.cpu, taken.cpu, has.cpu),
             ("memory (bytes)", wants.memory, taken.memory, has.memory),
-            ("ephemeral storage (bytes)", wants.ephemeral_storage, taken.ephemeral_storage, has.ephemeral_storage),
+            (
+                "ephemeral storage (bytes)",
+                wants.ephemeral_storage,
+                taken.ephemeral_storage,
+                has.ephemeral_storage,
+            ),
             ("pods", wants.pods, taken.pods, has.pods),
         ];
-        each.into_iter().find(|(_, wants, taken, has)| *wants > 0 && taken.saturating_add(*wants) > *has).map(
-            |(what, wants, taken, has)| {
+        each.into_iter()
+            .find(|(_, wants, taken, has)| *wants > 0 && taken.saturating_add(*wants) > *has)
+            .map(|(what, wants, taken, has)| {
                 format!("{what}: the pod requests {wants}, but {taken} of {has} are already taken")
-            },
-        )
+            })
     }
 }
 
@@ -166,11 +193,20 @@ pub fn allocatable(quantities: &BTreeMap<String, String>) -> Option<Amounts> {
 /// request of the pod itself replaces this. The pod's overhead is added.
 fn amount(spec: &Value, name: &str, parts: u64) -> u64 {
     let of = |container: &Value| {
-        let resource = |kind: &str| quantity(container.pointer(&format!("/resources/{kind}")), name, parts);
+        let resource = |kind: &str| {
+            quantity(
+                container.pointer(&format!("/resources/{kind}")),
+                name,
+                parts,
+            )
+        };
         // a limit without a request counts as the request
-        resource("requests").or_else(|| resource("limits")).unwrap_or_default()
+        resource("requests")
+            .or_else(|| resource("limits"))
+            .unwrap_or_default()
     };
-    let mut running = list(spec, "containers").fold(0, |sum: u64, container| sum.saturating_add(of(container)));
+    let mut running =
+        list(spec, "containers").fold(0, |sum: u64, container| sum.saturating_add(of(container)));
     let (mut sidecars, mut starting) = (0_u64, 0_u64);
     for init in list(spec, "initContainers") {
         let one = of(init);
@@ -184,12 +220,18 @@ fn amount(spec: &Value, name: &str, parts: u64) -> u64 {
     }
     let together = running.max(starting);
     let own = |kind: &str| quantity(spec.pointer(&format!("/resources/{kind}")), name, parts);
-    let total = own("requests").or_else(|| own("limits").filter(|_| together == 0)).unwrap_or(together);
+    let total = own("requests")
+        .or_else(|| own("limits").filter(|_| together == 0))
+        .unwrap_or(together);
     total.saturating_add(quantity(spec.get("overhead"), name, parts).unwrap_or_default())
 }
 
 fn list<'a>(object: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    object.get(name).and_then(Value::as_array).into_iter().flatten()
+    object
+        .get(name)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 fn quantity(of: Option<&Value>, name: &str, parts: u64) -> Option<u64> {
@@ -203,10 +245,14 @@ fn quantity(of: Option<&Value>, name: &str, parts: u64) -> Option<u64> {
 /// A quantity in parts of a unit (1000: thousandths), rounded up (k8s.io/apimachinery,
 /// pkg/api/resource/quantity.go). `None` if it is not a quantity or is negative. Saturates.
 fn parse(text: &str, parts: u64) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(end)?;
-    let (whole, fraction) =
-        number.trim_start_matches('+').split_once('.').unwrap_or((number.trim_start_matches('+'), ""));
+    let (whole, fraction) = number
+        .trim_start_matches('+')
+        .split_once('.')
+        .unwrap_or((number.trim_start_matches('+'), ""));
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
@@ -236,9 +282,15 @@ fn parse(text: &str, parts: u64) -> Option<u64> {
     }
     let value: u128 = digits.parse().ok()?;
     let ten = ten.checked_sub(i32::try_from(fraction.len()).ok()?)?;
-    let scaled = value.saturating_mul(1_u128.checked_shl(two)?).saturating_mul(u128::from(parts));
+    let scaled = value
+        .saturating_mul(1_u128.checked_shl(two)?)
+        .saturating_mul(u128::from(parts));
     let power = 10_u128.checked_pow(ten.unsigned_abs())?;
-    let amount = if ten >= 0 { scaled.saturating_mul(power) } else { scaled.div_ceil(power) };
+    let amount = if ten >= 0 {
+        scaled.saturating_mul(power)
+    } else {
+        scaled.div_ceil(power)
+    };
     Some(u64::try_from(amount).unwrap_or(u64::MAX))
 }
 
@@ -249,12 +301,26 @@ mod tests {
 
     #[test]
     fn quantities_are_parsed_as_upstream_parses_them() {
-        let cpu = [("1", 1000), ("100m", 100), ("0.1", 100), ("1.5", 1500), ("2e3", 2_000_000), ("1u", 1), ("0", 0)];
+        let cpu = [
+            ("1", 1000),
+            ("100m", 100),
+            ("0.1", 100),
+            ("1.5", 1500),
+            ("2e3", 2_000_000),
+            ("1u", 1),
+            ("0", 0),
+        ];
         for (text, expected) in cpu {
             assert_eq!(parse(text, 1000), Some(expected), "{text}");
         }
-        let memory =
-            [("128Mi", 128 << 20), ("1G", 1_000_000_000), ("1.5Gi", 3 << 29), ("100m", 1), ("+7", 7), (".5Ki", 512)];
+        let memory = [
+            ("128Mi", 128 << 20),
+            ("1G", 1_000_000_000),
+            ("1.5Gi", 3 << 29),
+            ("100m", 1),
+            ("+7", 7),
+            (".5Ki", 512),
+        ];
         for (text, expected) in memory {
             assert_eq!(parse(text, 1), Some(expected), "{text}");
         }
@@ -268,7 +334,14 @@ mod tests {
     fn a_pod_requests_what_it_needs_at_its_widest_moment() {
         let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
         let spec = json!({"containers": [container("100m"), container("200m")]});
-        assert_eq!(Demand::of(&spec).requests, Amounts { cpu: 300, pods: 1, ..Amounts::default() });
+        assert_eq!(
+            Demand::of(&spec).requests,
+            Amounts {
+                cpu: 300,
+                pods: 1,
+                ..Amounts::default()
+            }
+        );
         let mut sidecar = container("50m");
         sidecar["restartPolicy"] = json!("Always");
         let with = |inits: Value| {
@@ -294,12 +367,23 @@ mod tests {
         let mut whole = spec.clone();
         whole["resources"] = json!({"requests": {"memory": "5Ki"}});
         assert_eq!(Demand::of(&whole).requests.memory, 6144);
-        assert_eq!(Demand::of(&json!({"resources": {"limits": {"cpu": "2"}}, "containers": [{}]})).requests.cpu, 2000);
+        assert_eq!(
+            Demand::of(&json!({"resources": {"limits": {"cpu": "2"}}, "containers": [{}]}))
+                .requests
+                .cpu,
+            2000
+        );
     }
 
     #[test]
     fn host_ports_are_those_that_the_kubelet_counts() {
-        let ports = |spec: Value| Demand::of(&spec).ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ports = |spec: Value| {
+            Demand::of(&spec)
+                .ports
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         let spec = json!({"containers": [{"ports": [{"containerPort": 80}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP"}]}]});
         assert_eq!(ports(spec.clone()), ["UDP port 53"]);
         let mut host = spec;
@@ -311,14 +395,27 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let pod = |cpu: &str, port: u16, address: &str| {
             let ports = json!([{"containerPort": 1, "hostPort": port, "hostIP": address}]);
-            Demand::of(&json!({"containers": [{"resources": {"requests": {"cpu": cpu}}, "ports": ports}]}))
+            Demand::of(
+                &json!({"containers": [{"resources": {"requests": {"cpu": cpu}}, "ports": ports}]}),
+            )
         };
-        let allocatable = Amounts { cpu: 1000, memory: 1, ephemeral_storage: 1, pods: 2 };
-        let mut room = Room { allocatable: Some(allocatable), taken: pod("600m", 80, "10.0.0.1") };
+        let allocatable = Amounts {
+            cpu: 1000,
+            memory: 1,
+            ephemeral_storage: 1,
+            pods: 2,
+        };
+        let mut room = Room {
+            allocatable: Some(allocatable),
+            taken: pod("600m", 80, "10.0.0.1"),
+        };
         assert_eq!(room.lacks(&pod("400m", 81, "")), None);
         assert!(room.lacks(&pod("401m", 81, "")).unwrap().starts_with("CPU"));
         assert_eq!(room.lacks(&pod("1m", 80, "10.0.0.2")), None);
-        assert_eq!(room.lacks(&pod("1m", 80, "0.0.0.0")).unwrap(), "TCP port 80 of the node is in use by another pod");
+        assert_eq!(
+            room.lacks(&pod("1m", 80, "0.0.0.0")).unwrap(),
+            "TCP port 80 of the node is in use by another pod"
+        );
         room.taken.add(&pod("1m", 82, ""));
         assert!(room.lacks(&pod("1m", 83, "")).unwrap().starts_with("pods"));
         room.allocatable = None;
@@ -331,11 +428,15 @@ mod tests {
 
     #[test]
     fn what_a_node_can_allocate_comes_from_its_object() {
-        let mut quantities: BTreeMap<String, String> = [("cpu", "1930m"), ("memory", "7Gi"), ("pods", "110")]
-            .map(|(name, text)| (name.into(), text.into()))
-            .into();
+        let mut quantities: BTreeMap<String, String> =
+            [("cpu", "1930m"), ("memory", "7Gi"), ("pods", "110")]
+                .map(|(name, text)| (name.into(), text.into()))
+                .into();
         let amounts = allocatable(&quantities).unwrap();
-        assert_eq!((amounts.cpu, amounts.memory, amounts.pods), (1930, 7 << 30, 110));
+        assert_eq!(
+            (amounts.cpu, amounts.memory, amounts.pods),
+            (1930, 7 << 30, 110)
+        );
         quantities.insert("cpu".into(), "many".into());
         assert_eq!(allocatable(&quantities), None);
     }

@@ -17,9 +17,14 @@ const LIMIT: usize = 63;
 pub fn parse(text: &str) -> Result<Selector, String> {
     let parts = split(text)?;
     if parts.iter().all(|part| part.trim().is_empty()) {
-        return Err("names no label; write for example app=till, tier in (front,back), app or !app".into());
+        return Err(
+            "names no label; write for example app=till, tier in (front,back), app or !app".into(),
+        );
     }
-    let expressions: Vec<Expression> = parts.into_iter().map(requirement).collect::<Result<_, _>>()?;
+    let expressions: Vec<Expression> = parts
+        .into_iter()
+        .map(requirement)
+        .collect::<Result<_, _>>()?;
     Ok(expressions.into_iter().collect())
 }
 
@@ -76,7 +81,9 @@ fn unclear(text: &str) -> String {
 
 fn key(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let (prefix, name) = text
+        .split_once('/')
+        .map_or((None, text), |(prefix, name)| (Some(prefix), name));
     if is_word(name) && prefix.is_none_or(is_name) {
         Ok(text.to_owned())
     } else {
@@ -98,7 +105,9 @@ fn is_word(text: &str) -> bool {
     text.len() <= LIMIT
         && text.starts_with(is_end)
         && text.ends_with(is_end)
-        && text.chars().all(|letter| is_end(letter) || matches!(letter, '-' | '_' | '.'))
+        && text
+            .chars()
+            .all(|letter| is_end(letter) || matches!(letter, '-' | '_' | '.'))
 }
 
 #[cfg(test)]
@@ -109,10 +118,14 @@ mod tests {
 
     #[test]
     fn a_selector_matches_as_with_kubectl() {
-        let labels: BTreeMap<String, String> =
-            [("app", "till"), ("tier", "front"), ("shop.example/floor", "2"), ("empty", "")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into();
+        let labels: BTreeMap<String, String> = [
+            ("app", "till"),
+            ("tier", "front"),
+            ("shop.example/floor", "2"),
+            ("empty", ""),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
         for (text, matches) in [
             ("app=till", true),
             (" app == till ", true),
@@ -139,7 +152,15 @@ mod tests {
 
     #[test]
     fn a_printed_selector_can_be_parsed_again() {
-        for text in ["a=b", "a!=b", "a in (b,c)", "a notin (b)", "a", "!a", "x.y/a=b,c in (d,e),!f"] {
+        for text in [
+            "a=b",
+            "a!=b",
+            "a in (b,c)",
+            "a notin (b)",
+            "a",
+            "!a",
+            "x.y/a=b,c in (d,e),!f",
+        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
     }

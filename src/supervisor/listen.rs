@@ -1,4 +1,5 @@
-//! What is heard of the API server between two looks at the node: probes, and the kubelet's own connections to it.
+//! What is heard of the API server between two looks at the node: probes, and the kubelet's own
+//! connections to it.
 
 use std::io;
 
@@ -39,7 +40,14 @@ impl Listener {
     /// Probes at once.
     pub fn new(probes: Probes, root: HostRoot) -> Self {
         let now = Instant::now();
-        Self { probes, kubelet: None, problem: None, root, next_probe: now, next_look: now }
+        Self {
+            probes,
+            kubelet: None,
+            problem: None,
+            root,
+            next_probe: now,
+            next_look: now,
+        }
     }
 
     /// When the next probe begins.
@@ -47,8 +55,8 @@ impl Listener {
         self.next_probe
     }
 
-    /// Begins probes and looks at sockets when it is time, and waits until something is heard, which `core` then knows. Can be
-    /// dropped and asked again.
+    /// Begins probes and looks at sockets when it is time, and waits until something is heard,
+    /// which `core` then knows. Can be dropped and asked again.
     pub async fn heard(&mut self, core: &mut Core) -> Heard {
         loop {
             // the pace may be another one since
@@ -83,17 +91,23 @@ impl Listener {
     }
 
     fn look(&mut self, core: &mut Core) -> bool {
-        let Some(pid) = self.kubelet else { return false };
+        let Some(pid) = self.kubelet else {
+            return false;
+        };
         let found = sockets::of_process(&self.root, pid, &self.probes.addresses(), None);
         let is_news = core.sockets(found.as_deref().ok(), clock::boot_time());
-        self.problem = found.err().map(|error| format!("cannot look at the kubelet's sockets: {error}"));
+        self.problem = found
+            .err()
+            .map(|error| format!("cannot look at the kubelet's sockets: {error}"));
         is_news
     }
 
-    /// Closes the sockets of the kubelet's process that wait on the API server, or on a name server. Unsupported kernels are an
-    /// error.
+    /// Closes the sockets of the kubelet's process that wait on the API server, or on a name
+    /// server. Unsupported kernels are an error.
     pub fn unstick(&self, core: &mut Core) -> io::Result<()> {
-        let Some(pid) = self.kubelet else { return Ok(()) };
+        let Some(pid) = self.kubelet else {
+            return Ok(());
+        };
         let found = sockets::of_process(&self.root, pid, &self.probes.addresses(), Some(DNS))?;
         for socket in core.waiting(found, clock::boot_time()) {
             sockets::destroy(&socket)?;
@@ -106,7 +120,14 @@ impl Listener {
     }
 }
 
-fn hear(core: &mut Core, Probe { began, ended, outcome }: Probe) -> bool {
+fn hear(
+    core: &mut Core,
+    Probe {
+        began,
+        ended,
+        outcome,
+    }: Probe,
+) -> bool {
     let is_news = core.heard(began, ended, outcome);
     if let Some(contact) = core.contact().filter(|_| is_news) {
         tracing::info!(class = ?contact.class, by_time_out = contact.by_time_out, "contact with the API server");

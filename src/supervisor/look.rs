@@ -44,15 +44,25 @@ pub struct Looker {
 impl Looker {
     /// Looks at nothing yet.
     pub fn new(store: Store, run: RunDir) -> Self {
-        Self { store, run, read: BTreeMap::new(), stored: Stored::default(), agent: None }
+        Self {
+            store,
+            run,
+            read: BTreeMap::new(),
+            stored: Stored::default(),
+            agent: None,
+        }
     }
 
     /// Asks the store, the runtime, the kubelet and the agent's file.
     pub async fn look(&mut self, reach: &mut Reach) -> Found {
         let store = self.read_store().err();
-        let stored = Stored { keys: self.stored.keys.clone(), changed: std::mem::take(&mut self.stored.changed) };
+        let stored = Stored {
+            keys: self.stored.keys.clone(),
+            changed: std::mem::take(&mut self.stored.changed),
+        };
         let lists = reach.lists().await;
-        // the kubelet last: what it owns may be no older than the decision, also when the runtime hung for a while
+        // the kubelet last: what it owns may be no older than the decision, also when the runtime
+        // hung for a while
         let (kubelet, silence) = match reach.owned().await {
             Ok(owned) => (KubeletAnswer::Owns(owned), None),
             Err(error @ kubelet::Error::Down(..)) => (KubeletAnswer::Down, Some(error)),
@@ -62,7 +72,10 @@ impl Looker {
             Ok(agent) => self.agent = agent,
             // what it said before holds
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the agent's word cannot be read");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the agent's word cannot be read"
+                );
             }
         }
         let problems = [
@@ -70,7 +83,12 @@ impl Looker {
             ("runtime", lists.as_ref().err().cloned()),
             ("kubelet", silence.map(|error| chain(&error))),
         ];
-        Found { stored, lists: lists.ok(), kubelet, problems }
+        Found {
+            stored,
+            lists: lists.ok(),
+            kubelet,
+            problems,
+        }
     }
 
     /// Reads the checkpoints whose directory changed.
@@ -79,19 +97,30 @@ impl Looker {
         let keys = &self.stored.keys;
         self.read.retain(|key, _| keys.contains(key));
         for key in keys {
-            let directory = self.store.directory().join(CHECKPOINTS).join(key.file_form());
-            let changed = fs::metadata(&directory).and_then(|metadata| metadata.modified()).ok();
+            let directory = self
+                .store
+                .directory()
+                .join(CHECKPOINTS)
+                .join(key.file_form());
+            let changed = fs::metadata(&directory)
+                .and_then(|metadata| metadata.modified())
+                .ok();
             if self.read.get(key).is_some_and(|read| *read == changed) {
                 continue;
             }
             let (newest, bad) = self.store.newest(key)?;
             for error in &bad {
-                tracing::warn!(error = error as &dyn std::error::Error, "a checkpoint cannot be used");
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "a checkpoint cannot be used"
+                );
             }
             let clear = bad.iter().find_map(store::Error::header);
             let known = match newest {
                 Some(generation) => Known::of(&generation.checkpoint),
-                None => Known::unreadable(clear.map(|header| (&header.policy, header.parent.uid.as_str()))),
+                None => Known::unreadable(
+                    clear.map(|header| (&header.policy, header.parent.uid.as_str())),
+                ),
             };
             self.stored.changed.insert(key.clone(), known);
             self.read.insert(key.clone(), changed);
@@ -111,11 +140,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(directory.path().join("state"));
         store.create().unwrap();
-        let mut looker = Looker::new(store.clone(), RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"));
+        let mut looker = Looker::new(
+            store.clone(),
+            RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"),
+        );
         store.put(&checkpoint("shop", "till")).unwrap();
         let mut changed = || {
             looker.read_store().unwrap();
-            let changed: Vec<Key> = std::mem::take(&mut looker.stored.changed).into_keys().collect();
+            let changed: Vec<Key> = std::mem::take(&mut looker.stored.changed)
+                .into_keys()
+                .collect();
             (looker.stored.keys.len(), changed)
         };
         assert_eq!(changed(), (1, vec![id("shop_till")]));
@@ -125,6 +159,10 @@ mod tests {
         store.remove(&id("shop_till")).unwrap();
         assert_eq!(changed(), (1, vec![]));
         store.put(&checkpoint("shop", "till")).unwrap();
-        assert_eq!(changed(), (2, vec![id("shop_till")]), "it was gone meanwhile");
+        assert_eq!(
+            changed(),
+            (2, vec![id("shop_till")]),
+            "it was gone meanwhile"
+        );
     }
 }

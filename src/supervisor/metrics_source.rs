@@ -33,7 +33,9 @@ impl Source for MetricsSource {
         let mut page = Page::default();
         figures::add_build(&mut page, "supervisor");
         if let Some(passed) = self.passed.get() {
-            self.figures.borrow().add_to(&mut page, milliseconds(clock::boot_time()), true);
+            self.figures
+                .borrow()
+                .add_to(&mut page, milliseconds(clock::boot_time()), true);
             page.one(Metric::PassAge, passed.elapsed().as_secs_f64());
         }
         page
@@ -45,7 +47,10 @@ impl Source for MetricsSource {
 
     fn not_ready(&self) -> Vec<String> {
         let waits = self.passed.get().is_none();
-        waits.then(|| "pass: none has ended yet".to_owned()).into_iter().collect()
+        waits
+            .then(|| "pass: none has ended yet".to_owned())
+            .into_iter()
+            .collect()
     }
 }
 
@@ -60,13 +65,30 @@ mod tests {
     fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {
         let source = MetricsSource::default();
         assert_eq!(source.not_ready(), ["pass: none has ended yet"]);
-        assert!(!source.page().text().unwrap().contains("api_contact"), "nothing is known yet");
-        let contact = Some(ContactReport { class: Class::Failing, since: 0 });
-        source.passed(Figures::new(&Status { contact, ..Status::default() }, &Counts::default()));
+        assert!(
+            !source.page().text().unwrap().contains("api_contact"),
+            "nothing is known yet"
+        );
+        let contact = Some(ContactReport {
+            class: Class::Failing,
+            since: 0,
+        });
+        source.passed(Figures::new(
+            &Status {
+                contact,
+                ..Status::default()
+            },
+            &Counts::default(),
+        ));
         let text = source.page().text().unwrap();
         for metric in Metric::ALL {
             let told = text.contains(&format!("# TYPE {} ", metric.name()));
-            assert_eq!(told, !matches!(metric.of(), Of::Agent | Of::Operator), "{}", metric.name());
+            assert_eq!(
+                told,
+                !matches!(metric.of(), Of::Agent | Of::Operator),
+                "{}",
+                metric.name()
+            );
         }
         assert!(source.unhealthy().is_empty() && source.not_ready().is_empty());
     }

@@ -5,13 +5,15 @@
 //!   pod-resources, runtime, store,         ├─► core ─► shell ┤
 //!   agent.yaml ──────────────────► look ───┘   (pure)        └─► record: status.yaml, outages.yaml
 //! ```
-//! [`core`] remembers and decides, without input and output; `shell` is the loop around it; `reach` finds the node's parts.
+//! [`core`] remembers and decides, without input and output; `shell` is the loop around it; `reach`
+//! finds the node's parts.
 //!
-//! It needs nothing but the node: no API credential, no cluster DNS, no Service address, no wall clock, no volume. A fault
-//! of any one of these makes a fact unknown, and unknown changes nothing. Everything it remembers can be rebuilt from the
-//! node, so it may be killed at any line.
+//! It needs nothing but the node: no API credential, no cluster DNS, no Service address, no wall
+//! clock, no volume. A fault of any one of these makes a fact unknown, and unknown changes nothing.
+//! Everything it remembers can be rebuilt from the node, so it may be killed at any line.
 //!
-//! While the API server answers and nothing is active, a pass costs one request on an open connection.
+//! While the API server answers and nothing is active, a pass costs one request on an open
+//! connection.
 
 pub mod core;
 mod diagnose;
@@ -74,12 +76,19 @@ pub enum Error {
     Ca(PathBuf, #[source] io::Error),
 }
 
-/// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's state.
-pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>) -> Result<(), Error> {
+/// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's
+/// state.
+pub async fn run(
+    arguments: SupervisorArguments,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let node_name = arguments.node.node_name()?;
     let host = &arguments.node.host;
     let root = host.root().map_err(Error::Host)?;
-    let resolve = |path: &Path| root.resolve(path).map_err(|error| Error::Path(path.to_owned(), error));
+    let resolve = |path: &Path| {
+        root.resolve(path)
+            .map_err(|error| Error::Path(path.to_owned(), error))
+    };
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
     // read when something is activated, which may be before the disk with the keys is there
     let keys = KeyFiles::new(root.clone(), host.key_files.clone());
@@ -96,15 +105,26 @@ pub async fn run(arguments: SupervisorArguments, stop: impl Future<Output = ()>)
     tracing::info!(node = node_name, root = %root.path().display(), "supervising");
     let source = Rc::new(MetricsSource::default());
     let metrics = metrics::serve(arguments.metrics_address, &*source);
-    let supervisor = Shell::new(arguments, node_name, root, boot_id, store, run, source.clone())?;
+    let supervisor = Shell::new(
+        arguments,
+        node_name,
+        root,
+        boot_id,
+        store,
+        run,
+        source.clone(),
+    )?;
     // one thread does all of it; the stops in the background are its tasks too
-    tokio::task::LocalSet::new().run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics)).await
+    tokio::task::LocalSet::new()
+        .run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics))
+        .await
 }
 
 /// How long a supervisor may take to end when its successor starts.
 const SUCCESSION: Duration = Duration::from_secs(10);
 
-/// An old supervisor may still be ending while its successor starts: one at a time, and never none for long.
+/// An old supervisor may still be ending while its successor starts: one at a time, and never none
+/// for long.
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
     let begun = tokio::time::Instant::now();
     loop {

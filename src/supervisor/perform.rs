@@ -1,5 +1,5 @@
-//! Does what was decided: files and links, and stops through the runtime, which go on in the background. What came of each
-//! action goes back to the core.
+//! Does what was decided: files and links, and stops through the runtime, which go on in the
+//! background. What came of each action goes back to the core.
 
 use std::time::Duration;
 
@@ -80,9 +80,13 @@ impl Performer {
         findings: &mut Findings,
     ) -> Outcome {
         tracing::debug!(?action, "acting");
-        let Some(files) = with.files else { return Outcome::Failed };
+        let Some(files) = with.files else {
+            return Outcome::Failed;
+        };
         match action {
-            Action::Activate(key) | Action::Renew(key) => self.activate(key, core, files, with, findings).await,
+            Action::Activate(key) | Action::Renew(key) => {
+                self.activate(key, core, files, with, findings).await
+            }
             Action::Relink(key) if !files.manifests.run().active(key).exists() => {
                 self.activate(key, core, files, with, findings).await
             }
@@ -96,7 +100,9 @@ impl Performer {
                 outcome(key, result, "cannot link afresh")
             }
             Action::Release(key) => release(files, key, core),
-            Action::StopTwin(_) | Action::EndTwin(_) | Action::StopParent(_) => self.stop(action, core, with),
+            Action::StopTwin(_) | Action::EndTwin(_) | Action::StopParent(_) => {
+                self.stop(action, core, with)
+            }
             Action::Forget(key) => {
                 let outcome = outcome(key, files.forget(key), "cannot remove unpacked files");
                 if matches!(outcome, Outcome::Done) {
@@ -108,12 +114,17 @@ impl Performer {
                 if core.facts().agent_retires {
                     tracing::info!("the installation is being removed: leaving the node");
                 } else {
-                    tracing::warn!("the API server answers and no agent was heard of for an hour: leaving the node");
+                    tracing::warn!(
+                        "the API server answers and no agent was heard of for an hour: leaving the node"
+                    );
                 }
                 match files.retire(&with.settings.store) {
                     Ok(()) => Outcome::Done,
                     Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "cannot remove everything of ours");
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot remove everything of ours"
+                        );
                         Outcome::Failed
                     }
                 }
@@ -152,11 +163,19 @@ impl Performer {
         with: &Means<'_>,
         findings: &mut Findings,
     ) -> Result<(String, Known), Refused> {
-        let Means { settings, reach, .. } = with;
+        let Means {
+            settings, reach, ..
+        } = with;
         let (Some(runtime), Some(process)) = (&reach.runtime, &reach.process) else {
-            return Err(Refused::new(Blocked::WriteFailed, "kubelet and runtime are not known yet"));
+            return Err(Refused::new(
+                Blocked::WriteFailed,
+                "kubelet and runtime are not known yet",
+            ));
         };
-        let (synced, taken) = (core.facts().kubelet_synced, with.agent.and_then(|agent| agent.taken.as_ref()));
+        let (synced, taken) = (
+            core.facts().kubelet_synced,
+            with.agent.and_then(|agent| agent.taken.as_ref()),
+        );
         let (now, defaults) = (clock::boot_time(), kubelet::Settings::default());
         let against = Preconditions {
             now,
@@ -170,19 +189,32 @@ impl Performer {
             kubelet_dir: &settings.kubelet_dir,
             node_name: &settings.node_name,
             record: reach.node.as_ref(),
-            api_pods: if synced.is_no() { ApiPods::None } else { ApiPods::Take(taken) },
+            api_pods: if synced.is_no() {
+                ApiPods::None
+            } else {
+                ApiPods::Take(taken)
+            },
         };
         let Checked { generation, demand } = against.check(key, findings).await?;
         self.activations += 1;
-        let nonce = format!("{}/{}/{}", settings.boot_id, now.as_nanos(), self.activations);
+        let nonce = format!(
+            "{}/{}/{}",
+            settings.boot_id,
+            now.as_nanos(),
+            self.activations
+        );
         let uid = files.activate(&generation.checkpoint, key, &nonce)?;
         findings.take(&demand);
         Ok((uid, Known::of(&generation.checkpoint)))
     }
 
     fn stop(&mut self, action: &Action, core: &Core, with: &Means<'_>) -> Outcome {
-        let (Some(lists), Some(runtime)) = (with.lists, with.reach.runtime.clone()) else { return Outcome::Failed };
-        let Some(stop) = core.stop(action, lists) else { return Outcome::Done };
+        let (Some(lists), Some(runtime)) = (with.lists, with.reach.runtime.clone()) else {
+            return Outcome::Failed;
+        };
+        let Some(stop) = core.stop(action, lists) else {
+            return Outcome::Done;
+        };
         let what = match action {
             Action::StopTwin(_) => "stopping the twin",
             Action::EndTwin(_) => "ending the twin",
@@ -190,7 +222,12 @@ impl Performer {
         };
         tracing::info!(pod = action.key().map(tracing::field::display), "{what}");
         let action = action.clone();
-        self.stops.spawn_local(async move { Stopped { action, result: stop_through(runtime, stop).await } });
+        self.stops.spawn_local(async move {
+            Stopped {
+                action,
+                result: stop_through(runtime, stop).await,
+            }
+        });
         Outcome::Started
     }
 
@@ -201,7 +238,12 @@ impl Performer {
                 Some(Ok(Stopped { action, result })) => {
                     if let Err(error) = result {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(pod = action.key().map(tracing::field::display), ?action, error, "did not work");
+                        tracing::warn!(
+                            pod = action.key().map(tracing::field::display),
+                            ?action,
+                            error,
+                            "did not work"
+                        );
                     }
                     return action;
                 }
@@ -225,7 +267,10 @@ fn relink(files: &TwinFiles, key: &Key) -> Outcome {
     if files.manifests.link(key) == Link::Foreign {
         // put there since the twin was released
         let path = files.manifests.link_path(key);
-        return Outcome::Refused(Refused::new(Blocked::ForeignManifest, format!("{} is not ours", path.display())));
+        return Outcome::Refused(Refused::new(
+            Blocked::ForeignManifest,
+            format!("{} is not ours", path.display()),
+        ));
     }
     let outcome = outcome(key, files.relink(key), "cannot take back");
     if matches!(outcome, Outcome::Done) {
@@ -234,7 +279,11 @@ fn relink(files: &TwinFiles, key: &Key) -> Outcome {
     outcome
 }
 
-fn outcome<E: std::error::Error + 'static>(key: &Key, result: Result<(), E>, otherwise: &str) -> Outcome {
+fn outcome<E: std::error::Error + 'static>(
+    key: &Key,
+    result: Result<(), E>,
+    otherwise: &str,
+) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
         Err(error) => {
@@ -244,14 +293,17 @@ fn outcome<E: std::error::Error + 'static>(key: &Key, result: Result<(), E>, oth
     }
 }
 
-/// Stops the containers of each sandbox, which get the grace to end by themselves, then the sandbox. Without a grace the
-/// sandbox goes at once, and the runtime ends what runs in it.
+/// Stops the containers of each sandbox, which get the grace to end by themselves, then the
+/// sandbox. Without a grace the sandbox goes at once, and the runtime ends what runs in it.
 pub async fn stop_through(runtime: Runtime, stop: Stop) -> Result<(), runtime::Error> {
     let Stop { targets, grace } = stop;
     for target in targets {
         if let Some(grace) = grace {
             let grace: Duration = grace;
-            let stops = target.containers.iter().map(|container| runtime.stop_container(container, grace));
+            let stops = target
+                .containers
+                .iter()
+                .map(|container| runtime.stop_container(container, grace));
             for stopped in futures::future::join_all(stops).await {
                 stopped?;
             }

@@ -1,5 +1,5 @@
-//! All that must hold before a checkpoint is activated. The supervisor asks before it links a twin, and a drill before it
-//! says that a pod recovers.
+//! All that must hold before a checkpoint is activated. The supervisor asks before it links a twin,
+//! and a drill before it says that a pod recovers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,8 +57,8 @@ pub enum ApiPods<'a> {
     Take(Option<&'a Demand>),
 }
 
-/// What was found out already: many pods share an image, and each question is a call to the runtime; and each twin takes
-/// room from the next. For one pass.
+/// What was found out already: many pods share an image, and each question is a call to the
+/// runtime; and each twin takes room from the next. For one pass.
 #[derive(Debug, Default)]
 pub struct Findings {
     images: BTreeMap<String, Image>,
@@ -103,24 +103,36 @@ impl Preconditions<'_> {
         self.check_images(checkpoint, findings).await?;
         if self.manifests.link(key) == Link::Foreign {
             let path = self.manifests.link_path(key);
-            return Err(Refused::new(Blocked::ForeignManifest, format!("{} is not ours", path.display())));
+            return Err(Refused::new(
+                Blocked::ForeignManifest,
+                format!("{} is not ours", path.display()),
+            ));
         }
         self.check_node(&checkpoint.parent)?;
-        let demand = checkpoint.manifest.get("spec").map(Demand::of).unwrap_or_default();
+        let demand = checkpoint
+            .manifest
+            .get("spec")
+            .map(Demand::of)
+            .unwrap_or_default();
         self.check_room(key, &demand, findings)?;
         Ok(Checked { generation, demand })
     }
 
     fn newest(&self, key: &Key) -> Result<Generation, Refused> {
         let newest = self.store.newest(key);
-        let (generation, bad) = newest.map_err(|error| Refused::new(Blocked::Damaged, chain(&error)))?;
+        let (generation, bad) =
+            newest.map_err(|error| Refused::new(Blocked::Damaged, chain(&error)))?;
         generation.ok_or_else(|| match bad.first() {
-            None => Refused::new(Blocked::Damaged, "no whole generation of it is in the store"),
+            None => Refused::new(
+                Blocked::Damaged,
+                "no whole generation of it is in the store",
+            ),
             Some(error) => self.unusable(error),
         })
     }
 
-    /// Why the newest generation cannot be used; with what is wrong with the keys, if one is missing.
+    /// Why the newest generation cannot be used; with what is wrong with the keys, if one is
+    /// missing.
     fn unusable(&self, error: &store::Error) -> Refused {
         let mut refused = Refused::new(error.blocked(), chain(error));
         if error.header().is_some() {
@@ -133,22 +145,36 @@ impl Preconditions<'_> {
 
     fn check_age(&self, checkpoint: &NodeCheckpoint) -> Result<(), Refused> {
         let limit = checkpoint.policy.max_age_seconds;
-        match limit.filter(|limit| age(checkpoint, self.boot_id, self.now) > Duration::from_secs(*limit)) {
+        match limit
+            .filter(|limit| age(checkpoint, self.boot_id, self.now) > Duration::from_secs(*limit))
+        {
             None => Ok(()),
-            Some(limit) => Err(Refused::new(Blocked::Expired, format!("captured more than {limit} s of uptime ago"))),
+            Some(limit) => Err(Refused::new(
+                Blocked::Expired,
+                format!("captured more than {limit} s of uptime ago"),
+            )),
         }
     }
 
-    async fn check_images(&self, checkpoint: &NodeCheckpoint, findings: &mut Findings) -> Result<(), Refused> {
+    async fn check_images(
+        &self,
+        checkpoint: &NodeCheckpoint,
+        findings: &mut Findings,
+    ) -> Result<(), Refused> {
         for (container, image) in &checkpoint.images {
             let name = &image.name;
             let found = self.image(name, findings).await;
-            let (reason, what) = match found.map_err(|error| Refused::new(Blocked::ImageAbsent, chain(&error)))? {
+            let (reason, what) = match found
+                .map_err(|error| Refused::new(Blocked::ImageAbsent, chain(&error)))?
+            {
                 Image::Usable => continue,
                 Image::Absent => (Blocked::ImageAbsent, "is not on the node"),
                 Image::NeedsPullSecret => (Blocked::ImageNeedsPullSecret, "needs its pull secret"),
             };
-            return Err(Refused::new(reason, format!("image {name} of container {container} {what}")));
+            return Err(Refused::new(
+                reason,
+                format!("image {name} of container {container} {what}"),
+            ));
         }
         Ok(())
     }
@@ -161,10 +187,17 @@ impl Preconditions<'_> {
         let image = match self.runtime.image(name).await? {
             None => Image::Absent,
             Some(id) => {
-                match images::is_usable_without_secret(self.root, self.kubelet_dir, self.settings, name, &id) {
+                match images::is_usable_without_secret(
+                    self.root,
+                    self.kubelet_dir,
+                    self.settings,
+                    name,
+                    &id,
+                ) {
                     Ok(true) => Image::Usable,
                     Ok(false) => Image::NeedsPullSecret,
-                    // a record that cannot be read makes the kubelet pull; we let it try rather than refuse for it
+                    // a record that cannot be read makes the kubelet pull; we let it try rather
+                    // than refuse for it
                     Err(error) => {
                         tracing::warn!(image = name, %error, "cannot read the kubelet's pull records");
                         Image::Usable
@@ -176,32 +209,49 @@ impl Preconditions<'_> {
         Ok(image)
     }
 
-    /// A checkpoint of another node is not activated: one renamed, or removed and made again, is another.
+    /// A checkpoint of another node is not activated: one renamed, or removed and made again, is
+    /// another.
     fn check_node(&self, parent: &Parent) -> Result<(), Refused> {
-        let Some(record) = self.record else { return Ok(()) };
+        let Some(record) = self.record else {
+            return Ok(());
+        };
         if !record.node_name.eq_ignore_ascii_case(self.node_name) {
-            let message = format!("captured on node {}, and this is {}", record.node_name, self.node_name);
+            let message = format!(
+                "captured on node {}, and this is {}",
+                record.node_name, self.node_name
+            );
             return Err(Refused::new(Blocked::OtherNode, message));
         }
         match (&parent.node_uid, record.current_uid()) {
             (Some(of), Some(now)) if of != now => {
-                let message = format!("captured on the node object {of}, and that of {} is {now} now", self.node_name);
+                let message = format!(
+                    "captured on the node object {of}, and that of {} is {now} now",
+                    self.node_name
+                );
                 Err(Refused::new(Blocked::OtherNode, message))
             }
             _ => Ok(()),
         }
     }
 
-    /// What does not fit beside the kubelet's pods is not given to it: it would end some of them for a static pod.
-    fn check_room(&self, key: &Key, demand: &Demand, findings: &mut Findings) -> Result<(), Refused> {
+    /// What does not fit beside the kubelet's pods is not given to it: it would end some of them
+    /// for a static pod.
+    fn check_room(
+        &self,
+        key: &Key,
+        demand: &Demand,
+        findings: &mut Findings,
+    ) -> Result<(), Refused> {
         // one that is linked again has its place already, but not its own
         if findings.room.is_none() || self.manifests.link(key) == Link::Ours {
             let taken = self.manifests.taken(key);
-            let cannot_tell = |error| Refused::new(Blocked::NoRoom, format!("cannot tell: {}", chain(&error)));
+            let cannot_tell =
+                |error| Refused::new(Blocked::NoRoom, format!("cannot tell: {}", chain(&error)));
             let mut taken = taken.map_err(cannot_tell)?;
             if let ApiPods::Take(of_others) = self.api_pods {
                 let Some(of_others) = of_others else {
-                    let message = "the kubelet has pods of the API server, and what they take is not known";
+                    let message =
+                        "the kubelet has pods of the API server, and what they take is not known";
                     return Err(Refused::new(Blocked::NoRoom, message));
                 };
                 taken.add(of_others);
@@ -214,8 +264,9 @@ impl Preconditions<'_> {
     }
 }
 
-/// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for nothing, and after a
-/// reboot only the time since counts. No wall clock is asked, so that one that lies neither expires nor revives anything.
+/// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for
+/// nothing, and after a reboot only the time since counts. No wall clock is asked, so that one that
+/// lies neither expires nor revives anything.
 fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
     if checkpoint.captured.boot_id == boot_id {
         now.saturating_sub(Duration::from_secs(checkpoint.captured.uptime_seconds))
@@ -237,16 +288,30 @@ mod tests {
     #[test]
     fn an_age_counts_only_time_that_is_certain() {
         let made = checkpoint("shop", "till");
-        assert_eq!(age(&made, "boot-1", Duration::from_secs(160)), Duration::from_mins(1));
-        assert_eq!(age(&made, "boot-2", Duration::from_secs(160)), Duration::from_secs(160));
+        assert_eq!(
+            age(&made, "boot-1", Duration::from_secs(160)),
+            Duration::from_mins(1)
+        );
+        assert_eq!(
+            age(&made, "boot-2", Duration::from_secs(160)),
+            Duration::from_secs(160)
+        );
     }
 
-    /// What is said of a checkpoint without images that is otherwise well, on a node of which this is recorded.
-    fn check(record: Option<&NodeRecord>, api_pods: ApiPods<'_>, not_memory: Option<&str>) -> Option<Blocked> {
+    /// What is said of a checkpoint without images that is otherwise well, on a node of which this
+    /// is recorded.
+    fn check(
+        record: Option<&NodeRecord>,
+        api_pods: ApiPods<'_>,
+        not_memory: Option<&str>,
+    ) -> Option<Blocked> {
         let directory = tempfile::tempdir().unwrap();
         let manifests = directory.path().join("manifests");
         std::fs::create_dir_all(&manifests).unwrap();
-        let manifests = ManifestDir::new(manifests, RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"));
+        let manifests = ManifestDir::new(
+            manifests,
+            RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"),
+        );
         let store = Store::new(directory.path().join("state"));
         store.create().unwrap();
         let mut captured = checkpoint("shop", "till");
@@ -268,7 +333,10 @@ mod tests {
             record,
             api_pods,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let checked = runtime.block_on(against.check(&id("shop_till"), &mut Findings::default()));
         checked.err().map(|refused| refused.reason)
     }
@@ -280,31 +348,68 @@ mod tests {
             node_name: name.into(),
             node_uid: uid.into(),
             current_uid: None,
-            allocatable: Some(Amounts { cpu: cores * 1000, memory: 1 << 40, ephemeral_storage: 1 << 40, pods: 110 }),
+            allocatable: Some(Amounts {
+                cpu: cores * 1000,
+                memory: 1 << 40,
+                ephemeral_storage: 1 << 40,
+                pods: 110,
+            }),
             servers: Vec::new(),
         }
     }
 
     #[test]
     fn a_checkpoint_of_another_node_is_refused() {
-        assert_eq!(check(None, ApiPods::None, None), None, "nothing is recorded that it could contradict");
-        assert_eq!(check(Some(&record("node-1", "uid-1", 4)), ApiPods::None, None), None);
-        assert_eq!(check(Some(&record("node-2", "uid-1", 4)), ApiPods::None, None), Some(Blocked::OtherNode));
-        assert_eq!(check(Some(&record("node-1", "uid-2", 4)), ApiPods::None, None), Some(Blocked::OtherNode));
+        assert_eq!(
+            check(None, ApiPods::None, None),
+            None,
+            "nothing is recorded that it could contradict"
+        );
+        assert_eq!(
+            check(Some(&record("node-1", "uid-1", 4)), ApiPods::None, None),
+            None
+        );
+        assert_eq!(
+            check(Some(&record("node-2", "uid-1", 4)), ApiPods::None, None),
+            Some(Blocked::OtherNode)
+        );
+        assert_eq!(
+            check(Some(&record("node-1", "uid-2", 4)), ApiPods::None, None),
+            Some(Blocked::OtherNode)
+        );
     }
 
     #[test]
     fn one_that_does_not_fit_is_refused() {
         let (small, large) = (record("node-1", "uid-1", 1), record("node-1", "uid-1", 4));
-        assert_eq!(check(Some(&small), ApiPods::None, None), Some(Blocked::NoRoom));
-        let requests = Amounts { cpu: 3000, ..Amounts::default() };
-        let others = Demand { requests, ports: Vec::new() };
-        assert_eq!(check(Some(&large), ApiPods::Take(Some(&others)), None), Some(Blocked::NoRoom));
-        assert_eq!(check(Some(&large), ApiPods::Take(None), None), Some(Blocked::NoRoom), "that is not known");
+        assert_eq!(
+            check(Some(&small), ApiPods::None, None),
+            Some(Blocked::NoRoom)
+        );
+        let requests = Amounts {
+            cpu: 3000,
+            ..Amounts::default()
+        };
+        let others = Demand {
+            requests,
+            ports: Vec::new(),
+        };
+        assert_eq!(
+            check(Some(&large), ApiPods::Take(Some(&others)), None),
+            Some(Blocked::NoRoom)
+        );
+        assert_eq!(
+            check(Some(&large), ApiPods::Take(None), None),
+            Some(Blocked::NoRoom),
+            "that is not known"
+        );
     }
 
     #[test]
     fn without_memory_nothing_is_read() {
-        assert_eq!(check(None, ApiPods::None, Some("a disk")), Some(Blocked::RunDirNotMemory));
+        assert_eq!(
+            check(None, ApiPods::None, Some("a disk")),
+            Some(Blocked::RunDirNotMemory)
+        );
     }
 }

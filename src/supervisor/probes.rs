@@ -39,7 +39,13 @@ pub struct Probes {
 impl Probes {
     /// Knows no server yet. `limit`: how long an answer may take.
     pub fn new(root: HostRoot, limit: Duration) -> Self {
-        Self { root, limit, servers: Vec::new(), probers: Vec::new(), under_way: JoinSet::new() }
+        Self {
+            root,
+            limit,
+            servers: Vec::new(),
+            probers: Vec::new(),
+            under_way: JoinSet::new(),
+        }
     }
 
     /// Probes these servers from now on. Those that cannot be probed are errors.
@@ -73,8 +79,8 @@ impl Probes {
         self.probers.iter().flat_map(Prober::addresses).collect()
     }
 
-    /// Begins a probe of all servers; the first answer is not held up by a server that says nothing. Does nothing while too
-    /// many are under way.
+    /// Begins a probe of all servers; the first answer is not held up by a server that says
+    /// nothing. Does nothing while too many are under way.
     pub fn begin(&mut self) {
         if self.probers.is_empty() || self.under_way.len() >= AT_ONCE {
             return;
@@ -90,11 +96,16 @@ impl Probes {
                     break;
                 }
             }
-            Probe { began, ended: clock::boot_time(), outcome }
+            Probe {
+                began,
+                ended: clock::boot_time(),
+                outcome,
+            }
         });
     }
 
-    /// Waits for a probe to end. Never ends while none is under way; can be dropped and asked again.
+    /// Waits for a probe to end. Never ends while none is under way; can be dropped and asked
+    /// again.
     pub async fn ended(&mut self) -> Probe {
         loop {
             match self.under_way.join_next().await {

@@ -1,5 +1,6 @@
-//! How the node's parts are reached: the kubelet, the runtime, the API servers and the manifest directory. Each is found when
-//! it is first needed, which may be long after the supervisor starts, and again when it is another one.
+//! How the node's parts are reached: the kubelet, the runtime, the API servers and the manifest
+//! directory. Each is found when it is first needed, which may be long after the supervisor starts,
+//! and again when it is another one.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -69,13 +70,20 @@ impl Reach {
     /// What the kubelet owns. One that answers is also asked how it was started, once.
     pub async fn owned(&mut self) -> Result<Owned, kubelet::Error> {
         let owned = self.kubelet.owned().await?;
-        if self.process.as_ref().is_none_or(|process| process.pid != owned.pid) {
+        if self
+            .process
+            .as_ref()
+            .is_none_or(|process| process.pid != owned.pid)
+        {
             let settings = kubelet::settings(&self.root, owned.pid).inspect_err(|error| {
                 let error = error as &dyn std::error::Error;
                 tracing::warn!(error, "the kubelet's settings are taken to be the defaults");
             });
             tracing::info!(pid = owned.pid, "found the kubelet");
-            self.process = Some(KubeletProcess { pid: owned.pid, settings: settings.ok() });
+            self.process = Some(KubeletProcess {
+                pid: owned.pid,
+                settings: settings.ok(),
+            });
         }
         Ok(owned)
     }
@@ -102,11 +110,18 @@ impl Reach {
         {
             // CRI-O refuses a second mapping of a host port; containerd's portmap plugin accepts it
             self.exclusive_host_ports = Some(version.name.eq_ignore_ascii_case("cri-o"));
-            tracing::info!(runtime = version.name, version = version.version, "found the container runtime");
+            tracing::info!(
+                runtime = version.name,
+                version = version.version,
+                "found the container runtime"
+            );
         }
         let (sandboxes, containers) = tokio::join!(runtime.sandboxes(), runtime.containers());
         let failed = |error: runtime::Error| chain(&error);
-        Ok(Lists { sandboxes: sandboxes.map_err(failed)?, containers: containers.map_err(failed)? })
+        Ok(Lists {
+            sandboxes: sandboxes.map_err(failed)?,
+            containers: containers.map_err(failed)?,
+        })
     }
 
     /// The kubelet's manifest directory, a real path. `None`: the kubelet has not said yet.
@@ -115,16 +130,24 @@ impl Reach {
         if given.is_none() && self.process.is_none() {
             return None;
         }
-        let settings = self.process.as_ref().and_then(|process| process.settings.as_ref());
+        let settings = self
+            .process
+            .as_ref()
+            .and_then(|process| process.settings.as_ref());
         Some(manifests::find(given, settings).and_then(|path| {
             let real = self.root.resolve(&path).ok().filter(|real| real.is_dir());
             real.ok_or(manifests::Error::NoDirectory(path))
         }))
     }
 
-    /// The API servers to probe: what the agent recorded, else what the kubelet's own kubeconfig names. `None`: those that are
-    /// known already (`is_known`), as the record did not change.
-    pub async fn servers(&mut self, store: &Store, is_known: bool, problems: &mut Problems) -> Option<Vec<Server>> {
+    /// The API servers to probe: what the agent recorded, else what the kubelet's own kubeconfig
+    /// names. `None`: those that are known already (`is_known`), as the record did not change.
+    pub async fn servers(
+        &mut self,
+        store: &Store,
+        is_known: bool,
+        problems: &mut Problems,
+    ) -> Option<Vec<Server>> {
         let recorded = store.node_changed();
         let is_changed = recorded != self.recorded;
         if is_changed {
@@ -143,7 +166,10 @@ impl Reach {
         let recorded = self.node.as_ref().map(|node| node.servers.clone());
         let mut servers: Vec<Server> = recorded.into_iter().flatten().map(Server::from).collect();
         if servers.is_empty() && self.owned().await.is_ok() {
-            let settings = self.process.as_ref().and_then(|process| process.settings.as_ref());
+            let settings = self
+                .process
+                .as_ref()
+                .and_then(|process| process.settings.as_ref());
             match settings
                 .and_then(|settings| settings.kubeconfig.as_deref())
                 .map(|path| kubelet::server(&self.root, path))

@@ -20,15 +20,19 @@ pub struct Recorder {
 /// The outages that a supervisor before this one recorded in this boot.
 pub fn read_outages(run: &RunDir) -> Outages {
     let outages = run.read(OUTAGES).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the record of outages begins again");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the record of outages begins again"
+        );
         None
     });
     outages.unwrap_or_default()
 }
 
 impl Recorder {
-    /// Writes what changed, and says what is exported as metrics. A failure is tried again at the next pass, and logged once
-    /// when it begins and once when it ends: passes follow each other quickly while a directory is full.
+    /// Writes what changed, and says what is exported as metrics. A failure is tried again at the
+    /// next pass, and logged once when it begins and once when it ends: passes follow each other
+    /// quickly while a directory is full.
     pub fn write(&mut self, run: &RunDir, status: Status, log: &mut OutageLog) -> Figures {
         if let Some(outages) = log.unwritten() {
             add_wall_times(outages, clock::boot_time());
@@ -38,7 +42,9 @@ impl Recorder {
             }
         }
         let figures = Figures::new(&status, &log.outages().counts);
-        if self.status.as_ref() != Some(&status) && self.is_written(STATUS, run.write(STATUS, &status)) {
+        if self.status.as_ref() != Some(&status)
+            && self.is_written(STATUS, run.write(STATUS, &status))
+        {
             self.status = Some(status);
         }
         figures
@@ -61,8 +67,13 @@ impl Recorder {
 fn add_wall_times(outages: &mut Outages, now: Duration) {
     let wall_now = jiff::Timestamp::now();
     let wall = |at: u64| {
-        let ago = jiff::SignedDuration::try_from(now.saturating_sub(Duration::from_millis(at))).ok();
-        format!("{:.3}", ago.and_then(|ago| wall_now.checked_sub(ago).ok()).unwrap_or(wall_now))
+        let ago =
+            jiff::SignedDuration::try_from(now.saturating_sub(Duration::from_millis(at))).ok();
+        format!(
+            "{:.3}",
+            ago.and_then(|ago| wall_now.checked_sub(ago).ok())
+                .unwrap_or(wall_now)
+        )
     };
     for outage in &mut outages.outages {
         if outage.from_wall.is_empty() {
@@ -101,14 +112,30 @@ mod tests {
     #[test]
     fn the_wall_clocks_times_are_those_of_the_moment_and_stay() {
         let wall: jiff::Timestamp = jiff::Timestamp::now();
-        let known = Outage { from: 1, from_wall: "then".into(), ..Outage::default() };
-        let fresh = Outage { from: 40_000, to: Some(90_000), ..Outage::default() };
-        let mut outages = Outages { outages: vec![known, fresh], ..Outages::default() };
+        let known = Outage {
+            from: 1,
+            from_wall: "then".into(),
+            ..Outage::default()
+        };
+        let fresh = Outage {
+            from: 40_000,
+            to: Some(90_000),
+            ..Outage::default()
+        };
+        let mut outages = Outages {
+            outages: vec![known, fresh],
+            ..Outages::default()
+        };
         add_wall_times(&mut outages, Duration::from_secs(100));
-        let [known, fresh] = outages.outages.as_slice() else { panic!("{outages:?}") };
+        let [known, fresh] = outages.outages.as_slice() else {
+            panic!("{outages:?}")
+        };
         assert_eq!((known.from_wall.as_str(), &known.to_wall), ("then", &None));
         let ago = |text: &str| wall.duration_since(text.parse().unwrap()).as_secs_f64();
         assert!((59.0..61.0).contains(&ago(&fresh.from_wall)), "{fresh:?}");
-        assert!((9.0..11.0).contains(&ago(fresh.to_wall.as_ref().unwrap())), "{fresh:?}");
+        assert!(
+            (9.0..11.0).contains(&ago(fresh.to_wall.as_ref().unwrap())),
+            "{fresh:?}"
+        );
     }
 }

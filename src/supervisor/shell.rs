@@ -1,4 +1,5 @@
-//! The loop around the [`Core`]: it listens, looks at the node, does what the core says, and reports.
+//! The loop around the [`Core`]: it listens, looks at the node, does what the core says, and
+//! reports.
 
 use std::fs;
 use std::future::Future;
@@ -73,17 +74,31 @@ impl Shell {
         let SupervisorArguments { node, decision, .. } = arguments;
         let servers = given_servers(&root, &decision.apiservers, decision.apiserver_ca)?;
         let host = node.host;
-        let reach = Reach::new(root.clone(), &host.kubelet_dir, node.cri_endpoint, host.manifest_dir);
-        let cannot_unstick = decision.unstick_kubelet.then(|| cannot_unstick(&root)).flatten();
+        let reach = Reach::new(
+            root.clone(),
+            &host.kubelet_dir,
+            node.cri_endpoint,
+            host.manifest_dir,
+        );
+        let cannot_unstick = decision
+            .unstick_kubelet
+            .then(|| cannot_unstick(&root))
+            .flatten();
         let decide = decide::Settings {
             activation_delay: decision.activation_delay,
             unstick: decision.unstick_kubelet,
             activate_locked_out: decision.activate_locked_out,
         };
-        let pace = Pace { interval: decision.probe_interval, delay: decision.activation_delay };
+        let pace = Pace {
+            interval: decision.probe_interval,
+            delay: decision.activation_delay,
+        };
         let mut this = Self {
             core: Core::new(node_name.clone(), decide, pace),
-            listener: Listener::new(Probes::new(root.clone(), decision.probe_timeout), root.clone()),
+            listener: Listener::new(
+                Probes::new(root.clone(), decision.probe_timeout),
+                root.clone(),
+            ),
             reach,
             looker: Looker::new(store.clone(), run.clone()),
             performer: Performer::default(),
@@ -96,7 +111,13 @@ impl Shell {
             servers_are_given: !servers.is_empty(),
             problems: Problems::default(),
             cannot_unstick,
-            settings: Settings { root, boot_id, node_name, kubelet_dir: host.kubelet_dir, store },
+            settings: Settings {
+                root,
+                boot_id,
+                node_name,
+                kubelet_dir: host.kubelet_dir,
+                store,
+            },
         };
         if this.servers_are_given {
             this.probe(servers);
@@ -104,13 +125,18 @@ impl Shell {
         Ok(this)
     }
 
-    pub(super) async fn run(mut self, mut stop: impl Future<Output = ()> + Unpin) -> Result<(), Error> {
+    pub(super) async fn run(
+        mut self,
+        mut stop: impl Future<Output = ()> + Unpin,
+    ) -> Result<(), Error> {
         self.open_run_dir();
         self.core.go_on_with(record::read_outages(&self.run));
         self.find_servers().await;
         let mut next_pass = Instant::now();
         loop {
-            self.metrics.pulse.expect(next_pass.min(self.listener.next_probe()));
+            self.metrics
+                .pulse
+                .expect(next_pass.min(self.listener.next_probe()));
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),
@@ -171,9 +197,18 @@ impl Shell {
         release(&mut self.core, self.files.as_ref());
     }
 
-    /// Looks at the node. What is heard meanwhile releases at once: a kubelet or a runtime that hangs delays no release.
+    /// Looks at the node. What is heard meanwhile releases at once: a kubelet or a runtime that
+    /// hangs delays no release.
     async fn look(&mut self) -> Found {
-        let Self { core, listener, reach, looker, files, problems, .. } = self;
+        let Self {
+            core,
+            listener,
+            reach,
+            looker,
+            files,
+            problems,
+            ..
+        } = self;
         let mut look = pin!(looker.look(reach));
         let found = loop {
             tokio::select! {
@@ -194,7 +229,12 @@ impl Shell {
     }
 
     async fn perform(&mut self, actions: Vec<Action>, lists: Option<&Lists>) {
-        let not_memory = (!self.is_memory).then(|| self.problems.get("run directory").unwrap_or_default().to_owned());
+        let not_memory = (!self.is_memory).then(|| {
+            self.problems
+                .get("run directory")
+                .unwrap_or_default()
+                .to_owned()
+        });
         let mut findings = Findings::default();
         for action in actions {
             if action == Action::Unstick {
@@ -209,7 +249,10 @@ impl Shell {
                 agent: self.looker.agent.as_ref(),
                 not_memory: not_memory.as_deref(),
             };
-            let outcome = self.performer.perform(&action, &self.core, &with, &mut findings).await;
+            let outcome = self
+                .performer
+                .perform(&action, &self.core, &with, &mut findings)
+                .await;
             if matches!((&action, &outcome), (Action::Forget(_), Outcome::Done)) {
                 self.upkeep.hasten();
             }
@@ -219,7 +262,9 @@ impl Shell {
 
     /// Closes the kubelet's sockets that wait on the API server.
     fn unstick(&mut self) {
-        let Err(error) = self.listener.unstick(&mut self.core) else { return };
+        let Err(error) = self.listener.unstick(&mut self.core) else {
+            return;
+        };
         let advice = Risk::CannotUnstick.advice();
         let text = format!("cannot close the kubelet's waiting connections: {error} ({advice})");
         self.problems.set("unsticking", Some(text));
@@ -231,7 +276,9 @@ impl Shell {
 
     /// Asks the runtime and the node about twins that do not run as they should.
     async fn examine_twins(&mut self, lists: &Lists) {
-        let Some(runtime) = self.reach.runtime.clone() else { return };
+        let Some(runtime) = self.reach.runtime.clone() else {
+            return;
+        };
         for (key, uid, ask, before) in self.core.examine(lists) {
             match ask {
                 Ask::Container(id) => {
@@ -240,14 +287,23 @@ impl Shell {
                     }
                 }
                 Ask::Node { tried } => {
-                    let manifest = twin_files::read_manifest(&self.run.active(&key)).ok().flatten();
-                    let Settings { root, kubelet_dir, .. } = &self.settings;
+                    let manifest = twin_files::read_manifest(&self.run.active(&key))
+                        .ok()
+                        .flatten();
+                    let Settings {
+                        root, kubelet_dir, ..
+                    } = &self.settings;
                     let manifest = manifest.unwrap_or_default();
-                    let shown = diagnose::without_sandbox(root, kubelet_dir, &uid, &manifest, tried);
+                    let shown =
+                        diagnose::without_sandbox(root, kubelet_dir, &uid, &manifest, tried);
                     self.core.has_no_sandbox(&key, shown);
                 }
             }
-            if let Some((reason, text)) = self.core.ailment(&key).filter(|(_, text)| before.as_deref() != Some(text)) {
+            if let Some((reason, text)) = self
+                .core
+                .ailment(&key)
+                .filter(|(_, text)| before.as_deref() != Some(text))
+            {
                 tracing::warn!(pod = %key, reason = reason.as_str(), "{text}");
             }
         }
@@ -255,18 +311,24 @@ impl Shell {
 
     fn report(&mut self) {
         self.problems.set("kubelet's contact", self.core.lock_out());
-        let status = self.core.status(self.problems.texts(), self.cannot_unstick.clone());
+        let status = self
+            .core
+            .status(self.problems.texts(), self.cannot_unstick.clone());
         let figures = self.recorder.write(&self.run, status, self.core.outages());
         self.metrics.passed(figures);
     }
 
-    // --- what is found late --------------------------------------------------------------------------------------
+    // --- what is found late
+    // --------------------------------------------------------------------------------------
 
-    /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own kubeconfig. Looks again
-    /// when the record changed.
+    /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own
+    /// kubeconfig. Looks again when the record changed.
     async fn find_servers(&mut self) {
         let is_known = self.servers_are_given || !self.listener.probes.is_idle();
-        let servers = self.reach.servers(&self.settings.store, is_known, &mut self.problems).await;
+        let servers = self
+            .reach
+            .servers(&self.settings.store, is_known, &mut self.problems)
+            .await;
         if self.servers_are_given {
             return;
         }
@@ -281,7 +343,8 @@ impl Shell {
 
     fn probe(&mut self, servers: Vec<Server>) {
         let errors = self.listener.probes.probe(servers);
-        self.problems.set("API server", errors.first().map(|error| chain(error)));
+        self.problems
+            .set("API server", errors.first().map(|error| chain(error)));
     }
 
     fn open_run_dir(&mut self) {
@@ -291,26 +354,35 @@ impl Shell {
             // what is in force could not be read before
             self.files = None;
         }
-        self.problems.set("run directory", opened.err().map(|error| chain(&error)));
+        self.problems
+            .set("run directory", opened.err().map(|error| chain(&error)));
     }
 
-    /// Finds the kubelet's manifest directory, and takes in what a supervisor before this one left in it.
+    /// Finds the kubelet's manifest directory, and takes in what a supervisor before this one left
+    /// in it.
     fn find_files(&mut self) {
         if self.files.is_some() {
             return;
         }
-        let Some(directory) = self.reach.manifest_dir() else { return };
+        let Some(directory) = self.reach.manifest_dir() else {
+            return;
+        };
         let found = directory.map_err(|error| chain(&error)).and_then(|path| {
             let files = TwinFiles::new(ManifestDir::new(path, self.run.clone()));
             // without memory nothing is in force, and what should be is refused with that reason
             if self.is_memory {
                 let twins = files.find().map_err(|error| chain(&error))?;
-                let last = self.run.read::<Status>(STATUS).unwrap_or_default().unwrap_or_default();
+                let last = self
+                    .run
+                    .read::<Status>(STATUS)
+                    .unwrap_or_default()
+                    .unwrap_or_default();
                 self.core.rebuild(&last, twins, clock::boot_time());
             }
             Ok(files)
         });
-        self.problems.set("manifest directory", found.as_ref().err().cloned());
+        self.problems
+            .set("manifest directory", found.as_ref().err().cloned());
         self.files = found.ok();
     }
 }
@@ -325,20 +397,33 @@ fn release(core: &mut Core, files: Option<&TwinFiles>) {
     }
 }
 
-fn given_servers(root: &HostRoot, urls: &[String], ca: Option<PathBuf>) -> Result<Vec<Server>, Error> {
+fn given_servers(
+    root: &HostRoot,
+    urls: &[String],
+    ca: Option<PathBuf>,
+) -> Result<Vec<Server>, Error> {
     if urls.is_empty() {
         return Ok(Vec::new());
     }
     let path = ca.unwrap_or_else(|| PathBuf::from("/etc/kubernetes/pki/ca.crt"));
-    let real = root.resolve(&path).map_err(|error| Error::Path(path.clone(), error))?;
+    let real = root
+        .resolve(&path)
+        .map_err(|error| Error::Path(path.clone(), error))?;
     let ca = fs::read_to_string(real).map_err(|error| Error::Ca(path, error))?;
-    let server = |url: &String| Server { url: url.clone(), ca: ca.clone(), tls_name: None, proxy: None };
+    let server = |url: &String| Server {
+        url: url.clone(),
+        ca: ca.clone(),
+        tls_name: None,
+        proxy: None,
+    };
     Ok(urls.iter().map(server).collect())
 }
 
 /// Why connections of the kubelet cannot be closed; `None`: they can, or it cannot be told.
 fn cannot_unstick(root: &HostRoot) -> Option<String> {
-    let error = sockets::try_destroy(root).err().filter(|error| error.kind() == std::io::ErrorKind::Unsupported)?;
+    let error = sockets::try_destroy(root)
+        .err()
+        .filter(|error| error.kind() == std::io::ErrorKind::Unsupported)?;
     tracing::warn!(%error, "cannot close connections: a kubelet that waits for the API server is left waiting");
     Some(error.to_string())
 }

@@ -1,4 +1,5 @@
-//! A twin's files on the node: its manifest and volumes in the run directory, and the link that gives it to the kubelet.
+//! A twin's files on the node: its manifest and volumes in the run directory, and the link that
+//! gives it to the kubelet.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,18 +41,28 @@ pub struct TwinFiles {
 impl TwinFiles {
     /// In this manifest directory.
     pub fn new(manifests: ManifestDir) -> Self {
-        Self { manifests, selinux: Path::new("/sys/fs/selinux/enforce").exists() }
+        Self {
+            manifests,
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
     }
 
     fn run(&self) -> &RunDir {
         self.manifests.run()
     }
 
-    /// The twins that are on the node. What no manifest names is removed first: it was being unpacked when the supervisor
-    /// before this one ended; and so are links of before a reboot, whose files were in memory.
+    /// The twins that are on the node. What no manifest names is removed first: it was being
+    /// unpacked when the supervisor before this one ended; and so are links of before a reboot,
+    /// whose files were in memory.
     pub fn find(&self) -> Result<Vec<FoundTwin>, Error> {
         self.run().sweep()?;
-        let linked: Vec<Key> = self.manifests.read()?.links.into_iter().map(|link| link.key).collect();
+        let linked: Vec<Key> = self
+            .manifests
+            .read()?
+            .links
+            .into_iter()
+            .map(|link| link.key)
+            .collect();
         let mut keys = self.run().keys()?;
         keys.extend(linked.iter().cloned());
         keys.sort_unstable();
@@ -69,18 +80,29 @@ impl TwinFiles {
                 Ok(None) | Err(_) => serde_json::Value::Null,
             };
             tracing::info!(pod = %key, linked = is_linked, "found a twin of a supervisor before this one");
-            found.push(FoundTwin { key, is_linked, manifest });
+            found.push(FoundTwin {
+                key,
+                is_linked,
+                manifest,
+            });
         }
         Ok(found)
     }
 
-    /// Removes what a crash left in the kubelet's directory and in the run directory: links of ours to nothing, and what
-    /// [`RunDir::sweep`] finds. An unfinished file may be one that the agent is writing, so it goes only if it was `seen`
-    /// by the sweep before. Says what it saw and did not remove.
+    /// Removes what a crash left in the kubelet's directory and in the run directory: links of ours
+    /// to nothing, and what [`RunDir::sweep`] finds. An unfinished file may be one that the agent
+    /// is writing, so it goes only if it was `seen` by the sweep before. Says what it saw and did
+    /// not remove.
     pub fn sweep(&self, seen: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         let found = self.manifests.read()?;
-        let dangling = found.links.into_iter().filter(|link| !self.run().active(&link.key).exists());
-        let (old, fresh): (Vec<_>, Vec<_>) = found.leftovers.into_iter().partition(|path| seen.contains(path));
+        let dangling = found
+            .links
+            .into_iter()
+            .filter(|link| !self.run().active(&link.key).exists());
+        let (old, fresh): (Vec<_>, Vec<_>) = found
+            .leftovers
+            .into_iter()
+            .partition(|path| seen.contains(path));
         for path in dangling.map(|link| link.path).chain(old) {
             tracing::info!(path = %path.display(), "removing what a crash left");
             write::remove(&path)?;
@@ -89,8 +111,14 @@ impl TwinFiles {
         Ok(fresh)
     }
 
-    /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is removed first.
-    pub fn activate(&self, checkpoint: &NodeCheckpoint, key: &Key, nonce: &str) -> Result<String, Refused> {
+    /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is
+    /// removed first.
+    pub fn activate(
+        &self,
+        checkpoint: &NodeCheckpoint,
+        key: &Key,
+        nonce: &str,
+    ) -> Result<String, Refused> {
         let made = twin::make(checkpoint, key, nonce, self.run().host_path());
         let volumes = twin::volumes_dir(self.run().path(), key, &made.uid);
         let result = self.put(checkpoint, key, &made, &volumes);
@@ -100,15 +128,26 @@ impl TwinFiles {
         result.map(|()| made.uid)
     }
 
-    fn put(&self, checkpoint: &NodeCheckpoint, key: &Key, made: &twin::Twin, volumes: &Path) -> Result<(), Refused> {
-        let failed = |error: &dyn std::error::Error| Refused::new(Blocked::WriteFailed, chain(error));
+    fn put(
+        &self,
+        checkpoint: &NodeCheckpoint,
+        key: &Key,
+        made: &twin::Twin,
+        volumes: &Path,
+    ) -> Result<(), Refused> {
+        let failed =
+            |error: &dyn std::error::Error| Refused::new(Blocked::WriteFailed, chain(error));
         // an active manifest is never rewritten in place: the old link goes, then the new one comes
         if self.manifests.link(key) == Link::Ours {
             write::remove(&self.manifests.link_path(key)).map_err(|error| failed(&error))?;
         }
         twin::unpack(checkpoint, volumes, self.selinux).map_err(|error| failed(&error))?;
-        write::file(&self.run().active(key), made.manifest.to_string().as_bytes(), 0o600)
-            .map_err(|error| failed(&error))?;
+        write::file(
+            &self.run().active(key),
+            made.manifest.to_string().as_bytes(),
+            0o600,
+        )
+        .map_err(|error| failed(&error))?;
         self.relink(key).map_err(|error| failed(&error))?;
         self.drop_other_volumes(key, &made.uid);
         Ok(())
@@ -121,7 +160,11 @@ impl TwinFiles {
 
     /// Removes the link, if it is ours.
     pub fn release(&self, key: &Key) -> Result<(), write::Error> {
-        if self.manifests.link(key) == Link::Ours { write::remove(&self.manifests.link_path(key)) } else { Ok(()) }
+        if self.manifests.link(key) == Link::Ours {
+            write::remove(&self.manifests.link_path(key))
+        } else {
+            Ok(())
+        }
     }
 
     /// Deletes what was unpacked.
@@ -136,7 +179,10 @@ impl TwinFiles {
             if entry.file_name().to_string_lossy() != uid
                 && let Err(error) = write::remove_tree(&entry.path())
             {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot remove old unpacked files");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot remove old unpacked files"
+                );
             }
         }
     }
@@ -175,7 +221,10 @@ mod tests {
         fs::create_dir_all(&manifests).unwrap();
         fs::create_dir_all(directory.join("run/active")).unwrap();
         let run = RunDir::new(directory.join("run"), "/run/pod-checkpointer");
-        TwinFiles { manifests: ManifestDir::new(manifests, run), selinux: false }
+        TwinFiles {
+            manifests: ManifestDir::new(manifests, run),
+            selinux: false,
+        }
     }
 
     fn key() -> Key {
@@ -183,20 +232,37 @@ mod tests {
     }
 
     fn links(files: &TwinFiles) -> Vec<Key> {
-        files.manifests.read().unwrap().links.into_iter().map(|link| link.key).collect()
+        files
+            .manifests
+            .read()
+            .unwrap()
+            .links
+            .into_iter()
+            .map(|link| link.key)
+            .collect()
     }
 
     #[test]
     fn a_twin_is_linked_released_and_forgotten_without_a_trace() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
-        let uid = files.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
+        let uid = files
+            .activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1")
+            .unwrap();
         assert_eq!(files.manifests.link(&key()), Link::Ours);
         assert_eq!(links(&files), [id("shop_till")]);
-        assert!(directory.path().join(format!("run/volumes/shop_till/{uid}/credentials/password")).exists());
+        assert!(
+            directory
+                .path()
+                .join(format!("run/volumes/shop_till/{uid}/credentials/password"))
+                .exists()
+        );
         files.release(&key()).unwrap();
         assert_eq!(files.manifests.link(&key()), Link::None);
-        assert!(files.run().active(&key()).exists(), "the files stay while the twin runs");
+        assert!(
+            files.run().active(&key()).exists(),
+            "the files stay while the twin runs"
+        );
         files.forget(&key()).unwrap();
         assert!(files.run().keys().unwrap().is_empty());
         assert_eq!(fs::read_dir(files.manifests.path()).unwrap().count(), 0);
@@ -206,11 +272,18 @@ mod tests {
     fn a_new_activation_leaves_nothing_of_the_old_one() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
-        let one = files.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
-        let two = files.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/2").unwrap();
+        let one = files
+            .activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1")
+            .unwrap();
+        let two = files
+            .activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/2")
+            .unwrap();
         assert_ne!(one, two);
         let volumes = directory.path().join("run/volumes/shop_till");
-        let names: Vec<_> = fs::read_dir(volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(volumes)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, [two.as_str()]);
     }
 
@@ -238,14 +311,25 @@ mod tests {
         let store = Store::new(directory.path().join("state"));
         store.create().unwrap();
         store.put(&checkpoint("shop", "till")).unwrap();
-        files.activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1").unwrap();
-        fs::write(files.manifests.path().join("pod-checkpointer-supervisor.yaml"), "{}").unwrap();
+        files
+            .activate(&checkpoint("shop", "till"), &id("shop_till"), "boot/1")
+            .unwrap();
+        fs::write(
+            files
+                .manifests
+                .path()
+                .join("pod-checkpointer-supervisor.yaml"),
+            "{}",
+        )
+        .unwrap();
         fs::write(files.manifests.path().join("etcd.yaml"), "somebody's").unwrap();
         fs::write(store.directory().join("notes"), "somebody's").unwrap();
         files.retire(&store).unwrap();
         let names = |path: &Path| {
             let entries = fs::read_dir(path).unwrap();
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(files.manifests.path()), ["etcd.yaml"]);
         assert_eq!(names(store.directory()), ["notes"]);

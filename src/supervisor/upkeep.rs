@@ -25,7 +25,10 @@ pub struct Upkeep {
 impl Upkeep {
     /// At once.
     pub fn new() -> Self {
-        Self { next: Instant::now(), swept: None }
+        Self {
+            next: Instant::now(),
+            swept: None,
+        }
     }
 
     /// A twin's files were removed: see soon whether anything is left of them.
@@ -51,7 +54,8 @@ impl Upkeep {
 
     /// Removes what a drill left that is gone or whose time is over: its routes above all.
     pub fn tidy_drill(&self, files: &TwinFiles, problems: &mut Problems) {
-        let tidied = Place::new(files.manifests.clone()).tidy(clock::boot_time(), self.swept.is_none());
+        let tidied =
+            Place::new(files.manifests.clone()).tidy(clock::boot_time(), self.swept.is_none());
         problems.set("drill", tidied.err().map(|error| chain(&error)));
     }
 }

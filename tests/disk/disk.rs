@@ -1,11 +1,17 @@
-//! Power cuts on real file systems: the histories of `src/places/crash_tests` run on a loop device whose disk
-//! ([`image`]) knows what was flushed. For many moments it makes what a cut would have left, mounts that as a machine does
-//! that starts again, and looks whether each thing is there that the store had called kept, and no other.
+//! Power cuts on real file systems: the histories of `src/places/crash_tests` run on a loop device
+//! whose disk ([`image`]) knows what was flushed. For many moments it makes what a cut would have
+//! left, mounts that as a machine does that starts again, and looks whether each thing is there
+//! that the store had called kept, and no other.
 //!
 //! `run.sh` builds and starts it. Needs root, loop devices and FUSE.
 
 // anything that is not as expected ends a proof
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 #[path = "../../src/places/crash_tests/history.rs"]
 #[allow(dead_code)]
@@ -61,7 +67,14 @@ const KINDS: [Kind; 4] = [
         repair: Some((&["e2fsck", "-p"], 0..2)),
         unit: 512,
     },
-    Kind { name: "xfs", size: 320 << 20, make: &["mkfs.xfs", "-q", "-K"], options: "loop", repair: None, unit: 512 },
+    Kind {
+        name: "xfs",
+        size: 320 << 20,
+        make: &["mkfs.xfs", "-q", "-K"],
+        options: "loop",
+        repair: None,
+        unit: 512,
+    },
     // it trusts a disk to write its super block of 4 KiB at once
     Kind {
         name: "btrfs",
@@ -96,10 +109,16 @@ struct Shown {
 }
 
 fn run(program: &str, arguments: &[&str]) -> i32 {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     let code = output.status.code().unwrap_or(-1);
     if code != 0 && !program.contains("fsck") {
-        eprintln!("{program} {arguments:?}: exit code {code}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        eprintln!(
+            "{program} {arguments:?}: exit code {code}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     code
 }
@@ -130,12 +149,24 @@ impl Kind {
         self.mount(disk, at);
         let (mut expected, mut number, mut steps) = (Expected::new(directory), 0, Vec::new());
         for index in 0..=STEPS {
-            let task = if index == 0 { Task::Start } else { Task::draw(&expected, &mut number, random) };
+            let task = if index == 0 {
+                Task::Start
+            } else {
+                Task::draw(&expected, &mut number, random)
+            };
             // others write too, and sync nothing
-            fs::write(mounted.join(format!("noise-{}", random.below(8))), vec![1; random.below(20_000)]).unwrap();
+            fs::write(
+                mounted.join(format!("noise-{}", random.below(8))),
+                vec![1; random.below(20_000)],
+            )
+            .unwrap();
             let begin = log.len();
             let after = task.run(&mounted, &expected);
-            steps.push(Step { task, events: begin..log.len(), after: after.clone() });
+            steps.push(Step {
+                task,
+                events: begin..log.len(),
+                after: after.clone(),
+            });
             expected = after;
         }
         must("umount", &[at]);
@@ -161,7 +192,11 @@ impl Kind {
         self.mount(disk, at);
         let [before, after] = may_be;
         for pod in PODS {
-            let newest = after.store(Path::new(at)).newest(&history::key(pod)).ok().and_then(|(newest, _)| newest);
+            let newest = after
+                .store(Path::new(at))
+                .newest(&history::key(pod))
+                .ok()
+                .and_then(|(newest, _)| newest);
             let newest = newest.map(history::numbered);
             if before.newest(pod) != after.newest(pod) {
                 shown.old += usize::from(newest.as_ref() == before.newest(pod));
@@ -170,7 +205,12 @@ impl Kind {
         }
         let mut result = check(Path::new(at), &PODS, before, after, random);
         // of what a bad disk damaged it would complain, and rightly
-        let is_damaged = |expected: &Expected| expected.pods.values().any(|lineage| !lineage.damaged.is_empty());
+        let is_damaged = |expected: &Expected| {
+            expected
+                .pods
+                .values()
+                .any(|lineage| !lineage.damaged.is_empty())
+        };
         if result.is_ok() && !is_damaged(before) && !is_damaged(after) {
             result = verify(Path::new(at), after);
             shown.verified += 1;
@@ -185,19 +225,32 @@ impl Kind {
         let mut random = Random(seed);
         while shown.cuts < cuts {
             let (log, steps) = self.write(directory, &mut random);
-            let mut moments: Vec<usize> =
-                (0..CUTS.min(cuts - shown.cuts)).map(|_| moment(&steps, &mut random)).collect();
+            let mut moments: Vec<usize> = (0..CUTS.min(cuts - shown.cuts))
+                .map(|_| moment(&steps, &mut random))
+                .collect();
             moments.sort_unstable();
             let mut replay = Replay::new(&log);
             for events in moments {
-                let cache = random.of(&[Cache::Kept, Cache::Lost, Cache::Any, Cache::Torn, Cache::Torn]);
+                let cache = random.of(&[
+                    Cache::Kept,
+                    Cache::Lost,
+                    Cache::Any,
+                    Cache::Torn,
+                    Cache::Torn,
+                ]);
                 let (pages, pending) = replay.cut(events, cache, self.unit, &mut random);
                 pages.save(&directory.join("cut"), self.size).unwrap();
-                let index =
-                    steps.iter().rposition(|step| step.events.start <= events && !step.events.is_empty()).unwrap();
+                let index = steps
+                    .iter()
+                    .rposition(|step| step.events.start <= events && !step.events.is_empty())
+                    .unwrap();
                 let step = &steps[index];
                 let is_over = events >= step.events.end;
-                let before = if is_over { &step.after } else { &steps[index - 1].after };
+                let before = if is_over {
+                    &step.after
+                } else {
+                    &steps[index - 1].after
+                };
                 shown.cuts += 1;
                 shown.with_cache += usize::from(pending > 0);
                 shown.in_a_step += usize::from(!is_over);
@@ -211,7 +264,8 @@ impl Kind {
     }
 }
 
-/// A moment of a history, after the first start: the one in which a step is over, one shortly before it, or any of it.
+/// A moment of a history, after the first start: the one in which a step is over, one shortly
+/// before it, or any of it.
 fn moment(steps: &[Step], random: &mut Random) -> usize {
     let Range { start, end } = steps[1 + random.below(steps.len() - 1)].events;
     let back = match random.below(3) {
@@ -224,7 +278,9 @@ fn moment(steps: &[Step], random: &mut Random) -> usize {
 
 /// `verify` of the program that `PROGRAM` names has nothing to complain of.
 fn verify(directory: &Path, expected: &Expected) -> Result<(), String> {
-    let Some(program) = std::env::var_os("PROGRAM") else { return Ok(()) };
+    let Some(program) = std::env::var_os("PROGRAM") else {
+        return Ok(());
+    };
     let path = |name: &str| directory.join(name);
     let output = Command::new(program)
         .arg("verify")
@@ -232,18 +288,28 @@ fn verify(directory: &Path, expected: &Expected) -> Result<(), String> {
         .args([Path::new("--state-dir"), &path("state")])
         .args([Path::new("--run-dir"), &path("run")])
         .args([Path::new("--manifest-dir"), &path("manifests")])
-        .args(expected.key_files().iter().flat_map(|file| [Path::new("--key-file"), file]))
+        .args(
+            expected
+                .key_files()
+                .iter()
+                .flat_map(|file| [Path::new("--key-file"), file]),
+        )
         .output()
         .unwrap();
     if output.status.success() {
         return Ok(());
     }
-    let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (text, error) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     Err(format!("verify: {}: {text}{error}", output.status))
 }
 
 fn main() -> ExitCode {
-    let setting = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let setting = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().expect(name))
+    };
     let cuts = usize::try_from(setting("CUTS", 50)).unwrap();
     let seed = setting("SEED", 1);
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -252,14 +318,21 @@ fn main() -> ExitCode {
         fs::create_dir(directory.path().join(name)).unwrap();
     }
     let mut failed = false;
-    for kind in KINDS.iter().filter(|kind| wanted.is_empty() || wanted.iter().any(|name| name == kind.name)) {
+    for kind in KINDS
+        .iter()
+        .filter(|kind| wanted.is_empty() || wanted.iter().any(|name| name == kind.name))
+    {
         let begun = Instant::now();
         match kind.prove(directory.path(), cuts, seed) {
             Ok(shown) => {
                 // cuts that never hit anything prove nothing
                 let is_proof = shown.with_cache > 0 && shown.old > 0 && shown.new > 0;
                 failed |= !is_proof && cuts >= 50;
-                println!("{}: SEED={seed} {shown:?}, nothing lost, torn or mixed, {:.0?}", kind.name, begun.elapsed());
+                println!(
+                    "{}: SEED={seed} {shown:?}, nothing lost, torn or mixed, {:.0?}",
+                    kind.name,
+                    begun.elapsed()
+                );
             }
             Err(error) => {
                 failed = true;
@@ -268,5 +341,9 @@ fn main() -> ExitCode {
         }
         let _ = std::io::stdout().flush();
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

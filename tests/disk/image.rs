@@ -1,5 +1,6 @@
-//! A disk with a cache that a power cut empties: a file that is served by this process, over which a loop device is put.
-//! It keeps a log of all that is written, and of the flushes; from the log comes what a cut may leave.
+//! A disk with a cache that a power cut empties: a file that is served by this process, over which
+//! a loop device is put. It keeps a log of all that is written, and of the flushes; from the log
+//! comes what a cut may leave.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, Request, WriteFlags,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation,
+    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite,
+    Request, WriteFlags,
 };
 
 use crate::history::Random;
@@ -38,7 +40,10 @@ pub struct Pages(BTreeMap<u64, Box<[u8; PAGE]>>);
 impl Pages {
     fn write(&mut self, mut offset: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (number, start) = (offset / PAGE as u64, usize::try_from(offset % PAGE as u64).unwrap());
+            let (number, start) = (
+                offset / PAGE as u64,
+                usize::try_from(offset % PAGE as u64).unwrap(),
+            );
             let (now, rest) = bytes.split_at(bytes.len().min(PAGE - start));
             (offset, bytes) = (offset + now.len() as u64, rest);
             if !self.0.contains_key(&number) && now.iter().all(|byte| *byte == 0) {
@@ -51,7 +56,10 @@ impl Pages {
 
     fn read(&self, mut offset: u64, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
-            let (number, start) = (offset / PAGE as u64, usize::try_from(offset % PAGE as u64).unwrap());
+            let (number, start) = (
+                offset / PAGE as u64,
+                usize::try_from(offset % PAGE as u64).unwrap(),
+            );
             let length = bytes.len().min(PAGE - start);
             let (now, rest) = bytes.split_at_mut(length);
             match self.0.get(&number) {
@@ -67,7 +75,11 @@ impl Pages {
     pub fn save(&self, path: &Path, size: u64) -> io::Result<()> {
         let file = File::create(path)?;
         file.set_len(size)?;
-        for (number, page) in self.0.iter().filter(|(_, page)| page.iter().any(|byte| *byte != 0)) {
+        for (number, page) in self
+            .0
+            .iter()
+            .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
+        {
             file.write_all_at(&page[..], number * PAGE as u64)?;
         }
         Ok(())
@@ -91,19 +103,33 @@ pub enum Cache {
 pub struct Replay<'a> {
     log: &'a [Event],
     lasting: Pages,
-    /// How much of the log is in `lasting`: all up to the last flush before the last moment that was asked for.
+    /// How much of the log is in `lasting`: all up to the last flush before the last moment that
+    /// was asked for.
     flushed: usize,
 }
 
 impl<'a> Replay<'a> {
     pub fn new(log: &'a [Event]) -> Self {
-        Self { log, lasting: Pages::default(), flushed: 0 }
+        Self {
+            log,
+            lasting: Pages::default(),
+            flushed: 0,
+        }
     }
 
-    /// What a cut leaves when so many events had happened, no fewer than at the last call; and how many writes were in the
-    /// cache then. `unit`: how much the disk writes at once.
-    pub fn cut(&mut self, events: usize, cache: Cache, unit: usize, random: &mut Random) -> (Pages, usize) {
-        let last = self.log[..events].iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
+    /// What a cut leaves when so many events had happened, no fewer than at the last call; and how
+    /// many writes were in the cache then. `unit`: how much the disk writes at once.
+    pub fn cut(
+        &mut self,
+        events: usize,
+        cache: Cache,
+        unit: usize,
+        random: &mut Random,
+    ) -> (Pages, usize) {
+        let last = self.log[..events]
+            .iter()
+            .rposition(|event| matches!(event, Event::Flush))
+            .unwrap_or(0);
         for event in &self.log[self.flushed.min(last)..last] {
             if let Event::Write(offset, bytes) = event {
                 self.lasting.write(*offset, bytes);
@@ -112,7 +138,9 @@ impl<'a> Replay<'a> {
         self.flushed = self.flushed.max(last);
         let (mut pages, mut pending) = (self.lasting.clone(), 0);
         for event in &self.log[self.flushed..events] {
-            let Event::Write(offset, bytes) = event else { continue };
+            let Event::Write(offset, bytes) = event else {
+                continue;
+            };
             pending += 1;
             match cache {
                 Cache::Kept => pages.write(*offset, bytes),
@@ -153,7 +181,14 @@ impl Log {
 
 /// Serves a disk of this size as the file `disk` in a directory, until what is returned is dropped.
 pub fn serve(directory: &Path, size: u64, log: &Log) -> io::Result<BackgroundSession> {
-    fuser::spawn_mount(Image { size, log: log.clone() }, directory, &Config::default())
+    fuser::spawn_mount(
+        Image {
+            size,
+            log: log.clone(),
+        },
+        directory,
+        &Config::default(),
+    )
 }
 
 struct Image {
@@ -167,12 +202,20 @@ impl Image {
         FileAttr {
             ino: number,
             size: if is_file { self.size } else { 0 },
-            blocks: if is_file { self.size / SECTOR as u64 } else { 0 },
+            blocks: if is_file {
+                self.size / SECTOR as u64
+            } else {
+                0
+            },
             atime: UNIX_EPOCH,
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
-            kind: if is_file { FileType::RegularFile } else { FileType::Directory },
+            kind: if is_file {
+                FileType::RegularFile
+            } else {
+                FileType::Directory
+            },
             perm: if is_file { 0o600 } else { 0o700 },
             nlink: 1,
             uid: 0,
@@ -243,7 +286,16 @@ impl Filesystem for Image {
         reply.ok();
     }
 
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
         // no discard: what was written stays what it was
         reply.error(Errno::EOPNOTSUPP);
     }

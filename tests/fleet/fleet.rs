@@ -1,9 +1,10 @@
-//! A fleet of nodes against a real API server: the real agent on each, below a directory of its own in memory, with a stub
-//! kubelet and a stub runtime ([`kubelet`]). `tests/node/stories/35-fleet.sh` starts it, and makes and deletes pods.
+//! A fleet of nodes against a real API server: the real agent on each, below a directory of its own
+//! in memory, with a stub kubelet and a stub runtime ([`kubelet`]).
+//! `tests/node/stories/35-fleet.sh` starts it, and makes and deletes pods.
 //!
-//! Each node takes what is bound to it. An agent's pod of the DaemonSet becomes the agent as a process, with a token that is
-//! bound to this pod, as a kubelet gets it; any other pod becomes what the stub runtime shows. Runs until it is killed, and
-//! its agents with it.
+//! Each node takes what is bound to it. An agent's pod of the DaemonSet becomes the agent as a
+//! process, with a token that is bound to this pod, as a kubelet gets it; any other pod becomes
+//! what the stub runtime shows. Runs until it is killed, and its agents with it.
 
 mod kubelet;
 #[path = "../stub/mod.rs"]
@@ -28,10 +29,12 @@ use tokio::time::sleep;
 
 use self::kubelet::{Kubelet, PAUSE, Word};
 
-/// Seconds after which the server ends a watch: before the client takes a silent connection for dead.
+/// Seconds after which the server ends a watch: before the client takes a silent connection for
+/// dead.
 const WATCH_SECONDS: u32 = 30;
 
-/// The agents take this process for their kubelet, and read its flags: `--kubeconfig` is the kubelet's as well.
+/// The agents take this process for their kubelet, and read its flags: `--kubeconfig` is the
+/// kubelet's as well.
 #[derive(Parser)]
 struct Arguments {
     /// Program whose agent runs on each node
@@ -61,10 +64,21 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { program, kubeconfig, directory, nodes } = arguments;
-    let config = kube_config(Some(&kubeconfig)).await.context("the kubeconfig")?;
+    let Arguments {
+        program,
+        kubeconfig,
+        directory,
+        nodes,
+    } = arguments;
+    let config = kube_config(Some(&kubeconfig))
+        .await
+        .context("the kubeconfig")?;
     let client = kube_client(config, HostRoot::new("/")).context("a client")?;
-    let place = Rc::new(kubelet::Place { program, kubeconfig, directory });
+    let place = Rc::new(kubelet::Place {
+        program,
+        kubeconfig,
+        directory,
+    });
     let mut kubelets = BTreeMap::new();
     let mut work = FuturesUnordered::new();
     for number in 0..nodes {
@@ -81,16 +95,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// Tells each kubelet of the pods that are bound to its node.
-async fn tell(client: Client, kubelets: &BTreeMap<String, UnboundedSender<Word>>) -> anyhow::Result<()> {
+async fn tell(
+    client: Client,
+    kubelets: &BTreeMap<String, UnboundedSender<Word>>,
+) -> anyhow::Result<()> {
     let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let mut events = Box::pin(watcher(Api::<Pod>::all(client), config));
     loop {
         let (pod, word): (Pod, fn(Box<Pod>) -> Word) = match events.try_next().await {
-            Ok(Some(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) => (pod, Word::There),
+            Ok(Some(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) => {
+                (pod, Word::There)
+            }
             Ok(Some(watcher::Event::Delete(pod))) => (pod, Word::Gone),
             Ok(Some(watcher::Event::Init | watcher::Event::InitDone)) => continue,
             Ok(None) => anyhow::bail!("the watch of pods ended"),
-            // an outage is part of the story; a kubelet that is late afterwards would be taken for an agent that is
+            // an outage is part of the story; a kubelet that is late afterwards would be taken for
+            // an agent that is
             Err(error) => {
                 eprintln!("the watch of pods: {error}");
                 sleep(PAUSE).await;
@@ -99,7 +119,9 @@ async fn tell(client: Client, kubelets: &BTreeMap<String, UnboundedSender<Word>>
         };
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
         if let Some(kubelet) = node.and_then(|node| kubelets.get(node)) {
-            kubelet.send(word(Box::new(pod))).context("a kubelet has ended")?;
+            kubelet
+                .send(word(Box::new(pod)))
+                .context("a kubelet has ended")?;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One node: its object and lease, the kubelet's part towards the API server, and the sockets that its agent asks.
+//! One node: its object and lease, the kubelet's part towards the API server, and the sockets that
+//! its agent asks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,13 +67,24 @@ impl Kubelet {
     pub async fn start(client: Client, place: Rc<Place>, number: u8) -> anyhow::Result<Self> {
         let name = format!("fleet-{number:02}");
         let path = |below: &str| place.directory.join(&name).join(below);
-        for below in ["etc/kubernetes/manifests", "var/lib/kubelet/pods", "var/lib/pod-checkpointer", "run"] {
-            fs::create_dir_all(path(below)).with_context(|| format!("directory {below} of {name}"))?;
+        for below in [
+            "etc/kubernetes/manifests",
+            "var/lib/kubelet/pods",
+            "var/lib/pod-checkpointer",
+            "run",
+        ] {
+            fs::create_dir_all(path(below))
+                .with_context(|| format!("directory {below} of {name}"))?;
         }
         let runtime = Runtime::start_at(path("run/containerd.sock"));
         let resources = PodResources::start(&path("var/lib/kubelet"));
         let node = Api::<Node>::all(client.clone());
-        let node = node.create(&PostParams::default(), &serde_json::from_value(object(&name, number))?).await;
+        let node = node
+            .create(
+                &PostParams::default(),
+                &serde_json::from_value(object(&name, number))?,
+            )
+            .await;
         let node = node.with_context(|| format!("node {name}"))?;
         let lease = json!({
             "metadata": {"name": name, "ownerReferences": [
@@ -80,8 +92,20 @@ impl Kubelet {
             "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro_time()},
         });
         let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
-        leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await.context("a lease")?;
-        Ok(Self { name, number, place, client, runtime, resources, agents: BTreeMap::new(), addresses: 1 })
+        leases
+            .create(&PostParams::default(), &serde_json::from_value(lease)?)
+            .await
+            .context("a lease")?;
+        Ok(Self {
+            name,
+            number,
+            place,
+            client,
+            runtime,
+            resources,
+            agents: BTreeMap::new(),
+            addresses: 1,
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -114,14 +138,19 @@ impl Kubelet {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Lease and status: a node that was away was called unknown meanwhile. Once: after its end there is nothing to renew.
+    /// Lease and status: a node that was away was called unknown meanwhile. Once: after its end
+    /// there is nothing to renew.
     async fn renew(&self) -> kube::Result<()> {
         let leases = Api::<Lease>::namespaced(self.client.clone(), "kube-node-lease");
         let renewed = Patch::Merge(json!({"spec": {"renewTime": micro_time()}}));
-        leases.patch(&self.name, &PatchParams::default(), &renewed).await?;
+        leases
+            .patch(&self.name, &PatchParams::default(), &renewed)
+            .await?;
         let ready = Patch::Strategic(json!({"status": {"conditions": [ready()]}}));
         let nodes = Api::<Node>::all(self.client.clone());
-        nodes.patch_status(&self.name, &PatchParams::default(), &ready).await?;
+        nodes
+            .patch_status(&self.name, &PatchParams::default(), &ready)
+            .await?;
         Ok(())
     }
 
@@ -132,13 +161,21 @@ impl Kubelet {
         if !self.runtime.state.borrow().is_running(&uid) {
             let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
             let mut runs = stub::Pod::new(&namespace, &name, &uid);
-            runs.containers = containers.map(|container| self.container(pod, container)).collect();
+            runs.containers = containers
+                .map(|container| self.container(pod, container))
+                .collect();
             self.write_volumes(pod);
             self.runtime.change(|state| {
-                state.images.extend(runs.containers.iter().map(|one| (one.image.clone(), IMAGE_ID.to_owned())));
+                state.images.extend(
+                    runs.containers
+                        .iter()
+                        .map(|one| (one.image.clone(), IMAGE_ID.to_owned())),
+                );
                 state.run(&runs);
             });
-            self.resources.state.send_modify(|state| _ = state.pods.insert((namespace.clone(), name.clone())));
+            self.resources
+                .state
+                .send_modify(|state| _ = state.pods.insert((namespace.clone(), name.clone())));
         }
         if namespace == AGENT && !self.agents.contains_key(&uid) {
             let token = self.insist("a token", || self.token(&name, &uid)).await;
@@ -153,7 +190,10 @@ impl Kubelet {
         self.addresses = self.addresses.wrapping_add(1);
         let status = Patch::Merge(json!({"status": self.status(pod, &uid)}));
         let (pods, with) = (self.pods(&namespace), PatchParams::default());
-        self.insist("a pod's status", || pods.patch_status(&name, &with, &status)).await;
+        self.insist("a pod's status", || {
+            pods.patch_status(&name, &with, &status)
+        })
+        .await;
         Ok(())
     }
 
@@ -161,10 +201,21 @@ impl Kubelet {
     async fn end(&mut self, pod: &Pod) {
         let uid = pod.uid().unwrap_or_default();
         self.forget(&uid).await;
-        let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
-        let with = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
-        let (pods, name) = (self.pods(&pod.namespace().unwrap_or_default()), pod.name_any());
-        self.insist("the end of a pod", || pods.delete(&name, &with)).await;
+        let preconditions = Some(Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        });
+        let with = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions,
+            ..DeleteParams::default()
+        };
+        let (pods, name) = (
+            self.pods(&pod.namespace().unwrap_or_default()),
+            pod.name_any(),
+        );
+        self.insist("the end of a pod", || pods.delete(&name, &with))
+            .await;
     }
 
     async fn forget(&mut self, uid: &str) {
@@ -174,7 +225,11 @@ impl Kubelet {
         self.runtime.change(|state| state.remove(uid));
         // what still runs is owned: a pod of the same name may be there already
         let runs = |state: &State| {
-            state.sandboxes.values().map(|sandbox| (sandbox.pod.namespace.clone(), sandbox.pod.name.clone())).collect()
+            state
+                .sandboxes
+                .values()
+                .map(|sandbox| (sandbox.pod.namespace.clone(), sandbox.pod.name.clone()))
+                .collect()
         };
         let pods = runs(&self.runtime.state.borrow());
         self.resources.state.send_modify(|state| state.pods = pods);
@@ -182,7 +237,11 @@ impl Kubelet {
     }
 
     /// Does it until it is done, or is of no use any more.
-    async fn insist<T, F: Future<Output = kube::Result<T>>>(&self, what: &str, act: impl Fn() -> F) -> Option<T> {
+    async fn insist<T, F: Future<Output = kube::Result<T>>>(
+        &self,
+        what: &str,
+        act: impl Fn() -> F,
+    ) -> Option<T> {
         loop {
             match act().await {
                 Ok(done) => return Some(done),
@@ -195,12 +254,18 @@ impl Kubelet {
 
     fn volume_dir(&self, pod: &Pod, kind: &str, name: &str) -> PathBuf {
         let uid = pod.uid().unwrap_or_default();
-        self.path("var/lib/kubelet/pods").join(uid).join(format!("volumes/kubernetes.io~{kind}")).join(name)
+        self.path("var/lib/kubelet/pods")
+            .join(uid)
+            .join(format!("volumes/kubernetes.io~{kind}"))
+            .join(name)
     }
 
     /// Directories of ConfigMaps, Secrets and tokens. What is in them does not matter here.
     fn volumes(&self, pod: &Pod) -> BTreeMap<String, PathBuf> {
-        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let volumes = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten());
         let known = volumes.filter_map(|volume| {
             let kind = match (&volume.config_map, &volume.secret, &volume.projected) {
                 (Some(_), None, None) => "configmap",
@@ -208,7 +273,10 @@ impl Kubelet {
                 (None, None, Some(_)) => "projected",
                 _ => return None,
             };
-            Some((volume.name.clone(), self.volume_dir(pod, kind, &volume.name)))
+            Some((
+                volume.name.clone(),
+                self.volume_dir(pod, kind, &volume.name),
+            ))
         });
         known.collect()
     }
@@ -216,7 +284,10 @@ impl Kubelet {
     fn write_volumes(&self, pod: &Pod) {
         for (name, directory) in self.volumes(pod) {
             let content = format!("{name} on {}\n", self.name);
-            write_volume(&directory, &["token", "ca.crt", "prices.csv"].map(|file| (file, 0o644, content.as_bytes())));
+            write_volume(
+                &directory,
+                &["token", "ca.crt", "prices.csv"].map(|file| (file, 0o644, content.as_bytes())),
+            );
         }
     }
 
@@ -225,13 +296,23 @@ impl Kubelet {
         let volumes = self.volumes(pod);
         let env = container.env.iter().flatten();
         let env = env.map(|env| (env.name.clone(), env.value.clone().unwrap_or_default()));
-        let service = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+        let service = [
+            ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "443"),
+        ];
         let service = service.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mounts = container.volume_mounts.iter().flatten().filter_map(|mount| {
-            let path = volumes.get(&mount.name)?.to_string_lossy().into_owned();
-            Some((mount.mount_path.clone(), path))
-        });
-        let mut spec = Spec::new(&container.name, container.image.as_deref().unwrap_or_default());
+        let mounts = container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .filter_map(|mount| {
+                let path = volumes.get(&mount.name)?.to_string_lossy().into_owned();
+                Some((mount.mount_path.clone(), path))
+            });
+        let mut spec = Spec::new(
+            &container.name,
+            container.image.as_deref().unwrap_or_default(),
+        );
         spec.env = env.chain(service).collect();
         spec.mounts = mounts.collect();
         spec
@@ -241,7 +322,10 @@ impl Kubelet {
     fn status(&self, pod: &Pod, uid: &str) -> Value {
         let now = Timestamp::now();
         let state = self.runtime.state.borrow();
-        let running = state.containers.iter().filter(|(_, container)| container.pod_uid == uid);
+        let running = state
+            .containers
+            .iter()
+            .filter(|(_, container)| container.pod_uid == uid);
         let containers: Vec<Value> = running
             .map(|(id, container)| {
                 json!({"name": container.spec.name, "image": container.spec.image, "imageID": IMAGE_ID, "ready": true,
@@ -249,39 +333,74 @@ impl Kubelet {
                     "state": {"running": {"startedAt": now}}})
             })
             .collect();
-        let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let is_on_host = pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.host_network == Some(true));
         let host = address(self.number);
-        let ip = if is_on_host { host.clone() } else { format!("10.250.{}.{}", self.number, self.addresses) };
+        let ip = if is_on_host {
+            host.clone()
+        } else {
+            format!("10.250.{}.{}", self.number, self.addresses)
+        };
         let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
-        let conditions = conditions.map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now}));
+        let conditions = conditions
+            .map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now}));
         json!({"phase": "Running", "startTime": now, "hostIP": host, "hostIPs": [{"ip": host}], "podIP": ip,
             "podIPs": [{"ip": ip}], "conditions": conditions, "containerStatuses": containers})
     }
 
-    /// Bound to the agent's pod, as what a kubelet puts into its volume: the policy reads the node from it.
+    /// Bound to the agent's pod, as what a kubelet puts into its volume: the policy reads the node
+    /// from it.
     async fn token(&self, name: &str, uid: &str) -> kube::Result<String> {
         let request = json!({"spec": {"audiences": [], "expirationSeconds": TOKEN,
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
-        let request: TokenRequest = serde_json::from_value(request).map_err(kube::Error::SerdeError)?;
+        let request: TokenRequest =
+            serde_json::from_value(request).map_err(kube::Error::SerdeError)?;
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), AGENT);
-        let answer = accounts.create_token_request(AGENT, &PostParams::default(), &request).await?;
-        Ok(answer.status.and_then(|status| status.token).unwrap_or_default())
+        let answer = accounts
+            .create_token_request(AGENT, &PostParams::default(), &request)
+            .await?;
+        Ok(answer
+            .status
+            .and_then(|status| status.token)
+            .unwrap_or_default())
     }
 
-    /// The real one, with the paths of this node in the place of the usual ones. Ends with this process.
+    /// The real one, with the paths of this node in the place of the usual ones. Ends with this
+    /// process.
     fn start_agent(&self, pod: &str, token: &str) -> anyhow::Result<Child> {
         let kubeconfig = self.path("agent.conf");
         fs::write(&kubeconfig, with_token(&self.place.kubeconfig, token)?)?;
-        let log = fs::File::options().create(true).append(true).open(self.path("agent.log"))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("agent.log"))?;
         let flag = |name: &str, below: &str| format!("--{name}={}", self.path(below).display());
         let agent = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(&self.place.program)
-            .args(["agent", "--host-root=/", &format!("--node-name={}", self.name)])
-            .arg(format!("--metrics-address=127.0.0.1:{}", 10000 + 2 * u16::from(self.number)))
-            .args([flag("kubeconfig", "agent.conf"), flag("state-dir", "var/lib/pod-checkpointer")])
-            .args([flag("run-dir", "run/pod-checkpointer"), flag("kubelet-dir", "var/lib/kubelet")])
-            .args([flag("manifest-dir", "etc/kubernetes/manifests"), flag("cri-endpoint", "run/containerd.sock")])
+            .args([
+                "agent",
+                "--host-root=/",
+                &format!("--node-name={}", self.name),
+            ])
+            .arg(format!(
+                "--metrics-address=127.0.0.1:{}",
+                10000 + 2 * u16::from(self.number)
+            ))
+            .args([
+                flag("kubeconfig", "agent.conf"),
+                flag("state-dir", "var/lib/pod-checkpointer"),
+            ])
+            .args([
+                flag("run-dir", "run/pod-checkpointer"),
+                flag("kubelet-dir", "var/lib/kubelet"),
+            ])
+            .args([
+                flag("manifest-dir", "etc/kubernetes/manifests"),
+                flag("cri-endpoint", "run/containerd.sock"),
+            ])
             .env("POD_NAME", pod)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -289,7 +408,10 @@ impl Kubelet {
             .kill_on_drop(true)
             .spawn()
             .context("the agent does not start")?;
-        fs::write(self.path("agent.pid"), agent.id().unwrap_or_default().to_string())?;
+        fs::write(
+            self.path("agent.pid"),
+            agent.id().unwrap_or_default().to_string(),
+        )?;
         Ok(agent)
     }
 }
@@ -297,14 +419,21 @@ impl Kubelet {
 /// The same API server, with this token as the only credential.
 fn with_token(kubeconfig: &Path, token: &str) -> anyhow::Result<String> {
     let mut config: Value = serde_yaml::from_slice(&fs::read(kubeconfig)?)?;
-    let users = config.pointer_mut("/users/0/user").context("a user in the kubeconfig")?;
+    let users = config
+        .pointer_mut("/users/0/user")
+        .context("a user in the kubeconfig")?;
     *users = json!({"token": token});
     Ok(config.to_string())
 }
 
 fn is_shown_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn ready() -> Value {

@@ -1,4 +1,5 @@
-//! Capture against a runtime in memory and a kubelet's directory: what comes of what ran, and what a moment can spoil.
+//! Capture against a runtime in memory and a kubelet's directory: what comes of what ran, and what
+//! a moment can spoil.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -38,12 +39,25 @@ impl Node {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let runtime = Runtime::start_at(root.path().join("run/runtime.sock"));
-        let node = Self { root, runtime, settings: Settings::default() };
-        let env = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let node = Self {
+            root,
+            runtime,
+            settings: Settings::default(),
+        };
+        let env = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect()
+        };
         let services = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         let mut pod = Pod::new("shop", "web", UID);
         pod.containers = vec![
-            Spec { is_init: true, env: env(&[services]), ..Spec::new("prepare", TOOLS) },
+            Spec {
+                is_init: true,
+                env: env(&[services]),
+                ..Spec::new("prepare", TOOLS)
+            },
             Spec {
                 env: env(&[
                     ("URL", "http://10.85.0.7/"),
@@ -57,7 +71,9 @@ impl Node {
         ];
         node.runtime.change(|state| {
             state.images.insert(WEB.into(), "sha256:0e0e".into());
-            state.images.insert("sha256:0e0e".into(), "sha256:0e0e".into());
+            state
+                .images
+                .insert("sha256:0e0e".into(), "sha256:0e0e".into());
             state.images.insert(TOOLS.into(), "sha256:7001".into());
             state.run(&pod);
         });
@@ -102,7 +118,9 @@ impl Node {
     }
 
     fn volume(&self) -> PathBuf {
-        self.root.path().join(format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~secret/tls"))
+        self.root.path().join(format!(
+            "var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~secret/tls"
+        ))
     }
 
     /// New content of the volume.
@@ -115,7 +133,15 @@ impl Node {
     }
 
     fn container(&self, name: &str, change: impl FnOnce(&mut crate::stub::runtime::Container)) {
-        self.change(|state| change(state.containers.values_mut().find(|one| one.spec.name == name).unwrap()));
+        self.change(|state| {
+            change(
+                state
+                    .containers
+                    .values_mut()
+                    .find(|one| one.spec.name == name)
+                    .unwrap(),
+            );
+        });
     }
 
     async fn capture(&self, pod: &Value) -> Result<NodeCheckpoint, Error> {
@@ -150,7 +176,10 @@ impl Node {
 
     async fn gone(&self) {
         let error = self.capture(&Self::pod()).await.unwrap_err();
-        assert!(matches!(error, Error::Gone(_)) && error.is_passing(), "{error:?}");
+        assert!(
+            matches!(error, Error::Gone(_)) && error.is_passing(),
+            "{error:?}"
+        );
     }
 }
 
@@ -162,7 +191,10 @@ fn refusals(reasons: &[Reason]) -> Vec<Refusal> {
 async fn a_pod_becomes_a_checkpoint_of_what_ran() {
     let node = Node::new();
     let checkpoint = node.capture(&Node::pod()).await.unwrap();
-    assert_eq!(NodeCheckpoint::from_yaml(&checkpoint.to_yaml().unwrap()).unwrap(), checkpoint);
+    assert_eq!(
+        NodeCheckpoint::from_yaml(&checkpoint.to_yaml().unwrap()).unwrap(),
+        checkpoint
+    );
     let container = &checkpoint.manifest["spec"]["containers"][0];
     let env = json!([
         {"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"},
@@ -172,22 +204,59 @@ async fn a_pod_becomes_a_checkpoint_of_what_ran() {
         {"name": "URL", "value": "http://$(POD_IP)/"},
     ]);
     assert_eq!(container["env"], env);
-    assert_eq!((&container["image"], container["envFrom"].as_array()), (&json!(WEB), None));
-    assert_eq!(checkpoint.manifest["metadata"]["uid"], "00000000-0000-0000-0000-000000000000");
+    assert_eq!(
+        (&container["image"], container["envFrom"].as_array()),
+        (&json!(WEB), None)
+    );
+    assert_eq!(
+        checkpoint.manifest["metadata"]["uid"],
+        "00000000-0000-0000-0000-000000000000"
+    );
     let path = "/run/pod-checkpointer/volumes/shop_web/00000000-0000-0000-0000-000000000000/tls";
-    assert_eq!(checkpoint.manifest["spec"]["volumes"][0]["hostPath"], json!({"path": path, "type": "Directory"}));
+    assert_eq!(
+        checkpoint.manifest["spec"]["volumes"][0]["hostPath"],
+        json!({"path": path, "type": "Directory"})
+    );
 
     let entries = &checkpoint.volumes["tls"].entries;
     let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     assert_eq!(paths, ["", "..1", "..1/key", "..data", "key"]);
-    assert_eq!(encoding::decode(entries[2].data.as_deref().unwrap()).unwrap(), b"first");
+    assert_eq!(
+        encoding::decode(entries[2].data.as_deref().unwrap()).unwrap(),
+        b"first"
+    );
 
-    let image = |name: &str, id: &str| Image { name: name.into(), id: id.into() };
-    let images = [("prepare".to_owned(), image(TOOLS, "sha256:7001")), ("web".to_owned(), image(WEB, "sha256:0e0e"))];
+    let image = |name: &str, id: &str| Image {
+        name: name.into(),
+        id: id.into(),
+    };
+    let images = [
+        ("prepare".to_owned(), image(TOOLS, "sha256:7001")),
+        ("web".to_owned(), image(WEB, "sha256:0e0e")),
+    ];
     assert_eq!(checkpoint.images, images.into());
-    assert_eq!(checkpoint.parent.owner.as_ref().map(|owner| owner.uid.as_str()), Some("owner-uid"));
-    assert_eq!((checkpoint.parent.uid.as_str(), checkpoint.parent.resource_version.as_str()), (UID, "77"));
-    assert_eq!((checkpoint.policy.start_group, checkpoint.policy.grace_seconds), (20, 30));
+    assert_eq!(
+        checkpoint
+            .parent
+            .owner
+            .as_ref()
+            .map(|owner| owner.uid.as_str()),
+        Some("owner-uid")
+    );
+    assert_eq!(
+        (
+            checkpoint.parent.uid.as_str(),
+            checkpoint.parent.resource_version.as_str()
+        ),
+        (UID, "77")
+    );
+    assert_eq!(
+        (
+            checkpoint.policy.start_group,
+            checkpoint.policy.grace_seconds
+        ),
+        (20, 30)
+    );
     assert_eq!(checkpoint.warnings, [Warning::InitContainersRunAgain]);
 }
 
@@ -199,8 +268,14 @@ async fn both_runtimes_tell_the_same() {
     let mut pod = Node::pod();
     pod["spec"]["hostname"] = json!("pod");
     let crio = node.capture(&pod).await.unwrap();
-    assert_eq!(crio.manifest["spec"]["containers"][0]["env"], containerd.manifest["spec"]["containers"][0]["env"]);
-    assert_eq!(crio.manifest["spec"]["initContainers"], containerd.manifest["spec"]["initContainers"]);
+    assert_eq!(
+        crio.manifest["spec"]["containers"][0]["env"],
+        containerd.manifest["spec"]["containers"][0]["env"]
+    );
+    assert_eq!(
+        crio.manifest["spec"]["initContainers"],
+        containerd.manifest["spec"]["initContainers"]
+    );
 }
 
 #[tokio::test]
@@ -220,7 +295,12 @@ async fn records_of_former_attempts_and_former_sandboxes_do_not_count() {
     let node = Node::new();
     let wanted = node.capture(&Node::pod()).await.unwrap();
     node.change(|state| {
-        let now = state.containers.values().find(|one| one.spec.name == "web").unwrap().clone();
+        let now = state
+            .containers
+            .values()
+            .find(|one| one.spec.name == "web")
+            .unwrap()
+            .clone();
         for (id, sandbox, attempt) in [("z", now.sandbox.as_str(), 0), ("y", "former", 9)] {
             let mut former = now.clone();
             former.sandbox = sandbox.into();
@@ -235,7 +315,10 @@ async fn records_of_former_attempts_and_former_sandboxes_do_not_count() {
             .filter(|one| one.attempt == 0 && one.spec.env.len() > 1)
             .for_each(|it| it.attempt = 1);
     });
-    assert_eq!(node.capture(&Node::pod()).await.unwrap().manifest, wanted.manifest);
+    assert_eq!(
+        node.capture(&Node::pod()).await.unwrap().manifest,
+        wanted.manifest
+    );
 }
 
 #[tokio::test]
@@ -245,7 +328,11 @@ async fn a_container_that_does_not_run_at_the_moment_is_no_reason_to_refuse() {
         container.state = pod_checkpointer::node::proto::runtime::ContainerState::ContainerExited;
     });
     node.gone().await;
-    node.change(|state| state.containers.retain(|_, container| container.spec.name != "web"));
+    node.change(|state| {
+        state
+            .containers
+            .retain(|_, container| container.spec.name != "web");
+    });
     node.gone().await;
     node.change(|state| state.remove(UID));
     node.gone().await;
@@ -259,7 +346,11 @@ async fn a_volume_that_vanished_is_no_reason_to_refuse() {
 }
 
 /// Runs a capture and does something in the middle of it, when the runtime takes this call.
-async fn interrupted(node: &Node, call: u32, act: impl FnOnce(&Node)) -> Result<NodeCheckpoint, Error> {
+async fn interrupted(
+    node: &Node,
+    call: u32,
+    act: impl FnOnce(&Node),
+) -> Result<NodeCheckpoint, Error> {
     node.change(|state| state.taken = 0);
     let pod = Node::pod();
     let (result, ()) = tokio::join!(node.capture(&pod), async {
@@ -275,7 +366,10 @@ async fn a_volume_that_is_swapped_meanwhile_is_tried_again() {
     node.capture(&Node::pod()).await.unwrap();
     let calls = node.runtime.state.borrow().taken;
     let result = interrupted(&node, calls, |node| node.publish("..2", "second")).await;
-    assert!(matches!(&result, Err(Error::Gone(what)) if what == "volume tls"), "{result:?}");
+    assert!(
+        matches!(&result, Err(Error::Gone(what)) if what == "volume tls"),
+        "{result:?}"
+    );
     node.capture(&Node::pod()).await.unwrap();
 }
 
@@ -306,12 +400,18 @@ async fn a_runtime_that_hangs_fails_or_is_not_there_is_no_reason_to_refuse() {
         node.change(|state| state.fault = fault);
         let runtime = node.runtime.client(Duration::from_millis(50));
         let error = node.capture_from(&Node::pod(), &runtime).await.unwrap_err();
-        assert!(matches!(error, Error::Runtime(_)) && error.is_passing(), "{error:?}");
+        assert!(
+            matches!(error, Error::Runtime(_)) && error.is_passing(),
+            "{error:?}"
+        );
         assert!(error.source().is_some());
     }
     node.change(|state| state.fault = Fault::None);
     node.runtime.stop().await;
-    assert!(matches!(node.capture(&Node::pod()).await, Err(Error::Runtime(_))));
+    assert!(matches!(
+        node.capture(&Node::pod()).await,
+        Err(Error::Runtime(_))
+    ));
 }
 
 #[tokio::test]
@@ -320,7 +420,10 @@ async fn a_pod_that_is_refused_anyway_is_told_so_when_the_runtime_is_away() {
     node.runtime.stop().await;
     let mut pod = Node::pod();
     pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "g"}]);
-    assert_eq!(refusals(&node.refused(&pod).await), [Refusal::ResourceClaim]);
+    assert_eq!(
+        refusals(&node.refused(&pod).await),
+        [Refusal::ResourceClaim]
+    );
 }
 
 #[tokio::test]
@@ -329,18 +432,31 @@ async fn a_pod_that_hangs_on_the_runtimes_word_is_not_refused_while_it_is_away()
     node.runtime.stop().await;
     let mut pod = Node::pod();
     pod["spec"]["runtimeClassName"] = json!("kata");
-    pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    pod["spec"]["volumes"] =
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
     pod["metadata"]["annotations"]["podcheckpointer.io/accept"] = json!("persistent-volume");
     assert!(matches!(node.capture(&pod).await, Err(Error::Runtime(_))));
-    let mut reasons = refusals(&capture::judge(&pod, Path::new("/run/pod-checkpointer"), "edge-1"));
+    let mut reasons = refusals(&capture::judge(
+        &pod,
+        Path::new("/run/pod-checkpointer"),
+        "edge-1",
+    ));
     reasons.sort_unstable();
-    assert_eq!(reasons, [Refusal::PersistentVolume, Refusal::RuntimeClass], "without a node nobody knows");
+    assert_eq!(
+        reasons,
+        [Refusal::PersistentVolume, Refusal::RuntimeClass],
+        "without a node nobody knows"
+    );
 }
 
 #[tokio::test]
 async fn an_init_container_without_a_record_has_an_unknown_environment() {
     let node = Node::new();
-    node.change(|state| state.containers.retain(|_, container| container.spec.name != "prepare"));
+    node.change(|state| {
+        state
+            .containers
+            .retain(|_, container| container.spec.name != "prepare");
+    });
     let reasons = node.refused(&Node::pod()).await;
     assert_eq!(refusals(&reasons), [Refusal::EnvironmentUnknown]);
     assert!(reasons[0].detail.contains("prepare"), "{reasons:?}");
@@ -352,12 +468,16 @@ async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it(
         let node = Node::new();
         node.change(|state| {
             state.name = runtime.into();
-            state.containers.retain(|_, container| container.spec.name != "prepare");
+            state
+                .containers
+                .retain(|_, container| container.spec.name != "prepare");
         });
         let mut pod = Node::pod();
         pod["spec"]["hostname"] = json!("pod");
         pod["spec"]["containers"][0]["envFrom"] = json!(null);
-        node.container("web", |container| container.spec.env.retain(|(name, _)| name != "TOKEN"));
+        node.container("web", |container| {
+            container.spec.env.retain(|(name, _)| name != "TOKEN");
+        });
         pod["spec"]["initContainers"][0]["env"] = json!([
             {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -370,7 +490,10 @@ async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it(
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "URL", "value": "https://10.0.0.1/web/$(IP)/$$(NONE)/$$(NAME)"},
         ]);
-        assert_eq!(checkpoint.manifest["spec"]["initContainers"][0]["env"], wanted, "{runtime}");
+        assert_eq!(
+            checkpoint.manifest["spec"]["initContainers"][0]["env"], wanted,
+            "{runtime}"
+        );
         // What only an object of the API server or a container's resources tell is not known.
         for from in [
             json!({"secretKeyRef": {"name": "s", "key": "k"}}),
@@ -380,7 +503,11 @@ async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it(
             json!({"fieldRef": {"fieldPath": "status.hostIP"}}),
         ] {
             pod["spec"]["initContainers"][0]["env"][0]["valueFrom"] = from.clone();
-            assert_eq!(refusals(&node.refused(&pod).await), [Refusal::EnvironmentUnknown], "{from}");
+            assert_eq!(
+                refusals(&node.refused(&pod).await),
+                [Refusal::EnvironmentUnknown],
+                "{from}"
+            );
         }
     }
 }
@@ -397,10 +524,16 @@ async fn a_kubelet_whose_certificate_ends_soon_is_warned_of() {
     for (year, ends) in [(2020, true), (2999, false)] {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let certificate = params
+            .self_signed(&rcgen::KeyPair::generate().unwrap())
+            .unwrap();
         node.file("etc/kubernetes/kubelet.pem", &certificate.pem());
         let warnings = node.capture(&Node::pod()).await.unwrap().warnings.clone();
-        assert_eq!(warnings.contains(&Warning::KubeletCertificateExpires), ends, "{year}");
+        assert_eq!(
+            warnings.contains(&Warning::KubeletCertificateExpires),
+            ends,
+            "{year}"
+        );
     }
 }
 
@@ -413,9 +546,15 @@ async fn a_pod_network_that_needs_the_api_server_is_warned_of() {
     );
     let mut pod = Node::pod();
     let warnings = node.capture(&pod).await.unwrap().warnings.clone();
-    assert_eq!(warnings, [Warning::InitContainersRunAgain, Warning::NetworkNeedsAPI]);
+    assert_eq!(
+        warnings,
+        [Warning::InitContainersRunAgain, Warning::NetworkNeedsAPI]
+    );
     pod["spec"]["hostNetwork"] = json!(true);
-    assert_eq!(node.capture(&pod).await.unwrap().warnings, [Warning::InitContainersRunAgain]);
+    assert_eq!(
+        node.capture(&pod).await.unwrap().warnings,
+        [Warning::InitContainersRunAgain]
+    );
 }
 
 #[tokio::test]
@@ -423,13 +562,20 @@ async fn no_value_of_a_secret_or_of_the_environment_is_told() {
     let node = Node::new();
     let bytes = "s3cret\u{fffd}";
     node.publish("..2", "s3cret");
-    node.container("web", |container| container.spec.env.push(("BYTES".into(), bytes.into())));
+    node.container("web", |container| {
+        container.spec.env.push(("BYTES".into(), bytes.into()));
+    });
     let mut pod = Node::pod();
     pod["spec"]["containers"][0]["env"][2] = json!({"name": "GONE", "value": "s3cret"});
     pod["spec"]["containers"][0]["fieldOfTheFuture"] = json!("s3cret");
     let error = node.capture(&pod).await.unwrap_err();
-    let Error::Refused(reasons) = &error else { panic!("{error:?}") };
-    assert_eq!(refusals(reasons), [Refusal::UnknownField, Refusal::EnvironmentNotText]);
+    let Error::Refused(reasons) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        refusals(reasons),
+        [Refusal::UnknownField, Refusal::EnvironmentNotText]
+    );
     assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
     node.container("web", |container| drop(container.spec.env.pop()));
     let error = node.capture(&pod).await.unwrap_err();
@@ -446,9 +592,19 @@ fn the_directories_to_watch_are_those_of_the_captured_volumes() {
     ]);
     pod["spec"]["volumes"] = volumes;
     let of = |plugin: &str, name: &str| {
-        (name.to_owned(), PathBuf::from(format!("/k/pods/{UID}/volumes/kubernetes.io~{plugin}/{name}")))
+        (
+            name.to_owned(),
+            PathBuf::from(format!(
+                "/k/pods/{UID}/volumes/kubernetes.io~{plugin}/{name}"
+            )),
+        )
     };
-    let wanted = [of("configmap", "a"), of("secret", "b"), of("projected", "c"), of("downward-api", "d")];
+    let wanted = [
+        of("configmap", "a"),
+        of("secret", "b"),
+        of("projected", "c"),
+        of("downward-api", "d"),
+    ];
     assert_eq!(volume_dirs(&pod, Path::new("/k")), wanted);
 }
 
@@ -461,7 +617,11 @@ fn marks_and_readiness() {
         *pod.pointer_mut(path).unwrap() = value;
         pod
     };
-    for mark in [json!({}), json!({"podcheckpointer.io/checkpoint": "yes"}), json!(null)] {
+    for mark in [
+        json!({}),
+        json!({"podcheckpointer.io/checkpoint": "yes"}),
+        json!(null),
+    ] {
         assert!(!mark::is_marked(&with("/metadata/annotations", mark)));
     }
     let legacy = json!({"checkpointer.alpha.coreos.com/checkpoint": "true"});

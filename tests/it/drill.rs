@@ -1,4 +1,5 @@
-//! `drill` on a node that is well: what it says, what it leaves alone, and that nothing of it stays.
+//! `drill` on a node that is well: what it says, what it leaves alone, and that nothing of it
+//! stays.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -31,7 +32,11 @@ impl Node {
         }
         node.kubelet.sync_api(&pods);
         let supervisor = Part::supervisor(node.arguments());
-        let answers = || node.status().contact.is_some_and(|contact| contact.class == Class::Answering);
+        let answers = || {
+            node.status()
+                .contact
+                .is_some_and(|contact| contact.class == Class::Answering)
+        };
         eventually("the API server answers", answers).await;
         (node, supervisor)
     }
@@ -39,7 +44,14 @@ impl Node {
     fn drill(&self, arguments: &[&str]) -> Command {
         let host = self.host();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"));
-        command.arg("drill").args(arguments).args(["--output", "json", "--image", IMAGE, "--node-name", NAME]);
+        command.arg("drill").args(arguments).args([
+            "--output",
+            "json",
+            "--image",
+            IMAGE,
+            "--node-name",
+            NAME,
+        ]);
         for (flag, path) in [
             ("--state-dir", &host.state_dir),
             ("--run-dir", &host.run_dir),
@@ -48,29 +60,52 @@ impl Node {
         ] {
             command.arg(flag).arg(path);
         }
-        command.args(["--host-root", "/", "--cri-endpoint"]).arg(self.runtime.socket());
-        command.env_clear().kill_on_drop(true).stdin(std::process::Stdio::null());
+        command
+            .args(["--host-root", "/", "--cri-endpoint"])
+            .arg(self.runtime.socket());
+        command
+            .env_clear()
+            .kill_on_drop(true)
+            .stdin(std::process::Stdio::null());
         command
     }
 
     async fn drilled(&self, arguments: &[&str]) -> Output {
-        tokio::time::timeout(crate::stub::PATIENCE * 2, self.drill(arguments).output()).await.unwrap().unwrap()
+        tokio::time::timeout(crate::stub::PATIENCE * 2, self.drill(arguments).output())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     fn rehearsal(&self, key: &str) -> PathBuf {
-        self.kubelet.manifests.join(format!("pod-checkpointer-drill_{key}.yaml"))
+        self.kubelet
+            .manifests
+            .join(format!("pod-checkpointer-drill_{key}.yaml"))
     }
 
     /// Nothing of a drill is there, and what serves was not touched.
     fn is_as_before(&self, name: &str) {
-        assert!(std::fs::read_dir(&self.kubelet.manifests).unwrap().next().is_none(), "a link is left");
+        assert!(
+            std::fs::read_dir(&self.kubelet.manifests)
+                .unwrap()
+                .next()
+                .is_none(),
+            "a link is left"
+        );
         let run = self.run_dir();
         assert!(!run.path().join("drill").exists() && !run.path().join("drill.yaml").exists());
         let state = self.runtime.state.borrow();
         assert!(state.is_running(&format!("parent-{name}")));
         assert_eq!(state.calls, [], "nothing was stopped through the runtime");
-        let rehearsed = |pod: &crate::stub::Pod| pod.annotations.contains_key("podcheckpointer.io/drill-of");
-        assert!(!state.sandboxes.values().any(|sandbox| rehearsed(&sandbox.pod)), "a rehearsal runs still");
+        let rehearsed =
+            |pod: &crate::stub::Pod| pod.annotations.contains_key("podcheckpointer.io/drill-of");
+        assert!(
+            !state
+                .sandboxes
+                .values()
+                .any(|sandbox| rehearsed(&sandbox.pod)),
+            "a rehearsal runs still"
+        );
     }
 }
 
@@ -89,9 +124,15 @@ fn a_pod_is_rehearsed_beside_itself_and_nothing_stays() {
         assert_eq!(output.status.code(), Some(0), "{shown}");
         assert_eq!(shown["kind"], "Rehearsal");
         let pod = &shown["pods"][0];
-        assert_eq!((pod["namespace"].as_str(), pod["name"].as_str()), (Some("shop"), Some("till")));
+        assert_eq!(
+            (pod["namespace"].as_str(), pod["name"].as_str()),
+            (Some("shop"), Some("till"))
+        );
         assert_eq!(pod["recovers"], true);
-        assert!(pod["seconds"].as_f64().unwrap() > 0.0 && pod.get("differences").is_none(), "{pod}");
+        assert!(
+            pod["seconds"].as_f64().unwrap() > 0.0 && pod.get("differences").is_none(),
+            "{pod}"
+        );
         assert!(!shown["notCovered"].as_array().unwrap().is_empty());
         node.is_as_before("till");
         supervisor.end().await;
@@ -103,12 +144,19 @@ fn what_runs_otherwise_than_it_was_captured_is_told_without_its_value() {
     story(async {
         let (node, supervisor) = Node::well_with(&[checkpoint("till")]).await;
         node.runtime.change(|state| {
-            let main = state.containers.values_mut().find(|container| container.pod_uid == "parent-till").unwrap();
+            let main = state
+                .containers
+                .values_mut()
+                .find(|container| container.pod_uid == "parent-till")
+                .unwrap();
             main.spec.env[0].1 = "s3cret".into();
         });
         let output = node.drilled(&["shop/till"]).await;
         let shown = answer(&output);
-        assert_eq!(shown["pods"][0]["differences"][0], "app: another value of environment variable CURRENCY");
+        assert_eq!(
+            shown["pods"][0]["differences"][0],
+            "app: another value of environment variable CURRENCY"
+        );
         assert_eq!(output.status.code(), Some(0), "it recovers all the same");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("s3cret"));
         supervisor.end().await;
@@ -118,13 +166,23 @@ fn what_runs_otherwise_than_it_was_captured_is_told_without_its_value() {
 #[test]
 fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
     story(async {
-        let (node, supervisor) = Node::well_with(&[checkpoint("till"), checkpoint("damaged")]).await;
+        let (node, supervisor) =
+            Node::well_with(&[checkpoint("till"), checkpoint("damaged")]).await;
         until(&node.runtime.state, |state| state.is_running("parent-till")).await;
         let directory = node.store().directory().join("checkpoints/shop_damaged");
-        let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+        let file = std::fs::read_dir(directory)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         std::fs::write(&file, "torn").unwrap();
         let refused = [(id("shop_ledger"), vec!["StatefulSet: ledger".to_owned()])].into();
-        let word = AgentWord { refused, heartbeat: 1, ..AgentWord::default() };
+        let word = AgentWord {
+            refused,
+            heartbeat: 1,
+            ..AgentWord::default()
+        };
         node.run_dir().write(AGENT, &word).unwrap();
         let output = node.drilled(&[]).await;
         let shown = answer(&output);
@@ -132,7 +190,10 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
         let of = |name: &str| {
             let pods = shown["pods"].as_array().unwrap();
             let pod = pods.iter().find(|pod| pod["name"] == name).unwrap();
-            (pod["recovers"].as_bool().unwrap(), pod["reason"].as_str().map(str::to_owned))
+            (
+                pod["recovers"].as_bool().unwrap(),
+                pod["reason"].as_str().map(str::to_owned),
+            )
         };
         assert_eq!(of("till"), (true, None));
         assert_eq!(of("damaged"), (false, Some("Damaged".into())));
@@ -146,7 +207,13 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
 fn verdicts(shown: &Value) -> Vec<(&str, bool, Option<&str>)> {
     let pods = shown["pods"].as_array().unwrap();
     pods.iter()
-        .map(|pod| (pod["name"].as_str().unwrap(), pod["recovers"].as_bool().unwrap(), pod["reason"].as_str()))
+        .map(|pod| {
+            (
+                pod["name"].as_str().unwrap(),
+                pod["recovers"].as_bool().unwrap(),
+                pod["reason"].as_str(),
+            )
+        })
         .collect()
 }
 
@@ -162,7 +229,11 @@ fn a_checkpoint_of_another_node_object_does_not_recover() {
         until(&node.runtime.state, |state| state.is_running("parent-till")).await;
         let output = node.drilled(&[]).await;
         let shown = answer(&output);
-        assert_eq!(verdicts(&shown), [("other", false, Some("OtherNode")), ("till", true, None)], "{shown}");
+        assert_eq!(
+            verdicts(&shown),
+            [("other", false, Some("OtherNode")), ("till", true, None)],
+            "{shown}"
+        );
         assert_eq!(output.status.code(), Some(3));
         node.is_as_before("till");
         supervisor.end().await;
@@ -172,20 +243,43 @@ fn a_checkpoint_of_another_node_object_does_not_recover() {
 #[test]
 fn of_pods_that_do_not_all_fit_those_of_the_highest_priority_recover() {
     story(async {
-        let checkpoints = [requesting("a", "1500m", 10), requesting("b", "1500m", 20), requesting("c", "3", 30)];
+        let checkpoints = [
+            requesting("a", "1500m", 10),
+            requesting("b", "1500m", 20),
+            requesting("c", "3", 30),
+        ];
         let (node, supervisor) = Node::well_with(&checkpoints).await;
-        let allocatable = Amounts { cpu: 2_000, memory: 1 << 40, ephemeral_storage: 1 << 40, pods: 110 };
+        let allocatable = Amounts {
+            cpu: 2_000,
+            memory: 1 << 40,
+            ephemeral_storage: 1 << 40,
+            pods: 110,
+        };
         node.record(NAME, "node-uid", Some(allocatable));
         until(&node.runtime.state, |state| {
-            ["a", "b", "c"].iter().all(|pod| state.is_running(&format!("parent-{pod}")))
+            ["a", "b", "c"]
+                .iter()
+                .all(|pod| state.is_running(&format!("parent-{pod}")))
         })
         .await;
         let output = node.drilled(&[]).await;
         let shown = answer(&output);
         let no_room = Some("NoRoom");
-        assert_eq!(verdicts(&shown), [("a", false, no_room), ("b", true, None), ("c", false, no_room)], "{shown}");
+        assert_eq!(
+            verdicts(&shown),
+            [
+                ("a", false, no_room),
+                ("b", true, None),
+                ("c", false, no_room)
+            ],
+            "{shown}"
+        );
         let output = node.drilled(&["shop/a"]).await;
-        assert_eq!(verdicts(&answer(&output)), [("a", true, None)], "alone it fits");
+        assert_eq!(
+            verdicts(&answer(&output)),
+            [("a", true, None)],
+            "alone it fits"
+        );
         node.is_as_before("b");
         supervisor.end().await;
     });
@@ -216,7 +310,11 @@ fn nothing_is_done_in_an_outage_or_with_nobody_to_recover() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("no checkpoint of shop/other"));
 
         node.server.set(Mode::Refuse).await;
-        let silent = || node.status().contact.is_some_and(|contact| contact.class == Class::Silent);
+        let silent = || {
+            node.status()
+                .contact
+                .is_some_and(|contact| contact.class == Class::Silent)
+        };
         eventually("the API server is silent", silent).await;
         let output = node.drilled(&[]).await;
         assert_eq!(output.status.code(), Some(1));
@@ -235,7 +333,10 @@ fn a_full_node_is_left_alone() {
     story(async {
         let (node, supervisor) = Node::well_with(&[checkpoint("till")]).await;
         until(&node.runtime.state, |state| state.is_running("parent-till")).await;
-        let many: Vec<_> = (0..110).map(|number| parent(&format!("pod-{number}"))).chain([parent("till")]).collect();
+        let many: Vec<_> = (0..110)
+            .map(|number| parent(&format!("pod-{number}")))
+            .chain([parent("till")])
+            .collect();
         node.kubelet.sync_api(&many);
         node.kubelet.settle().await;
         let output = node.drilled(&[]).await;
@@ -249,9 +350,18 @@ fn a_full_node_is_left_alone() {
 /// Starts a drill whose rehearsal hangs, and waits until it does.
 async fn hanging(node: &Node) -> Child {
     until(&node.runtime.state, |state| state.is_running("parent-till")).await;
-    node.kubelet.state.send_modify(|state| state.is_stuck = true);
-    let drill = node.drill(&[]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
-    eventually("a rehearsal is linked", || node.rehearsal("shop_till").is_symlink()).await;
+    node.kubelet
+        .state
+        .send_modify(|state| state.is_stuck = true);
+    let drill = node
+        .drill(&[])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    eventually("a rehearsal is linked", || {
+        node.rehearsal("shop_till").is_symlink()
+    })
+    .await;
     drill.unwrap()
 }
 
@@ -277,14 +387,30 @@ fn what_a_killed_drill_left_goes_with_the_supervisors_next_look() {
         let output = node.drilled(&[]).await;
         assert!(String::from_utf8_lossy(&output.stderr).contains("another drill runs"));
         drill.kill().await.unwrap();
-        assert!(node.rehearsal("shop_till").is_symlink() && node.run_dir().path().join("drill").exists());
+        assert!(
+            node.rehearsal("shop_till").is_symlink()
+                && node.run_dir().path().join("drill").exists()
+        );
         supervisor.end().await;
         let supervisor = Part::supervisor(node.arguments());
-        eventually("the link goes", || !node.rehearsal("shop_till").is_symlink()).await;
-        eventually("the record goes", || !node.run_dir().path().join("drill.yaml").exists()).await;
+        eventually("the link goes", || {
+            !node.rehearsal("shop_till").is_symlink()
+        })
+        .await;
+        eventually("the record goes", || {
+            !node.run_dir().path().join("drill.yaml").exists()
+        })
+        .await;
         until(&node.runtime.state, |state| state.sandboxes.len() == 1).await;
         let running = cri::ContainerState::ContainerRunning;
-        assert!(node.runtime.state.borrow().containers.values().all(|container| container.state == running));
+        assert!(
+            node.runtime
+                .state
+                .borrow()
+                .containers
+                .values()
+                .all(|container| container.state == running)
+        );
         node.is_as_before("till");
         supervisor.end().await;
     });

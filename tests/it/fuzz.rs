@@ -1,5 +1,6 @@
-//! Readers of what others wrote, on mutations of what is right and on what fuzzing with coverage has kept (`fuzz/`): whatever
-//! they are given, they say something about it. `FUZZ_RUNS` tells how many mutations of each.
+//! Readers of what others wrote, on mutations of what is right and on what fuzzing with coverage
+//! has kept (`fuzz/`): whatever they are given, they say something about it. `FUZZ_RUNS` tells how
+//! many mutations of each.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -53,7 +54,8 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
         (any::<Index>(), word).prop_map(|(at, word)| Mutation::Insert(at, word)),
         (any::<Index>(), any::<Index>()).prop_map(|(from, to)| Mutation::Cut(from, to)),
-        (any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(from, to, at)| Mutation::Copy(from, to, at)),
+        (any::<Index>(), any::<Index>(), any::<Index>())
+            .prop_map(|(from, to, at)| Mutation::Copy(from, to, at)),
     ]
 }
 
@@ -71,7 +73,9 @@ fn mutated(original: &[u8], mutations: &[Mutation]) -> Vec<u8> {
                     *found = *byte;
                 }
             }
-            Mutation::Insert(at, word) => drop(bytes.splice(at.index(size)..at.index(size), word.iter().copied())),
+            Mutation::Insert(at, word) => {
+                drop(bytes.splice(at.index(size)..at.index(size), word.iter().copied()));
+            }
             Mutation::Cut(from, to) => drop(bytes.drain(range(from, to))),
             Mutation::Copy(from, to, at) => {
                 let copy = bytes[range(from, to)].to_vec();
@@ -83,8 +87,15 @@ fn mutated(original: &[u8], mutations: &[Mutation]) -> Vec<u8> {
 }
 
 fn run(name: &str, corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
-    let cases = std::env::var("FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = std::env::var("FUZZ_RUNS")
+        .ok()
+        .and_then(|runs| runs.parse().ok())
+        .unwrap_or(200);
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let inputs = (any::<Index>(), proptest::collection::vec(mutation(), 0..8));
     TestRunner::new(config)
         .run(&inputs, |(which, mutations)| {
@@ -106,9 +117,15 @@ fn bytes(seeds: Vec<(String, Vec<u8>)>) -> Vec<Vec<u8>> {
 
 /// Every file of a directory, in the order of their names.
 fn files(directory: &str) -> Vec<Vec<u8>> {
-    let mut files: Vec<_> = std::fs::read_dir(root().join(directory)).unwrap().map(|it| it.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(root().join(directory))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
     files.sort();
-    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+    files
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .collect()
 }
 
 #[test]
@@ -117,20 +134,31 @@ fn what_fuzzing_has_kept_of_checkpoints_is_read_or_refused() {
     for bytes in &corpus {
         properties::checkpoint(bytes);
     }
-    let _ = writeln!(std::io::stderr(), "checkpoint: {} inputs of the corpus", corpus.len());
+    let _ = writeln!(
+        std::io::stderr(),
+        "checkpoint: {} inputs of the corpus",
+        corpus.len()
+    );
     // the corpus gets to where a checkpoint is whole, and is not the empty file alone
     let keys = properties::key().into();
     let said: BTreeSet<String> = corpus
         .iter()
         .map(|bytes| match NodeCheckpoint::open(bytes, &keys) {
             Ok(_) => "whole".into(),
-            Err(error) => format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned(),
+            Err(error) => format!("{error:?}")
+                .split(|c: char| !c.is_alphanumeric())
+                .next()
+                .unwrap()
+                .to_owned(),
         })
         .collect();
     for wanted in ["whole", "Checksum", "Version"] {
         assert!(said.contains(wanted), "{wanted} is not in {said:?}");
     }
-    assert!(corpus.iter().any(|bytes| bytes.starts_with(b"{\"")), "nothing to be sealed");
+    assert!(
+        corpus.iter().any(|bytes| bytes.starts_with(b"{\"")),
+        "nothing to be sealed"
+    );
 }
 
 #[test]
@@ -139,21 +167,41 @@ fn what_fuzzing_has_kept_of_manifests_is_rendered_or_refused() {
     for bytes in &corpus {
         properties::render(bytes);
     }
-    let _ = writeln!(std::io::stderr(), "render: {} inputs of the corpus", corpus.len());
+    let _ = writeln!(
+        std::io::stderr(),
+        "render: {} inputs of the corpus",
+        corpus.len()
+    );
     let reports: Vec<Report> = corpus.iter().map(|bytes| Report::of(bytes)).collect();
-    assert!(reports.iter().any(|report| report.items.iter().any(|item| item.recoverable)));
-    assert!(reports.iter().any(|report| report.items.iter().any(|item| !item.recoverable)));
+    assert!(
+        reports
+            .iter()
+            .any(|report| report.items.iter().any(|item| item.recoverable))
+    );
+    assert!(
+        reports
+            .iter()
+            .any(|report| report.items.iter().any(|item| !item.recoverable))
+    );
     assert!(reports.iter().any(|report| !report.errors.is_empty()));
 }
 
 #[test]
 fn render_says_something_of_whatever_it_is_given() {
-    run("render", &bytes(seeds::manifests(root())), properties::render);
+    run(
+        "render",
+        &bytes(seeds::manifests(root())),
+        properties::render,
+    );
 }
 
 #[test]
 fn whatever_stands_in_a_file_is_a_checkpoint_that_can_be_used_or_none() {
-    run("checkpoint", &bytes(seeds::checkpoints(root(), &properties::key())), properties::checkpoint);
+    run(
+        "checkpoint",
+        &bytes(seeds::checkpoints(root(), &properties::key())),
+        properties::checkpoint,
+    );
 }
 
 #[test]
@@ -184,7 +232,12 @@ fn a_store_with_a_damaged_file_gives_what_is_whole() {
         assert_eq!(found.good.len() + found.bad.len(), 1);
         for generation in &found.good {
             assert_eq!(generation.checkpoint, checkpoint);
-            twin::make(&generation.checkpoint, &generation.pod, "boot/1", Path::new("/run/pod-checkpointer"));
+            twin::make(
+                &generation.checkpoint,
+                &generation.pod,
+                "boot/1",
+                Path::new("/run/pod-checkpointer"),
+            );
         }
     });
 }

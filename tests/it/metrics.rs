@@ -12,7 +12,9 @@ use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::names::SUPERVISOR_LOCK;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::operator;
-use pod_checkpointer::places::reports::{ContactReport, Counts, OUTAGES, Outages, Phase, PodReport, STATUS, Status};
+use pod_checkpointer::places::reports::{
+    ContactReport, Counts, OUTAGES, Outages, Phase, PodReport, STATUS, Status,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -24,12 +26,21 @@ use crate::stub::node::story;
 use crate::stub::{Mode, Node, PATIENCE, Part, until};
 use crate::supervisor::{TILL, checkpoint, parent};
 
-/// An address that no other test has: every 127.x.y.z is this machine, and this process has one for each of its tests.
+/// An address that no other test has: every 127.x.y.z is this machine, and this process has one for
+/// each of its tests.
 fn free() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., second, last] = id().to_be_bytes();
-    let ip = IpAddr::V4(Ipv4Addr::new(127, second.max(1), last, NEXT.fetch_add(1, Ordering::Relaxed)));
-    std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    let ip = IpAddr::V4(Ipv4Addr::new(
+        127,
+        second.max(1),
+        last,
+        NEXT.fetch_add(1, Ordering::Relaxed),
+    ));
+    std::net::TcpListener::bind((ip, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Sends this and reads all that is answered, until the server closes.
@@ -49,22 +60,37 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
         String::from_utf8(answer).unwrap()
     };
     let answer = timeout(PATIENCE, whole).await;
-    answer.unwrap_or_else(|_| panic!("no answer to {:?}", request.chars().take(60).collect::<String>()))
+    answer.unwrap_or_else(|_| {
+        panic!(
+            "no answer to {:?}",
+            request.chars().take(60).collect::<String>()
+        )
+    })
 }
 
 /// Status and body.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer = exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n")).await;
+    let answer = exchange(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n"),
+    )
+    .await;
     let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }
 
 /// The value of a series, without our prefix.
 async fn value(address: SocketAddr, series: &str) -> Option<f64> {
     let (status, page) = get(address, "/metrics").await;
     assert_eq!(status, 200, "{page}");
-    let line =
-        page.lines().find_map(|line| line.strip_prefix("pod_checkpointer_")?.strip_prefix(series)?.strip_prefix(' '));
+    let line = page.lines().find_map(|line| {
+        line.strip_prefix("pod_checkpointer_")?
+            .strip_prefix(series)?
+            .strip_prefix(' ')
+    });
     line.map(|value| value.parse().unwrap())
 }
 
@@ -90,7 +116,10 @@ async fn all_are(address: SocketAddr, expected: &[(&str, f64)]) {
 }
 
 fn supervise(node: &Node, address: SocketAddr) -> Part {
-    Part::supervisor(SupervisorArguments { metrics_address: Address::At(address), ..node.arguments() })
+    Part::supervisor(SupervisorArguments {
+        metrics_address: Address::At(address),
+        ..node.arguments()
+    })
 }
 
 fn served(node: &Node, address: SocketAddr) -> Settings {
@@ -106,7 +135,8 @@ fn an_outage_is_counted_from_its_activations_to_its_hand_over_and_through_a_rest
         let address = free();
         let supervisor = supervise(&node, address);
         let twin = node.serves(TILL).await;
-        node.is_told("shop_other", Phase::Blocked, Some("ImageAbsent")).await;
+        node.is_told("shop_other", Phase::Blocked, Some("ImageAbsent"))
+            .await;
         becomes(address, "activation_seconds_count", 1.0).await;
         all_are(
             address,
@@ -121,11 +151,21 @@ fn an_outage_is_counted_from_its_activations_to_its_hand_over_and_through_a_rest
             ],
         )
         .await;
-        assert!(value(address, "activations_total{result=\"ImageAbsent\"}").await.unwrap() >= 1.0);
+        assert!(
+            value(address, "activations_total{result=\"ImageAbsent\"}")
+                .await
+                .unwrap()
+                >= 1.0
+        );
         assert!(value(address, "api_silence_seconds").await.unwrap() > 0.0);
         assert!(value(address, "pass_age_seconds").await.unwrap() < 10.0);
         let (_, page) = get(address, "/metrics").await;
-        assert!(!["shop", "till", "registry.example", "s3cret"].iter().any(|word| page.contains(word)), "{page}");
+        assert!(
+            !["shop", "till", "registry.example", "s3cret"]
+                .iter()
+                .any(|word| page.contains(word)),
+            "{page}"
+        );
 
         supervisor.kill().await;
         let supervisor = supervise(&node, address);
@@ -163,7 +203,8 @@ async fn captures_refusals_and_errors_of_the_store_are_counted() {
     let in_the_way = node.path("var/lib/pod-checkpointer/checkpoints/shop_blocked");
     node.api.put_pod(node.run_pod("till", "uid-1"));
     let mut refused = node.run_pod("refused", "uid-2");
-    refused["spec"]["volumes"] = json!([{"name": "prices", "persistentVolumeClaim": {"claimName": "prices"}}]);
+    refused["spec"]["volumes"] =
+        json!([{"name": "prices", "persistentVolumeClaim": {"claimName": "prices"}}]);
     node.api.put_pod(refused);
     let address = free();
     node.with_agent(served(&node, address), async {
@@ -190,9 +231,21 @@ async fn captures_refusals_and_errors_of_the_store_are_counted() {
 
         std::fs::write(&in_the_way, "a file").unwrap();
         node.api.put_pod(node.run_pod("blocked", "uid-3"));
-        node.api.until_condition("shop", "blocked", "Captured", "False", "StoreFailed").await;
-        assert!(value(address, "store_errors_total{kind=\"StoreFailed\"}").await.unwrap() >= 1.0);
-        assert!(value(address, "captures_total{result=\"Failed\"}").await.unwrap() >= 1.0);
+        node.api
+            .until_condition("shop", "blocked", "Captured", "False", "StoreFailed")
+            .await;
+        assert!(
+            value(address, "store_errors_total{kind=\"StoreFailed\"}")
+                .await
+                .unwrap()
+                >= 1.0
+        );
+        assert!(
+            value(address, "captures_total{result=\"Failed\"}")
+                .await
+                .unwrap()
+                >= 1.0
+        );
         let hindrance = "store: checkpoints cannot be written (StoreFailed)\n".to_owned();
         assert_eq!(get(address, "/readyz").await, (503, hindrance));
         assert_eq!(get(address, "/healthz").await.0, 200);
@@ -201,7 +254,12 @@ async fn captures_refusals_and_errors_of_the_store_are_counted() {
         node.captured("blocked", 1).await;
         assert_eq!(get(address, "/readyz").await.0, 200);
         let (_, page) = get(address, "/metrics").await;
-        assert!(!["shop", "till", "uid-1"].iter().any(|word| page.contains(word)), "{page}");
+        assert!(
+            !["shop", "till", "uid-1"]
+                .iter()
+                .any(|word| page.contains(word)),
+            "{page}"
+        );
     })
     .await;
 }
@@ -215,7 +273,10 @@ async fn an_agent_is_not_ready_before_the_first_list_and_lives_all_the_same() {
     node.with_agent(served(&node, address), async {
         assert_eq!(
             get(address, "/readyz").await,
-            (503, "pods: the first list has not been worked through yet\n".into())
+            (
+                503,
+                "pods: the first list has not been worked through yet\n".into()
+            )
         );
         assert_eq!(get(address, "/healthz").await, (200, "ok\n".into()));
     })
@@ -226,15 +287,25 @@ async fn an_agent_is_not_ready_before_the_first_list_and_lives_all_the_same() {
 async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it_lives() {
     let node = Node::start();
     let address = free();
-    let contact = ContactReport { class: Class::Silent, since: 1 };
-    let pod = PodReport { phase: Phase::Released, ..PodReport::default() };
+    let contact = ContactReport {
+        class: Class::Silent,
+        since: 1,
+    };
+    let pod = PodReport {
+        phase: Phase::Released,
+        ..PodReport::default()
+    };
     let status = Status {
         contact: Some(contact),
         problems: vec!["one".into(), "two".into()],
         pods: vec![pod.clone(), pod],
         ..Status::default()
     };
-    let mut counts = Counts { outages: 3, unstuck: 2, ..Counts::default() };
+    let mut counts = Counts {
+        outages: 3,
+        unstuck: 2,
+        ..Counts::default()
+    };
     counts.activations = [("Activated".to_owned(), 5), ("till".to_owned(), 7)].into();
     counts.takeover.add(1500);
     node.with_agent(served(&node, address), async {
@@ -242,7 +313,14 @@ async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it
         let run = node.run_dir();
         let lock = std::fs::File::create(run.path().join(SUPERVISOR_LOCK)).unwrap();
         lock.try_lock_exclusive().unwrap();
-        run.write(OUTAGES, &Outages { counts, ..Outages::default() }).unwrap();
+        run.write(
+            OUTAGES,
+            &Outages {
+                counts,
+                ..Outages::default()
+            },
+        )
+        .unwrap();
         run.write(STATUS, &status).unwrap();
         becomes(address, "checkpoints{phase=\"Released\"}", 2.0).await;
         becomes(address, "outages_total", 3.0).await;
@@ -262,7 +340,10 @@ async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it
         .await;
         assert!(value(address, "api_silence_seconds").await.unwrap() > 1.0);
         let (_, page) = get(address, "/metrics").await;
-        assert!(!page.contains("\"till\""), "a label of no closed set: {page}");
+        assert!(
+            !page.contains("\"till\""),
+            "a label of no closed set: {page}"
+        );
         drop(lock);
         all_are(address, &[("supervisor_up", 0.0), ("outages_total", 3.0)]).await;
         assert_eq!(value(address, "api_contact").await, None, "nobody asks");
@@ -281,24 +362,51 @@ fn whatever_clients_do_a_scrape_is_answered_and_recovery_goes_on() {
         let mut slow = Vec::new();
         for _ in 0..100 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").await.unwrap();
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+                .await
+                .unwrap();
             slow.push(stream);
         }
-        assert_eq!(get(address, "/metrics").await.0, 200, "a hundred clients wait");
-        let huge = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(1 << 20));
+        assert_eq!(
+            get(address, "/metrics").await.0,
+            200,
+            "a hundred clients wait"
+        );
+        let huge = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n",
+            "a".repeat(1 << 20)
+        );
         assert!(!exchange(address, &huge).await.starts_with("HTTP/1.1 200"));
         let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(500));
         assert!(!exchange(address, &many).await.starts_with("HTTP/1.1 200"));
-        assert!(!exchange(address, "\0\u{1}nonsense\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        assert!(
+            !exchange(address, "\0\u{1}nonsense\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
 
-        let posted = exchange(address, "POST /metrics HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").await;
-        assert!(posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"), "{posted}");
+        let posted = exchange(
+            address,
+            "POST /metrics HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n",
+        )
+        .await;
+        assert!(
+            posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"),
+            "{posted}"
+        );
         let head = exchange(address, "HEAD /healthz HTTP/1.1\r\n\r\n").await;
-        assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
         assert_eq!(get(address, "/").await.0, 404);
         assert_eq!(get(address, "/metrics/../secret").await.0, 404);
         let metrics = exchange(address, "GET /metrics?x=y HTTP/1.1\r\n\r\n").await;
-        assert!(metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{metrics}");
+        assert!(
+            metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{metrics}"
+        );
 
         // those that only wait are let go
         let mut last = slow.pop().unwrap();
@@ -329,7 +437,10 @@ fn a_taken_port_hinders_nothing_and_is_taken_when_it_is_free() {
 async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
     let (cluster, address) = (Api::default(), free());
     cluster.put(SETTINGS, wanted(&json!({})));
-    let settings = operator::Settings { metrics_address: Address::At(address), ..settings("one") };
+    let settings = operator::Settings {
+        metrics_address: Address::At(address),
+        ..settings("one")
+    };
     with_settings(&cluster, settings, async {
         becomes(address, "operator_condition{type=\"Applied\"}", 1.0).await;
         let of_now = [
@@ -339,7 +450,11 @@ async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
             ("operator_repairs_total{kind=\"DaemonSet\"}", 0.0),
         ];
         all_are(address, &of_now).await;
-        assert_eq!(value(address, "operator_nodes{state=\"ready\"}").await, None, "nobody has counted yet");
+        assert_eq!(
+            value(address, "operator_nodes{state=\"ready\"}").await,
+            None,
+            "nobody has counted yet"
+        );
         count(&cluster, 3, 2);
         becomes(address, "operator_nodes{state=\"ready\"}", 2.0).await;
         cluster.delete(DAEMON_SET);

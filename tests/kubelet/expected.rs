@@ -1,6 +1,8 @@
-//! The rules once more, in another way: parent in, twin out, as plain JSON. What is not named here must not change.
+//! The rules once more, in another way: parent in, twin out, as plain JSON. What is not named here
+//! must not change.
 //!
-//! Neither types nor code of the program are used, so a field that the program loses is missed here.
+//! Neither types nor code of the program are used, so a field that the program loses is missed
+//! here.
 
 use serde_json::{Map, Value, json};
 
@@ -35,11 +37,23 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
     hostname(object, &name, host_network);
     object.insert("automountServiceAccountToken".into(), json!(false));
     object.insert("enableServiceLinks".into(), json!(false));
-    object.insert("priority".into(), json!(object.get("priority").and_then(Value::as_i64).unwrap_or_default() + 1));
+    object.insert(
+        "priority".into(),
+        json!(
+            object
+                .get("priority")
+                .and_then(Value::as_i64)
+                .unwrap_or_default()
+                + 1
+        ),
+    );
     // what the kubelet adds
     object.insert("nodeName".into(), json!(node));
     object.insert("schedulerName".into(), json!("default-scheduler"));
-    object.insert("tolerations".into(), json!([{"operator": "Exists", "effect": "NoExecute"}]));
+    object.insert(
+        "tolerations".into(),
+        json!([{"operator": "Exists", "effect": "NoExecute"}]),
+    );
     if let Some(context) = object["securityContext"].as_object_mut() {
         context.retain(|field, value| field != "seLinuxChangePolicy" || value == "Recursive");
     }
@@ -49,20 +63,36 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
         object["terminationGracePeriodSeconds"] = json!(grace + HOLD);
     }
     let mut captured = Vec::new();
-    for volume in object.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+    for volume in object
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let volume = volume.as_object_mut().unwrap();
         let kinds = ["configMap", "secret", "projected", "downwardAPI"];
         if kinds.iter().any(|kind| volume.remove(*kind).is_some()) {
             let name = text(&volume["name"]);
-            let path = format!("{run_dir}/volumes/{namespace}_{}/{uid}/{name}", text(&metadata["name"]));
-            volume.insert("hostPath".into(), json!({"path": path, "type": "Directory"}));
+            let path = format!(
+                "{run_dir}/volumes/{namespace}_{}/{uid}/{name}",
+                text(&metadata["name"])
+            );
+            volume.insert(
+                "hostPath".into(),
+                json!({"path": path, "type": "Directory"}),
+            );
             captured.push(name);
         } else if let Some(image) = volume.get_mut("image") {
             image["pullPolicy"] = json!("IfNotPresent");
         }
     }
     for list in ["initContainers", "containers"] {
-        for container in object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in object
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             let is_held = list == "containers" && is_held(container);
             if list == "initContainers" {
                 // kubelets up to 1.34 refuse it, and nobody resizes a twin
@@ -72,17 +102,31 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
             twin_container(container, is_held, grace, &captured);
         }
     }
-    let mut annotations: Map<String, Value> = metadata["annotations"].as_object().cloned().unwrap_or_default();
+    let mut annotations: Map<String, Value> = metadata["annotations"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
     annotations.retain(|key, _| {
         !key.starts_with("podcheckpointer.io/")
             && !key.starts_with("cni.projectcalico.org/")
-            && !["kubectl.kubernetes.io/last-applied-configuration", "k8s.v1.cni.cncf.io/network-status"]
-                .contains(&key.as_str())
+            && ![
+                "kubectl.kubernetes.io/last-applied-configuration",
+                "k8s.v1.cni.cncf.io/network-status",
+            ]
+            .contains(&key.as_str())
     });
-    // an API server up to 1.33 notes in an annotation what a field says (pkg/registry/core/pod/strategy.go)
-    annotations.retain(|key, _| !(key.starts_with("container.apparmor.security.beta.kubernetes.io/")));
-    annotations.insert("podcheckpointer.io/checkpoint-of".into(), json!(format!("{namespace}/{name}")));
-    annotations.insert("podcheckpointer.io/parent-uid".into(), metadata["uid"].clone());
+    // an API server up to 1.33 notes in an annotation what a field says
+    // (pkg/registry/core/pod/strategy.go)
+    annotations
+        .retain(|key, _| !(key.starts_with("container.apparmor.security.beta.kubernetes.io/")));
+    annotations.insert(
+        "podcheckpointer.io/checkpoint-of".into(),
+        json!(format!("{namespace}/{name}")),
+    );
+    annotations.insert(
+        "podcheckpointer.io/parent-uid".into(),
+        metadata["uid"].clone(),
+    );
     annotations.insert("kubernetes.io/config.hash".into(), json!(uid));
     let mut twin = json!({
         "metadata": {"name": format!("{name}-{node}"), "namespace": namespace, "uid": uid, "annotations": annotations},
@@ -108,7 +152,11 @@ fn hostname(spec: &mut Map<String, Value>, name: &str, host_network: bool) {
     if host_network || spec.contains_key("hostname") || spec.contains_key("hostnameOverride") {
         return;
     }
-    let cut = if name.len() > 63 { name[..63].trim_end_matches(['-', '.']) } else { name };
+    let cut = if name.len() > 63 {
+        name[..63].trim_end_matches(['-', '.'])
+    } else {
+        name
+    };
     if cut.contains('.') {
         spec.insert("hostnameOverride".into(), json!(cut));
         spec.remove("setHostnameAsFQDN");
@@ -120,15 +168,24 @@ fn hostname(spec: &mut Map<String, Value>, name: &str, host_network: bool) {
 fn twin_container(container: &mut Value, is_held: bool, grace: Option<i64>, captured: &[String]) {
     container["imagePullPolicy"] = json!("IfNotPresent");
     for probe in ["livenessProbe", "startupProbe"] {
-        let Some(probe) = container.get_mut(probe) else { continue };
-        if let Some(grace) = grace.filter(|_| is_held || probe["terminationGracePeriodSeconds"].is_null()) {
+        let Some(probe) = container.get_mut(probe) else {
+            continue;
+        };
+        if let Some(grace) =
+            grace.filter(|_| is_held || probe["terminationGracePeriodSeconds"].is_null())
+        {
             probe["terminationGracePeriodSeconds"] = json!(grace);
         }
     }
     if is_held {
         container["lifecycle"]["preStop"] = json!({"sleep": {"seconds": HOLD}});
     }
-    for mount in container.get_mut("volumeMounts").and_then(Value::as_array_mut).into_iter().flatten() {
+    for mount in container
+        .get_mut("volumeMounts")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if captured.contains(&text(&mount["name"])) {
             mount["readOnly"] = json!(true);
         }
@@ -138,34 +195,56 @@ fn twin_container(container: &mut Value, is_held: bool, grace: Option<i64>, capt
 /// Takes out what is compared by its meaning: environment, words that are expanded, ports by name.
 pub fn without_meaning(pod: &mut Value) {
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in pod["spec"]
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             let object = container.as_object_mut().unwrap();
             object.retain(|field, _| field != "env" && field != "envFrom");
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
                 object.get_mut(probe).into_iter().for_each(handler);
             }
             for hook in ["postStart", "preStop"] {
-                object.get_mut("lifecycle").and_then(|it| it.get_mut(hook)).into_iter().for_each(|it| {
-                    // a hook's command is not expanded
-                    let command = it["exec"]["command"].take();
-                    handler(it);
-                    it["exec"]["command"] = command;
-                });
+                object
+                    .get_mut("lifecycle")
+                    .and_then(|it| it.get_mut(hook))
+                    .into_iter()
+                    .for_each(|it| {
+                        // a hook's command is not expanded
+                        let command = it["exec"]["command"].take();
+                        handler(it);
+                        it["exec"]["command"] = command;
+                    });
             }
         }
     }
 }
 
 fn handler(handler: &mut Value) {
-    for (action, field) in [("exec", "command"), ("httpGet", "port"), ("tcpSocket", "port")] {
-        handler.get_mut(action).and_then(Value::as_object_mut).into_iter().for_each(|it| drop(it.remove(field)));
+    for (action, field) in [
+        ("exec", "command"),
+        ("httpGet", "port"),
+        ("tcpSocket", "port"),
+    ] {
+        handler
+            .get_mut(action)
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .for_each(|it| drop(it.remove(field)));
     }
 }
 
 /// On the host network a twin names no ports, and its kubelet adds none.
 pub fn without_ports(pod: &mut Value) {
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in pod["spec"]
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             container.as_object_mut().unwrap().remove("ports");
         }
     }
@@ -175,7 +254,8 @@ pub fn without_ports(pod: &mut Value) {
 pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
-            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            let keys: std::collections::BTreeSet<&String> =
+                one.keys().chain(other.keys()).collect();
             for key in keys {
                 differences(
                     one.get(key).unwrap_or(&Value::Null),
@@ -186,7 +266,9 @@ pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<Strin
             }
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            one.iter().zip(other).for_each(|(one, other)| differences(one, other, &format!("{path}[]"), found));
+            one.iter()
+                .zip(other)
+                .for_each(|(one, other)| differences(one, other, &format!("{path}[]"), found));
         }
         _ if one == other => {}
         (_, Value::Null) => found.push(format!("{path}: lost")),
@@ -195,8 +277,9 @@ pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<Strin
     }
 }
 
-/// What refers to the API in a pod that a kubelet has decoded; a static pod must have none of it (pkg/api/pod/util.go,
-/// `HasAPIObjectReference`, and here more strictly). Kubelets before 1.34 do not look themselves.
+/// What refers to the API in a pod that a kubelet has decoded; a static pod must have none of it
+/// (pkg/api/pod/util.go, `HasAPIObjectReference`, and here more strictly). Kubelets before 1.34 do
+/// not look themselves.
 pub fn references(pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(&pod["spec"], "spec", &mut found);
@@ -240,7 +323,9 @@ fn walk(value: &Value, path: &str, found: &mut Vec<String>) {
                 }
             }
         }
-        Value::Array(list) => list.iter().for_each(|it| walk(it, &format!("{path}[]"), found)),
+        Value::Array(list) => list
+            .iter()
+            .for_each(|it| walk(it, &format!("{path}[]"), found)),
         _ => {}
     }
 }

@@ -1,8 +1,9 @@
 //! Pods over the whole schema.
 //!
-//! The walk is driven by the schema of the types that the program is built with, so a field of a new version is generated
-//! without a change here. [`Pods::hint`] makes what comes out mostly acceptable to an API server: one source of a volume,
-//! names where names are wanted. What depends on several fields is put right in [`Pods::repair`].
+//! The walk is driven by the schema of the types that the program is built with, so a field of a
+//! new version is generated without a change here. [`Pods::hint`] makes what comes out mostly
+//! acceptable to an API server: one source of a volume, names where names are wanted. What depends
+//! on several fields is put right in [`Pods::repair`].
 
 // the hints read by type, not by what they give
 #![allow(clippy::match_same_arms)]
@@ -23,7 +24,9 @@ impl Schema {
     pub fn new() -> Self {
         let root = schemars::generate::SchemaGenerator::default().into_root_schema_for::<Pod>();
         let mut root = root.to_value();
-        let Value::Object(mut definitions) = root["$defs"].take() else { panic!("the schema has no definitions") };
+        let Value::Object(mut definitions) = root["$defs"].take() else {
+            panic!("the schema has no definitions")
+        };
         definitions.insert("io.k8s.api.core.v1.Pod".into(), root);
         Self { definitions }
     }
@@ -31,7 +34,11 @@ impl Schema {
     /// The paths of all fields below a pod's spec, as `spec.containers[].name`.
     pub fn paths(&self) -> BTreeSet<String> {
         let mut paths = BTreeSet::new();
-        self.collect(&json!({"$ref": "#/$defs/io.k8s.api.core.v1.PodSpec"}), "spec", &mut paths);
+        self.collect(
+            &json!({"$ref": "#/$defs/io.k8s.api.core.v1.PodSpec"}),
+            "spec",
+            &mut paths,
+        );
         paths
     }
 
@@ -49,7 +56,9 @@ impl Schema {
     fn definition<'a>(&'a self, schema: &'a Value) -> Option<(&'a str, &'a Value)> {
         let name = schema.get("$ref")?.as_str()?.strip_prefix("#/$defs/")?;
         let definition = &self.definitions[name];
-        definition.get("properties").map(|_| (name.rsplit('.').next().unwrap(), definition))
+        definition
+            .get("properties")
+            .map(|_| (name.rsplit('.').next().unwrap(), definition))
     }
 }
 
@@ -68,18 +77,49 @@ fn is(value: impl Into<Value>) -> Hint {
 }
 
 /// Kinds of volumes that a twin can have.
-const KEPT: &[&str] = &["configMap", "secret", "projected", "downwardAPI", "emptyDir", "hostPath", "image", "nfs"];
+const KEPT: &[&str] = &[
+    "configMap",
+    "secret",
+    "projected",
+    "downwardAPI",
+    "emptyDir",
+    "hostPath",
+    "image",
+    "nfs",
+];
 /// Structures of which exactly one of these members is set.
 const ONE_OF: &[(&str, &[&str])] = &[
-    ("EnvVarSource", &["configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"]),
+    (
+        "EnvVarSource",
+        &[
+            "configMapKeyRef",
+            "fieldRef",
+            "fileKeyRef",
+            "resourceFieldRef",
+            "secretKeyRef",
+        ],
+    ),
     ("EnvFromSource", &["configMapRef", "secretRef"]),
     ("Probe", &["exec", "grpc", "httpGet", "tcpSocket"]),
-    ("LifecycleHandler", &["exec", "httpGet", "sleep", "tcpSocket"]),
+    (
+        "LifecycleHandler",
+        &["exec", "httpGet", "sleep", "tcpSocket"],
+    ),
     (
         "VolumeProjection",
-        &["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"],
+        &[
+            "clusterTrustBundle",
+            "configMap",
+            "downwardAPI",
+            "podCertificate",
+            "secret",
+            "serviceAccountToken",
+        ],
     ),
-    ("PodResourceClaim", &["resourceClaimName", "resourceClaimTemplateName"]),
+    (
+        "PodResourceClaim",
+        &["resourceClaimName", "resourceClaimTemplateName"],
+    ),
 ];
 
 /// Fields that an API server wants although the schema does not say so.
@@ -125,7 +165,15 @@ impl<'a> Pods<'a> {
         let mut random = Random::of(seed, number);
         let density = *[8, 20, 35, 60].get(random.below(4)).unwrap();
         let (is_plain, host_network) = (random.percent(70), random.percent(25));
-        let mut pods = Self { schema, node, random, density, is_plain, host_network, counter: 0 };
+        let mut pods = Self {
+            schema,
+            node,
+            random,
+            density,
+            is_plain,
+            host_network,
+            counter: 0,
+        };
         let mut spec = pods.structure("PodSpec", "spec");
         pods.repair(&mut spec);
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": pods.metadata(number), "spec": spec});
@@ -140,11 +188,20 @@ impl<'a> Pods<'a> {
             0 => format!("{}.{number}", self.random.label()),
             1 => format!("a{}-{number}", "0".repeat(52 - number.to_string().len())),
             2 => format!("{}.{}.{number}", "a".repeat(63), "b".repeat(63)),
-            3 => format!("{}.{}.{}.{number}", "a".repeat(63), "b".repeat(63), "c".repeat(63)),
+            3 => format!(
+                "{}.{}.{}.{number}",
+                "a".repeat(63),
+                "b".repeat(63),
+                "c".repeat(63)
+            ),
             4 => format!("{number}"),
             _ => format!("{}-{number}", self.random.word(12)),
         };
-        let namespace = if self.random.percent(5) { "0".repeat(63) } else { self.random.label() };
+        let namespace = if self.random.percent(5) {
+            "0".repeat(63)
+        } else {
+            self.random.label()
+        };
         let mut metadata = json!({"name": name, "namespace": namespace, "uid": format!("11111111-1111-4111-8111-{number:012}"), "resourceVersion": "42"});
         if self.random.percent(60) {
             metadata["labels"] = self.map(|random| (random.key(), random.tag()));
@@ -167,7 +224,8 @@ impl<'a> Pods<'a> {
             let kind = if self.is_plain {
                 "DaemonSet"
             } else {
-                self.random.pick(&["DaemonSet", "ReplicaSet", "StatefulSet", "Job"])
+                self.random
+                    .pick(&["DaemonSet", "ReplicaSet", "StatefulSet", "Job"])
             };
             metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": kind, "name": self.random.label(), "uid": "22222222-2222-4222-8222-222222222222", "controller": true}]);
             metadata["generateName"] = json!("made-");
@@ -189,11 +247,22 @@ impl<'a> Pods<'a> {
 
     fn structure(&mut self, kind: &str, path: &str) -> Value {
         let schema = self.schema;
-        let name = schema.definitions.keys().find(|name| name.rsplit('.').next() == Some(kind)).unwrap();
+        let name = schema
+            .definitions
+            .keys()
+            .find(|name| name.rsplit('.').next() == Some(kind))
+            .unwrap();
         let definition = &schema.definitions[name];
-        let required: Vec<&str> =
-            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let one_of = ONE_OF.iter().find(|(of, _)| *of == kind).map(|(_, members)| *members);
+        let required: Vec<&str> = definition["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let one_of = ONE_OF
+            .iter()
+            .find(|(of, _)| *of == kind)
+            .map(|(_, members)| *members);
         let chosen = one_of.map(|members| self.random.pick(members));
         let source = (kind == "Volume").then(|| self.volume_kind(definition));
         let mut made = Map::new();
@@ -204,7 +273,9 @@ impl<'a> Pods<'a> {
             } else if is_member {
                 chosen == Some(field.as_str())
             } else {
-                let is_wanted = WANTED.iter().any(|(of, fields)| *of == kind && fields.contains(&field.as_str()));
+                let is_wanted = WANTED
+                    .iter()
+                    .any(|(of, fields)| *of == kind && fields.contains(&field.as_str()));
                 is_wanted || required.contains(&field.as_str()) || self.random.percent(self.density)
             };
             match self.hint(kind, field) {
@@ -225,8 +296,12 @@ impl<'a> Pods<'a> {
         if self.is_plain || self.random.percent(50) {
             return self.random.pick(KEPT).to_owned();
         }
-        let all: Vec<&String> =
-            definition["properties"].as_object().unwrap().keys().filter(|name| *name != "name").collect();
+        let all: Vec<&String> = definition["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| *name != "name")
+            .collect();
         all[self.random.below(all.len())].clone()
     }
 
@@ -238,7 +313,10 @@ impl<'a> Pods<'a> {
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
             let name = reference.rsplit('.').next().unwrap();
             return match name {
-                "Quantity" => json!(self.random.pick(&["0", "1", "100m", "64Mi", "1Gi", "1500m", "2e3", "0.5"])),
+                "Quantity" => json!(
+                    self.random
+                        .pick(&["0", "1", "100m", "64Mi", "1Gi", "1500m", "2e3", "0.5"])
+                ),
                 "IntOrString" => self.port_or_name(),
                 other => panic!("no rule for a {other} at {below}"),
             };
@@ -246,7 +324,9 @@ impl<'a> Pods<'a> {
         match schema["type"].as_str() {
             Some("array") => {
                 let length = self.random.below(3) + usize::from(field == "containers");
-                (0..length).map(|_| self.value(&schema["items"], kind, field, &below)).collect()
+                (0..length)
+                    .map(|_| self.value(&schema["items"], kind, field, &below))
+                    .collect()
             }
             Some("object") => match schema["additionalProperties"]["type"].as_str() {
                 Some("string") => self.map(|random| (random.key(), random.tag())),
@@ -263,7 +343,11 @@ impl<'a> Pods<'a> {
     }
 
     fn port_or_name(&mut self) -> Value {
-        if self.random.percent(60) { json!(self.random.between(1, 65535)) } else { json!("web") }
+        if self.random.percent(60) {
+            json!(self.random.between(1, 65535))
+        } else {
+            json!("web")
+        }
     }
 
     /// An entry of a list of strings.
@@ -272,12 +356,18 @@ impl<'a> Pods<'a> {
         Some(match (kind, field) {
             ("PodDNSConfig", "nameservers") => random.address(),
             ("PodDNSConfig", "searches") | ("HostAlias", "hostnames") => random.subdomain(),
-            ("PersistentVolumeClaimSpec", "accessModes") => random.pick(&["ReadWriteOnce", "ReadOnlyMany"]).into(),
+            ("PersistentVolumeClaimSpec", "accessModes") => {
+                random.pick(&["ReadWriteOnce", "ReadOnlyMany"]).into()
+            }
             ("NodeSelectorRequirement" | "LabelSelectorRequirement", "values") => random.tag(),
             ("PodAffinityTerm", "namespaces") => random.label(),
-            ("PodAffinityTerm" | "TopologySpreadConstraint", "matchLabelKeys") => format!("m-{}", random.word(5)),
+            ("PodAffinityTerm" | "TopologySpreadConstraint", "matchLabelKeys") => {
+                format!("m-{}", random.word(5))
+            }
             ("PodAffinityTerm", "mismatchLabelKeys") => format!("x-{}", random.word(5)),
-            ("Capabilities", _) => random.pick(&["NET_ADMIN", "ALL", "CHOWN", "SYS_TIME", "NET_BIND_SERVICE"]).into(),
+            ("Capabilities", _) => random
+                .pick(&["NET_ADMIN", "ALL", "CHOWN", "SYS_TIME", "NET_BIND_SERVICE"])
+                .into(),
             ("CephFSVolumeSource" | "RBDVolumeSource", "monitors") => random.address(),
             ("ISCSIVolumeSource", "portals") => format!("{}:3260", random.address()),
             _ => return None,
@@ -571,23 +661,36 @@ impl<'a> Pods<'a> {
 
     fn list(&mut self, kind: &str, field: &str) -> Value {
         let length = 1 + self.random.below(3);
-        (0..length).map(|_| self.item(kind, field).unwrap_or_else(|| self.random.text())).map(Value::from).collect()
+        (0..length)
+            .map(|_| self.item(kind, field).unwrap_or_else(|| self.random.text()))
+            .map(Value::from)
+            .collect()
     }
 
     fn path(&mut self) -> String {
         let text = self.random.text();
-        if text.split('/').any(|part| part == "..") { "/a".into() } else { format!("/{text}") }
+        if text.split('/').any(|part| part == "..") {
+            "/a".into()
+        } else {
+            format!("/{text}")
+        }
     }
 
     fn mount_path(&mut self) -> String {
-        let nasty = self.random.pick(&["n", "a b", "é", "#", "- a", "012", "a\nb", "{"]);
+        let nasty = self
+            .random
+            .pick(&["n", "a b", "é", "#", "- a", "012", "a\nb", "{"]);
         self.unique(&format!("/{nasty}/m"))
     }
 
     fn resources(&mut self, kind: &str) -> Value {
         let random = &mut self.random;
         let mut made = json!({});
-        let amounts = [("cpu", "100m", "1"), ("memory", "64Mi", "128Mi"), ("ephemeral-storage", "1Gi", "1Gi")];
+        let amounts = [
+            ("cpu", "100m", "1"),
+            ("memory", "64Mi", "128Mi"),
+            ("ephemeral-storage", "1Gi", "1Gi"),
+        ];
         for (name, less, more) in amounts.iter().take(if kind == "PodSpec" { 2 } else { 3 }) {
             match random.below(4) {
                 0 => made["requests"][name] = json!(less),
@@ -613,7 +716,9 @@ impl<'a> Pods<'a> {
         let random = &mut self.random;
         match random.below(3) {
             0 => json!([{"operator": "Exists"}]),
-            1 => json!([{"key": random.key(), "operator": "Equal", "value": random.tag(), "effect": "NoSchedule"}]),
+            1 => {
+                json!([{"key": random.key(), "operator": "Equal", "value": random.tag(), "effect": "NoSchedule"}])
+            }
             _ => {
                 json!([{"key": random.key(), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": random.between(0, 300)}])
             }
@@ -629,7 +734,9 @@ impl<'a> Pods<'a> {
         if is_true(&spec["hostPID"]) {
             remove(spec, "shareProcessNamespace");
         }
-        let on_host = ["hostNetwork", "hostPID", "hostIPC"].iter().any(|field| is_true(&spec[*field]));
+        let on_host = ["hostNetwork", "hostPID", "hostIPC"]
+            .iter()
+            .any(|field| is_true(&spec[*field]));
         if !on_host && self.random.percent(10) {
             spec["hostUsers"] = json!(false);
         }
@@ -640,8 +747,7 @@ impl<'a> Pods<'a> {
             spec["dnsConfig"] = json!({"nameservers": [self.random.address()]});
         }
         if spec["dnsConfig"].is_object() && self.random.percent(50) {
-            spec["dnsConfig"]["options"] =
-                json!([{"name": format!("n{}", self.random.text()), "value": self.random.text()}, {"name": "ndots"}]);
+            spec["dnsConfig"]["options"] = json!([{"name": format!("n{}", self.random.text()), "value": self.random.text()}, {"name": "ndots"}]);
         }
         if let Some(selectors) = spec
             .pointer_mut("/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
@@ -650,20 +756,28 @@ impl<'a> Pods<'a> {
             selectors.retain(|it| !it["preference"].as_object().is_none_or(Map::is_empty));
         }
         for kind in ["podAffinity", "podAntiAffinity"] {
-            let Some(affinity) = spec.pointer_mut(&format!("/affinity/{kind}")) else { continue };
+            let Some(affinity) = spec.pointer_mut(&format!("/affinity/{kind}")) else {
+                continue;
+            };
             for term in terms(affinity) {
                 for keys in ["matchLabelKeys", "mismatchLabelKeys"] {
                     if term[keys].is_array() && !term["labelSelector"].is_object() {
                         remove(term, keys);
                     }
                 }
-                let (one, other) = (term["matchLabelKeys"].clone(), term["mismatchLabelKeys"].clone());
+                let (one, other) = (
+                    term["matchLabelKeys"].clone(),
+                    term["mismatchLabelKeys"].clone(),
+                );
                 if one.is_array() && other.is_array() {
                     remove(term, "mismatchLabelKeys");
                 }
             }
         }
-        for (at, constraint) in array(&mut spec["topologySpreadConstraints"]).iter_mut().enumerate() {
+        for (at, constraint) in array(&mut spec["topologySpreadConstraints"])
+            .iter_mut()
+            .enumerate()
+        {
             constraint["topologyKey"] = json!(format!("zone-{at}"));
             if !constraint["labelSelector"].is_object() {
                 remove(constraint, "matchLabelKeys");
@@ -672,10 +786,19 @@ impl<'a> Pods<'a> {
         self.repair_security(spec, on_host);
         self.repair_volumes(spec);
         self.add_claim(spec);
-        let claims: Vec<Value> = array(&mut spec["resourceClaims"]).iter().map(|it| it["name"].clone()).collect();
+        let claims: Vec<Value> = array(&mut spec["resourceClaims"])
+            .iter()
+            .map(|it| it["name"].clone())
+            .collect();
         let volumes: Vec<(Value, bool, bool)> = array(&mut spec["volumes"])
             .iter()
-            .map(|it| (it["name"].clone(), it["persistentVolumeClaim"].is_object(), it["emptyDir"].is_object()))
+            .map(|it| {
+                (
+                    it["name"].clone(),
+                    it["persistentVolumeClaim"].is_object(),
+                    it["emptyDir"].is_object(),
+                )
+            })
             .collect();
         let has_os = spec["os"].is_object();
         let users = spec["hostUsers"] == json!(false);
@@ -690,8 +813,7 @@ impl<'a> Pods<'a> {
             remove(spec, "resources");
         } else if has_requests {
             // a pod's own limits must not be below its containers'
-            spec["resources"] =
-                json!({"requests": {"cpu": "64", "memory": "64Gi"}, "limits": {"cpu": "64", "memory": "64Gi"}});
+            spec["resources"] = json!({"requests": {"cpu": "64", "memory": "64Gi"}, "limits": {"cpu": "64", "memory": "64Gi"}});
         }
         clean(spec);
     }
@@ -699,12 +821,18 @@ impl<'a> Pods<'a> {
     fn repair_security(&mut self, spec: &mut Value, on_host: bool) {
         let has_os = spec["os"].is_object();
         let mut contexts: Vec<&mut Value> = Vec::new();
-        let Some(object) = spec.as_object_mut() else { return };
+        let Some(object) = spec.as_object_mut() else {
+            return;
+        };
         for (key, value) in object.iter_mut() {
             match key.as_str() {
                 "securityContext" => contexts.push(value),
                 "containers" | "initContainers" => {
-                    contexts.extend(array(value).iter_mut().filter_map(|it| it.get_mut("securityContext")));
+                    contexts.extend(
+                        array(value)
+                            .iter_mut()
+                            .filter_map(|it| it.get_mut("securityContext")),
+                    );
                 }
                 _ => {}
             }
@@ -714,9 +842,12 @@ impl<'a> Pods<'a> {
                 remove(context, "sysctls");
             }
             for profile in ["seccompProfile", "appArmorProfile"] {
-                let Some(profile) = context.get_mut(profile) else { continue };
+                let Some(profile) = context.get_mut(profile) else {
+                    continue;
+                };
                 if profile["type"] == "Localhost" {
-                    profile["localhostProfile"] = json!(self.random.pick(&["profiles/n.json", "y", "012", "a b"]));
+                    profile["localhostProfile"] =
+                        json!(self.random.pick(&["profiles/n.json", "y", "012", "a b"]));
                 } else {
                     remove(profile, "localhostProfile");
                 }
@@ -732,7 +863,9 @@ impl<'a> Pods<'a> {
 
     /// Devices are of a claim, and of 5000 pods one has both by chance.
     fn add_claim(&mut self, spec: &mut Value) {
-        let has_devices = array(&mut spec["containers"]).iter().any(|it| it["volumeDevices"].is_array());
+        let has_devices = array(&mut spec["containers"])
+            .iter()
+            .any(|it| it["volumeDevices"].is_array());
         if has_devices && self.random.percent(10) {
             let claim = json!({"name": self.unique("claim-"), "persistentVolumeClaim": {"claimName": "data"}});
             array(&mut spec["volumes"]).push(claim);
@@ -741,8 +874,14 @@ impl<'a> Pods<'a> {
 
     fn repair_volumes(&mut self, spec: &mut Value) {
         for volume in array(&mut spec["volumes"]) {
-            let projected = volume.get_mut("projected").and_then(|it| it.get_mut("sources"));
-            for source in projected.and_then(Value::as_array_mut).into_iter().flatten() {
+            let projected = volume
+                .get_mut("projected")
+                .and_then(|it| it.get_mut("sources"));
+            for source in projected
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 if let Some(bundle) = source.get_mut("clusterTrustBundle") {
                     if bundle["name"].is_string() {
                         remove(bundle, "signerName");
@@ -772,7 +911,11 @@ impl<'a> Pods<'a> {
             if volume["photonPersistentDisk"].is_object() {
                 volume["photonPersistentDisk"]["pdID"] = json!("x");
             }
-            for (kind, field) in [("gitRepo", "repository"), ("nfs", "server"), ("glusterfs", "endpoints")] {
+            for (kind, field) in [
+                ("gitRepo", "repository"),
+                ("nfs", "server"),
+                ("glusterfs", "endpoints"),
+            ] {
                 if volume[kind].is_object() {
                     volume[kind][field] = json!(format!("x{}", self.random.text()));
                 }
@@ -804,7 +947,12 @@ impl<'a> Pods<'a> {
             }
             if !is_sidecar {
                 container["resizePolicy"] = json!([]);
-                for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+                for field in [
+                    "livenessProbe",
+                    "readinessProbe",
+                    "startupProbe",
+                    "lifecycle",
+                ] {
                     remove(container, field);
                 }
             }
@@ -829,7 +977,10 @@ impl<'a> Pods<'a> {
         if container["lifecycle"] == json!({}) {
             remove(container, "lifecycle");
         }
-        remove(&mut container["readinessProbe"], "terminationGracePeriodSeconds");
+        remove(
+            &mut container["readinessProbe"],
+            "terminationGracePeriodSeconds",
+        );
         clean(container);
         if container["securityContext"]["procMount"] == "Unmasked" && !users {
             remove(&mut container["securityContext"], "procMount");
@@ -892,7 +1043,9 @@ impl<'a> Pods<'a> {
             }
             if entry["valueFrom"]["fileKeyRef"].is_object() {
                 match empty {
-                    Some((name, ..)) => entry["valueFrom"]["fileKeyRef"]["volumeName"] = name.clone(),
+                    Some((name, ..)) => {
+                        entry["valueFrom"]["fileKeyRef"]["volumeName"] = name.clone();
+                    }
                     None => remove(entry, "valueFrom"),
                 }
             }
@@ -957,7 +1110,12 @@ fn clean(value: &mut Value) {
 }
 
 fn repair_files(source: &mut Value) {
-    for file in source.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+    for file in source
+        .get_mut("items")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if file["resourceFieldRef"].is_object() {
             file["resourceFieldRef"]["containerName"] = json!("x");
             remove(file, "resourceFieldRef");
@@ -967,11 +1125,19 @@ fn repair_files(source: &mut Value) {
 }
 
 fn terms(affinity: &mut Value) -> Vec<&mut Value> {
-    let Some(object) = affinity.as_object_mut() else { return Vec::new() };
+    let Some(object) = affinity.as_object_mut() else {
+        return Vec::new();
+    };
     object
         .values_mut()
         .filter_map(Value::as_array_mut)
         .flatten()
-        .map(|it| if it.get("podAffinityTerm").is_some() { it.get_mut("podAffinityTerm").unwrap() } else { it })
+        .map(|it| {
+            if it.get("podAffinityTerm").is_some() {
+                it.get_mut("podAffinityTerm").unwrap()
+            } else {
+                it
+            }
+        })
         .collect()
 }

@@ -8,7 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What lies outside of a pod and gets into the environment of its containers; see `judge/meaning.go`.
+/// What lies outside of a pod and gets into the environment of its containers; see
+/// `judge/meaning.go`.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct World {
@@ -78,7 +79,10 @@ pub struct Process {
 impl Process {
     /// Is there a character that is none?
     pub fn is_garbled(&self) -> bool {
-        self.probes.values().flatten().any(|word| word.contains('\u{fffd}'))
+        self.probes
+            .values()
+            .flatten()
+            .any(|word| word.contains('\u{fffd}'))
     }
 }
 
@@ -93,12 +97,24 @@ pub struct Judge {
 impl Judge {
     /// Starts the program of a version: its file name is the version.
     pub fn start(program: &Path) -> Self {
-        // most of what it allocates is garbage at once: the collector has nothing to find, four times as seldom
+        // most of what it allocates is garbage at once: the collector has nothing to find, four
+        // times as seldom
         let mut command = Command::new(program);
-        command.env("GOGC", "400").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .env("GOGC", "400")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { version: program.file_name().unwrap().to_string_lossy().into_owned(), child, input, output }
+        let (input, output) = (
+            child.stdin.take().unwrap(),
+            BufReader::new(child.stdout.take().unwrap()),
+        );
+        Self {
+            version: program.file_name().unwrap().to_string_lossy().into_owned(),
+            child,
+            input,
+            output,
+        }
     }
 
     /// The answers in the order of the requests, whose `id` is their position.
@@ -117,10 +133,16 @@ impl Judge {
             let mut line = String::new();
             for _ in requests {
                 line.clear();
-                assert!(output.read_line(&mut line).unwrap() > 0, "the judge has ended");
+                assert!(
+                    output.read_line(&mut line).unwrap() > 0,
+                    "the judge has ended"
+                );
                 let answer: Answer = serde_json::from_str(&line).unwrap();
                 let id = answer.id;
-                assert!(answers[id].replace(answer).is_none(), "the judge has answered {id} twice");
+                assert!(
+                    answers[id].replace(answer).is_none(),
+                    "the judge has answered {id} twice"
+                );
             }
         });
         answers.into_iter().map(Option::unwrap).collect()

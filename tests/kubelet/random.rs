@@ -175,10 +175,13 @@ impl Random {
     }
 
     fn character(&mut self) -> char {
-        let end = *[0x80, 0x800, 0x1_0000, 0x11_0000].get(self.below(4)).unwrap();
+        let end = *[0x80, 0x800, 0x1_0000, 0x11_0000]
+            .get(self.below(4))
+            .unwrap();
         loop {
             let at = u32::try_from(self.between(1, end - 1)).unwrap();
-            // Go writes U+FFFD for what was no text, so a pod with it is refused; see `environment::captured`
+            // Go writes U+FFFD for what was no text, so a pod with it is refused; see
+            // `environment::captured`
             if let Some(found) = char::from_u32(at).filter(|it| *it != '\u{fffd}') {
                 return found;
             }
@@ -199,15 +202,19 @@ impl Random {
     /// Lower-case letters, from one to this many.
     pub fn word(&mut self, most: usize) -> String {
         let length = 1 + self.below(most);
-        (0..length).map(|_| char::from(b'a' + u8::try_from(self.below(26)).unwrap())).collect()
+        (0..length)
+            .map(|_| char::from(b'a' + u8::try_from(self.below(26)).unwrap()))
+            .collect()
     }
 
     /// A DNS label, sometimes one that reads as something else, sometimes of full length.
     pub fn label(&mut self) -> String {
         match self.below(12) {
-            0 => {
-                self.pick(&["n", "y", "no", "on", "off", "yes", "true", "null", "012", "1e3", "0x1f", "12"]).to_owned()
-            }
+            0 => self
+                .pick(&[
+                    "n", "y", "no", "on", "off", "yes", "true", "null", "012", "1e3", "0x1f", "12",
+                ])
+                .to_owned(),
             1 => format!("{}{}", self.word(1), "0".repeat(62)),
             2 => format!("{}-{}", self.word(4), self.word(4)),
             _ => self.word(10),
@@ -216,27 +223,41 @@ impl Random {
 
     /// A DNS subdomain.
     pub fn subdomain(&mut self) -> String {
-        if self.percent(70) { self.label() } else { format!("{}.{}", self.label(), self.label()) }
+        if self.percent(70) {
+            self.label()
+        } else {
+            format!("{}.{}", self.label(), self.label())
+        }
     }
 
     /// The key of a label or annotation, or another qualified name.
     pub fn key(&mut self) -> String {
         match self.below(4) {
             0 => format!("{}.io/{}", self.word(6), self.word(8)),
-            1 => self.pick(&["n", "y", "No", "1_0", "012", "x.y_z-0", "NULL", "1e3"]).to_owned(),
+            1 => self
+                .pick(&["n", "y", "No", "1_0", "012", "x.y_z-0", "NULL", "1e3"])
+                .to_owned(),
             _ => self.word(8),
         }
     }
 
     /// The value of a label.
     pub fn tag(&mut self) -> String {
-        self.pick(&["", "n", "y", "on", "012", "1_000", "0x1F", "1e3", "null", "v1.2.3", "a_b", "A-b", "true", "1.0"])
-            .to_owned()
+        self.pick(&[
+            "", "n", "y", "on", "012", "1_000", "0x1F", "1e3", "null", "v1.2.3", "a_b", "A-b",
+            "true", "1.0",
+        ])
+        .to_owned()
     }
 
     pub fn address(&mut self) -> String {
         if self.percent(80) {
-            format!("10.{}.{}.{}", self.below(256), self.below(256), self.below(256))
+            format!(
+                "10.{}.{}.{}",
+                self.below(256),
+                self.below(256),
+                self.below(256)
+            )
         } else {
             format!("fd00::{:x}", 1 + self.below(0xffff))
         }

@@ -1,4 +1,5 @@
-//! docs/compatibility.md: written from what was seen, and compared with it in every long enough run.
+//! docs/compatibility.md: written from what was seen, and compared with it in every long enough
+//! run.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -27,18 +28,26 @@ const NOT_ASKED: &[&str] = &[
     "spec.initContainers[].volumeDevices",
 ];
 
-/// Kinds of volumes of which each field must come up; the others are captured whole or refused whole.
+/// Kinds of volumes of which each field must come up; the others are captured whole or refused
+/// whole.
 const VOLUMES: &[&str] = &["name", "emptyDir", "hostPath", "image", "nfs"];
 
 /// Need this field of a pod's spec not come up?
 pub fn is_not_asked(path: &str) -> bool {
-    let is_below =
-        |field: &&str| path == *field || path.strip_prefix(*field).is_some_and(|rest| rest.starts_with(['.', '[']));
-    let volume = path.strip_prefix("spec.volumes[].").and_then(|rest| rest.split_once('.'));
+    let is_below = |field: &&str| {
+        path == *field
+            || path
+                .strip_prefix(*field)
+                .is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    let volume = path
+        .strip_prefix("spec.volumes[].")
+        .and_then(|rest| rest.split_once('.'));
     NOT_ASKED.iter().any(is_below) || volume.is_some_and(|(kind, _)| !VOLUMES.contains(&kind))
 }
 
-/// Where kubelet and we do not agree, and why it stays so. Without the kubelet's version a pod's object does not tell.
+/// Where kubelet and we do not agree, and why it stays so. Without the kubelet's version a pod's
+/// object does not tell.
 const DOCUMENTED: &[(&[&str], &str, &str)] = &[
     (
         &["v1.33.", "v1.34."],
@@ -58,34 +67,56 @@ const DOCUMENTED: &[(&[&str], &str, &str)] = &[
         "A pod whose name has dots and that sets no hostname gets another hostname; so it does with v1.34, which knows the \
          field but has the gate off",
     ),
-    (&["v1.33."], "written, not read: spec.hostnameOverride: lost", "The same"),
+    (
+        &["v1.33."],
+        "written, not read: spec.hostnameOverride: lost",
+        "The same",
+    ),
 ];
 
 /// What a field needs, where a kubelet that reads it may still ignore it.
 const GATED: &[(&str, &str)] = &[
-    ("containers[].lifecycle.preStop.sleep", "PodLifecycleSleepAction"),
+    (
+        "containers[].lifecycle.preStop.sleep",
+        "PodLifecycleSleepAction",
+    ),
     ("containers[].lifecycle.stopSignal", "ContainerStopSignals"),
-    ("containers[].restartPolicy, restartPolicyRules", "ContainerRestartRules"),
+    (
+        "containers[].restartPolicy, restartPolicyRules",
+        "ContainerRestartRules",
+    ),
     ("containers[].env[].valueFrom.fileKeyRef", "EnvFiles"),
     ("hostnameOverride", "HostnameOverride"),
     ("hostUsers", "UserNamespacesSupport"),
     ("resources", "PodLevelResources"),
-    ("securityContext.supplementalGroupsPolicy", "SupplementalGroupsPolicy"),
+    (
+        "securityContext.supplementalGroupsPolicy",
+        "SupplementalGroupsPolicy",
+    ),
     ("securityContext.seLinuxChangePolicy", "SELinuxChangePolicy"),
     ("volumes[].image", "ImageVolume"),
-    ("references to the API are refused", "PreventStaticPodAPIReferences"),
+    (
+        "references to the API are refused",
+        "PreventStaticPodAPIReferences",
+    ),
 ];
 
 pub fn is_documented(version: &str, problem: &str) -> bool {
-    DOCUMENTED.iter().any(|(versions, text, _)| *text == problem && versions.iter().any(|it| version.starts_with(it)))
+    DOCUMENTED.iter().any(|(versions, text, _)| {
+        *text == problem && versions.iter().any(|it| version.starts_with(it))
+    })
 }
 
 /// Is what stands in the document what was seen? `UPDATE=1` writes it instead.
 pub fn check(sides: &[(Judge, Tally)], failures: &mut Vec<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
     let document = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = document.split_once(BEGIN).expect("docs/compatibility.md has a beginning mark");
-    let (_, after) = rest.split_once(END).expect("docs/compatibility.md has an end mark");
+    let (before, rest) = document
+        .split_once(BEGIN)
+        .expect("docs/compatibility.md has a beginning mark");
+    let (_, after) = rest
+        .split_once(END)
+        .expect("docs/compatibility.md has an end mark");
     let wanted = format!("{before}{BEGIN}\n{}{END}{after}", seen(sides));
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, wanted).unwrap();
@@ -96,7 +127,10 @@ pub fn check(sides: &[(Judge, Tally)], failures: &mut Vec<String>) {
 }
 
 fn seen(sides: &[(Judge, Tally)]) -> String {
-    let versions: Vec<&str> = sides.iter().map(|(judge, _)| judge.version.as_str()).collect();
+    let versions: Vec<&str> = sides
+        .iter()
+        .map(|(judge, _)| judge.version.as_str())
+        .collect();
     let mut text = String::from(
         "\n## Pods of an API server of the same version\n\n| kubelet | differs | why |\n| --- | --- | --- |\n",
     );
@@ -104,7 +138,10 @@ fn seen(sides: &[(Judge, Tally)]) -> String {
         if tally.documented.is_empty() {
             let _ = writeln!(text, "| {} | nothing | |", judge.version);
         }
-        for (_, problem, why) in DOCUMENTED.iter().filter(|(_, problem, _)| tally.documented.contains_key(*problem)) {
+        for (_, problem, why) in DOCUMENTED
+            .iter()
+            .filter(|(_, problem, _)| tally.documented.contains_key(*problem))
+        {
             let _ = writeln!(text, "| {} | `{problem}` | {why} |", judge.version);
         }
     }
@@ -116,10 +153,23 @@ fn seen(sides: &[(Judge, Tally)]) -> String {
     for (judge, tally) in sides {
         let cell = |list: Vec<&String>| match list.as_slice() {
             [] => "nothing".to_owned(),
-            list => list.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join("<br>"),
+            list => list
+                .iter()
+                .map(|it| format!("`{it}`"))
+                .collect::<Vec<_>>()
+                .join("<br>"),
         };
-        let (unknown, against) = (tally.unknown.keys().collect(), tally.against.keys().collect());
-        let _ = writeln!(text, "| {} | {} | {} |", judge.version, cell(unknown), cell(against));
+        let (unknown, against) = (
+            tally.unknown.keys().collect(),
+            tally.against.keys().collect(),
+        );
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            judge.version,
+            cell(unknown),
+            cell(against)
+        );
     }
     let _ = write!(
         text,

@@ -1,4 +1,5 @@
-//! What is done with each pod: an API server stores it, we judge and render what is stored, a kubelet reads what we made.
+//! What is done with each pod: an API server stores it, we judge and render what is stored, a
+//! kubelet reads what we made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -62,11 +63,23 @@ impl World {
                 }
             }
         }
-        for (at, entry) in container["env"].as_array().into_iter().flatten().enumerate() {
-            let Some(from) = entry["valueFrom"].as_object() else { continue };
-            let is_optional = from.values().any(|source| source["optional"] == json!(true));
+        for (at, entry) in container["env"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            let Some(from) = entry["valueFrom"].as_object() else {
+                continue;
+            };
+            let is_optional = from
+                .values()
+                .any(|source| source["optional"] == json!(true));
             if !is_optional || random.percent(60) {
-                self.values.entry(name.into()).or_default().insert(at, random.text());
+                self.values
+                    .entry(name.into())
+                    .or_default()
+                    .insert(at, random.text());
             }
         }
     }
@@ -154,7 +167,10 @@ impl Tally {
                 Err(why) => self.fail(case.number, why),
             }
         }
-        let world = |case: &Case| World { addresses: case.world.addresses.clone(), ..World::default() };
+        let world = |case: &Case| World {
+            addresses: case.world.addresses.clone(),
+            ..World::default()
+        };
         let worlds: Vec<World> = asked.iter().map(|(case, ..)| world(case)).collect();
         let texts: Vec<String> = asked
             .iter()
@@ -182,7 +198,9 @@ impl Tally {
         if lists {
             self.list(judge, &texts, &decoded);
         }
-        for ((case, stored, verdict), (answer, text)) in asked.iter().zip(decoded.into_iter().zip(texts)) {
+        for ((case, stored, verdict), (answer, text)) in
+            asked.iter().zip(decoded.into_iter().zip(texts))
+        {
             if verdict.reasons.is_empty() {
                 self.recoverable += 1;
                 for problem in disagreements(stored, &answer, verdict) {
@@ -192,20 +210,40 @@ impl Tally {
                         self.fail(case.number, problem);
                     }
                 }
-                let processes = answer.meaning.first().into_iter().flat_map(|it| it.containers.values());
+                let processes = answer
+                    .meaning
+                    .first()
+                    .into_iter()
+                    .flat_map(|it| it.containers.values());
                 for process in processes {
                     self.containers += 1;
                     self.variables += process.env.len();
                 }
-                self.manifests.push(Accepted { number: case.number, text, decoded: answer.pod });
+                self.manifests.push(Accepted {
+                    number: case.number,
+                    text,
+                    decoded: answer.pod,
+                });
             } else {
-                for reason in verdict.reasons.iter().map(|reason| reason.refusal).collect::<BTreeSet<_>>() {
+                for reason in verdict
+                    .reasons
+                    .iter()
+                    .map(|reason| reason.refusal)
+                    .collect::<BTreeSet<_>>()
+                {
                     *self.refused.entry(reason).or_default() += 1;
                 }
                 if !answer.error.is_empty() {
                     self.confirmed += 1;
-                } else if let Some(wrong) = verdict.reasons.iter().find(|reason| !is_policy(&judge.version, reason)) {
-                    self.fail(case.number, format!("refused for {}, but the kubelet accepts it", wrong.refusal));
+                } else if let Some(wrong) = verdict
+                    .reasons
+                    .iter()
+                    .find(|reason| !is_policy(&judge.version, reason))
+                {
+                    self.fail(
+                        case.number,
+                        format!("refused for {}, but the kubelet accepts it", wrong.refusal),
+                    );
                 } else {
                     self.by_policy += 1;
                 }
@@ -217,30 +255,54 @@ impl Tally {
         self.failures.entry(why.into()).or_insert((number, 0)).1 += 1;
     }
 
-    /// The kubelet's whole file source must say of a directory what the function beneath it said of each text.
+    /// The kubelet's whole file source must say of a directory what the function beneath it said of
+    /// each text.
     fn list(&mut self, judge: &mut Judge, texts: &[String], decoded: &[Answer]) {
         let directory = tempfile::tempdir().unwrap();
         for (at, text) in texts.iter().enumerate() {
             std::fs::write(directory.path().join(format!("{at:05}.yaml")), text).unwrap();
         }
-        let request = Request { id: 0, node: NODE, directory: Some(directory.path()), ..Request::default() };
+        let request = Request {
+            id: 0,
+            node: NODE,
+            directory: Some(directory.path()),
+            ..Request::default()
+        };
         let mut answer = judge.ask(&[request]).pop().unwrap();
         for (at, one) in decoded.iter().enumerate() {
-            let path = directory.path().join(format!("{at:05}.yaml")).to_string_lossy().into_owned();
+            let path = directory
+                .path()
+                .join(format!("{at:05}.yaml"))
+                .to_string_lossy()
+                .into_owned();
             let refused = answer.refused.get(&path);
-            let mut pod = answer.pods.remove(one.pod["metadata"]["uid"].as_str().unwrap_or_default());
-            if let Some(annotations) =
-                pod.as_mut().and_then(|pod| pod.pointer_mut("/metadata/annotations")).and_then(Value::as_object_mut)
+            let mut pod = answer
+                .pods
+                .remove(one.pod["metadata"]["uid"].as_str().unwrap_or_default());
+            if let Some(annotations) = pod
+                .as_mut()
+                .and_then(|pod| pod.pointer_mut("/metadata/annotations"))
+                .and_then(Value::as_object_mut)
             {
-                annotations.retain(|key, _| key != "kubernetes.io/config.source" && key != "kubernetes.io/config.seen");
+                annotations.retain(|key, _| {
+                    key != "kubernetes.io/config.source" && key != "kubernetes.io/config.seen"
+                });
             }
             self.listed += 1;
             let agrees = match &pod {
                 Some(pod) => *pod == one.pod && refused.is_none(),
-                None => refused.is_some_and(|error| error.contains(&one.error) && !one.error.is_empty()),
+                None => {
+                    refused.is_some_and(|error| error.contains(&one.error) && !one.error.is_empty())
+                }
             };
             if !agrees {
-                self.fail(0, format!("manifest {at}: the file source says {refused:?}, its decoder {:?}", one.error));
+                self.fail(
+                    0,
+                    format!(
+                        "manifest {at}: the file source says {refused:?}, its decoder {:?}",
+                        one.error
+                    ),
+                );
             }
         }
     }
@@ -250,7 +312,12 @@ impl Tally {
         let requests: Vec<Request<'_>> = manifests
             .iter()
             .enumerate()
-            .map(|(id, it)| Request { id, node: NODE, manifest: Some(&it.text), ..Request::default() })
+            .map(|(id, it)| Request {
+                id,
+                node: NODE,
+                manifest: Some(&it.text),
+                ..Request::default()
+            })
             .collect();
         for (accepted, answer) in manifests.iter().zip(judge.ask(&requests)) {
             self.skewed += 1;
@@ -262,7 +329,12 @@ impl Tally {
                 continue;
             }
             let mut found = Vec::new();
-            expected::differences(&accepted.decoded["spec"], &answer.pod["spec"], "spec", &mut found);
+            expected::differences(
+                &accepted.decoded["spec"],
+                &answer.pod["spec"],
+                "spec",
+                &mut found,
+            );
             for path in found.into_iter().collect::<BTreeSet<_>>() {
                 match path.strip_suffix(": lost") {
                     Some(path) => *self.unknown.entry(path.to_owned()).or_default() += 1,
@@ -286,7 +358,11 @@ impl Tally {
             "  refused: {} by the kubelet as well, {} by our own rules; {}",
             self.confirmed,
             self.by_policy,
-            self.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+            self.refused
+                .iter()
+                .map(|(reason, count)| format!("{reason} {count}"))
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         println!(
             "  {} manifests listed by the file source, {} of the newest API server's pods, {} of them refused, {} fields lost",
@@ -296,9 +372,16 @@ impl Tally {
             self.unknown.len()
         );
         if std::env::var_os("COMPLAINTS").is_some() {
-            let mut most: Vec<(&usize, &String)> = self.complaints.iter().map(|(text, count)| (count, text)).collect();
+            let mut most: Vec<(&usize, &String)> = self
+                .complaints
+                .iter()
+                .map(|(text, count)| (count, text))
+                .collect();
             most.sort();
-            most.iter().rev().take(60).for_each(|(count, text)| println!("  {count} × {text}"));
+            most.iter()
+                .rev()
+                .take(60)
+                .for_each(|(count, text)| println!("  {count} × {text}"));
         }
         for (error, count) in &self.against {
             println!("  against: {count} × {error}");
@@ -312,7 +395,8 @@ impl Tally {
     }
 }
 
-/// Judges and renders a stored pod as `capture` and the supervisor do, with an environment in place of a runtime.
+/// Judges and renders a stored pod as `capture` and the supervisor do, with an environment in place
+/// of a runtime.
 fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, String> {
     let run_dir = Path::new(RUN_DIR);
     let mut stored = stored.clone();
@@ -325,10 +409,14 @@ fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, St
     let pod = pod.ok_or("the object cannot be read")?;
     let live = live(&pod, meaning, case, &mut reasons);
     let (twin, _) = manifest::render(&pod, run_dir, &live);
-    let checkpoint = checkpoint(&pod, &serde_json::to_value(&twin).map_err(|error| error.to_string())?);
+    let checkpoint = checkpoint(
+        &pod,
+        &serde_json::to_value(&twin).map_err(|error| error.to_string())?,
+    );
     // through the store's own form as well, which takes most of the time
     let kept = if case.number.is_multiple_of(8) {
-        let kept = NodeCheckpoint::from_yaml(&checkpoint.to_yaml().map_err(|error| error.to_string())?);
+        let kept =
+            NodeCheckpoint::from_yaml(&checkpoint.to_yaml().map_err(|error| error.to_string())?);
         kept.map_err(|error| format!("the checkpoint cannot be read again: {error}"))?
     } else {
         checkpoint.clone()
@@ -337,7 +425,12 @@ fn verdict(stored: &Value, meaning: &Meaning, case: &Case) -> Result<Verdict, St
         return Err("the checkpoint is read differently".into());
     }
     let made = twin::make(&kept, &kept.pod().unwrap(), "boot/1", run_dir);
-    Ok(Verdict { reasons, text: made.manifest.to_string(), manifest: made.manifest, uid: made.uid })
+    Ok(Verdict {
+        reasons,
+        text: made.manifest.to_string(),
+        manifest: made.manifest,
+        uid: made.uid,
+    })
 }
 
 fn live(pod: &Pod, meaning: &Meaning, case: &Case, reasons: &mut Vec<Reason>) -> Live {
@@ -346,14 +439,29 @@ fn live(pod: &Pod, meaning: &Meaning, case: &Case, reasons: &mut Vec<Reason>) ->
     let host_network = spec.host_network.unwrap_or_default();
     let [one, all] = case.world.addresses[0].clone();
     let addresses = Addresses { one, all };
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
         let env = &meaning.containers[&container.name].env;
-        let envs: Vec<Value> = env.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+        let envs: Vec<Value> = env
+            .iter()
+            .map(|(key, value)| json!({"key": key, "value": value}))
+            .collect();
         let captured = environment::captured(&json!({"config": {"envs": envs}}), container, None);
-        match captured.and_then(|captured| environment::render(container, &captured, host_network, &addresses)) {
-            Ok(environment) => drop(live.environments.insert(container.name.clone(), environment)),
-            Err(error) => reasons
-                .push(Reason { refusal: error.refusal(), detail: format!("container {}: {error}", container.name) }),
+        match captured.and_then(|captured| {
+            environment::render(container, &captured, host_network, &addresses)
+        }) {
+            Ok(environment) => drop(
+                live.environments
+                    .insert(container.name.clone(), environment),
+            ),
+            Err(error) => reasons.push(Reason {
+                refusal: error.refusal(),
+                detail: format!("container {}: {error}", container.name),
+            }),
         }
     }
     live
@@ -361,7 +469,10 @@ fn live(pod: &Pod, meaning: &Meaning, case: &Case, reasons: &mut Vec<Reason>) ->
 
 fn checkpoint(pod: &Pod, manifest: &Value) -> NodeCheckpoint {
     let metadata = pod.metadata.clone();
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     let volumes = volumes.filter(|volume| manifest::captured_directory(volume).is_some());
     let parent = Parent {
         namespace: metadata.namespace.unwrap_or_default(),
@@ -371,21 +482,32 @@ fn checkpoint(pod: &Pod, manifest: &Value) -> NodeCheckpoint {
         owner: None,
         node_uid: None,
     };
-    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "boot-1".into(), uptime_seconds: 100 };
+    let captured = Captured {
+        wall: "2026-11-21T10:00:00Z".into(),
+        boot_id: "boot-1".into(),
+        uptime_seconds: 100,
+    };
     let policy = capture::eligibility::policy(pod).unwrap();
     let mut checkpoint = NodeCheckpoint::new(parent, captured, policy, manifest.clone());
-    checkpoint.volumes = volumes.map(|volume| (volume.name.clone(), Volume::default())).collect();
+    checkpoint.volumes = volumes
+        .map(|volume| (volume.name.clone(), Volume::default()))
+        .collect();
     checkpoint.with_digest()
 }
 
-/// A twin that we accept: what is wrong with it in the kubelet's eyes, or in those of the second set of rules.
+/// A twin that we accept: what is wrong with it in the kubelet's eyes, or in those of the second
+/// set of rules.
 pub fn disagreements_of(stored: &Answer, answer: &Answer, uid: &str) -> Vec<String> {
     if !answer.error.is_empty() {
         let complaints = complaints(&answer.error).into_iter();
-        return complaints.map(|it| format!("recoverable, but the kubelet says: {it}")).collect();
+        return complaints
+            .map(|it| format!("recoverable, but the kubelet says: {it}"))
+            .collect();
     }
-    let mut found: Vec<String> =
-        expected::references(&answer.pod).iter().map(|path| format!("{path} refers to the API")).collect();
+    let mut found: Vec<String> = expected::references(&answer.pod)
+        .iter()
+        .map(|path| format!("{path} refers to the API"))
+        .collect();
     let mut expected = expected::twin(&stored.pod, NODE, uid, RUN_DIR);
     if stored.pod["spec"]["hostNetwork"] == json!(true) {
         expected::without_ports(&mut expected);
@@ -402,9 +524,16 @@ pub fn disagreements_of(stored: &Answer, answer: &Answer, uid: &str) -> Vec<Stri
             };
             let what = [
                 ("environment", parent.env == twin.env),
-                ("command", parent.command == twin.command && parent.args == twin.args),
-                // a kubelet up to 1.33 splits the character that follows a lone `$`; the twin has it whole
-                ("probe's command", parent.probes == twin.probes || parent.is_garbled()),
+                (
+                    "command",
+                    parent.command == twin.command && parent.args == twin.args,
+                ),
+                // a kubelet up to 1.33 splits the character that follows a lone `$`; the twin has
+                // it whole
+                (
+                    "probe's command",
+                    parent.probes == twin.probes || parent.is_garbled(),
+                ),
                 ("port of a probe or hook", parent.ports == twin.ports),
             ];
             for (what, _) in what.iter().filter(|(_, is_same)| !is_same) {
@@ -420,7 +549,12 @@ fn disagreements(stored: &Answer, answer: &Answer, verdict: &Verdict) -> Vec<Str
     if answer.error.is_empty() {
         // what we wrote must be there word for word; what the kubelet adds does not count here
         let mut lost = Vec::new();
-        expected::differences(&verdict.manifest["spec"], &answer.pod["spec"], "spec", &mut lost);
+        expected::differences(
+            &verdict.manifest["spec"],
+            &answer.pod["spec"],
+            "spec",
+            &mut lost,
+        );
         found.extend(
             lost.into_iter()
                 .filter(|path| !path.ends_with(": added"))
@@ -435,13 +569,21 @@ fn disagreements(stored: &Answer, answer: &Answer, verdict: &Verdict) -> Vec<Str
 }
 
 fn is_empty_at(manifest: &Value, path: &str) -> bool {
-    let Some(path) = path.strip_suffix(": lost") else { return false };
+    let Some(path) = path.strip_suffix(": lost") else {
+        return false;
+    };
     let mut at = vec![manifest];
     for part in path.split('.') {
-        let (key, is_list) = part.strip_suffix("[]").map_or((part, false), |key| (key, true));
+        let (key, is_list) = part
+            .strip_suffix("[]")
+            .map_or((part, false), |key| (key, true));
         at = at.into_iter().filter_map(|value| value.get(key)).collect();
         if is_list {
-            at = at.into_iter().filter_map(Value::as_array).flatten().collect();
+            at = at
+                .into_iter()
+                .filter_map(Value::as_array)
+                .flatten()
+                .collect();
         }
     }
     at.iter().any(|value| {
@@ -451,7 +593,8 @@ fn is_empty_at(manifest: &Value, path: &str) -> bool {
     })
 }
 
-/// The twin of a pod that we refuse, with what we took out of it: is it really what the kubelet refuses?
+/// The twin of a pod that we refuse, with what we took out of it: is it really what the kubelet
+/// refuses?
 fn put_back(stored: &Value, manifest: &Value) -> Value {
     let mut text = manifest.clone();
     let (from, to) = (&stored["spec"], &mut text["spec"]);
@@ -481,7 +624,8 @@ fn put_back(stored: &Value, manifest: &Value) -> Value {
     text
 }
 
-/// Is this a refusal of our own, of a pod that a kubelet of this version would take as far as its form goes?
+/// Is this a refusal of our own, of a pod that a kubelet of this version would take as far as its
+/// form goes?
 fn is_policy(version: &str, reason: &Reason) -> bool {
     // until 1.34 a kubelet ran static pods that refer to the API, as well as it could
     let is_lenient = version.starts_with("v1.33.");
@@ -519,8 +663,12 @@ fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
         found.insert(path.to_owned());
     }
     match value {
-        Value::Object(object) => object.iter().for_each(|(key, value)| paths(value, &format!("{path}.{key}"), found)),
-        Value::Array(list) => list.iter().for_each(|value| paths(value, &format!("{path}[]"), found)),
+        Value::Object(object) => object
+            .iter()
+            .for_each(|(key, value)| paths(value, &format!("{path}.{key}"), found)),
+        Value::Array(list) => list
+            .iter()
+            .for_each(|value| paths(value, &format!("{path}[]"), found)),
         _ => {}
     }
 }
@@ -528,9 +676,15 @@ fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 /// What a kubelet's message is about, without names, numbers and values: `spec.x[].y: Forbidden`.
 fn complaints(error: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (at, _) in error.match_indices("spec.").filter(|(at, _)| *at == 0 || error[..*at].ends_with(['[', ' '])) {
+    for (at, _) in error
+        .match_indices("spec.")
+        .filter(|(at, _)| *at == 0 || error[..*at].ends_with(['[', ' ']))
+    {
         let mut parts = error[at..].splitn(3, ": ");
-        let (path, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (path, kind) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
         let path: String = path.chars().filter(|c| !c.is_ascii_digit()).collect();
         found.insert(format!("{path}: {kind}"));
     }

@@ -94,14 +94,23 @@ impl Kubelet {
     /// Starts a new process, which has not synced yet.
     pub async fn restart(&self) {
         self.stop().await;
-        self.state.send_modify(|state| *state = State { passes: state.passes, ..State::default() });
+        self.state.send_modify(|state| {
+            *state = State {
+                passes: state.passes,
+                ..State::default()
+            }
+        });
         self.resources.state.send_modify(|state| state.pods.clear());
         self.resources.resume();
         self.spawn();
     }
 
     fn spawn(&self) {
-        let (state, resources, runtime) = (self.state.clone(), self.resources.clone(), self.runtime.clone());
+        let (state, resources, runtime) = (
+            self.state.clone(),
+            self.resources.clone(),
+            self.runtime.clone(),
+        );
         let (manifests, node) = (self.manifests.clone(), self.node.clone());
         let task = tokio::spawn(async move {
             loop {
@@ -122,7 +131,12 @@ impl Drop for Kubelet {
     }
 }
 
-fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, resources: &PodResources) {
+fn pass(
+    state: &mut State,
+    found: BTreeMap<String, Pod>,
+    runtime: &Runtime,
+    resources: &PodResources,
+) {
     for uid in found.keys().filter(|uid| !state.statics.contains_key(*uid)) {
         if state.rejects {
             state.rejected.insert(uid.clone());
@@ -138,7 +152,10 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
         .chain(state.api.iter().filter(|_| state.is_synced))
         .cloned()
         .collect();
-    let listed = owned.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+    let listed = owned
+        .iter()
+        .map(|pod| (pod.namespace.clone(), pod.name.clone()))
+        .collect();
     resources.state.send_if_modified(|state| {
         let is_new = state.pods != listed;
         state.pods = listed;
@@ -168,7 +185,11 @@ fn pass(state: &mut State, found: BTreeMap<String, Pod>, runtime: &Runtime, reso
                 .collect();
             state.ending.retain(|uid, _| orphans.contains(uid));
             for uid in orphans {
-                let age = state.ending.entry(uid.clone()).or_insert_with(Instant::now).elapsed();
+                let age = state
+                    .ending
+                    .entry(uid.clone())
+                    .or_insert_with(Instant::now)
+                    .elapsed();
                 let is_held = running.containers.values().any(|container| {
                     container.pod_uid == uid
                         && container.state == cri::ContainerState::ContainerRunning
@@ -192,8 +213,8 @@ pub fn write_volume(directory: &Path, files: &[(&str, u32, &[u8])]) {
     swap_volume(directory, "..2026_11_21_10_00_00.1234567890", files);
 }
 
-/// New content of a volume: what readers find at `..data` changes from one moment to the next. The directory of the content
-/// before stays.
+/// New content of a volume: what readers find at `..data` changes from one moment to the next. The
+/// directory of the content before stays.
 pub fn swap_volume(directory: &Path, data: &str, files: &[(&str, u32, &[u8])]) {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     std::fs::create_dir_all(directory.join(data)).unwrap();
@@ -210,8 +231,12 @@ pub fn swap_volume(directory: &Path, data: &str, files: &[(&str, u32, &[u8])]) {
 /// Every readable manifest, by UID. Dangling links are skipped, and only the last file of a name
 /// counts.
 fn read_manifests(directory: &Path, node: &str) -> BTreeMap<String, Pod> {
-    let mut files: Vec<_> =
-        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     files.sort();
     let mut by_name = BTreeMap::new();
     for file in files {
@@ -219,11 +244,17 @@ fn read_manifests(directory: &Path, node: &str) -> BTreeMap<String, Pod> {
         if is_hidden || !file.is_file() {
             continue;
         }
-        if let Some(pod) = std::fs::read(&file).ok().and_then(|text| parse(&text, &file, node)) {
+        if let Some(pod) = std::fs::read(&file)
+            .ok()
+            .and_then(|text| parse(&text, &file, node))
+        {
             by_name.insert((pod.namespace.clone(), pod.name.clone()), pod);
         }
     }
-    by_name.into_values().map(|pod| (pod.uid.clone(), pod)).collect()
+    by_name
+        .into_values()
+        .map(|pod| (pod.uid.clone(), pod))
+        .collect()
 }
 
 fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
@@ -245,30 +276,54 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
             .into_iter()
             .flatten()
             // expansion of `$(VAR)` is not imitated, but its escape is
-            .map(|variable| (text(&variable["name"]), text(&variable["value"]).replace("$$", "$")))
+            .map(|variable| {
+                (
+                    text(&variable["name"]),
+                    text(&variable["value"]).replace("$$", "$"),
+                )
+            })
             .collect(),
         mounts: value["volumeMounts"]
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|mount| Some((text(&mount["mountPath"]), volumes.get(mount["name"].as_str()?)?.clone())))
+            .filter_map(|mount| {
+                Some((
+                    text(&mount["mountPath"]),
+                    volumes.get(mount["name"].as_str()?)?.clone(),
+                ))
+            })
             .collect(),
         is_init: is_init && value["restartPolicy"] != "Always",
-        holds: Duration::from_secs(value["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap_or_default()),
+        holds: Duration::from_secs(
+            value["lifecycle"]["preStop"]["sleep"]["seconds"]
+                .as_u64()
+                .unwrap_or_default(),
+        ),
         ..Spec::default()
     };
-    let list = |field: &str| manifest["spec"][field].as_array().cloned().unwrap_or_default();
+    let list = |field: &str| {
+        manifest["spec"][field]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
     let mut annotations: BTreeMap<String, String> = metadata["annotations"]
         .as_object()
         .into_iter()
         .flatten()
         .map(|(key, value)| (key.clone(), text(value)))
         .collect();
-    let uid = metadata["uid"].as_str().map_or_else(|| format!("uid-of-{}", file.display()), str::to_owned);
+    let uid = metadata["uid"]
+        .as_str()
+        .map_or_else(|| format!("uid-of-{}", file.display()), str::to_owned);
     annotations.insert("kubernetes.io/config.hash".into(), uid.clone());
     Some(
         Pod {
-            namespace: metadata["namespace"].as_str().unwrap_or("default").to_owned(),
+            namespace: metadata["namespace"]
+                .as_str()
+                .unwrap_or("default")
+                .to_owned(),
             name: format!("{name}-{node}"),
             uid,
             annotations,
@@ -276,7 +331,11 @@ fn parse(text: &[u8], file: &Path, node: &str) -> Option<Pod> {
             containers: list("initContainers")
                 .iter()
                 .map(|value| container(value, true))
-                .chain(list("containers").iter().map(|value| container(value, false)))
+                .chain(
+                    list("containers")
+                        .iter()
+                        .map(|value| container(value, false)),
+                )
                 .collect(),
         }
         .with_source("file"),

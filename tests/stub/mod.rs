@@ -1,8 +1,8 @@
 //! A node in memory: the runtime, the kubelet and the API server, as far as the program sees them.
 //! For `cargo test` and for examples, which include it by path and do not use all of it.
 //!
-//! State is shared through [`tokio::sync::watch`]: change it with `send_modify`, look with `borrow`, and wait for it with
-//! [`until`] instead of sleeping.
+//! State is shared through [`tokio::sync::watch`]: change it with `send_modify`, look with
+//! `borrow`, and wait for it with [`until`] instead of sleeping.
 
 #![allow(
     dead_code,
@@ -67,7 +67,10 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "this did not come: {what}");
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "this did not come: {what}"
+    );
 }
 
 /// What a stub does with a call instead of answering it.
@@ -90,7 +93,10 @@ pub struct Socket {
 
 impl Socket {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, stop: Mutex::default() }
+        Self {
+            path,
+            stop: Mutex::default(),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -123,8 +129,14 @@ impl Socket {
 }
 
 /// Waits here if the fault says so.
-pub async fn gate<T>(state: &watch::Sender<T>, fault: impl Fn(&T) -> Fault) -> Result<(), tonic::Status> {
-    let _ = state.subscribe().wait_for(|state| fault(state) != Fault::Hang).await;
+pub async fn gate<T>(
+    state: &watch::Sender<T>,
+    fault: impl Fn(&T) -> Fault,
+) -> Result<(), tonic::Status> {
+    let _ = state
+        .subscribe()
+        .wait_for(|state| fault(state) != Fault::Hang)
+        .await;
     match fault(&state.borrow()) {
         Fault::Error => Err(tonic::Status::internal("the stub was told to say so")),
         Fault::None | Fault::Hang => Ok(()),

@@ -9,7 +9,9 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pod_checkpointer::args::{DecisionArguments, HostArguments, NodeArguments, SupervisorArguments};
+use pod_checkpointer::args::{
+    DecisionArguments, HostArguments, NodeArguments, SupervisorArguments,
+};
 use pod_checkpointer::metrics::address::Address;
 use pod_checkpointer::places::reports::{PodReport, STATUS, Status};
 use pod_checkpointer::places::run::RunDir;
@@ -45,13 +47,27 @@ impl Node {
     pub fn start_in(directory: tempfile::TempDir) -> Self {
         let path = |below: &str| directory.path().join(below);
         let runtime = Runtime::start_at(path("run/containerd/containerd.sock"));
-        runtime.change(|state| state.images.insert(IMAGE.into(), "sha256:0123456789abcdef".into()));
+        runtime.change(|state| {
+            state
+                .images
+                .insert(IMAGE.into(), "sha256:0123456789abcdef".into())
+        });
         let api = Api::new(NAME, "node-uid-1");
         let server = ProbeServer::before(api.clone());
         std::fs::write(path("ca.crt"), server.server().ca).unwrap();
-        let kubelet =
-            Kubelet::start(&path("var/lib/kubelet"), &path("etc/kubernetes/manifests"), NAME, runtime.clone());
-        Self { directory, api, server, runtime, kubelet }
+        let kubelet = Kubelet::start(
+            &path("var/lib/kubelet"),
+            &path("etc/kubernetes/manifests"),
+            NAME,
+            runtime.clone(),
+        );
+        Self {
+            directory,
+            api,
+            server,
+            runtime,
+            kubelet,
+        }
     }
 
     pub fn path(&self, below: &str) -> PathBuf {
@@ -103,12 +119,15 @@ impl Node {
 
     /// Path of the link of a pod's twin.
     pub fn link(&self, key: &str) -> PathBuf {
-        self.kubelet.manifests.join(format!("pod-checkpointer_{key}.yaml"))
+        self.kubelet
+            .manifests
+            .join(format!("pod-checkpointer_{key}.yaml"))
     }
 
     /// Whether the supervisor's link exists.
     pub fn is_linked(&self, key: &str) -> bool {
-        std::fs::read_link(self.link(key)).is_ok_and(|target| target == self.run_dir().link_target(&id(key)))
+        std::fs::read_link(self.link(key))
+            .is_ok_and(|target| target == self.run_dir().link_target(&id(key)))
     }
 
     /// The supervisor's report.
@@ -120,7 +139,11 @@ impl Node {
     pub fn report(&self, key: &str) -> PodReport {
         let key = id(key);
         let of_key = |pod: &PodReport| key.is(&pod.namespace, &pod.name);
-        self.status().pods.into_iter().find(of_key).unwrap_or_default()
+        self.status()
+            .pods
+            .into_iter()
+            .find(of_key)
+            .unwrap_or_default()
     }
 
     /// The power fails: nothing runs any more, and what was in memory is gone. The disk stays,
@@ -145,7 +168,9 @@ pub fn memory() -> tempfile::TempDir {
         std::fs::remove_dir_all(run).ok()?;
         Some(directory)
     });
-    directory.expect("neither /dev/shm nor $XDG_RUNTIME_DIR is a directory in memory that we may write to")
+    directory.expect(
+        "neither /dev/shm nor $XDG_RUNTIME_DIR is a directory in memory that we may write to",
+    )
 }
 
 /// Every file and link below a directory, relative to it and sorted.
@@ -189,7 +214,8 @@ impl Part {
         let part = part(Box::pin(async {
             let _ = stopped.await;
         }));
-        let task = tokio::task::spawn_local(async move { part.await.map_err(|error| error.to_string()) });
+        let task =
+            tokio::task::spawn_local(async move { part.await.map_err(|error| error.to_string()) });
         Self { stop, task }
     }
 
@@ -200,7 +226,9 @@ impl Part {
     /// Stops it, and waits until it has ended.
     pub async fn end(self) {
         drop(self.stop);
-        let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it does not end");
+        let ended = tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("it does not end");
         ended.expect("it panicked").expect("it failed");
     }
 
@@ -215,6 +243,9 @@ type Stop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// Runs a test with agent and supervisor in one thread.
 pub fn story(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, story);
 }

@@ -27,7 +27,10 @@ impl PodResources {
     /// Listens at `<kubelet dir>/pod-resources/kubelet.sock`.
     pub fn start(kubelet_dir: &Path) -> Self {
         let socket: PathBuf = kubelet_dir.join("pod-resources/kubelet.sock");
-        let resources = Self { state: Arc::default(), socket: Arc::new(Socket::new(socket)) };
+        let resources = Self {
+            state: Arc::default(),
+            socket: Arc::new(Socket::new(socket)),
+        };
         resources.resume();
         resources
     }
@@ -43,7 +46,8 @@ impl PodResources {
     pub fn resume(&self) {
         let service = Service(self.state.clone());
         let server = proto::pod_resources_lister_server::PodResourcesListerServer::new(service);
-        self.socket.listen(tonic::transport::Server::builder().add_service(server));
+        self.socket
+            .listen(tonic::transport::Server::builder().add_service(server));
     }
 }
 
@@ -57,7 +61,12 @@ impl proto::pod_resources_lister_server::PodResourcesLister for Service {
     ) -> Result<Response<proto::ListPodResourcesResponse>, Status> {
         gate(&self.0, |state| state.fault).await?;
         let pods = self.0.borrow().pods.clone();
-        let pod_resources = pods.into_iter().map(|(namespace, name)| proto::PodResources { name, namespace }).collect();
-        Ok(Response::new(proto::ListPodResourcesResponse { pod_resources }))
+        let pod_resources = pods
+            .into_iter()
+            .map(|(namespace, name)| proto::PodResources { name, namespace })
+            .collect();
+        Ok(Response::new(proto::ListPodResourcesResponse {
+            pod_resources,
+        }))
     }
 }

@@ -1,5 +1,5 @@
-//! The API server as probes meet it: on 127.0.0.1 with TLS, with every fault that a connection can have. Answers `/livez` as
-//! set; behind it is an API server in memory.
+//! The API server as probes meet it: on 127.0.0.1 with TLS, with every fault that a connection can
+//! have. Answers `/livez` as set; behind it is an API server in memory.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -79,14 +79,26 @@ impl ProbeServer {
 
     /// One that leads to this API.
     pub fn before(api: Api) -> Self {
-        let state = State { mode: Mode::Status(200), body: 2, closes: false, connections: 0, requests: Vec::new() };
+        let state = State {
+            mode: Mode::Status(200),
+            body: 2,
+            closes: false,
+            connections: 0,
+            requests: Vec::new(),
+        };
         let state = Arc::new(watch::Sender::new(state));
         let socket = reserve("127.0.0.1:0".parse().unwrap());
         let address = socket.local_addr().unwrap();
         let listener = socket.listen(BACKLOG).unwrap();
         let authority = Arc::new(Authority::new("cluster"));
-        let task = tokio::spawn(run(state.clone(), listener, authority.clone(), api)).abort_handle();
-        Self { state, address, authority, task }
+        let task =
+            tokio::spawn(run(state.clone(), listener, authority.clone(), api)).abort_handle();
+        Self {
+            state,
+            address,
+            authority,
+            task,
+        }
     }
 
     /// Changes the behavior from now on.
@@ -105,7 +117,12 @@ impl ProbeServer {
 
     /// The server as in the kubelet's kubeconfig.
     pub fn server(&self) -> Server {
-        Server { url: format!("https://{}", self.address), ca: self.authority.pem.clone(), tls_name: None, proxy: None }
+        Server {
+            url: format!("https://{}", self.address),
+            ca: self.authority.pem.clone(),
+            tls_name: None,
+            proxy: None,
+        }
     }
 
     pub fn prober(&self, limit: Duration) -> Prober {
@@ -146,7 +163,12 @@ fn reserve(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-async fn run(state: Arc<watch::Sender<State>>, listener: TcpListener, authority: Arc<Authority>, api: Api) {
+async fn run(
+    state: Arc<watch::Sender<State>>,
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    api: Api,
+) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
     let mut reserved = None;
@@ -192,7 +214,13 @@ async fn run(state: Arc<watch::Sender<State>>, listener: TcpListener, authority:
     }
 }
 
-async fn connection(mode: Mode, stream: TcpStream, acceptor: TlsAcceptor, state: Arc<watch::Sender<State>>, api: Api) {
+async fn connection(
+    mode: Mode,
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    state: Arc<watch::Sender<State>>,
+    api: Api,
+) {
     match mode {
         Mode::Close | Mode::Refuse => {}
         Mode::HangBeforeTls => {
@@ -208,30 +236,58 @@ async fn connection(mode: Mode, stream: TcpStream, acceptor: TlsAcceptor, state:
     }
 }
 
-async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, state: Arc<watch::Sender<State>>, api: Api) {
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    state: Arc<watch::Sender<State>>,
+    api: Api,
+) {
     let service = service_fn(|request: Request<Incoming>| {
         let (state, api) = (state.clone(), api.clone());
         async move {
-            let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            let header = |name| {
+                request
+                    .headers()
+                    .get(name)
+                    .map(|value| value.to_str().unwrap().to_owned())
+            };
             let agent = header("user-agent").unwrap_or_default();
             let has_credential = header("authorization").is_some();
-            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-            state.send_modify(|state| state.requests.push((method, path.clone(), agent, has_credential)));
-            let _ = state.subscribe().wait_for(|state| state.mode != Mode::Hang).await;
-            let State { mode, body, closes, .. } = state.borrow().clone();
+            let (method, path) = (
+                request.method().to_string(),
+                request.uri().path().to_owned(),
+            );
+            state.send_modify(|state| {
+                state
+                    .requests
+                    .push((method, path.clone(), agent, has_credential));
+            });
+            let _ = state
+                .subscribe()
+                .wait_for(|state| state.mode != Mode::Hang)
+                .await;
+            let State {
+                mode, body, closes, ..
+            } = state.borrow().clone();
             if path != "/livez" {
                 return api.serve(request).await;
             }
-            let status =
-                if let Mode::Status(status) = mode { StatusCode::from_u16(status).unwrap() } else { StatusCode::OK };
+            let status = if let Mode::Status(status) = mode {
+                StatusCode::from_u16(status).unwrap()
+            } else {
+                StatusCode::OK
+            };
             let mut response = answer(status, body);
             if closes {
-                response.headers_mut().insert("connection", "close".parse().unwrap());
+                response
+                    .headers_mut()
+                    .insert("connection", "close".parse().unwrap());
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 fn answer(status: StatusCode, body: usize) -> Response<Answer> {

@@ -61,14 +61,19 @@ impl Pod {
     /// The kubelet's annotation of the pod's source.
     #[must_use]
     pub fn with_source(mut self, source: &str) -> Self {
-        self.annotations.insert("kubernetes.io/config.source".into(), source.into());
+        self.annotations
+            .insert("kubernetes.io/config.source".into(), source.into());
         self
     }
 }
 
 impl Spec {
     pub fn new(name: &str, image: &str) -> Self {
-        Self { name: name.into(), image: image.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            image: image.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -124,21 +129,43 @@ impl State {
     /// Starts a pod, or what is missing of it: a ready sandbox is kept, and ended containers are
     /// restarted.
     pub fn run(&mut self, pod: &Pod) -> String {
-        let known = self.sandboxes.iter().find(|(_, sandbox)| sandbox.ready && sandbox.pod.uid == pod.uid);
+        let known = self
+            .sandboxes
+            .iter()
+            .find(|(_, sandbox)| sandbox.ready && sandbox.pod.uid == pod.uid);
         let sandbox = if let Some((id, _)) = known {
             id.clone()
         } else {
-            let attempt = self.sandboxes.values().filter(|sandbox| sandbox.pod.uid == pod.uid).count();
+            let attempt = self
+                .sandboxes
+                .values()
+                .filter(|sandbox| sandbox.pod.uid == pod.uid)
+                .count();
             let (id, created) = self.next("sandbox");
             let attempt = attempt.try_into().unwrap();
-            self.sandboxes.insert(id.clone(), Sandbox { pod: pod.clone(), ready: true, attempt, created });
+            self.sandboxes.insert(
+                id.clone(),
+                Sandbox {
+                    pod: pod.clone(),
+                    ready: true,
+                    attempt,
+                    created,
+                },
+            );
             id
         };
         for spec in &pod.containers {
-            let former = self.containers.values().filter(|one| one.sandbox == sandbox && one.spec.name == spec.name);
+            let former = self
+                .containers
+                .values()
+                .filter(|one| one.sandbox == sandbox && one.spec.name == spec.name);
             let attempt = match former.max_by_key(|one| one.attempt) {
                 None => 0,
-                Some(last) if spec.is_init || last.state == cri::ContainerState::ContainerRunning => continue,
+                Some(last)
+                    if spec.is_init || last.state == cri::ContainerState::ContainerRunning =>
+                {
+                    continue;
+                }
                 Some(last) => last.attempt + 1,
             };
             let (id, started) = self.next("container");
@@ -164,7 +191,11 @@ impl State {
 
     /// Stops the containers of a pod; its sandbox stays ready.
     pub fn kill(&mut self, uid: &str) {
-        for container in self.containers.values_mut().filter(|container| container.pod_uid == uid) {
+        for container in self
+            .containers
+            .values_mut()
+            .filter(|container| container.pod_uid == uid)
+        {
             container.state = cri::ContainerState::ContainerExited;
         }
     }
@@ -172,7 +203,8 @@ impl State {
     /// Stops a pod and removes it.
     pub fn remove(&mut self, uid: &str) {
         self.sandboxes.retain(|_, sandbox| sandbox.pod.uid != uid);
-        self.containers.retain(|_, container| container.pod_uid != uid);
+        self.containers
+            .retain(|_, container| container.pod_uid != uid);
     }
 
     /// What containerd shows after a reboot: everything is still listed, and nothing runs.
@@ -190,13 +222,18 @@ impl State {
         self.sandboxes.iter().any(|(id, sandbox)| {
             sandbox.pod.uid == uid
                 && sandbox.ready
-                && sandbox.pod.containers.iter().filter(|spec| !spec.is_init).all(|spec| {
-                    self.containers.values().any(|container| {
-                        container.sandbox == *id
-                            && container.spec.name == spec.name
-                            && container.state == cri::ContainerState::ContainerRunning
+                && sandbox
+                    .pod
+                    .containers
+                    .iter()
+                    .filter(|spec| !spec.is_init)
+                    .all(|spec| {
+                        self.containers.values().any(|container| {
+                            container.sandbox == *id
+                                && container.spec.name == spec.name
+                                && container.state == cri::ContainerState::ContainerRunning
+                        })
                     })
-                })
         })
     }
 
@@ -226,7 +263,11 @@ impl Runtime {
 
     /// A containerd at this socket.
     pub fn start_at(socket: impl Into<PathBuf>) -> Self {
-        let state = State { name: "containerd".into(), version: "2.4.2".into(), ..State::default() };
+        let state = State {
+            name: "containerd".into(),
+            version: "2.4.2".into(),
+            ..State::default()
+        };
         let runtime = Self {
             state: Arc::new(watch::Sender::new(state)),
             socket: Arc::new(Socket::new(socket.into())),
@@ -261,7 +302,9 @@ impl Runtime {
         let service = Service(self.state.clone());
         self.socket.listen(
             tonic::transport::Server::builder()
-                .add_service(cri::runtime_service_server::RuntimeServiceServer::new(service.clone()))
+                .add_service(cri::runtime_service_server::RuntimeServiceServer::new(
+                    service.clone(),
+                ))
                 .add_service(cri::image_service_server::ImageServiceServer::new(service)),
         );
     }
@@ -283,7 +326,10 @@ impl Service {
 
 #[async_trait]
 impl cri::runtime_service_server::RuntimeService for Service {
-    async fn version(&self, _: Request<cri::VersionRequest>) -> Result<Response<cri::VersionResponse>, Status> {
+    async fn version(
+        &self,
+        _: Request<cri::VersionRequest>,
+    ) -> Result<Response<cri::VersionResponse>, Status> {
         self.enter().await?;
         let state = self.0.borrow();
         Ok(Response::new(cri::VersionResponse {
@@ -294,15 +340,28 @@ impl cri::runtime_service_server::RuntimeService for Service {
         }))
     }
 
-    async fn status(&self, request: Request<cri::StatusRequest>) -> Result<Response<cri::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<cri::StatusRequest>,
+    ) -> Result<Response<cri::StatusResponse>, Status> {
         self.enter().await?;
-        let ready = |kind: &str| cri::RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
+        let ready = |kind: &str| cri::RuntimeCondition {
+            r#type: kind.into(),
+            status: true,
+            ..Default::default()
+        };
         let conditions = vec![ready("RuntimeReady"), ready("NetworkReady")];
         let mut info = BTreeMap::new();
         if request.into_inner().verbose && self.0.borrow().name == "containerd" {
-            info.insert("config".to_owned(), json!({"containerd": {"defaultRuntimeName": "runc"}}).to_string());
+            info.insert(
+                "config".to_owned(),
+                json!({"containerd": {"defaultRuntimeName": "runc"}}).to_string(),
+            );
         }
-        Ok(Response::new(cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }), info }))
+        Ok(Response::new(cri::StatusResponse {
+            status: Some(cri::RuntimeStatus { conditions }),
+            info,
+        }))
     }
 
     async fn list_pod_sandbox(
@@ -310,7 +369,13 @@ impl cri::runtime_service_server::RuntimeService for Service {
         _: Request<cri::ListPodSandboxRequest>,
     ) -> Result<Response<cri::ListPodSandboxResponse>, Status> {
         self.enter().await?;
-        let items = self.0.borrow().sandboxes.iter().map(|(id, sandbox)| listed_sandbox(id, sandbox)).collect();
+        let items = self
+            .0
+            .borrow()
+            .sandboxes
+            .iter()
+            .map(|(id, sandbox)| listed_sandbox(id, sandbox))
+            .collect();
         Ok(Response::new(cri::ListPodSandboxResponse { items }))
     }
 
@@ -325,7 +390,11 @@ impl cri::runtime_service_server::RuntimeService for Service {
             if let Some(sandbox) = state.sandboxes.get_mut(&id) {
                 sandbox.ready = false;
             }
-            for container in state.containers.values_mut().filter(|container| container.sandbox == id) {
+            for container in state
+                .containers
+                .values_mut()
+                .filter(|container| container.sandbox == id)
+            {
                 container.state = cri::ContainerState::ContainerExited;
             }
         });
@@ -341,7 +410,9 @@ impl cri::runtime_service_server::RuntimeService for Service {
         self.record(Call::RemoveSandbox(id.clone()));
         self.0.send_modify(|state| {
             state.sandboxes.remove(&id);
-            state.containers.retain(|_, container| container.sandbox != id);
+            state
+                .containers
+                .retain(|_, container| container.sandbox != id);
         });
         Ok(Response::new(cri::RemovePodSandboxResponse::default()))
     }
@@ -351,11 +422,24 @@ impl cri::runtime_service_server::RuntimeService for Service {
         request: Request<cri::ListContainersRequest>,
     ) -> Result<Response<cri::ListContainersResponse>, Status> {
         self.enter().await?;
-        let wanted = request.into_inner().filter.unwrap_or_default().label_selector;
+        let wanted = request
+            .into_inner()
+            .filter
+            .unwrap_or_default()
+            .label_selector;
         let state = self.0.borrow();
-        let containers = state.containers.iter().map(|(id, container)| listed_container(&state, id, container));
-        let containers = containers.filter(|one| wanted.iter().all(|(key, value)| one.labels.get(key) == Some(value)));
-        Ok(Response::new(cri::ListContainersResponse { containers: containers.collect() }))
+        let containers = state
+            .containers
+            .iter()
+            .map(|(id, container)| listed_container(&state, id, container));
+        let containers = containers.filter(|one| {
+            wanted
+                .iter()
+                .all(|(key, value)| one.labels.get(key) == Some(value))
+        });
+        Ok(Response::new(cri::ListContainersResponse {
+            containers: containers.collect(),
+        }))
     }
 
     async fn container_status(
@@ -366,7 +450,10 @@ impl cri::runtime_service_server::RuntimeService for Service {
         let request = request.into_inner();
         let state = self.0.borrow();
         let id = request.container_id;
-        let container = state.containers.get(&id).ok_or_else(|| Status::not_found(format!("no container {id}")))?;
+        let container = state
+            .containers
+            .get(&id)
+            .ok_or_else(|| Status::not_found(format!("no container {id}")))?;
         let listed = listed_container(&state, &id, container);
         let status = cri::ContainerStatus {
             id: listed.id,
@@ -381,9 +468,15 @@ impl cri::runtime_service_server::RuntimeService for Service {
         };
         let mut info = BTreeMap::new();
         if request.verbose {
-            info.insert("info".to_owned(), verbose(&state.name, container).to_string());
+            info.insert(
+                "info".to_owned(),
+                verbose(&state.name, container).to_string(),
+            );
         }
-        Ok(Response::new(cri::ContainerStatusResponse { status: Some(status), info }))
+        Ok(Response::new(cri::ContainerStatusResponse {
+            status: Some(status),
+            info,
+        }))
     }
 
     async fn stop_container(
@@ -391,14 +484,18 @@ impl cri::runtime_service_server::RuntimeService for Service {
         request: Request<cri::StopContainerRequest>,
     ) -> Result<Response<cri::StopContainerResponse>, Status> {
         self.enter().await?;
-        let cri::StopContainerRequest { container_id: id, timeout } = request.into_inner();
+        let cri::StopContainerRequest {
+            container_id: id,
+            timeout,
+        } = request.into_inner();
         self.record(Call::StopContainer(id.clone(), timeout));
         let ends_after = match self.0.borrow().containers.get(&id) {
             None => return Err(Status::not_found(format!("no container {id}"))),
             Some(container) => container.spec.ends_after,
         };
         if !ends_after.is_zero() {
-            tokio::time::sleep(ends_after.min(Duration::from_secs(timeout.try_into().unwrap()))).await;
+            tokio::time::sleep(ends_after.min(Duration::from_secs(timeout.try_into().unwrap())))
+                .await;
         }
         self.0.send_modify(|state| {
             if let Some(container) = state.containers.get_mut(&id) {
@@ -419,8 +516,19 @@ impl cri::image_service_server::ImageService for Service {
         let reference = request.into_inner().image.unwrap_or_default().image;
         let id = self.0.borrow().images.get(&reference).cloned();
         let image = id.map(|id| {
-            let repo_digests = self.0.borrow().digests.get(&id).cloned().into_iter().collect();
-            cri::Image { id, repo_tags: vec![reference], repo_digests }
+            let repo_digests = self
+                .0
+                .borrow()
+                .digests
+                .get(&id)
+                .cloned()
+                .into_iter()
+                .collect();
+            cri::Image {
+                id,
+                repo_tags: vec![reference],
+                repo_digests,
+            }
         });
         Ok(Response::new(cri::ImageStatusResponse { image }))
     }
@@ -431,16 +539,32 @@ impl cri::image_service_server::ImageService for Service {
     ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
         self.enter().await?;
         let mountpoint = self.0.borrow().image_directory.clone();
-        let usage = |mountpoint| cri::FilesystemUsage { fs_id: Some(cri::FilesystemIdentifier { mountpoint }) };
-        Ok(Response::new(cri::ImageFsInfoResponse { image_filesystems: mountpoint.map(usage).into_iter().collect() }))
+        let usage = |mountpoint| cri::FilesystemUsage {
+            fs_id: Some(cri::FilesystemIdentifier { mountpoint }),
+        };
+        Ok(Response::new(cri::ImageFsInfoResponse {
+            image_filesystems: mountpoint.map(usage).into_iter().collect(),
+        }))
     }
 }
 
 fn listed_sandbox(id: &str, sandbox: &Sandbox) -> cri::PodSandbox {
-    let Pod { namespace, name, uid, annotations, handler, containers: _ } = sandbox.pod.clone();
+    let Pod {
+        namespace,
+        name,
+        uid,
+        annotations,
+        handler,
+        containers: _,
+    } = sandbox.pod.clone();
     cri::PodSandbox {
         id: id.to_owned(),
-        metadata: Some(cri::PodSandboxMetadata { name, uid, namespace, attempt: sandbox.attempt }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name,
+            uid,
+            namespace,
+            attempt: sandbox.attempt,
+        }),
         state: i32::from(!sandbox.ready),
         created_at: sandbox.created,
         annotations,
@@ -449,20 +573,38 @@ fn listed_sandbox(id: &str, sandbox: &Sandbox) -> cri::PodSandbox {
 }
 
 fn listed_container(state: &State, id: &str, container: &Container) -> cri::Container {
-    let now = || state.images.get(&container.spec.image).cloned().unwrap_or_default();
+    let now = || {
+        state
+            .images
+            .get(&container.spec.image)
+            .cloned()
+            .unwrap_or_default()
+    };
     let image_id = container.spec.image_id.clone().unwrap_or_else(now);
     cri::Container {
         id: id.to_owned(),
         pod_sandbox_id: container.sandbox.clone(),
-        metadata: Some(cri::ContainerMetadata { name: container.spec.name.clone(), attempt: container.attempt }),
+        metadata: Some(cri::ContainerMetadata {
+            name: container.spec.name.clone(),
+            attempt: container.attempt,
+        }),
         // as the kubelet does: the ID, and the name from the pod
-        image: Some(cri::ImageSpec { image: image_id.clone(), user_specified_image: container.spec.image.clone() }),
+        image: Some(cri::ImageSpec {
+            image: image_id.clone(),
+            user_specified_image: container.spec.image.clone(),
+        }),
         image_ref: image_id.clone(),
         state: container.state.into(),
         created_at: container.started,
         labels: BTreeMap::from([
-            ("io.kubernetes.pod.uid".to_owned(), container.pod_uid.clone()),
-            ("io.kubernetes.container.name".to_owned(), container.spec.name.clone()),
+            (
+                "io.kubernetes.pod.uid".to_owned(),
+                container.pod_uid.clone(),
+            ),
+            (
+                "io.kubernetes.container.name".to_owned(),
+                container.spec.name.clone(),
+            ),
         ]),
         image_id,
     }
@@ -471,12 +613,29 @@ fn listed_container(state: &State, id: &str, container: &Container) -> cri::Cont
 /// What the two runtimes report: containerd exactly what the kubelet passed, CRI-O only what the
 /// process got.
 fn verbose(name: &str, container: &Container) -> Value {
-    let Spec { env, mounts, image_mounts, .. } = &container.spec;
+    let Spec {
+        env,
+        mounts,
+        image_mounts,
+        ..
+    } = &container.spec;
     let passed = env.iter().map(|(key, value)| format!("{key}={value}"));
     if name == "cri-o" {
-        let own = ["PATH=/usr/local/sbin:/usr/sbin:/sbin", "TERM=xterm", "HOSTNAME=pod"].map(str::to_owned);
-        let env: Vec<_> = own.into_iter().chain(passed).chain(["PATH=/usr/local/bin:/bin".to_owned()]).collect();
-        let mounts: Vec<_> = mounts.iter().map(|(to, from)| json!({"destination": to, "source": from})).collect();
+        let own = [
+            "PATH=/usr/local/sbin:/usr/sbin:/sbin",
+            "TERM=xterm",
+            "HOSTNAME=pod",
+        ]
+        .map(str::to_owned);
+        let env: Vec<_> = own
+            .into_iter()
+            .chain(passed)
+            .chain(["PATH=/usr/local/bin:/bin".to_owned()])
+            .collect();
+        let mounts: Vec<_> = mounts
+            .iter()
+            .map(|(to, from)| json!({"destination": to, "source": from}))
+            .collect();
         return json!({
             "sandboxID": container.sandbox,
             "pid": 0,
@@ -484,9 +643,16 @@ fn verbose(name: &str, container: &Container) -> Value {
             "privileged": false,
         });
     }
-    let envs: Vec<_> = env.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
-    let mounts = mounts.iter().map(|(to, from)| json!({"container_path": to, "host_path": from, "readonly": true}));
-    let images = image_mounts.iter().map(|(to, image)| json!({"container_path": to, "image": {"image": image}}));
+    let envs: Vec<_> = env
+        .iter()
+        .map(|(key, value)| json!({"key": key, "value": value}))
+        .collect();
+    let mounts = mounts
+        .iter()
+        .map(|(to, from)| json!({"container_path": to, "host_path": from, "readonly": true}));
+    let images = image_mounts
+        .iter()
+        .map(|(to, image)| json!({"container_path": to, "image": {"image": image}}));
     let mounts: Vec<_> = mounts.chain(images).collect();
     json!({
         "sandboxID": container.sandbox,

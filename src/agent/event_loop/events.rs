@@ -14,7 +14,8 @@ use crate::client;
 use crate::pod::id::PodId;
 use crate::reasons::{Refusal, Risk};
 
-/// How long the namespace watch must run without an error to count as healthy again: longer than its pauses.
+/// How long the namespace watch must run without an error to count as healthy again: longer than
+/// its pauses.
 const NAMESPACES_WELL: Duration = Duration::from_mins(2);
 
 impl Agent {
@@ -23,13 +24,30 @@ impl Agent {
         let pod = key.to_string();
         match captured {
             Captured::Stored(stored) if new => {
-                tracing::info!(pod, generation = stored.generation, bytes = stored.size, "captured");
+                tracing::info!(
+                    pod,
+                    generation = stored.generation,
+                    bytes = stored.size,
+                    "captured"
+                );
             }
             Captured::Stored(_) => {}
             Captured::Refused(reasons) => {
-                let text = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                tracing::warn!(pod, reasons = text, "the pod would not come back on this node without the API server");
-                let uid = self.index.views().find(|view| view.key == key).map(|view| view.uid.to_owned());
+                let text = reasons
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                tracing::warn!(
+                    pod,
+                    reasons = text,
+                    "the pod would not come back on this node without the API server"
+                );
+                let uid = self
+                    .index
+                    .views()
+                    .find(|view| view.key == key)
+                    .map(|view| view.uid.to_owned());
                 let first = reasons.first().map(|reason| reason.refusal);
                 let (name, advice) = (first.map(|it| it.to_string()), first.map(Refusal::advice));
                 let note = format!("Not recoverable: {text} ({})", advice.unwrap_or_default());
@@ -51,11 +69,23 @@ impl Agent {
             uid: record::current_uid(&self.store),
             ..ObjectReference::default()
         };
-        self.record_event(regarding, EventType::Warning, risk.as_str(), &risks::message(risk, seen));
+        self.record_event(
+            regarding,
+            EventType::Warning,
+            risk.as_str(),
+            &risks::message(risk, seen),
+        );
     }
 
     /// Records an Event on the Pod.
-    pub(super) fn record_pod_event(&mut self, key: &PodId, uid: &str, type_: EventType, reason: &str, note: &str) {
+    pub(super) fn record_pod_event(
+        &mut self,
+        key: &PodId,
+        uid: &str,
+        type_: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
@@ -68,14 +98,22 @@ impl Agent {
     }
 
     /// Records an Event. The recorder makes a series of repeated ones.
-    fn record_event(&mut self, regarding: ObjectReference, type_: EventType, reason: &str, note: &str) {
+    fn record_event(
+        &mut self,
+        regarding: ObjectReference,
+        type_: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         let event = client::event(type_, reason, note, "Checkpoint");
         let recorder = self.recorder.clone();
-        let publish = async move { Finished::EventRecorded(recorder.publish(&event, &regarding).await) };
+        let publish =
+            async move { Finished::EventRecorded(recorder.publish(&event, &regarding).await) };
         self.work.push(publish.boxed_local());
     }
 
-    /// Logs when the API server falls silent and when it answers again, and drops problems of watches that have recovered.
+    /// Logs when the API server falls silent and when it answers again, and drops problems of
+    /// watches that have recovered.
     pub(super) fn note_silence(&mut self) {
         let now = self.now();
         if self.heard.is_within(now.saturating_sub(self.watch_failed)) {

@@ -1,4 +1,5 @@
-//! The loop that owns the state of the agent: it takes in events and results, starts what is due, and waits.
+//! The loop that owns the state of the agent: it takes in events and results, starts what is due,
+//! and waits.
 
 mod events;
 mod run_dir;
@@ -43,7 +44,8 @@ use crate::pod::id::PodId;
 use crate::problems::Problems;
 use crate::reasons::Risk;
 
-/// How old the API server's report on which pods are Ready may be. Every watch renews it, about each half minute.
+/// How old the API server's report on which pods are Ready may be. Every watch renews it, about
+/// each half minute.
 const FRESH: Duration = Duration::from_secs(75);
 /// How often the store is put in order.
 const TIDY: Duration = Duration::from_hours(1);
@@ -117,12 +119,25 @@ impl Agent {
     ) -> Result<Self, Error> {
         let index = Index::new(settings.arguments.retention, captures::load(&store)?);
         let rules = Rules {
-            limit: settings.arguments.namespaces.iter().filter(|name| !name.is_empty()).cloned().collect(),
+            limit: settings
+                .arguments
+                .namespaces
+                .iter()
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .collect(),
             select: settings.arguments.select.clone(),
             namespaces: settings.arguments.namespace_selector.clone(),
-            own: settings.arguments.pod_name.clone().map(|name| (settings.arguments.pod_namespace.clone(), name)),
+            own: settings
+                .arguments
+                .pod_name
+                .clone()
+                .map(|name| (settings.arguments.pod_namespace.clone(), name)),
         };
-        let author = Author { controller: FIELD_MANAGER.into(), instance: Some(settings.node_name.clone()) };
+        let author = Author {
+            controller: FIELD_MANAGER.into(),
+            instance: Some(settings.node_name.clone()),
+        };
         Ok(Self {
             recorder: Recorder::new(client.clone(), author),
             settings: Rc::new(settings),
@@ -178,7 +193,8 @@ impl Agent {
         loop {
             self.begin();
             let wake = self.start + self.wake();
-            self.telemetry.turned(&self.index, self.problems.texts().len(), &self.risks);
+            self.telemetry
+                .turned(&self.index, self.problems.texts().len(), &self.risks);
             self.telemetry.pulse.expect(wake);
             tokio::select! {
                 () = &mut stop => break,
@@ -230,9 +246,19 @@ impl Agent {
             self.assess_risks();
         }
         if self.index.is_complete() && is_known {
-            let keeps = |key: &PodId, uid: &str| self.index.has_stored(key, uid) || self.index.is_undecided(key, uid);
-            let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-            if let Some(job) = self.ledger.next(self.index.views(), keeps, &self.supervisor, &self.risks, now, wall) {
+            let keeps = |key: &PodId, uid: &str| {
+                self.index.has_stored(key, uid) || self.index.is_undecided(key, uid)
+            };
+            let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())
+                .unwrap_or_default();
+            if let Some(job) = self.ledger.next(
+                self.index.views(),
+                keeps,
+                &self.supervisor,
+                &self.risks,
+                now,
+                wall,
+            ) {
                 self.write(job);
             }
         }
@@ -240,7 +266,8 @@ impl Agent {
         self.write_agent_file(now);
     }
 
-    /// Collects what on the node would prevent the recovery of its pods. Logs changes, and records an Event for each new risk.
+    /// Collects what on the node would prevent the recovery of its pods. Logs changes, and records
+    /// an Event for each new risk.
     fn assess_risks(&mut self) {
         let mut risks = self.memory.risks.clone();
         let mut add = |risk, seen: Option<String>| {
@@ -248,14 +275,31 @@ impl Agent {
                 risks.insert(risk, seen);
             }
         };
-        let on_disk = || format!("{} is not on a tmpfs", self.settings.host().run_dir.display());
+        let on_disk = || {
+            format!(
+                "{} is not on a tmpfs",
+                self.settings.host().run_dir.display()
+            )
+        };
         add(Risk::RunDirNotMemory, self.run_on_disk.then(on_disk));
-        add(Risk::StoreDamaged, self.damaged.as_ref().and_then(risks::of_damage));
-        let works_offline = self.surroundings.as_ref().is_some_and(|known| known.network_works_offline);
-        let network = self.surroundings.as_ref().and_then(|_| risks::of_network(&self.index.lacking(), works_offline));
+        add(
+            Risk::StoreDamaged,
+            self.damaged.as_ref().and_then(risks::of_damage),
+        );
+        let works_offline = self
+            .surroundings
+            .as_ref()
+            .is_some_and(|known| known.network_works_offline);
+        let network = self
+            .surroundings
+            .as_ref()
+            .and_then(|_| risks::of_network(&self.index.lacking(), works_offline));
         add(Risk::NetworkNotCheckpointed, network);
         let status = self.supervisor.status.as_ref();
-        add(Risk::CannotUnstick, status.and_then(|status| status.cannot_unstick.clone()));
+        add(
+            Risk::CannotUnstick,
+            status.and_then(|status| status.cannot_unstick.clone()),
+        );
         if risks == self.risks {
             return;
         }
@@ -274,8 +318,15 @@ impl Agent {
     /// The latest time at which something is due.
     fn wake(&self) -> Duration {
         let now = self.now();
-        let index = self.surroundings.as_ref().filter(|_| self.is_recorded).and_then(|_| self.index.wake(now));
-        let heartbeat = self.written.as_ref().map(|(_, written)| written.saturating_add(run_dir::HEARTBEAT));
+        let index = self
+            .surroundings
+            .as_ref()
+            .filter(|_| self.is_recorded)
+            .and_then(|_| self.index.wake(now));
+        let heartbeat = self
+            .written
+            .as_ref()
+            .map(|(_, written)| written.saturating_add(run_dir::HEARTBEAT));
         let times = [
             index,
             self.ledger.wake(now),
@@ -285,7 +336,12 @@ impl Agent {
             heartbeat,
             Some(now.saturating_add(FRESH)),
         ];
-        times.into_iter().flatten().min().unwrap_or(now).max(now.saturating_add(Duration::from_millis(1)))
+        times
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(now)
+            .max(now.saturating_add(Duration::from_millis(1)))
     }
 
     /// Takes in an event of the watch of pods.
@@ -294,7 +350,10 @@ impl Agent {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                self.problems.set(POD_WATCH, Some(format!("the watch of pods: {}", explain_watch(&error))));
+                self.problems.set(
+                    POD_WATCH,
+                    Some(format!("the watch of pods: {}", explain_watch(&error))),
+                );
                 self.watch_failed = now;
                 return;
             }
@@ -306,11 +365,15 @@ impl Agent {
                 self.marks.begin_list();
             }
             watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => {
-                let Some(observed) = self.marks.observe(pod) else { return };
+                let Some(observed) = self.marks.observe(pod) else {
+                    return;
+                };
                 self.see(observed, now);
             }
             watcher::Event::Delete(pod) => {
-                let Some((key, uid)) = observed::identity(&pod) else { return };
+                let Some((key, uid)) = observed::identity(&pod) else {
+                    return;
+                };
                 self.marks.forget(&key);
                 self.index.delete(&key, &uid, now);
                 self.swaps.retain(|_, other| other != uid);
@@ -333,7 +396,10 @@ impl Agent {
     }
 
     /// Takes in an event of the watch of namespaces.
-    fn take_namespace(&mut self, event: Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>) {
+    fn take_namespace(
+        &mut self,
+        event: Result<watcher::Event<PartialObjectMeta<Namespace>>, watcher::Error>,
+    ) {
         let now = self.now();
         let event = match event {
             Ok(event) => event,
@@ -354,11 +420,14 @@ impl Agent {
                 Vec::new()
             }
             watcher::Event::InitApply(namespace) => {
-                self.marks.list_namespace(namespace.name_any(), namespace.labels());
+                self.marks
+                    .list_namespace(namespace.name_any(), namespace.labels());
                 Vec::new()
             }
             watcher::Event::InitDone => self.marks.end_namespaces(),
-            watcher::Event::Apply(namespace) => self.marks.see_namespace(namespace.name_any(), namespace.labels()),
+            watcher::Event::Apply(namespace) => self
+                .marks
+                .see_namespace(namespace.name_any(), namespace.labels()),
             watcher::Event::Delete(namespace) => {
                 self.marks.forget_namespace(&namespace.name_any());
                 Vec::new()

@@ -1,4 +1,5 @@
-//! The run directory: `agent.yaml`, which the supervisor and the command line read, and the reports of the supervisor.
+//! The run directory: `agent.yaml`, which the supervisor and the command line read, and the reports
+//! of the supervisor.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::places::run;
 use crate::pod::id::PodId;
 use crate::text::chain;
 
-/// How often the agent renews its heartbeat when nothing else changes. The supervisor waits for an hour.
+/// How often the agent renews its heartbeat when nothing else changes. The supervisor waits for an
+/// hour.
 pub(super) const HEARTBEAT: Duration = Duration::from_mins(10);
 
 impl Agent {
@@ -30,7 +32,9 @@ impl Agent {
         });
         if opened.is_ok() {
             let followed = self.swaps.follow_reports(self.run.path());
-            let problem = followed.err().map(|error| format!("cannot watch for reports of the supervisor: {error}"));
+            let problem = followed
+                .err()
+                .map(|error| format!("cannot watch for reports of the supervisor: {error}"));
             self.problems.set(REPORT_CHANGES, problem);
         }
         self.problems.set(RUN_DIRECTORY, opened.err());
@@ -41,7 +45,10 @@ impl Agent {
         if self.problems.has(RUN_DIRECTORY) {
             return;
         }
-        match (self.run.read(reports::STATUS), self.run.read(reports::OUTAGES)) {
+        match (
+            self.run.read(reports::STATUS),
+            self.run.read(reports::OUTAGES),
+        ) {
             (Ok(status), Ok(outages)) => {
                 self.supervisor.status = status;
                 self.supervisor.outages = outages.unwrap_or_default();
@@ -53,22 +60,47 @@ impl Agent {
 
     /// Writes `agent.yaml` if its content changed, or if the heartbeat is due.
     pub(super) fn write_agent_file(&mut self, now: Duration) {
-        if self.problems.has(RUN_DIRECTORY) || !self.index.is_complete() && self.problems.is_empty() {
+        if self.problems.has(RUN_DIRECTORY) || !self.index.is_complete() && self.problems.is_empty()
+        {
             return;
         }
         let rejected = self.rejected();
         let fresh = self.heard.is_within(FRESH);
-        let risks = self.risks.iter().map(|(risk, seen)| (risk.to_string(), risks::message(*risk, seen))).collect();
+        let risks = self
+            .risks
+            .iter()
+            .map(|(risk, seen)| (risk.to_string(), risks::message(*risk, seen)))
+            .collect();
         let problems = self.problems.texts();
-        let word = AgentWord { problems, risks, rejected, unheard: !fresh, ..self.index.word(fresh) };
-        if self.written.as_ref().is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT) {
+        let word = AgentWord {
+            problems,
+            risks,
+            rejected,
+            unheard: !fresh,
+            ..self.index.word(fresh)
+        };
+        if self
+            .written
+            .as_ref()
+            .is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT)
+        {
             return;
         }
         let heartbeat = u64::try_from(clock::boot_time().as_millis()).unwrap_or_default();
-        if let Err(error) = self.run.write(reports::AGENT, &AgentWord { heartbeat, ..word.clone() }) {
+        if let Err(error) = self.run.write(
+            reports::AGENT,
+            &AgentWord {
+                heartbeat,
+                ..word.clone()
+            },
+        ) {
             self.problems.set(RUN_DIRECTORY, Some(chain(&error)));
         }
-        let before = self.written.replace((word, now)).map(|(word, _)| word.rejected).unwrap_or_default();
+        let before = self
+            .written
+            .replace((word, now))
+            .map(|(word, _)| word.rejected)
+            .unwrap_or_default();
         for (key, uid) in self.rejected() {
             if before.get(&key) != Some(&uid) {
                 tracing::error!(
@@ -83,13 +115,25 @@ impl Agent {
         }
     }
 
-    /// Marked pods, with UIDs, that the kubelet rejected for good when they came back from an outage.
+    /// Marked pods, with UIDs, that the kubelet rejected for good when they came back from an
+    /// outage.
     fn rejected(&self) -> BTreeMap<PodId, String> {
         let outages = &self.supervisor.outages.outages;
         let in_this_boot = |key: &PodId, uid: &str| {
-            outages.iter().any(|outage| outage.pods.get(key).is_some_and(|pod| pod.parent_uid == uid))
+            outages.iter().any(|outage| {
+                outage
+                    .pods
+                    .get(key)
+                    .is_some_and(|pod| pod.parent_uid == uid)
+            })
         };
-        let came_back = |(key, uid): &(&PodId, &str)| in_this_boot(key, uid) || self.ledger.had_outage(key, uid);
-        self.index.rejected().filter(came_back).map(|(key, uid)| (key.clone(), (*uid).to_owned())).collect()
+        let came_back = |(key, uid): &(&PodId, &str)| {
+            in_this_boot(key, uid) || self.ledger.had_outage(key, uid)
+        };
+        self.index
+            .rejected()
+            .filter(came_back)
+            .map(|(key, uid)| (key.clone(), (*uid).to_owned()))
+            .collect()
     }
 }

@@ -9,7 +9,9 @@ use kube_runtime::events::EventType;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::agent::event_loop::{Agent, FRESH, STORE, SURROUNDINGS, SURVEY, TIDY, UPKEEP, VOLUME_CHANGES};
+use crate::agent::event_loop::{
+    Agent, FRESH, STORE, SURROUNDINGS, SURVEY, TIDY, UPKEEP, VOLUME_CHANGES,
+};
 use crate::agent::index::Action;
 use crate::agent::outcome::Captured;
 use crate::agent::published::ledger::{Done, Job};
@@ -59,7 +61,9 @@ impl Agent {
     /// Starts to learn what captures need of the node.
     pub(super) fn survey_node(&mut self) {
         let (settings, before) = (self.settings.clone(), self.surroundings.clone());
-        let look = async move { Finished::Surveyed(surroundings::look(&settings, before.as_deref()).await) };
+        let look = async move {
+            Finished::Surveyed(surroundings::look(&settings, before.as_deref()).await)
+        };
         self.work.push(look.boxed_local());
     }
 
@@ -77,7 +81,8 @@ impl Agent {
     /// Starts to write a PodCheckpoint.
     pub(super) fn write(&mut self, job: Job) {
         let (client, node) = (self.client.clone(), self.settings.node_name.clone());
-        let write = async move { Finished::Reported(Box::new(write::perform(client, node, job).await)) };
+        let write =
+            async move { Finished::Reported(Box::new(write::perform(client, node, job).await)) };
         self.work.push(write.boxed_local());
     }
 
@@ -92,7 +97,11 @@ impl Agent {
                 let capture = async move {
                     let begun = Instant::now();
                     let captured = captures::capture(&settings, &surroundings, store, &pod).await;
-                    Finished::Captured { key, captured, took: begun.elapsed() }
+                    Finished::Captured {
+                        key,
+                        captured,
+                        took: begun.elapsed(),
+                    }
                 };
                 self.work.push(capture.boxed_local());
             }
@@ -100,8 +109,14 @@ impl Agent {
                 let (client, node) = (self.client.clone(), self.settings.node_name.clone());
                 let recorded = record::node_uid(&self.store);
                 let ask = async move {
-                    let (answer, why) = gone::ask(&client, &node, recorded.as_deref(), &key, &uid).await;
-                    Finished::Answered { key, uid, answer, why }
+                    let (answer, why) =
+                        gone::ask(&client, &node, recorded.as_deref(), &key, &uid).await;
+                    Finished::Answered {
+                        key,
+                        uid,
+                        answer,
+                        why,
+                    }
                 };
                 self.work.push(ask.boxed_local());
             }
@@ -121,11 +136,18 @@ impl Agent {
         }
     }
 
-    /// Watches the volumes of a pod before they are read, so that a swap during the capture is noticed.
+    /// Watches the volumes of a pod before they are read, so that a swap during the capture is
+    /// noticed.
     fn follow(&mut self, key: &PodId, pod: &Value) {
-        let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let uid = pod
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let volumes = capture::volume_dirs(pod, &self.settings.host().kubelet_dir);
-        let real: Vec<PathBuf> = volumes.iter().filter_map(|(_, path)| self.settings.root.resolve(path).ok()).collect();
+        let real: Vec<PathBuf> = volumes
+            .iter()
+            .filter_map(|(_, path)| self.settings.root.resolve(path).ok())
+            .collect();
         if let Err(error) = self.swaps.follow(key, uid, &real) {
             let problem = format!(
                 "cannot watch the volumes of every pod, so some pods are captured once a minute ({error}): raise \
@@ -133,7 +155,8 @@ impl Agent {
             );
             self.problems.set(VOLUME_CHANGES, Some(problem));
             self.unfollowed.insert(key.clone());
-            self.unfollowed_due.get_or_insert(self.start.elapsed().saturating_add(UNFOLLOWED));
+            self.unfollowed_due
+                .get_or_insert(self.start.elapsed().saturating_add(UNFOLLOWED));
         }
     }
 
@@ -141,7 +164,11 @@ impl Agent {
     pub(super) fn finish(&mut self, finished: Finished) {
         let now = self.now();
         match finished {
-            Finished::Captured { key, captured, took } => {
+            Finished::Captured {
+                key,
+                captured,
+                took,
+            } => {
                 let new = self.is_new(&key, &captured);
                 self.telemetry.captured(&captured, new, took);
                 if matches!(captured, Captured::Stored(_)) {
@@ -150,11 +177,20 @@ impl Agent {
                 self.report_capture(&key, &captured, new);
                 self.index.captured(&key, captured, now);
             }
-            Finished::Answered { key, uid, answer, why } => {
+            Finished::Answered {
+                key,
+                uid,
+                answer,
+                why,
+            } => {
                 let pod = key.to_string();
                 match (answer, why) {
-                    (Answer::Gone, _) => tracing::info!(pod, uid, "the API server says that the pod is gone"),
-                    (_, Some(why)) => tracing::debug!(pod, uid, why, "cannot tell whether the pod is gone"),
+                    (Answer::Gone, _) => {
+                        tracing::info!(pod, uid, "the API server says that the pod is gone");
+                    }
+                    (_, Some(why)) => {
+                        tracing::debug!(pod, uid, why, "cannot tell whether the pod is gone");
+                    }
                     _ => {}
                 }
                 self.index.answered(&key, &uid, answer, now);
@@ -174,7 +210,13 @@ impl Agent {
                 self.index.removed(&key, &uid, result.is_ok(), now);
             }
             Finished::Reported(done) => {
-                if let Done::Written { key, known, result: Ok(_), news } = &*done {
+                if let Done::Written {
+                    key,
+                    known,
+                    result: Ok(_),
+                    news,
+                } = &*done
+                {
                     for News { reason, note } in news {
                         self.record_pod_event(key, &known.pod, EventType::Normal, reason, note);
                     }
@@ -185,22 +227,36 @@ impl Agent {
             }
             Finished::Surveyed(found) => {
                 self.problems.set(SURROUNDINGS, found.problems.clone());
-                let differs = self.surroundings.as_ref().is_some_and(|known| known.kubelet != found.kubelet);
+                let differs = self
+                    .surroundings
+                    .as_ref()
+                    .is_some_and(|known| known.kubelet != found.kubelet);
                 if differs {
                     self.index.swapped_all();
                 }
                 let found = Rc::new(found);
                 self.surroundings = Some(found.clone());
-                let (settings, client, store) = (self.settings.clone(), self.client.clone(), self.store.clone());
+                let (settings, client, store) = (
+                    self.settings.clone(),
+                    self.client.clone(),
+                    self.store.clone(),
+                );
                 let memory = self.memory.clone();
                 let mut neighbours = self.index.neighbours();
                 neighbours.is_heard &= self.heard.is_within(FRESH);
                 let keep = async move {
-                    Finished::Upkept(upkeep::keep(&settings, &found, &client, &store, neighbours, memory).await)
+                    Finished::Upkept(
+                        upkeep::keep(&settings, &found, &client, &store, neighbours, memory).await,
+                    )
                 };
                 self.work.push(keep.boxed_local());
             }
-            Finished::Upkept(Findings { absent, problems, memory, is_another }) => {
+            Finished::Upkept(Findings {
+                absent,
+                problems,
+                memory,
+                is_another,
+            }) => {
                 if is_another && self.is_recorded {
                     self.index.swapped_all();
                 }
@@ -213,7 +269,11 @@ impl Agent {
                 if well {
                     self.survey_retry.reset();
                 }
-                let pause = if well { SURVEY } else { self.survey_retry.pause() };
+                let pause = if well {
+                    SURVEY
+                } else {
+                    self.survey_retry.pause()
+                };
                 self.survey = Some(now.saturating_add(pause));
             }
             Finished::Tidied(tidied) => {
@@ -221,7 +281,9 @@ impl Agent {
                 self.tidied(tidied);
             }
             Finished::EventRecorded(Ok(())) => {}
-            Finished::EventRecorded(Err(error)) => tracing::debug!("cannot write an Event: {}", explain(&error)),
+            Finished::EventRecorded(Err(error)) => {
+                tracing::debug!("cannot write an Event: {}", explain(&error));
+            }
         }
     }
 
@@ -234,8 +296,17 @@ impl Agent {
 
     /// The store was put in order. A pod with a damaged checkpoint is captured again.
     fn tidied(&mut self, tidied: Result<Tidied, store::Error>) {
-        let tidied = tidied.unwrap_or_else(|error| Tidied { failed: vec![error], ..Tidied::default() });
-        let Tidied { removed, aside, damaged, resealed, failed } = tidied;
+        let tidied = tidied.unwrap_or_else(|error| Tidied {
+            failed: vec![error],
+            ..Tidied::default()
+        });
+        let Tidied {
+            removed,
+            aside,
+            damaged,
+            resealed,
+            failed,
+        } = tidied;
         let known = self.damaged.get_or_insert_default();
         // if not all of the store was read, nothing is known about the rest
         if failed.is_empty() && damaged.is_some() {
@@ -258,14 +329,20 @@ impl Agent {
             tracing::info!(generations = resealed, "sealed with the first key");
         }
         let keys = self.store.keys_given().load();
-        let problems = failed.iter().map(|error| chain(error)).chain(keys.errors().map(|error| chain(error)));
+        let problems = failed
+            .iter()
+            .map(|error| chain(error))
+            .chain(keys.errors().map(|error| chain(error)));
         self.problems.set(STORE, problems.collect::<Vec<_>>());
     }
 
     /// Did the store not have this generation before?
     fn is_new(&self, key: &PodId, captured: &Captured) -> bool {
-        let Captured::Stored(stored) = captured else { return false };
+        let Captured::Stored(stored) = captured else {
+            return false;
+        };
         let before = self.index.stored(key);
-        before.is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid)
+        before
+            .is_none_or(|before| before.generation != stored.generation || before.uid != stored.uid)
     }
 }

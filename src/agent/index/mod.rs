@@ -1,9 +1,11 @@
-//! Marked pods and stored checkpoints, and what to do about them: a pure function of the pods that the watch reported, what the store
-//! holds, the results of earlier work, and the time. No client, no files, no clock: everything comes in through a method, and
-//! [`Index::decide`] says what to start.
+//! Marked pods and stored checkpoints, and what to do about them: a pure function of the pods that
+//! the watch reported, what the store holds, the results of earlier work, and the time. No client,
+//! no files, no clock: everything comes in through a method, and [`Index::decide`] says what to
+//! start.
 //!
-//! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that follows either from the
-//! watch reporting this very pod without a mark, or from an [`Answer::Gone`] for its UID.
+//! Silence is never an answer here. A checkpoint leaves only by [`Action::Remove`], and that
+//! follows either from the watch reporting this very pod without a mark, or from an
+//! [`Answer::Gone`] for its UID.
 
 mod views;
 
@@ -20,7 +22,8 @@ use crate::pod::id::PodId;
 
 pub(crate) use views::View;
 
-/// Captures that run at the same time: enough that a slow one does not delay the others, few enough for the memory.
+/// Captures that run at the same time: enough that a slow one does not delay the others, few enough
+/// for the memory.
 const CONCURRENT: usize = 4;
 /// How long after the removal of a checkpoint `agent.yaml` lists its parent as gone.
 const GONE_LISTED: Duration = Duration::from_hours(1);
@@ -97,7 +100,13 @@ struct Checkpoint {
 
 impl Checkpoint {
     fn new(stored: Stored, parent: Parent) -> Self {
-        Self { stored, parent, busy: Busy::No, not_before: Duration::ZERO, retry: Retry::default() }
+        Self {
+            stored,
+            parent,
+            busy: Busy::No,
+            not_before: Duration::ZERO,
+            retry: Retry::default(),
+        }
     }
 }
 
@@ -125,8 +134,10 @@ pub(crate) struct Index {
 impl Index {
     /// Starts with what the store holds.
     pub(crate) fn new(retention: Duration, stored: Vec<Stored>) -> Self {
-        let checkpoints =
-            stored.into_iter().map(|stored| (stored.key.clone(), Checkpoint::new(stored, Parent::Present))).collect();
+        let checkpoints = stored
+            .into_iter()
+            .map(|stored| (stored.key.clone(), Checkpoint::new(stored, Parent::Present)))
+            .collect();
         Self {
             retention,
             complete: false,
@@ -149,9 +160,16 @@ impl Index {
     /// The watch reported a pod.
     pub(crate) fn see(&mut self, mut observed: Observed, now: Duration) {
         let key = observed.key.clone();
-        let parent = if observed.marked == Marked::No { Parent::Unmarked } else { Parent::Present };
+        let parent = if observed.marked == Marked::No {
+            Parent::Unmarked
+        } else {
+            Parent::Present
+        };
         if observed.marked == Marked::Unknown
-            && let Some(pod) = self.pods.get(&key).filter(|pod| pod.observed.uid == observed.uid)
+            && let Some(pod) = self
+                .pods
+                .get(&key)
+                .filter(|pod| pod.observed.uid == observed.uid)
         {
             observed.marked = pod.observed.marked.clone();
         }
@@ -166,13 +184,19 @@ impl Index {
         self.set_parent(&key, &observed.uid, parent, now);
         self.census.see(&observed);
         // another pod of the same name means that the one before it is not here any more
-        if let Some(checkpoint) =
-            self.checkpoints.get_mut(&key).filter(|checkpoint| checkpoint.stored.uid != observed.uid)
+        if let Some(checkpoint) = self
+            .checkpoints
+            .get_mut(&key)
+            .filter(|checkpoint| checkpoint.stored.uid != observed.uid)
             && checkpoint.parent == Parent::Present
         {
             checkpoint.parent = Parent::Missing;
         }
-        if let Some(running) = self.running.get_mut(&key).filter(|running| running.uid != observed.uid) {
+        if let Some(running) = self
+            .running
+            .get_mut(&key)
+            .filter(|running| running.uid != observed.uid)
+        {
             running.parent = Parent::Missing;
         }
         if observed.marked == Marked::No {
@@ -203,7 +227,8 @@ impl Index {
         }
     }
 
-    /// The list is complete: pods that it did not name are not on this node any more, according to the watch.
+    /// The list is complete: pods that it did not name are not on this node any more, according to
+    /// the watch.
     pub(crate) fn end_list(&mut self, now: Duration) {
         self.complete = true;
         self.pods.retain(|_, pod| pod.listed);
@@ -212,8 +237,16 @@ impl Index {
             .checkpoints
             .iter()
             .map(|(key, checkpoint)| (key, &checkpoint.stored.uid))
-            .chain(self.running.iter().map(|(key, running)| (key, &running.uid)))
-            .filter(|(key, uid)| self.pods.get(*key).is_none_or(|pod| pod.observed.uid != **uid))
+            .chain(
+                self.running
+                    .iter()
+                    .map(|(key, running)| (key, &running.uid)),
+            )
+            .filter(|(key, uid)| {
+                self.pods
+                    .get(*key)
+                    .is_none_or(|pod| pod.observed.uid != **uid)
+            })
             .map(|(key, uid)| (key.clone(), uid.clone()))
             .collect();
         for (key, uid) in missing {
@@ -223,7 +256,11 @@ impl Index {
 
     /// The watch reported that a pod was deleted.
     pub(crate) fn delete(&mut self, key: &PodId, uid: &str, now: Duration) {
-        if self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid) {
+        if self
+            .pods
+            .get(key)
+            .is_some_and(|pod| pod.observed.uid == uid)
+        {
             self.pods.remove(key);
         }
         self.census.delete(key, uid);
@@ -248,7 +285,10 @@ impl Index {
     pub(crate) fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         for (key, pod) in &mut self.pods {
-            let removing = self.checkpoints.get(key).is_some_and(|checkpoint| checkpoint.busy == Busy::Removing);
+            let removing = self
+                .checkpoints
+                .get(key)
+                .is_some_and(|checkpoint| checkpoint.busy == Busy::Removing);
             if self.running.len() >= CONCURRENT {
                 break;
             }
@@ -256,14 +296,33 @@ impl Index {
                 continue;
             }
             pod.dirty = false;
-            let Observed { uid, fingerprint, object, .. } = pod.observed.clone();
-            self.running.insert(key.clone(), Running { uid, fingerprint, parent: Parent::Present });
-            actions.push(Action::Capture { key: key.clone(), object });
+            let Observed {
+                uid,
+                fingerprint,
+                object,
+                ..
+            } = pod.observed.clone();
+            self.running.insert(
+                key.clone(),
+                Running {
+                    uid,
+                    fingerprint,
+                    parent: Parent::Present,
+                },
+            );
+            actions.push(Action::Capture {
+                key: key.clone(),
+                object,
+            });
         }
         let keys: Vec<PodId> = self.checkpoints.keys().cloned().collect();
         for key in keys {
             let succeeded = self.has_successor(&key);
-            let (complete, retention, flying) = (self.complete, self.retention, self.running.contains_key(&key));
+            let (complete, retention, flying) = (
+                self.complete,
+                self.retention,
+                self.running.contains_key(&key),
+            );
             let Some(checkpoint) = self
                 .checkpoints
                 .get_mut(&key)
@@ -277,7 +336,9 @@ impl Index {
                     checkpoint.busy = Busy::Asking;
                     actions.push(Action::Ask { key, uid });
                 }
-                Parent::Gone(since) if !flying && (succeeded || now.saturating_sub(since) >= retention) => {
+                Parent::Gone(since)
+                    if !flying && (succeeded || now.saturating_sub(since) >= retention) =>
+                {
                     checkpoint.busy = Busy::Removing;
                     actions.push(Action::Remove { key, uid });
                 }
@@ -288,38 +349,55 @@ impl Index {
                 _ => {}
             }
         }
-        self.gone
-            .retain(|key, (_, since)| self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_LISTED);
+        self.gone.retain(|key, (_, since)| {
+            self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_LISTED
+        });
         actions
     }
 
-    /// When [`Index::decide`] will have work that it does not have now. Work that is due and was not started waits for other work
-    /// to end, not for a time.
+    /// When [`Index::decide`] will have work that it does not have now. Work that is due and was
+    /// not started waits for other work to end, not for a time.
     pub(crate) fn wake(&self, now: Duration) -> Option<Duration> {
         let captures = self
             .pods
             .iter()
             .filter(|(key, pod)| pod.is_due() && !self.running.contains_key(*key))
             .map(|(_, pod)| pod.not_before);
-        let removals =
-            self.checkpoints.values().filter(|checkpoint| checkpoint.busy == Busy::No).filter_map(|checkpoint| {
-                match checkpoint.parent {
-                    Parent::Present => None,
-                    Parent::Missing if !self.complete => None,
-                    Parent::Missing | Parent::Unmarked => Some(checkpoint.not_before),
-                    Parent::Gone(since) => Some(checkpoint.not_before.max(since.saturating_add(self.retention))),
-                }
+        let removals = self
+            .checkpoints
+            .values()
+            .filter(|checkpoint| checkpoint.busy == Busy::No)
+            .filter_map(|checkpoint| match checkpoint.parent {
+                Parent::Present => None,
+                Parent::Missing if !self.complete => None,
+                Parent::Missing | Parent::Unmarked => Some(checkpoint.not_before),
+                Parent::Gone(since) => Some(
+                    checkpoint
+                        .not_before
+                        .max(since.saturating_add(self.retention)),
+                ),
             });
         captures.chain(removals).filter(|time| *time > now).min()
     }
 
     /// A capture ended.
     pub(crate) fn captured(&mut self, key: &PodId, captured: Captured, now: Duration) {
-        let Some(running) = self.running.remove(key) else { return };
+        let Some(running) = self.running.remove(key) else {
+            return;
+        };
         if let Captured::Stored(stored) = &captured {
-            self.checkpoints.insert(key.to_owned(), Checkpoint::new(stored.clone(), running.parent));
+            self.checkpoints.insert(
+                key.to_owned(),
+                Checkpoint::new(stored.clone(), running.parent),
+            );
         }
-        let Some(pod) = self.pods.get_mut(key).filter(|pod| pod.observed.uid == running.uid) else { return };
+        let Some(pod) = self
+            .pods
+            .get_mut(key)
+            .filter(|pod| pod.observed.uid == running.uid)
+        else {
+            return;
+        };
         pod.outcome = match captured {
             Captured::Stored(_) => Outcome::Captured,
             Captured::Refused(reasons) => Outcome::Refused(reasons),
@@ -336,8 +414,12 @@ impl Index {
 
     /// The API server was asked for a pod.
     pub(crate) fn answered(&mut self, key: &PodId, uid: &str, answer: Answer, now: Duration) {
-        let asked = |checkpoint: &&mut Checkpoint| checkpoint.stored.uid == uid && checkpoint.busy == Busy::Asking;
-        let Some(checkpoint) = self.checkpoints.get_mut(key).filter(asked) else { return };
+        let asked = |checkpoint: &&mut Checkpoint| {
+            checkpoint.stored.uid == uid && checkpoint.busy == Busy::Asking
+        };
+        let Some(checkpoint) = self.checkpoints.get_mut(key).filter(asked) else {
+            return;
+        };
         checkpoint.busy = Busy::No;
         match answer {
             // what the watch reported meanwhile is newer than the question
@@ -347,13 +429,19 @@ impl Index {
                 checkpoint.retry.reset();
                 self.gone.insert(key.to_owned(), (uid.to_owned(), now));
             }
-            Answer::There | Answer::Unknown => checkpoint.not_before = now.saturating_add(checkpoint.retry.pause()),
+            Answer::There | Answer::Unknown => {
+                checkpoint.not_before = now.saturating_add(checkpoint.retry.pause());
+            }
         }
     }
 
     /// A removal ended, with success or not.
     pub(crate) fn removed(&mut self, key: &PodId, uid: &str, well: bool, now: Duration) {
-        let Some(checkpoint) = self.checkpoints.get_mut(key).filter(|checkpoint| checkpoint.stored.uid == uid) else {
+        let Some(checkpoint) = self
+            .checkpoints
+            .get_mut(key)
+            .filter(|checkpoint| checkpoint.stored.uid == uid)
+        else {
             return;
         };
         if well {
@@ -381,7 +469,9 @@ impl Index {
 
     /// Is it unknown yet whether this very pod is marked?
     pub(crate) fn is_undecided(&self, key: &PodId, uid: &str) -> bool {
-        self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
+        self.pods
+            .get(key)
+            .is_some_and(|pod| pod.observed.uid == uid && pod.observed.marked == Marked::Unknown)
     }
 
     /// Has a list ever been complete?
@@ -391,32 +481,40 @@ impl Index {
 
     /// Has a capture ended, with success or not, of every Ready pod?
     pub(crate) fn is_settled(&self) -> bool {
-        let waits = |pod: &Pod| pod.observed.ready && !pod.observed.ending && pod.outcome == Outcome::Waiting;
+        let waits = |pod: &Pod| {
+            pod.observed.ready && !pod.observed.ending && pod.outcome == Outcome::Waiting
+        };
         self.complete && !self.pods.values().any(waits)
     }
 
     /// What the store has of all pods.
     pub(crate) fn all_stored(&self) -> impl Iterator<Item = &Stored> {
-        self.checkpoints.values().map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
+        self.checkpoints
+            .values()
+            .map(|checkpoint| &checkpoint.stored)
+            .filter(|stored| stored.generation > 0)
     }
 
     /// What the store has of a pod.
     pub(crate) fn stored(&self, key: &PodId) -> Option<&Stored> {
-        self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|stored| stored.generation > 0)
+        self.checkpoints
+            .get(key)
+            .map(|checkpoint| &checkpoint.stored)
+            .filter(|stored| stored.generation > 0)
     }
 
     /// Is this very pod marked, or may it be, according to the watch?
     pub(crate) fn has(&self, key: &PodId, uid: &str) -> bool {
-        self.pods.get(key).is_some_and(|pod| pod.observed.uid == uid)
+        self.pods
+            .get(key)
+            .is_some_and(|pod| pod.observed.uid == uid)
     }
 
     fn lose(&mut self, key: &PodId, uid: &str, now: Duration) {
         // an unmarked pod or one that is proven gone is not merely missing
-        if self
-            .checkpoints
-            .get(key)
-            .is_none_or(|checkpoint| checkpoint.stored.uid != uid || checkpoint.parent == Parent::Present)
-        {
+        if self.checkpoints.get(key).is_none_or(|checkpoint| {
+            checkpoint.stored.uid != uid || checkpoint.parent == Parent::Present
+        }) {
             self.set_parent(key, uid, Parent::Missing, now);
         }
     }
@@ -431,15 +529,22 @@ impl Index {
             checkpoint.not_before = now;
             checkpoint.retry.reset();
         }
-        if let Some(running) = self.running.get_mut(key).filter(|running| running.uid == uid) {
+        if let Some(running) = self
+            .running
+            .get_mut(key)
+            .filter(|running| running.uid == uid)
+        {
             running.parent = parent;
         }
     }
 
     /// Is another pod of the same controller captured and present on this node?
     fn has_successor(&self, key: &PodId) -> bool {
-        let Some(lost) =
-            self.checkpoints.get(key).map(|checkpoint| &checkpoint.stored).filter(|lost| lost.owner.is_some())
+        let Some(lost) = self
+            .checkpoints
+            .get(key)
+            .map(|checkpoint| &checkpoint.stored)
+            .filter(|lost| lost.owner.is_some())
         else {
             return false;
         };

@@ -73,10 +73,20 @@ fn a_pod_is_captured_once_until_it_changes() {
     index.see(pod("shop_till", "u1"), at(1));
     assert_eq!(decide(&mut index, 1), ["capture shop/till"]);
     assert_eq!(decide(&mut index, 1), [""; 0], "it is being captured");
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u1", None)),
+        at(2),
+    );
     index.see(pod("shop_till", "u1"), at(3));
     assert_eq!(decide(&mut index, 3), [""; 0], "nothing changed");
-    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(4));
+    index.see(
+        Observed {
+            fingerprint: 2,
+            ..pod("shop_till", "u1")
+        },
+        at(4),
+    );
     assert_eq!(decide(&mut index, 4), ["capture shop/till"]);
 }
 
@@ -89,10 +99,20 @@ fn what_changes_during_a_capture_is_captured_after_it() {
         if swap {
             index.swapped(&id("shop_till"));
         } else {
-            index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(1));
+            index.see(
+                Observed {
+                    fingerprint: 2,
+                    ..pod("shop_till", "u1")
+                },
+                at(1),
+            );
         }
         assert_eq!(decide(&mut index, 1), [""; 0]);
-        index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+        index.captured(
+            &id("shop_till"),
+            Captured::Stored(stored("shop_till", "u1", None)),
+            at(2),
+        );
         assert_eq!(decide(&mut index, 2), ["capture shop/till"], "swap: {swap}");
     }
 }
@@ -100,9 +120,18 @@ fn what_changes_during_a_capture_is_captured_after_it() {
 #[test]
 fn a_pod_that_is_not_ready_or_being_deleted_is_not_captured_whatever_changes() {
     for observed in [
-        Observed { ready: false, ..pod("shop_till", "u1") },
-        Observed { ending: true, ..pod("shop_till", "u1") },
-        Observed { marked: Marked::No, ..pod("shop_till", "u1") },
+        Observed {
+            ready: false,
+            ..pod("shop_till", "u1")
+        },
+        Observed {
+            ending: true,
+            ..pod("shop_till", "u1")
+        },
+        Observed {
+            marked: Marked::No,
+            ..pod("shop_till", "u1")
+        },
     ] {
         let mut index = listed(Vec::new());
         index.see(observed, at(1));
@@ -118,18 +147,33 @@ fn a_passing_fault_is_tried_again_later_and_a_refusal_only_after_a_change() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    let fault = || Captured::Failed { reason: "CaptureFailed", message: "the runtime is away".into() };
+    let fault = || Captured::Failed {
+        reason: "CaptureFailed",
+        message: "the runtime is away".into(),
+    };
     index.captured(&id("shop_till"), fault(), at(1));
     assert_eq!(decide(&mut index, 1), [""; 0]);
     let due = index.wake(at(1)).unwrap();
     assert!(due > at(1) && due < at(3));
     assert_eq!(names(&index.decide(due)), ["capture shop/till"]);
-    let reasons = vec![Reason { refusal: Refusal::CsiVolume, detail: "volume data".into() }];
+    let reasons = vec![Reason {
+        refusal: Refusal::CsiVolume,
+        detail: "volume data".into(),
+    }];
     index.captured(&id("shop_till"), Captured::Refused(reasons), at(3));
     assert_eq!(decide(&mut index, 3600), [""; 0]);
     assert_eq!(index.wake(at(3)), None);
-    assert_eq!(index.word(true).refused[&id("shop_till")], ["CsiVolume: volume data"]);
-    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(3601));
+    assert_eq!(
+        index.word(true).refused[&id("shop_till")],
+        ["CsiVolume: volume data"]
+    );
+    index.see(
+        Observed {
+            fingerprint: 2,
+            ..pod("shop_till", "u1")
+        },
+        at(3601),
+    );
     assert_eq!(decide(&mut index, 3601), ["capture shop/till"]);
 }
 
@@ -139,11 +183,20 @@ fn a_change_ends_the_wait_after_a_fault() {
     index.see(pod("shop_till", "u1"), at(1));
     for _ in 0..10 {
         index.decide(index.wake(at(1)).unwrap_or(at(1)));
-        let fault = Captured::Failed { reason: "CaptureFailed", message: String::new() };
+        let fault = Captured::Failed {
+            reason: "CaptureFailed",
+            message: String::new(),
+        };
         index.captured(&id("shop_till"), fault, at(100));
     }
     assert_eq!(decide(&mut index, 100), [""; 0]);
-    index.see(Observed { fingerprint: 2, ..pod("shop_till", "u1") }, at(100));
+    index.see(
+        Observed {
+            fingerprint: 2,
+            ..pod("shop_till", "u1")
+        },
+        at(100),
+    );
     assert_eq!(decide(&mut index, 100), ["capture shop/till"]);
 }
 
@@ -156,7 +209,11 @@ fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
     assert_eq!(decide(&mut index, 1).len(), CONCURRENT);
     assert_eq!(decide(&mut index, 1).len(), 0);
     assert_eq!(index.wake(at(1)), None, "no timer spins while they run");
-    index.captured(&id("shop_0"), Captured::Stored(stored("shop_0", "u0", None)), at(1));
+    index.captured(
+        &id("shop_0"),
+        Captured::Stored(stored("shop_0", "u0", None)),
+        at(1),
+    );
     assert_eq!(decide(&mut index, 1), ["capture shop/4"]);
 }
 
@@ -197,7 +254,10 @@ fn a_pod_that_is_gone_keeps_its_checkpoint_for_the_retention() {
     assert_eq!(decide(&mut index, 200), ["remove shop/till u1"]);
     index.removed(&id("shop_till"), "u1", true, at(200));
     assert!(index.stored(&id("shop_till")).is_none());
-    assert!(index.word(true).gone.contains_key(&id("shop_till")), "the supervisor is told for a while");
+    assert!(
+        index.word(true).gone.contains_key(&id("shop_till")),
+        "the supervisor is told for a while"
+    );
     index.decide(at(2 + 3601));
     assert!(index.word(true).gone.is_empty());
 }
@@ -218,7 +278,11 @@ fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_els
         index.answered(&id("shop_till-a"), "u1", Answer::Gone, at(1));
         assert_eq!(decide(&mut index, 1), [""; 0]);
         index.captured(&id("shop_till-b"), Captured::Stored(other.clone()), at(2));
-        assert_eq!(decide(&mut index, 2) == ["remove shop/till-a u1"], ends, "{other:?}");
+        assert_eq!(
+            decide(&mut index, 2) == ["remove shop/till-a u1"],
+            ends,
+            "{other:?}"
+        );
     }
     // one that is gone itself is no successor, and two without a controller are not each other's
     let mut index = listed(vec![lost(), stored("shop_till-b", "u2", Some("owner"))]);
@@ -233,14 +297,34 @@ fn an_unmarked_pod_needs_the_watchs_word_for_its_very_uid() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(1));
-    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(2));
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u1", None)),
+        at(1),
+    );
+    index.see(
+        Observed {
+            marked: Marked::No,
+            ..pod("shop_till", "u1")
+        },
+        at(2),
+    );
     assert_eq!(decide(&mut index, 2), ["remove shop/till u1"]);
     assert_eq!(index.views().count(), 0);
 
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
-    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u2") }, at(2));
-    assert_eq!(decide(&mut index, 2), ["ask shop/till u1"], "another pod of that name says nothing of this one");
+    index.see(
+        Observed {
+            marked: Marked::No,
+            ..pod("shop_till", "u2")
+        },
+        at(2),
+    );
+    assert_eq!(
+        decide(&mut index, 2),
+        ["ask shop/till u1"],
+        "another pod of that name says nothing of this one"
+    );
 }
 
 #[test]
@@ -248,9 +332,19 @@ fn a_pod_that_is_unmarked_while_it_is_captured_is_removed_when_the_capture_ends(
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
-    index.see(Observed { marked: Marked::No, ..pod("shop_till", "u1") }, at(1));
+    index.see(
+        Observed {
+            marked: Marked::No,
+            ..pod("shop_till", "u1")
+        },
+        at(1),
+    );
     assert_eq!(decide(&mut index, 1), [""; 0]);
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u1", None)),
+        at(2),
+    );
     assert_eq!(decide(&mut index, 2), ["remove shop/till u1"]);
 }
 
@@ -260,7 +354,11 @@ fn a_pod_that_is_deleted_while_it_is_captured_is_asked_for_when_the_capture_ends
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
     index.delete(&id("shop_till"), "u1", at(1));
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(2));
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u1", None)),
+        at(2),
+    );
     assert_eq!(decide(&mut index, 2), ["ask shop/till u1"]);
 }
 
@@ -272,16 +370,32 @@ fn a_checkpoint_is_not_captured_and_removed_at_the_same_time() {
     index.see(pod("shop_till", "u2"), at(100));
     let first = decide(&mut index, 100);
     assert_eq!(first, ["capture shop/till"]);
-    assert_eq!(decide(&mut index, 200), [""; 0], "the removal waits for the capture");
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u2", None)), at(201));
-    assert_eq!(decide(&mut index, 300), [""; 0], "the new pod has taken the place");
+    assert_eq!(
+        decide(&mut index, 200),
+        [""; 0],
+        "the removal waits for the capture"
+    );
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u2", None)),
+        at(201),
+    );
+    assert_eq!(
+        decide(&mut index, 300),
+        [""; 0],
+        "the new pod has taken the place"
+    );
 
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
     index.decide(at(0));
     index.answered(&id("shop_till"), "u1", Answer::Gone, at(0));
     assert_eq!(decide(&mut index, 100), ["remove shop/till u1"]);
     index.see(pod("shop_till", "u2"), at(100));
-    assert_eq!(decide(&mut index, 100), [""; 0], "the capture waits for the removal");
+    assert_eq!(
+        decide(&mut index, 100),
+        [""; 0],
+        "the capture waits for the removal"
+    );
     index.removed(&id("shop_till"), "u1", true, at(101));
     assert_eq!(decide(&mut index, 101), ["capture shop/till"]);
 }
@@ -290,9 +404,19 @@ fn a_checkpoint_is_not_captured_and_removed_at_the_same_time() {
 fn a_pod_that_comes_back_into_the_watch_is_not_asked_for() {
     let mut index = listed(vec![stored("shop_till", "u1", None)]);
     assert_eq!(decide(&mut index, 0), ["ask shop/till u1"]);
-    index.see(Observed { ready: false, ..pod("shop_till", "u1") }, at(1));
+    index.see(
+        Observed {
+            ready: false,
+            ..pod("shop_till", "u1")
+        },
+        at(1),
+    );
     index.answered(&id("shop_till"), "u1", Answer::Gone, at(1));
-    assert_eq!(decide(&mut index, 3600), [""; 0], "the watch is newer than the question");
+    assert_eq!(
+        decide(&mut index, 3600),
+        [""; 0],
+        "the watch is newer than the question"
+    );
 }
 
 #[test]
@@ -308,38 +432,74 @@ fn a_second_list_finds_out_what_was_deleted_meanwhile() {
     assert_eq!(decide(&mut index, 2), [""; 0], "not before its end");
     index.end_list(at(3));
     assert_eq!(decide(&mut index, 3), ["ask shop/a u1"]);
-    assert_eq!(index.views().map(|view| view.key.to_owned()).collect::<Vec<_>>(), [id("shop_b")]);
+    assert_eq!(
+        index
+            .views()
+            .map(|view| view.key.to_owned())
+            .collect::<Vec<_>>(),
+        [id("shop_b")]
+    );
 }
 
 #[test]
 fn only_a_fresh_word_calls_a_parent_ready() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_a", "u1"), at(1));
-    index.see(Observed { ready: false, ..pod("shop_b", "u2") }, at(1));
-    index.see(Observed { ending: true, ..pod("shop_c", "u3") }, at(1));
-    assert_eq!(index.word(true).ready, BTreeMap::from([(id("shop_a"), vec!["container-of-u1".to_owned()])]));
+    index.see(
+        Observed {
+            ready: false,
+            ..pod("shop_b", "u2")
+        },
+        at(1),
+    );
+    index.see(
+        Observed {
+            ending: true,
+            ..pod("shop_c", "u3")
+        },
+        at(1),
+    );
+    assert_eq!(
+        index.word(true).ready,
+        BTreeMap::from([(id("shop_a"), vec!["container-of-u1".to_owned()])])
+    );
     assert!(index.word(false).ready.is_empty());
 }
 
 #[test]
 fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor_unmarked() {
-    let undecided = || Observed { marked: Marked::Unknown, ..pod("shop_till", "u1") };
+    let undecided = || Observed {
+        marked: Marked::Unknown,
+        ..pod("shop_till", "u1")
+    };
     let mut index = Index::new(RETENTION, vec![stored("shop_till", "u1", None)]);
     index.begin_list();
     index.see(undecided(), at(0));
     index.end_list(at(0));
     assert_eq!(decide(&mut index, 3600), [""; 0]);
-    assert!(index.is_undecided(&id("shop_till"), "u1") && !index.is_undecided(&id("shop_till"), "u2"));
+    assert!(
+        index.is_undecided(&id("shop_till"), "u1") && !index.is_undecided(&id("shop_till"), "u2")
+    );
     assert!(!index.is_settled(), "it may have to be captured yet");
     assert_eq!(index.views().count(), 0, "nothing is said of it");
     assert!(index.word(true).marked.is_empty());
 
     index.see(pod("shop_till", "u1"), at(3601));
     assert_eq!(decide(&mut index, 3601), ["capture shop/till"]);
-    index.captured(&id("shop_till"), Captured::Stored(stored("shop_till", "u1", None)), at(3602));
+    index.captured(
+        &id("shop_till"),
+        Captured::Stored(stored("shop_till", "u1", None)),
+        at(3602),
+    );
     assert_eq!(index.word(true).marked[&id("shop_till")], "annotation");
 
-    index.see(Observed { fingerprint: 2, ..undecided() }, at(3603));
+    index.see(
+        Observed {
+            fingerprint: 2,
+            ..undecided()
+        },
+        at(3603),
+    );
     assert_eq!(
         decide(&mut index, 3603),
         ["capture shop/till"],
@@ -352,24 +512,42 @@ fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor
 enum Step {
     BeginList,
     EndList,
-    See { key: u8, uid: u8, mark: u8, ready: bool, fingerprint: u8 },
-    Delete { key: u8, uid: u8 },
-    Swap { key: u8 },
-    Finish { which: u8, how: u8 },
-    Pass { seconds: u8 },
+    See {
+        key: u8,
+        uid: u8,
+        mark: u8,
+        ready: bool,
+        fingerprint: u8,
+    },
+    Delete {
+        key: u8,
+        uid: u8,
+    },
+    Swap {
+        key: u8,
+    },
+    Finish {
+        which: u8,
+        how: u8,
+    },
+    Pass {
+        seconds: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::BeginList),
         Just(Step::EndList),
-        (0..3u8, 0..3u8, 0..3u8, any::<bool>(), 0..3u8).prop_map(|(key, uid, mark, ready, fingerprint)| Step::See {
-            key,
-            uid,
-            mark,
-            ready,
-            fingerprint
-        }),
+        (0..3u8, 0..3u8, 0..3u8, any::<bool>(), 0..3u8).prop_map(
+            |(key, uid, mark, ready, fingerprint)| Step::See {
+                key,
+                uid,
+                mark,
+                ready,
+                fingerprint
+            }
+        ),
         (0..3u8, 0..3u8).prop_map(|(key, uid)| Step::Delete { key, uid }),
         (0..3u8).prop_map(|key| Step::Swap { key }),
         (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Finish { which, how }),
@@ -378,8 +556,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: a checkpoint is removed only if the API server said of this very pod that it is
-    /// gone, or the watch that it is not marked; and of one pod, one thing is done at a time.
+    /// Whatever happens in whatever order: a checkpoint is removed only if the API server said of
+    /// this very pod that it is gone, or the watch that it is not marked; and of one pod, one thing
+    /// is done at a time.
     #[test]
     fn nothing_is_removed_without_a_word_for_its_uid(steps in proptest::collection::vec(step(), 1..80)) {
         let (key, uid) = (|key: u8| format!("shop_{key}"), |key: u8, uid: u8| format!("uid-{key}-{uid}"));
@@ -449,8 +628,19 @@ proptest! {
 #[test]
 fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
     let takes = |key: &str, cpu: u64| {
-        let requests = crate::pod::room::Amounts { cpu, pods: 1, ..crate::pod::room::Amounts::default() };
-        Observed { marked: Marked::No, demand: Some(Demand { requests, ports: Vec::new() }), ..pod(key, key) }
+        let requests = crate::pod::room::Amounts {
+            cpu,
+            pods: 1,
+            ..crate::pod::room::Amounts::default()
+        };
+        Observed {
+            marked: Marked::No,
+            demand: Some(Demand {
+                requests,
+                ports: Vec::new(),
+            }),
+            ..pod(key, key)
+        }
     };
     let mut index = Index::new(Duration::ZERO, Vec::new());
     index.begin_list();
@@ -460,7 +650,13 @@ fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
     index.end_list(at(0));
     let cpu = |index: &Index| index.taken().unwrap().requests.cpu;
     assert_eq!(cpu(&index), 110);
-    index.see(Observed { demand: None, ..takes("shop_b", 0) }, at(1));
+    index.see(
+        Observed {
+            demand: None,
+            ..takes("shop_b", 0)
+        },
+        at(1),
+    );
     assert_eq!(cpu(&index), 100, "it has ended");
     index.delete(&id("shop_a"), "another", at(2));
     assert_eq!(cpu(&index), 100);
@@ -474,41 +670,137 @@ fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
 
 #[test]
 fn a_rejected_pod_is_told_of_while_the_store_has_it_and_its_owner_has_not_deleted_it() {
-    let stored = Stored { key: id("shop_till"), uid: "u1".into(), generation: 1, ..Stored::unread(id("shop_till")) };
+    let stored = Stored {
+        key: id("shop_till"),
+        uid: "u1".into(),
+        generation: 1,
+        ..Stored::unread(id("shop_till"))
+    };
     let mut index = Index::new(Duration::ZERO, vec![stored]);
-    let rejected =
-        |index: &Index| index.rejected().map(|(key, uid)| format!("{} {uid}", key.file_form())).collect::<Vec<_>>();
-    index.see(Observed { rejected: true, ready: false, ..pod("shop_till", "u1") }, at(0));
-    index.see(Observed { rejected: true, ready: false, ..pod("shop_new", "u2") }, at(0));
+    let rejected = |index: &Index| {
+        index
+            .rejected()
+            .map(|(key, uid)| format!("{} {uid}", key.file_form()))
+            .collect::<Vec<_>>()
+    };
+    index.see(
+        Observed {
+            rejected: true,
+            ready: false,
+            ..pod("shop_till", "u1")
+        },
+        at(0),
+    );
+    index.see(
+        Observed {
+            rejected: true,
+            ready: false,
+            ..pod("shop_new", "u2")
+        },
+        at(0),
+    );
     assert_eq!(rejected(&index), ["shop_till u1"]);
-    index.see(Observed { rejected: true, ready: false, ending: true, ..pod("shop_till", "u1") }, at(1));
+    index.see(
+        Observed {
+            rejected: true,
+            ready: false,
+            ending: true,
+            ..pod("shop_till", "u1")
+        },
+        at(1),
+    );
     assert!(rejected(&index).is_empty());
 }
 
 #[test]
 fn pods_that_run_the_network_lack_a_checkpoint_only_while_others_that_have_one_need_it() {
     let named = |support, name: &str| Some((support, format!("kube-system/{name}")));
-    let plugin =
-        Observed { marked: Marked::No, support: named(Support::Plugin, "cni"), ..pod("kube-system_cni", "u-cni") };
-    let dns = Observed { marked: Marked::No, support: named(Support::Names, "dns"), ..pod("kube-system_dns", "u-dns") };
-    let till = Observed { needs: Needs { plugin: true, names: false }, ..pod("shop_till", "u-till") };
+    let plugin = Observed {
+        marked: Marked::No,
+        support: named(Support::Plugin, "cni"),
+        ..pod("kube-system_cni", "u-cni")
+    };
+    let dns = Observed {
+        marked: Marked::No,
+        support: named(Support::Names, "dns"),
+        ..pod("kube-system_dns", "u-dns")
+    };
+    let till = Observed {
+        needs: Needs {
+            plugin: true,
+            names: false,
+        },
+        ..pod("shop_till", "u-till")
+    };
     let mut index = listed(vec![stored("shop_till", "u-till", None)]);
     index.see(plugin.clone(), at(1));
     index.see(dns.clone(), at(1));
-    assert!(index.lacking().is_empty(), "the pod that has a checkpoint is not there yet");
+    assert!(
+        index.lacking().is_empty(),
+        "the pod that has a checkpoint is not there yet"
+    );
     index.see(till.clone(), at(2));
-    assert_eq!(index.lacking(), [(Support::Plugin, "kube-system/cni")].into(), "nobody needs names");
-    index.see(Observed { needs: Needs { plugin: false, names: true }, ..till.clone() }, at(3));
-    assert_eq!(index.lacking(), [(Support::Names, "kube-system/dns")].into());
-    index.see(Observed { marked: marked(), ..dns.clone() }, at(4));
+    assert_eq!(
+        index.lacking(),
+        [(Support::Plugin, "kube-system/cni")].into(),
+        "nobody needs names"
+    );
+    index.see(
+        Observed {
+            needs: Needs {
+                plugin: false,
+                names: true,
+            },
+            ..till.clone()
+        },
+        at(3),
+    );
+    assert_eq!(
+        index.lacking(),
+        [(Support::Names, "kube-system/dns")].into()
+    );
+    index.see(
+        Observed {
+            marked: marked(),
+            ..dns.clone()
+        },
+        at(4),
+    );
     assert!(index.lacking().is_empty(), "it may be captured in a moment");
-    index.see(Observed { demand: None, ..dns }, at(4));
-    assert!(index.lacking().is_empty(), "a static pod, or one that has ended");
+    index.see(
+        Observed {
+            demand: None,
+            ..dns
+        },
+        at(4),
+    );
+    assert!(
+        index.lacking().is_empty(),
+        "a static pod, or one that has ended"
+    );
     index.see(till, at(5));
     index.delete(&id("kube-system_cni"), "u-cni", at(6));
     assert!(index.lacking().is_empty());
-    let mut captured = listed(vec![stored("kube-system_cni", "u-cni", None), stored("shop_till", "u-till", None)]);
-    captured.see(Observed { marked: marked(), ..plugin }, at(1));
-    captured.see(Observed { needs: Needs { plugin: true, names: true }, ..pod("shop_till", "u-till") }, at(1));
+    let mut captured = listed(vec![
+        stored("kube-system_cni", "u-cni", None),
+        stored("shop_till", "u-till", None),
+    ]);
+    captured.see(
+        Observed {
+            marked: marked(),
+            ..plugin
+        },
+        at(1),
+    );
+    captured.see(
+        Observed {
+            needs: Needs {
+                plugin: true,
+                names: true,
+            },
+            ..pod("shop_till", "u-till")
+        },
+        at(1),
+    );
     assert!(captured.lacking().is_empty(), "it has one");
 }

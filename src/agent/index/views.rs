@@ -26,10 +26,16 @@ pub(crate) struct View<'a> {
 }
 
 impl Index {
-    /// Marked pods, with UIDs, that the kubelet rejected for good and that the store has. No controller replaces them.
+    /// Marked pods, with UIDs, that the kubelet rejected for good and that the store has. No
+    /// controller replaces them.
     pub(crate) fn rejected(&self) -> impl Iterator<Item = (&PodId, &str)> {
-        let known = self.pods.iter().filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
-        known.map(|(key, pod)| (key, pod.observed.uid.as_str())).filter(|(key, uid)| self.has_stored(key, uid))
+        let known = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.observed.rejected && !pod.observed.ending);
+        known
+            .map(|(key, pod)| (key, pod.observed.uid.as_str()))
+            .filter(|(key, uid)| self.has_stored(key, uid))
     }
 
     /// What all pods that the API server knows take of the node; `None` before a list was complete.
@@ -37,21 +43,32 @@ impl Index {
         self.complete.then(|| self.census.demand())
     }
 
-    /// The content of `agent.yaml`, for the supervisor and the command line. `fresh`: the API server answered lately, so pods that it
-    /// reported as Ready still count as Ready.
+    /// The content of `agent.yaml`, for the supervisor and the command line. `fresh`: the API
+    /// server answered lately, so pods that it reported as Ready still count as Ready.
     pub(crate) fn word(&self, fresh: bool) -> AgentWord {
         let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
         let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
         AgentWord {
             ready: self.pods.values().filter(ready).map(named).collect(),
             taken: self.taken(),
-            gone: self.gone.iter().map(|(key, (uid, _))| (key.clone(), uid.clone())).collect(),
-            marked: self.pods.iter().filter_map(|(key, pod)| Some((key.clone(), pod.mark()?.to_owned()))).collect(),
+            gone: self
+                .gone
+                .iter()
+                .map(|(key, (uid, _))| (key.clone(), uid.clone()))
+                .collect(),
+            marked: self
+                .pods
+                .iter()
+                .filter_map(|(key, pod)| Some((key.clone(), pod.mark()?.to_owned())))
+                .collect(),
             refused: self
                 .pods
                 .iter()
                 .filter_map(|(key, pod)| match &pod.outcome {
-                    Outcome::Refused(reasons) => Some((key.clone(), reasons.iter().map(ToString::to_string).collect())),
+                    Outcome::Refused(reasons) => Some((
+                        key.clone(),
+                        reasons.iter().map(ToString::to_string).collect(),
+                    )),
                     _ => None,
                 })
                 .collect(),
@@ -61,27 +78,37 @@ impl Index {
 
     /// Every marked pod, once a list was complete.
     pub(crate) fn views(&self) -> impl Iterator<Item = View<'_>> {
-        self.pods.iter().filter(|_| self.complete).filter_map(|(key, pod)| {
-            Some(View {
-                key,
-                uid: &pod.observed.uid,
-                marked: pod.mark()?,
-                outcome: &pod.outcome,
-                stored: self.stored(key).filter(|stored| stored.uid == pod.observed.uid),
+        self.pods
+            .iter()
+            .filter(|_| self.complete)
+            .filter_map(|(key, pod)| {
+                Some(View {
+                    key,
+                    uid: &pod.observed.uid,
+                    marked: pod.mark()?,
+                    outcome: &pod.outcome,
+                    stored: self
+                        .stored(key)
+                        .filter(|stored| stored.uid == pod.observed.uid),
+                })
             })
-        })
     }
 
-    /// Owners of pods without a checkpoint that captured pods need. Not among them are static pods, which come back by themselves, and
-    /// pods of which it is not known yet whether they are marked or can be captured.
+    /// Owners of pods without a checkpoint that captured pods need. Not among them are static pods,
+    /// which come back by themselves, and pods of which it is not known yet whether they are marked
+    /// or can be captured.
     pub(crate) fn lacking(&self) -> BTreeSet<(Support, &str)> {
-        let checkpoint = self.pods.iter().filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
+        let checkpoint = self
+            .pods
+            .iter()
+            .filter(|(key, pod)| self.has_stored(key, &pod.observed.uid));
         let needs: Vec<Needs> = checkpoint.map(|(_, pod)| pod.observed.needs).collect();
         let gets_none = |key: &PodId| {
             let pod = self.pods.get(key);
             pod.is_none_or(|pod| pod.mark().is_some() && matches!(pod.outcome, Outcome::Refused(_)))
         };
-        let lacks = |key: &PodId, uid: &str| self.complete && !self.has_stored(key, uid) && gets_none(key);
+        let lacks =
+            |key: &PodId, uid: &str| self.complete && !self.has_stored(key, uid) && gets_none(key);
         self.census
             .supporting(lacks)
             .filter(|(support, _)| needs.iter().any(|needs| needs.includes(*support)))

@@ -1,5 +1,6 @@
-//! Watches the metadata of the PodCheckpoints of this node, so that one that was deleted, alone or with its definition, is written
-//! again. The watch starts with the existing objects, so they never have to be listed.
+//! Watches the metadata of the PodCheckpoints of this node, so that one that was deleted, alone or
+//! with its definition, is written again. The watch starts with the existing objects, so they never
+//! have to be listed.
 
 use std::time::Duration;
 
@@ -46,11 +47,14 @@ struct State {
     retry: Retry,
 }
 
-/// Everything that happens to the PodCheckpoints of this node. Continues after a pause when there is a fault; never ends.
+/// Everything that happens to the PodCheckpoints of this node. Continues after a pause when there
+/// is a fault; never ends.
 pub(crate) fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo> + use<> {
     let state = State {
         api: Api::all(client),
-        params: WatchParams::default().labels(&node_selector(node)).timeout(WATCH_SECONDS),
+        params: WatchParams::default()
+            .labels(&node_selector(node))
+            .timeout(WATCH_SECONDS),
         version: ANY.to_owned(),
         events: None,
         retry: Retry::new(PAUSES.0, PAUSES.1),
@@ -58,7 +62,11 @@ pub(crate) fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo
     stream::unfold(state, |mut state| async {
         loop {
             let Some((events, begun)) = &mut state.events else {
-                match state.api.watch_metadata(&state.params, &state.version).await {
+                match state
+                    .api
+                    .watch_metadata(&state.params, &state.version)
+                    .await
+                {
                     Ok(events) => state.events = Some((events.boxed(), Instant::now())),
                     Err(error) => {
                         tracing::debug!("cannot start the watch of PodCheckpoints: {error}");
@@ -71,7 +79,11 @@ pub(crate) fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo
                 }
                 continue;
             };
-            let error = match events.next().await.map(|event| event.and_then(|event| take(event, &mut state.version))) {
+            let error = match events
+                .next()
+                .await
+                .map(|event| event.and_then(|event| take(event, &mut state.version)))
+            {
                 Some(Ok(Some(echo))) => return Some((echo, state)),
                 Some(Ok(None)) => continue,
                 Some(Err(error)) => Some(error),
@@ -95,9 +107,12 @@ pub(crate) fn checkpoints(client: Client, node: &str) -> impl Stream<Item = Echo
     })
 }
 
-/// What an event says. The existing objects are reported in no order at the start, so the watch cannot continue from any of them
-/// before the first bookmark.
-fn take(event: WatchEvent<PartialObjectMeta<PodCheckpoint>>, version: &mut String) -> Result<Option<Echo>, Error> {
+/// What an event says. The existing objects are reported in no order at the start, so the watch
+/// cannot continue from any of them before the first bookmark.
+fn take(
+    event: WatchEvent<PartialObjectMeta<PodCheckpoint>>,
+    version: &mut String,
+) -> Result<Option<Echo>, Error> {
     let key = |object: &PartialObjectMeta<PodCheckpoint>| {
         PodId::new(&object.namespace().unwrap_or_default(), &object.name_any()).ok()
     };
@@ -124,7 +139,8 @@ fn go_on(version: &mut String, object: &PartialObjectMeta<PodCheckpoint>) {
     }
 }
 
-/// The server does not have this resource version any more, or does not know the kind: the watch must start over.
+/// The server does not have this resource version any more, or does not know the kind: the watch
+/// must start over.
 fn forget(version: &mut String, error: &Error) {
     if matches!(error, Error::Api(status) if matches!(status.code, 404 | 410)) {
         ANY.clone_into(version);
@@ -138,28 +154,45 @@ mod tests {
     use super::*;
 
     fn object(version: &str) -> PartialObjectMeta<PodCheckpoint> {
-        let metadata = json!({"namespace": "shop", "name": "till", "uid": "u1", "resourceVersion": version});
+        let metadata =
+            json!({"namespace": "shop", "name": "till", "uid": "u1", "resourceVersion": version});
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn error(code: u16) -> Box<kube::core::Status> {
-        Box::new(kube::core::Status { code, ..kube::core::Status::default() })
+        Box::new(kube::core::Status {
+            code,
+            ..kube::core::Status::default()
+        })
     }
 
     #[test]
     fn events_are_told_and_the_watch_goes_on_from_the_last_once_the_first_look_is_over() {
         let mut version = ANY.to_owned();
         let there = Echo::There("shop_till".parse().unwrap());
-        assert_eq!(take(WatchEvent::Added(object("7")), &mut version).unwrap(), Some(there.clone()));
+        assert_eq!(
+            take(WatchEvent::Added(object("7")), &mut version).unwrap(),
+            Some(there.clone())
+        );
         assert_eq!(version, ANY, "others may not have been reported yet");
-        let bookmark =
-            serde_json::from_value(json!({"kind": "PodCheckpoint", "apiVersion": "podcheckpointer.io/v1alpha1",
-            "metadata": {"resourceVersion": "8"}}));
-        assert_eq!(take(WatchEvent::Bookmark(bookmark.unwrap()), &mut version).unwrap(), None);
+        let bookmark = serde_json::from_value(
+            json!({"kind": "PodCheckpoint", "apiVersion": "podcheckpointer.io/v1alpha1",
+            "metadata": {"resourceVersion": "8"}}),
+        );
+        assert_eq!(
+            take(WatchEvent::Bookmark(bookmark.unwrap()), &mut version).unwrap(),
+            None
+        );
         assert_eq!(version, "8");
-        assert_eq!(take(WatchEvent::Modified(object("9")), &mut version).unwrap(), Some(there));
+        assert_eq!(
+            take(WatchEvent::Modified(object("9")), &mut version).unwrap(),
+            Some(there)
+        );
         let gone = Echo::Gone("shop_till".parse().unwrap(), Some("u1".into()));
-        assert_eq!(take(WatchEvent::Deleted(object("10")), &mut version).unwrap(), Some(gone));
+        assert_eq!(
+            take(WatchEvent::Deleted(object("10")), &mut version).unwrap(),
+            Some(gone)
+        );
         assert_eq!(version, "10");
         let failed = take(WatchEvent::Error(error(500)), &mut version).unwrap_err();
         forget(&mut version, &failed);

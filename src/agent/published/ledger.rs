@@ -91,7 +91,8 @@ pub(crate) struct Ledger {
     waiting: BTreeMap<PodId, (Retry, Duration)>,
     seed: (Retry, Duration),
     trouble: Option<String>,
-    /// Objects that the list at the start of a watch has not named yet, and when that list counts as complete.
+    /// Objects that the list at the start of a watch has not named yet, and when that list counts
+    /// as complete.
     missing: Option<(BTreeSet<PodId>, Duration)>,
     /// Deleted while a request was running: its answer may be older than the deletion.
     unheard: Vec<(PodId, Option<String>)>,
@@ -101,8 +102,9 @@ pub(crate) struct Ledger {
 
 /// How long the watch may take at most to name all objects at its start.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
-/// Pause before a deleted object is written again: the first, and the longest if it is deleted again and again. Never at once,
-/// because the pod may be gone too, which the watch of pods reports a moment later.
+/// Pause before a deleted object is written again: the first, and the longest if it is deleted
+/// again and again. Never at once, because the pod may be gone too, which the watch of pods reports
+/// a moment later.
 const REWRITE_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
 /// Deletions further apart than this are unrelated.
 const CALM: Duration = Duration::from_mins(10);
@@ -125,14 +127,17 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Takes in what the watch says exists. An object that is gone is written again in full, with its old status; rewriting one that
-    /// the watch merely missed is harmless.
+    /// Takes in what the watch says exists. An object that is gone is written again in full, with
+    /// its old status; rewriting one that the watch merely missed is harmless.
     pub(crate) fn hear(&mut self, echo: Echo, now: Duration) {
         match echo {
             Echo::Begins => {
                 // there is such a kind
                 self.seed.1 = self.seed.1.min(now);
-                self.missing = Some((self.known.keys().cloned().collect(), now.saturating_add(LIST_LIMIT)));
+                self.missing = Some((
+                    self.known.keys().cloned().collect(),
+                    now.saturating_add(LIST_LIMIT),
+                ));
             }
             Echo::There(key) => {
                 if let Some((missing, _)) = &mut self.missing {
@@ -150,19 +155,29 @@ impl Ledger {
 
     /// This object was deleted.
     fn forget(&mut self, key: &PodId, object: Option<&String>, now: Duration) {
-        let is_this =
-            |known: &&mut Published| !known.is_gone && (known.object.is_none() || known.object.as_ref() == object);
-        let Some(known) = self.known.get_mut(key).filter(is_this) else { return };
+        let is_this = |known: &&mut Published| {
+            !known.is_gone && (known.object.is_none() || known.object.as_ref() == object)
+        };
+        let Some(known) = self.known.get_mut(key).filter(is_this) else {
+            return;
+        };
         known.lose();
-        let again = self.deletions.get_mut(key).filter(|(_, last)| now.saturating_sub(*last) <= CALM);
+        let again = self
+            .deletions
+            .get_mut(key)
+            .filter(|(_, last)| now.saturating_sub(*last) <= CALM);
         let pause = if let Some((retry, last)) = again {
             *last = now;
             retry.pause().max(REWRITE_PAUSES.0)
         } else {
-            self.deletions.insert(key.clone(), (Retry::new(REWRITE_PAUSES.0, REWRITE_PAUSES.1), now));
+            self.deletions.insert(
+                key.clone(),
+                (Retry::new(REWRITE_PAUSES.0, REWRITE_PAUSES.1), now),
+            );
             REWRITE_PAUSES.0
         };
-        self.waiting.insert(key.clone(), (Retry::default(), now.saturating_add(pause)));
+        self.waiting
+            .insert(key.clone(), (Retry::default(), now.saturating_add(pause)));
     }
 
     /// Objects that the list at the start of the watch did not name do not exist.
@@ -176,8 +191,9 @@ impl Ledger {
         }
     }
 
-    /// The next job; `None` while one is running. `views` are the marked pods, once a list of them was complete. `keeps` says of
-    /// any other pod whether the store still has its checkpoint, or whether it may yet turn out to be marked.
+    /// The next job; `None` while one is running. `views` are the marked pods, once a list of them
+    /// was complete. `keeps` says of any other pod whether the store still has its checkpoint, or
+    /// whether it may yet turn out to be marked.
     pub(crate) fn next<'a>(
         &mut self,
         views: impl Iterator<Item = View<'a>>,
@@ -206,9 +222,10 @@ impl Ledger {
             let known = self.known.get(view.key);
             job = match known {
                 // its owner is gone, so the garbage collector may delete it at any moment
-                Some(known) if known.pod != view.uid && !known.is_gone => {
-                    Some(Job::Delete { key: view.key.clone(), uid: known.object.clone() })
-                }
+                Some(known) if known.pod != view.uid && !known.is_gone => Some(Job::Delete {
+                    key: view.key.clone(),
+                    uid: known.object.clone(),
+                }),
                 known => {
                     let known = known.filter(|known| known.pod == view.uid);
                     let is_new = known.is_none_or(|known| known.is_gone);
@@ -226,22 +243,35 @@ impl Ledger {
         }
         let unwanted = || {
             let (key, known) = self.known.iter().find(|(key, known)| {
-                !known.is_gone && !wanted.contains(key) && !keeps(key, &known.pod) && !is_waiting(key)
+                !known.is_gone
+                    && !wanted.contains(key)
+                    && !keeps(key, &known.pod)
+                    && !is_waiting(key)
             })?;
-            Some(Job::Delete { key: key.clone(), uid: known.object.clone() })
+            Some(Job::Delete {
+                key: key.clone(),
+                uid: known.object.clone(),
+            })
         };
         let job = job.or_else(unwanted);
-        let is_wanted = |key: &PodId, known: &Published| wanted.contains(key) || keeps(key, &known.pod);
-        self.known.retain(|key, known| !known.is_gone || is_wanted(key, known));
+        let is_wanted =
+            |key: &PodId, known: &Published| wanted.contains(key) || keeps(key, &known.pod);
+        self.known
+            .retain(|key, known| !known.is_gone || is_wanted(key, known));
         self.deletions.retain(|key, _| self.known.contains_key(key));
-        self.waiting.retain(|key, _| wanted.contains(key) || self.known.contains_key(key));
+        self.waiting
+            .retain(|key, _| wanted.contains(key) || self.known.contains_key(key));
         self.busy = job.is_some();
         job
     }
 
     /// Does the object of this very pod show that it was activated in an outage?
     pub(crate) fn had_outage(&self, key: &PodId, uid: &str) -> bool {
-        let status = self.known.get(key).filter(|known| known.pod == uid).and_then(|known| known.status.as_ref());
+        let status = self
+            .known
+            .get(key)
+            .filter(|known| known.pod == uid)
+            .and_then(|known| known.status.as_ref());
         status.is_some_and(|status| status.last_outage.is_some())
     }
 
@@ -250,7 +280,11 @@ impl Ledger {
         let seed = (!self.seeded).then_some(self.seed.1);
         let waiting = self.waiting.values().map(|(_, until)| *until);
         let look = self.missing.as_ref().map(|(_, end)| *end);
-        seed.into_iter().chain(waiting).chain(look).filter(|time| *time > now).min()
+        seed.into_iter()
+            .chain(waiting)
+            .chain(look)
+            .filter(|time| *time > now)
+            .min()
     }
 
     /// Takes in the result of a job. Returns a problem to log, once and not at every attempt.
@@ -278,15 +312,25 @@ impl Ledger {
                     error => format!("cannot list PodCheckpoints: {}", explain(error)),
                 })
             }
-            Done::Written { key, known, result: Ok(object), news: _ } => {
-                let object = object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
+            Done::Written {
+                key,
+                known,
+                result: Ok(object),
+                news: _,
+            } => {
+                let object =
+                    object.or_else(|| self.known.get(&key).and_then(|known| known.object.clone()));
                 self.waiting.remove(&key);
                 self.known.insert(key, Published { object, ..*known });
                 None
             }
-            Done::Written { key, result: Err(error), .. } => {
-                // the object, its namespace or its kind was deleted: it is written in full the next time, and if it was new,
-                // the existing objects must be listed again
+            Done::Written {
+                key,
+                result: Err(error),
+                ..
+            } => {
+                // the object, its namespace or its kind was deleted: it is written in full the next
+                // time, and if it was new, the existing objects must be listed again
                 if is_not_found(&error) {
                     if let Some(known) = self.known.get_mut(&key).filter(|known| !known.is_gone) {
                         known.lose();
@@ -296,7 +340,10 @@ impl Ledger {
                     }
                 }
                 self.wait(&key, now);
-                Some(format!("cannot write PodCheckpoint {key}: {}", explain(&error)))
+                Some(format!(
+                    "cannot write PodCheckpoint {key}: {}",
+                    explain(&error)
+                ))
             }
             Done::Deleted(key, Ok(())) => {
                 self.waiting.remove(&key);
@@ -305,7 +352,10 @@ impl Ledger {
             }
             Done::Deleted(key, Err(error)) => {
                 self.wait(&key, now);
-                Some(format!("cannot delete PodCheckpoint {key}: {}", explain(&error)))
+                Some(format!(
+                    "cannot delete PodCheckpoint {key}: {}",
+                    explain(&error)
+                ))
             }
         };
         for (key, object) in std::mem::take(&mut self.unheard) {

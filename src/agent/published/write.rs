@@ -17,10 +17,26 @@ const PAGE: u32 = 50;
 pub(crate) async fn perform(client: Client, node: String, job: Job) -> Done {
     match job {
         Job::Seed => Done::Seeded(list(&client, &node).await),
-        Job::Write { key, uid, spec, status, news } => {
+        Job::Write {
+            key,
+            uid,
+            spec,
+            status,
+            news,
+        } => {
             let result = write(&client, &node, &key, &uid, spec, &status).await;
-            let known = Box::new(Published { object: None, pod: uid, status: Some(*status), is_gone: false });
-            Done::Written { key, known, result, news }
+            let known = Box::new(Published {
+                object: None,
+                pod: uid,
+                status: Some(*status),
+                is_gone: false,
+            });
+            Done::Written {
+                key,
+                known,
+                result,
+                news,
+            }
         }
         Job::Delete { key, uid } => {
             let result = delete(client, &key, uid).await;
@@ -32,8 +48,14 @@ pub(crate) async fn perform(client: Client, node: String, job: Job) -> Done {
 /// Deletes one. `uid` is the UID of the object, if known; another object of this name stays.
 pub(crate) async fn delete(client: Client, key: &PodId, uid: Option<String>) -> Result<(), Error> {
     let api: Api<PodCheckpoint> = Api::namespaced(client, key.namespace());
-    let preconditions = Some(Preconditions { uid, resource_version: None });
-    let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+    let preconditions = Some(Preconditions {
+        uid,
+        resource_version: None,
+    });
+    let parameters = DeleteParams {
+        preconditions,
+        ..DeleteParams::default()
+    };
     gone::delete(&api, key.name(), &parameters).await.map(drop)
 }
 
@@ -41,7 +63,9 @@ pub(crate) async fn delete(client: Client, key: &PodId, uid: Option<String>) -> 
 pub(crate) async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Published)>, Error> {
     let api: Api<PodCheckpoint> = Api::all(client.clone());
     let mut all = Vec::new();
-    let mut parameters = ListParams::default().labels(&node_selector(node)).limit(PAGE);
+    let mut parameters = ListParams::default()
+        .labels(&node_selector(node))
+        .limit(PAGE);
     loop {
         let page = api.list(&parameters).await?;
         for object in page.items {
@@ -52,7 +76,15 @@ pub(crate) async fn list(client: &Client, node: &str) -> Result<Vec<(PodId, Publ
             // no agent wrote it: no pod has such a name
             let Ok(key) = id else { continue };
             let (object, pod, status) = (object.uid(), object.spec.pod_uid, object.status);
-            all.push((key, Published { object, pod, status, is_gone: false }));
+            all.push((
+                key,
+                Published {
+                    object,
+                    pod,
+                    status,
+                    is_gone: false,
+                },
+            ));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters.continue_token = Some(token),
@@ -74,7 +106,13 @@ async fn write(
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let mut object = None;
     if spec {
-        let whole = api.patch(name, &parameters, &Patch::Apply(apply_spec(node, namespace, name, uid))).await?;
+        let whole = api
+            .patch(
+                name,
+                &parameters,
+                &Patch::Apply(apply_spec(node, namespace, name, uid)),
+            )
+            .await?;
         object = whole.uid();
     }
     let patch = json!({
@@ -83,7 +121,9 @@ async fn write(
         "metadata": {"namespace": namespace, "name": name},
         "status": status,
     });
-    let whole = api.patch_status(name, &parameters, &Patch::Apply(patch)).await?;
+    let whole = api
+        .patch_status(name, &parameters, &Patch::Apply(patch))
+        .await?;
     Ok(whole.uid().or(object))
 }
 

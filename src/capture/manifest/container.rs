@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule,
-    ContainerRestartRuleOnExitCodes, EnvVar, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Lifecycle,
-    LifecycleHandler, Probe, SecurityContext, SleepAction, TCPSocketAction, VolumeMount,
+    ContainerRestartRuleOnExitCodes, EnvVar, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader,
+    Lifecycle, LifecycleHandler, Probe, SecurityContext, SleepAction, TCPSocketAction, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -35,11 +35,19 @@ pub(super) struct Setting {
 
 /// Whether a main container gets a hook that keeps it alive.
 pub(super) fn is_held(container: &Container) -> bool {
-    container.lifecycle.as_ref().is_none_or(|lifecycle| lifecycle.pre_stop.is_none())
+    container
+        .lifecycle
+        .as_ref()
+        .is_none_or(|lifecycle| lifecycle.pre_stop.is_none())
 }
 
 impl Mapping<'_> {
-    pub(super) fn container(&mut self, container: &Container, role: Role, setting: &Setting) -> Container {
+    pub(super) fn container(
+        &mut self,
+        container: &Container,
+        role: Role,
+        setting: &Setting,
+    ) -> Container {
         let Container {
             args,
             command,
@@ -67,12 +75,21 @@ impl Mapping<'_> {
             volume_mounts,
             working_dir,
         } = container;
-        let list = if role == Role::Main { "containers" } else { "initContainers" };
+        let list = if role == Role::Main {
+            "containers"
+        } else {
+            "initContainers"
+        };
         for device in volume_devices.iter().flatten() {
             let detail = format!("spec.{list}[{name}].volumeDevices[{}]", device.name);
             self.refuse(Refusal::PersistentVolume, detail);
         }
-        let numbers = Numbers { ports: ports.as_deref().filter(|_| setting.host_network).unwrap_or_default() };
+        let numbers = Numbers {
+            ports: ports
+                .as_deref()
+                .filter(|_| setting.host_network)
+                .unwrap_or_default(),
+        };
         let is_held = role == Role::Main && is_held(container);
         let grace = match setting.grace_of_parent {
             Some(_) if is_held => Some(1),
@@ -83,7 +100,8 @@ impl Mapping<'_> {
             probe.as_ref().map(|probe| {
                 let mut twin = self::probe(probe, env.as_deref().unwrap_or_default(), &numbers);
                 if ends && (is_held || twin.termination_grace_period_seconds.is_none()) {
-                    twin.termination_grace_period_seconds = grace.or(twin.termination_grace_period_seconds);
+                    twin.termination_grace_period_seconds =
+                        grace.or(twin.termination_grace_period_seconds);
                 }
                 twin
             })
@@ -100,16 +118,29 @@ impl Mapping<'_> {
             name: name.clone(),
             // on the host network each would count as a host port, and the kubelet would reject the
             // returning parent
-            ports: ports.as_ref().filter(|_| !setting.host_network).map(|list| list.iter().map(port).collect()),
+            ports: ports
+                .as_ref()
+                .filter(|_| !setting.host_network)
+                .map(|list| list.iter().map(port).collect()),
             readiness_probe: probe(readiness_probe, false),
             // a twin is never resized, and kubelets up to 1.34 refuse a policy on a sidecar of a
             // static pod, because they validate it without the options of the feature gates
             // (pkg/kubelet/config/common.go, `PodValidationOptions{}`)
-            resize_policy: resize_policy.as_ref().filter(|_| role == Role::Main).map(|list| {
-                let policy =
-                    |it: &ContainerResizePolicy| keep!(it, ContainerResizePolicy { resource_name, restart_policy });
-                list.iter().map(policy).collect()
-            }),
+            resize_policy: resize_policy
+                .as_ref()
+                .filter(|_| role == Role::Main)
+                .map(|list| {
+                    let policy = |it: &ContainerResizePolicy| {
+                        keep!(
+                            it,
+                            ContainerResizePolicy {
+                                resource_name,
+                                restart_policy
+                            }
+                        )
+                    };
+                    list.iter().map(policy).collect()
+                }),
             resources: self
                 .enacted
                 .get(name)
@@ -117,7 +148,9 @@ impl Mapping<'_> {
                 .or_else(|| resources.clone())
                 .map(|it| self.resources(&it, &format!("spec.{list}[{name}].resources"))),
             restart_policy: restart_policy.clone(),
-            restart_policy_rules: restart_policy_rules.as_ref().map(|list| list.iter().map(rule).collect()),
+            restart_policy_rules: restart_policy_rules
+                .as_ref()
+                .map(|list| list.iter().map(rule).collect()),
             security_context: security_context.as_ref().map(security),
             startup_probe: probe(startup_probe, true),
             stdin: *stdin,
@@ -126,9 +159,11 @@ impl Mapping<'_> {
             termination_message_policy: termination_message_policy.clone(),
             tty: *tty,
             volume_devices: None,
-            volume_mounts: volume_mounts
-                .as_ref()
-                .map(|list| list.iter().map(|it| mount(it, &setting.read_only)).collect()),
+            volume_mounts: volume_mounts.as_ref().map(|list| {
+                list.iter()
+                    .map(|it| mount(it, &setting.read_only))
+                    .collect()
+            }),
             working_dir: working_dir.clone(),
         }
     }
@@ -143,20 +178,42 @@ impl Numbers<'_> {
     /// The port's number, found as the kubelet does it (pkg/probe, `ResolveContainerPort`). An
     /// unknown name stays as it is: the parent's probe failed as well.
     fn of(&self, port: &IntOrString) -> IntOrString {
-        let IntOrString::String(name) = port else { return port.clone() };
-        let found = self.ports.iter().find(|port| port.name.as_deref() == Some(name));
-        found.map_or_else(|| port.clone(), |port| IntOrString::Int(port.container_port))
+        let IntOrString::String(name) = port else {
+            return port.clone();
+        };
+        let found = self
+            .ports
+            .iter()
+            .find(|port| port.name.as_deref() == Some(name));
+        found.map_or_else(
+            || port.clone(),
+            |port| IntOrString::Int(port.container_port),
+        )
     }
 }
 
 fn port(port: &ContainerPort) -> ContainerPort {
-    keep!(port, ContainerPort { container_port, host_ip, host_port, name, protocol })
+    keep!(
+        port,
+        ContainerPort {
+            container_port,
+            host_ip,
+            host_port,
+            name,
+            protocol
+        }
+    )
 }
 
 fn rule(rule: &ContainerRestartRule) -> ContainerRestartRule {
     let ContainerRestartRule { action, exit_codes } = rule;
-    let codes = exit_codes.as_ref().map(|codes| keep!(codes, ContainerRestartRuleOnExitCodes { operator, values }));
-    ContainerRestartRule { action: action.clone(), exit_codes: codes }
+    let codes = exit_codes
+        .as_ref()
+        .map(|codes| keep!(codes, ContainerRestartRuleOnExitCodes { operator, values }));
+    ContainerRestartRule {
+        action: action.clone(),
+        exit_codes: codes,
+    }
 }
 
 /// A Secret or ConfigMap is read-only whatever its mount says (pkg/kubelet/kubelet_pods.go,
@@ -164,13 +221,24 @@ fn rule(rule: &ContainerRestartRule) -> ContainerRestartRule {
 /// kubelet follows the links of a volume inside it (pkg/volume/util/subpath), and expands
 /// `subPathExpr` with the container's environment, which is the parent's.
 fn mount(mount: &VolumeMount, forced: &BTreeSet<String>) -> VolumeMount {
-    let VolumeMount { mount_path, mount_propagation, name, read_only, recursive_read_only, sub_path, sub_path_expr } =
-        mount;
+    let VolumeMount {
+        mount_path,
+        mount_propagation,
+        name,
+        read_only,
+        recursive_read_only,
+        sub_path,
+        sub_path_expr,
+    } = mount;
     VolumeMount {
         mount_path: mount_path.clone(),
         mount_propagation: mount_propagation.clone(),
         name: name.clone(),
-        read_only: if forced.contains(name) { Some(true) } else { *read_only },
+        read_only: if forced.contains(name) {
+            Some(true)
+        } else {
+            *read_only
+        },
         recursive_read_only: recursive_read_only.clone(),
         sub_path: sub_path.clone(),
         sub_path_expr: sub_path_expr.clone(),
@@ -193,7 +261,9 @@ fn probe(probe: &Probe, env: &[EnvVar], numbers: &Numbers<'_>) -> Probe {
     Probe {
         exec: exec.as_ref().map(|exec| static_command(exec, env)),
         failure_threshold: *failure_threshold,
-        grpc: grpc.as_ref().map(|it| keep!(it, GRPCAction { port, service })),
+        grpc: grpc
+            .as_ref()
+            .map(|it| keep!(it, GRPCAction { port, service })),
         http_get: http_get.as_ref().map(|it| http(it, numbers)),
         initial_delay_seconds: *initial_delay_seconds,
         period_seconds: *period_seconds,
@@ -210,18 +280,41 @@ fn probe(probe: &Probe, env: &[EnvVar], numbers: &Numbers<'_>) -> Probe {
 /// differ, so the command is expanded here.
 fn static_command(exec: &ExecAction, env: &[EnvVar]) -> ExecAction {
     let ExecAction { command } = exec;
-    let declared: BTreeMap<&str, &str> =
-        env.iter().map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap_or_default())).collect();
-    let concrete = |word: &String| environment::escape(&environment::expand(word, |name| declared.get(name).copied()));
-    ExecAction { command: command.as_ref().map(|words| words.iter().map(concrete).collect()) }
+    let declared: BTreeMap<&str, &str> = env
+        .iter()
+        .map(|entry| {
+            (
+                entry.name.as_str(),
+                entry.value.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let concrete = |word: &String| {
+        environment::escape(&environment::expand(word, |name| {
+            declared.get(name).copied()
+        }))
+    };
+    ExecAction {
+        command: command
+            .as_ref()
+            .map(|words| words.iter().map(concrete).collect()),
+    }
 }
 
 fn http(action: &HTTPGetAction, numbers: &Numbers<'_>) -> HTTPGetAction {
-    let HTTPGetAction { host, http_headers, path, port, scheme } = action;
+    let HTTPGetAction {
+        host,
+        http_headers,
+        path,
+        port,
+        scheme,
+    } = action;
     let header = |it: &HTTPHeader| keep!(it, HTTPHeader { name, value });
     HTTPGetAction {
         host: host.clone(),
-        http_headers: http_headers.as_ref().map(|list| list.iter().map(header).collect()),
+        http_headers: http_headers
+            .as_ref()
+            .map(|list| list.iter().map(header).collect()),
         path: path.clone(),
         port: numbers.of(port),
         scheme: scheme.clone(),
@@ -230,17 +323,32 @@ fn http(action: &HTTPGetAction, numbers: &Numbers<'_>) -> HTTPGetAction {
 
 fn tcp(action: &TCPSocketAction, numbers: &Numbers<'_>) -> TCPSocketAction {
     let TCPSocketAction { host, port } = action;
-    TCPSocketAction { host: host.clone(), port: numbers.of(port) }
+    TCPSocketAction {
+        host: host.clone(),
+        port: numbers.of(port),
+    }
 }
 
 fn hooks(lifecycle: Option<&Lifecycle>, is_held: bool, numbers: &Numbers<'_>) -> Option<Lifecycle> {
     let empty = Lifecycle::default();
-    let Lifecycle { post_start, pre_stop, stop_signal } = lifecycle.unwrap_or(&empty);
-    let hold =
-        LifecycleHandler { sleep: Some(SleepAction { seconds: names::HOLD_SECONDS }), ..LifecycleHandler::default() };
+    let Lifecycle {
+        post_start,
+        pre_stop,
+        stop_signal,
+    } = lifecycle.unwrap_or(&empty);
+    let hold = LifecycleHandler {
+        sleep: Some(SleepAction {
+            seconds: names::HOLD_SECONDS,
+        }),
+        ..LifecycleHandler::default()
+    };
     let twin = Lifecycle {
         post_start: post_start.as_ref().map(|it| hook(it, numbers)),
-        pre_stop: if is_held { Some(hold) } else { pre_stop.as_ref().map(|it| hook(it, numbers)) },
+        pre_stop: if is_held {
+            Some(hold)
+        } else {
+            pre_stop.as_ref().map(|it| hook(it, numbers))
+        },
         // the API has it only if the cluster knows the feature gate; without it the kubelet uses
         // the image's signal
         stop_signal: stop_signal.clone(),
@@ -250,7 +358,12 @@ fn hooks(lifecycle: Option<&Lifecycle>, is_held: bool, numbers: &Numbers<'_>) ->
 
 /// Copies a hook. Its command is not expanded at all (pkg/kubelet/lifecycle/handlers.go).
 fn hook(handler: &LifecycleHandler, numbers: &Numbers<'_>) -> LifecycleHandler {
-    let LifecycleHandler { exec, http_get, sleep, tcp_socket } = handler;
+    let LifecycleHandler {
+        exec,
+        http_get,
+        sleep,
+        tcp_socket,
+    } = handler;
     LifecycleHandler {
         exec: exec.as_ref().map(|it| keep!(it, ExecAction { command })),
         http_get: http_get.as_ref().map(|it| http(it, numbers)),
@@ -277,7 +390,9 @@ fn security(context: &SecurityContext) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: *allow_privilege_escalation,
         app_armor_profile: app_armor_profile.as_ref().map(app_armor),
-        capabilities: capabilities.as_ref().map(|it| keep!(it, Capabilities { add, drop })),
+        capabilities: capabilities
+            .as_ref()
+            .map(|it| keep!(it, Capabilities { add, drop })),
         privileged: *privileged,
         proc_mount: proc_mount.clone(),
         read_only_root_filesystem: *read_only_root_filesystem,

@@ -20,7 +20,8 @@
 //!   after SIGTERM (`minimumGracePeriodInSeconds`). On a container that is not held it is the
 //!   parent's grace period, because the twin's own is longer.
 //! - Sidecars get no hook: the kubelet stops them after every other container has ended
-//!   (pkg/kubelet/kuberuntime/kuberuntime_termination_order.go), so they are kept alive by the others' hooks.
+//!   (pkg/kubelet/kuberuntime/kuberuntime_termination_order.go), so they are kept alive by the
+//!   others' hooks.
 
 mod container;
 mod pod;
@@ -79,20 +80,31 @@ pub enum Answers {
 
 /// The twin of this pod, and all reasons to refuse it. With a reason, the twin is not usable.
 pub fn render(pod: &Pod, run_dir: &Path, live: &Live) -> (Pod, Vec<Reason>) {
-    let Pod { metadata, spec, status } = pod;
+    let Pod {
+        metadata,
+        spec,
+        status,
+    } = pod;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let mut mapping = Mapping {
         reasons: Vec::new(),
         live,
-        // one without a name that could be a pod's is refused for that, and has no volumes of its own
-        volumes: PodId::new(namespace, name)
-            .map_or_else(|_| run_dir.to_owned(), |pod| volumes_dir(run_dir, &pod, PLACEHOLDER_UID)),
+        // one without a name that could be a pod's is refused for that, and has no volumes of its
+        // own
+        volumes: PodId::new(namespace, name).map_or_else(
+            |_| run_dir.to_owned(),
+            |pod| volumes_dir(run_dir, &pod, PLACEHOLDER_UID),
+        ),
         accepts_claims: eligibility::accepts(pod, "persistent-volume"),
         enacted: status.as_ref().map(enacted).unwrap_or_default(),
     };
     let spec = spec.clone().unwrap_or_default();
-    let twin = Pod { metadata: identity(metadata, &spec), spec: Some(mapping.spec(&spec, name)), status: None };
+    let twin = Pod {
+        metadata: identity(metadata, &spec),
+        spec: Some(mapping.spec(&spec, name)),
+        status: None,
+    };
     (twin, mapping.reasons)
 }
 
@@ -115,13 +127,22 @@ fn enacted(status: &PodStatus) -> BTreeMap<String, ResourceRequirements> {
     if !status.conditions.iter().flatten().any(is_pending) {
         return BTreeMap::new();
     }
-    let containers = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
-    containers.filter_map(|container| Some((container.name.clone(), container.resources.clone()?))).collect()
+    let containers = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .chain(status.init_container_statuses.iter().flatten());
+    containers
+        .filter_map(|container| Some((container.name.clone(), container.resources.clone()?)))
+        .collect()
 }
 
 impl Mapping<'_> {
     fn refuse(&mut self, refusal: Refusal, detail: impl Into<String>) {
-        self.reasons.push(Reason { refusal, detail: detail.into() });
+        self.reasons.push(Reason {
+            refusal,
+            detail: detail.into(),
+        });
     }
 }
 
@@ -151,7 +172,11 @@ fn identity(metadata: &ObjectMeta, spec: &k8s_openapi::api::core::v1::PodSpec) -
         .filter(|(key, _)| is_kept(key, spec))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let of = format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+    let of = format!(
+        "{}/{}",
+        namespace.as_deref().unwrap_or_default(),
+        name.as_deref().unwrap_or_default()
+    );
     kept.insert(names::CHECKPOINT_OF.into(), of);
     kept.insert(names::PARENT_UID.into(), uid.clone().unwrap_or_default());
     ObjectMeta {
@@ -167,8 +192,16 @@ fn identity(metadata: &ObjectMeta, spec: &k8s_openapi::api::core::v1::PodSpec) -
 /// Whether this annotation configures the pod, rather than recording something about it.
 fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
     let of_container = |prefix: &str| key.strip_prefix(prefix);
-    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let context = |name: &str| containers().find(|it| it.name == name).and_then(|it| it.security_context.as_ref());
+    let containers = || {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    };
+    let context = |name: &str| {
+        containers()
+            .find(|it| it.name == name)
+            .and_then(|it| it.security_context.as_ref())
+    };
     let pod = spec.security_context.as_ref();
     let is_noted = key.starts_with(&format!("{}/", names::GROUP))
         || key.starts_with("checkpointer.alpha.coreos.com/")
@@ -185,8 +218,9 @@ fn is_kept(key: &str, spec: &k8s_openapi::api::core::v1::PodSpec) -> bool {
     });
     let has_pod_seccomp = pod.is_some_and(|it| it.seccomp_profile.is_some());
     let seccomp = key == "seccomp.security.alpha.kubernetes.io/pod" && has_pod_seccomp
-        || of_container("container.seccomp.security.alpha.kubernetes.io/")
-            .is_some_and(|name| has_pod_seccomp || context(name).is_some_and(|it| it.seccomp_profile.is_some()));
+        || of_container("container.seccomp.security.alpha.kubernetes.io/").is_some_and(|name| {
+            has_pod_seccomp || context(name).is_some_and(|it| it.seccomp_profile.is_some())
+        });
     !(is_noted || app_armor || seccomp)
 }
 

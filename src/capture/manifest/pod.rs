@@ -1,8 +1,9 @@
 //! The fields of the pod itself; containers and volumes have modules of their own.
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext, PodSpec,
-    ResourceRequirements, SELinuxOptions, SeccompProfile, Sysctl, WindowsSecurityContextOptions,
+    AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext,
+    PodSpec, ResourceRequirements, SELinuxOptions, SeccompProfile, Sysctl,
+    WindowsSecurityContextOptions,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -64,13 +65,22 @@ impl Mapping<'_> {
             volumes,
         } = spec;
         for claim in resource_claims.iter().flatten() {
-            self.refuse(Refusal::ResourceClaim, format!("spec.resourceClaims[{}]", claim.name));
+            self.refuse(
+                Refusal::ResourceClaim,
+                format!("spec.resourceClaims[{}]", claim.name),
+            );
         }
-        if let Some(class) = runtime_class_name.as_ref().filter(|class| !class.is_empty()) {
+        if let Some(class) = runtime_class_name
+            .as_ref()
+            .filter(|class| !class.is_empty())
+        {
             self.runtime_class(class);
         }
         if let Some(PodOS { name }) = os.as_ref().filter(|os| os.name != "linux") {
-            self.refuse(Refusal::RejectedByKubeletRules, format!("spec.os.name: {name}"));
+            self.refuse(
+                Refusal::RejectedByKubeletRules,
+                format!("spec.os.name: {name}"),
+            );
         }
         let grace = termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
         let is_raised = containers.iter().any(super::container::is_held);
@@ -80,7 +90,9 @@ impl Mapping<'_> {
             read_only: self.read_only(spec),
         };
         let mut map = |list: &[_], role: Role| {
-            list.iter().map(|container| self.container(container, role, &setting)).collect::<Vec<_>>()
+            list.iter()
+                .map(|container| self.container(container, role, &setting))
+                .collect::<Vec<_>>()
         };
         let containers = map(containers, Role::Main);
         let init_containers = init_containers.as_ref().map(|list| map(list, Role::Init));
@@ -93,9 +105,11 @@ impl Mapping<'_> {
             dns_policy: dns_policy.clone(),
             enable_service_links: Some(false),
             ephemeral_containers: None,
-            host_aliases: host_aliases
-                .as_ref()
-                .map(|list| list.iter().map(|it| keep!(it, HostAlias { hostnames, ip })).collect()),
+            host_aliases: host_aliases.as_ref().map(|list| {
+                list.iter()
+                    .map(|it| keep!(it, HostAlias { hostnames, ip }))
+                    .collect()
+            }),
             host_ipc: *host_ipc,
             host_network: *host_network,
             host_pid: *host_pid,
@@ -117,7 +131,9 @@ impl Mapping<'_> {
             priority_class_name: priority_class_name.clone(),
             readiness_gates: None,
             resource_claims: None,
-            resources: resources.as_ref().map(|it| self.resources(it, "spec.resources")),
+            resources: resources
+                .as_ref()
+                .map(|it| self.resources(it, "spec.resources")),
             restart_policy: restart_policy.clone(),
             runtime_class_name: None,
             scheduler_name: None,
@@ -136,7 +152,9 @@ impl Mapping<'_> {
             },
             tolerations: None,
             topology_spread_constraints: None,
-            volumes: volumes.as_ref().map(|list| list.iter().map(|volume| self.volume(volume)).collect()),
+            volumes: volumes
+                .as_ref()
+                .map(|list| list.iter().map(|volume| self.volume(volume)).collect()),
         }
     }
 
@@ -146,11 +164,20 @@ impl Mapping<'_> {
     fn runtime_class(&mut self, class: &str) {
         let path = format!("spec.runtimeClassName: {class}");
         match &self.live.answers {
-            Answers::Nothing => self.refuse(Refusal::RuntimeClass, format!("{path}: only its node knows its handler")),
-            Answers::All { handler: Err(handler), .. } => {
+            Answers::Nothing => self.refuse(
+                Refusal::RuntimeClass,
+                format!("{path}: only its node knows its handler"),
+            ),
+            Answers::All {
+                handler: Err(handler),
+                ..
+            } => {
                 self.refuse(Refusal::RuntimeClass, format!("{path}: {handler}"));
             }
-            Answers::Later | Answers::All { handler: Ok(()), .. } => {}
+            Answers::Later
+            | Answers::All {
+                handler: Ok(()), ..
+            } => {}
         }
     }
 
@@ -164,7 +191,8 @@ impl Mapping<'_> {
             hostname_override: spec.hostname_override.clone(),
             set_hostname_as_fqdn: spec.set_hostname_as_fqdn,
         };
-        let is_given = spec.hostname.as_ref().is_some_and(|it| !it.is_empty()) || spec.hostname_override.is_some();
+        let is_given = spec.hostname.as_ref().is_some_and(|it| !it.is_empty())
+            || spec.hostname_override.is_some();
         if is_given || spec.host_network == Some(true) {
             return as_is;
         }
@@ -173,21 +201,39 @@ impl Mapping<'_> {
             _ => name,
         };
         if !effective.contains('.') {
-            return Identity { hostname: Some(effective.to_owned()), ..as_is };
+            return Identity {
+                hostname: Some(effective.to_owned()),
+                ..as_is
+            };
         }
         if spec.subdomain.as_ref().is_some_and(|it| !it.is_empty()) {
             let detail = "spec.hostname: must be set if the pod's name contains dots and spec.subdomain is set";
             self.refuse(Refusal::RejectedByKubeletRules, detail);
         }
         // without a subdomain the FQDN is the hostname
-        Identity { hostname: None, hostname_override: Some(effective.to_owned()), set_hostname_as_fqdn: None }
+        Identity {
+            hostname: None,
+            hostname_override: Some(effective.to_owned()),
+            set_hostname_as_fqdn: None,
+        }
     }
 
     /// Keeps limits and requests: the OOM score and the cgroup's shares depend on them.
-    pub(super) fn resources(&mut self, resources: &ResourceRequirements, path: &str) -> ResourceRequirements {
-        let ResourceRequirements { claims, limits, requests } = resources;
+    pub(super) fn resources(
+        &mut self,
+        resources: &ResourceRequirements,
+        path: &str,
+    ) -> ResourceRequirements {
+        let ResourceRequirements {
+            claims,
+            limits,
+            requests,
+        } = resources;
         for claim in claims.iter().flatten() {
-            self.refuse(Refusal::ResourceClaim, format!("{path}.claims[{}]", claim.name));
+            self.refuse(
+                Refusal::ResourceClaim,
+                format!("{path}.claims[{}]", claim.name),
+            );
         }
         let mut seen = std::collections::BTreeSet::new();
         for (name, Quantity(amount)) in limits.iter().flatten().chain(requests.iter().flatten()) {
@@ -200,7 +246,11 @@ impl Mapping<'_> {
                 self.refuse(Refusal::ExtendedResource, format!("{path}: {name}"));
             }
         }
-        ResourceRequirements { claims: None, limits: limits.clone(), requests: requests.clone() }
+        ResourceRequirements {
+            claims: None,
+            limits: limits.clone(),
+            requests: requests.clone(),
+        }
     }
 }
 
@@ -213,15 +263,22 @@ struct Identity {
 /// Whether the resource is not one of Kubernetes' own (pkg/apis/core/v1/helper,
 /// `IsExtendedResourceName`).
 fn is_extended(name: &str) -> bool {
-    name.split_once('/').is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+    name.split_once('/')
+        .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
 }
 
 fn dns(config: &PodDNSConfig) -> PodDNSConfig {
-    let PodDNSConfig { nameservers, options, searches } = config;
+    let PodDNSConfig {
+        nameservers,
+        options,
+        searches,
+    } = config;
     let option = |it: &PodDNSConfigOption| keep!(it, PodDNSConfigOption { name, value });
     PodDNSConfig {
         nameservers: nameservers.clone(),
-        options: options.as_ref().map(|list| list.iter().map(option).collect()),
+        options: options
+            .as_ref()
+            .map(|list| list.iter().map(option).collect()),
         searches: searches.clone(),
     }
 }
@@ -251,26 +308,52 @@ fn pod_security(context: &PodSecurityContext) -> PodSecurityContext {
         run_as_user: *run_as_user,
         // the other value affects only volumes that a twin cannot have, and a kubelet without the
         // feature gate SELinuxMount refuses it
-        se_linux_change_policy: se_linux_change_policy.clone().filter(|policy| policy == "Recursive"),
+        se_linux_change_policy: se_linux_change_policy
+            .clone()
+            .filter(|policy| policy == "Recursive"),
         se_linux_options: se_linux_options.as_ref().map(se_linux),
         seccomp_profile: seccomp_profile.as_ref().map(seccomp),
         supplemental_groups: supplemental_groups.clone(),
         supplemental_groups_policy: supplemental_groups_policy.clone(),
-        sysctls: sysctls.as_ref().map(|list| list.iter().map(|it| keep!(it, Sysctl { name, value })).collect()),
+        sysctls: sysctls.as_ref().map(|list| {
+            list.iter()
+                .map(|it| keep!(it, Sysctl { name, value }))
+                .collect()
+        }),
         windows_options: windows_options.as_ref().map(windows),
     }
 }
 
 pub(super) fn app_armor(profile: &AppArmorProfile) -> AppArmorProfile {
-    keep!(profile, AppArmorProfile { localhost_profile, type_ })
+    keep!(
+        profile,
+        AppArmorProfile {
+            localhost_profile,
+            type_
+        }
+    )
 }
 
 pub(super) fn seccomp(profile: &SeccompProfile) -> SeccompProfile {
-    keep!(profile, SeccompProfile { localhost_profile, type_ })
+    keep!(
+        profile,
+        SeccompProfile {
+            localhost_profile,
+            type_
+        }
+    )
 }
 
 pub(super) fn se_linux(options: &SELinuxOptions) -> SELinuxOptions {
-    keep!(options, SELinuxOptions { level, role, type_, user })
+    keep!(
+        options,
+        SELinuxOptions {
+            level,
+            role,
+            type_,
+            user
+        }
+    )
 }
 
 pub(super) fn windows(options: &WindowsSecurityContextOptions) -> WindowsSecurityContextOptions {

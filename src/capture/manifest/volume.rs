@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, NFSVolumeSource, PersistentVolumeClaimVolumeSource,
-    PodSpec, Volume,
+    EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, NFSVolumeSource,
+    PersistentVolumeClaimVolumeSource, PodSpec, Volume,
 };
 
 use super::{Answers, Mapping, keep};
@@ -16,10 +16,20 @@ use crate::reasons::Refusal;
 /// (pkg/volume); `None` if the volume is not captured.
 pub fn captured_directory(volume: &Volume) -> Option<&'static str> {
     match volume {
-        Volume { config_map: Some(_), .. } => Some("kubernetes.io~configmap"),
-        Volume { secret: Some(_), .. } => Some("kubernetes.io~secret"),
-        Volume { projected: Some(_), .. } => Some("kubernetes.io~projected"),
-        Volume { downward_api: Some(_), .. } => Some("kubernetes.io~downward-api"),
+        Volume {
+            config_map: Some(_),
+            ..
+        } => Some("kubernetes.io~configmap"),
+        Volume {
+            secret: Some(_), ..
+        } => Some("kubernetes.io~secret"),
+        Volume {
+            projected: Some(_), ..
+        } => Some("kubernetes.io~projected"),
+        Volume {
+            downward_api: Some(_),
+            ..
+        } => Some("kubernetes.io~downward-api"),
         _ => None,
     }
 }
@@ -32,11 +42,22 @@ impl Mapping<'_> {
     pub(super) fn read_only(&self, spec: &PodSpec) -> BTreeSet<String> {
         let is_read_only = |volume: &&Volume| {
             captured_directory(volume).is_some()
-                || volume.persistent_volume_claim.as_ref().is_some_and(|claim| {
-                    claim.read_only == Some(true) || self.place(&volume.name).is_some_and(|place| place.read_only)
-                })
+                || volume
+                    .persistent_volume_claim
+                    .as_ref()
+                    .is_some_and(|claim| {
+                        claim.read_only == Some(true)
+                            || self
+                                .place(&volume.name)
+                                .is_some_and(|place| place.read_only)
+                    })
         };
-        spec.volumes.iter().flatten().filter(is_read_only).map(|volume| volume.name.clone()).collect()
+        spec.volumes
+            .iter()
+            .flatten()
+            .filter(is_read_only)
+            .map(|volume| volume.name.clone())
+            .collect()
     }
 
     fn place(&self, volume: &str) -> Option<&Place> {
@@ -47,8 +68,15 @@ impl Mapping<'_> {
     }
 
     /// The host path of a claim's volume. `readOnly` of the claim is applied to the mounts.
-    fn claim(&mut self, name: &str, claim: &PersistentVolumeClaimVolumeSource) -> HostPathVolumeSource {
-        let PersistentVolumeClaimVolumeSource { claim_name, read_only: _ } = claim;
+    fn claim(
+        &mut self,
+        name: &str,
+        claim: &PersistentVolumeClaimVolumeSource,
+    ) -> HostPathVolumeSource {
+        let PersistentVolumeClaimVolumeSource {
+            claim_name,
+            read_only: _,
+        } = claim;
         let path = format!("spec.volumes[{name}].persistentVolumeClaim: {claim_name}");
         let against = match &self.live.answers {
             _ if !self.accepts_claims => Some(path),
@@ -57,17 +85,27 @@ impl Mapping<'_> {
             Answers::All { claims, .. } => match claims.get(name) {
                 Some(Ok(_)) => None,
                 Some(Err(why)) => Some(format!("{path}: {why}")),
-                None => Some(format!("{path}: its node does not report which volume it is")),
+                None => Some(format!(
+                    "{path}: its node does not report which volume it is"
+                )),
             },
         };
         if let Some(detail) = against {
             self.refuse(Refusal::PersistentVolume, detail);
         }
         match self.place(name) {
-            Some(Place { path, kind, read_only: _ }) => {
-                HostPathVolumeSource { path: path.clone(), type_: Some((*kind).to_owned()) }
-            }
-            None => HostPathVolumeSource { path: format!("{UNKNOWN}/{claim_name}"), type_: Some("Directory".into()) },
+            Some(Place {
+                path,
+                kind,
+                read_only: _,
+            }) => HostPathVolumeSource {
+                path: path.clone(),
+                type_: Some((*kind).to_owned()),
+            },
+            None => HostPathVolumeSource {
+                path: format!("{UNKNOWN}/{claim_name}"),
+                type_: Some("Directory".into()),
+            },
         }
     }
 
@@ -132,20 +170,30 @@ impl Mapping<'_> {
         for (kind, _) in attached.iter().filter(|(_, is_set)| *is_set) {
             self.refuse(Refusal::RejectedByKubeletRules, format!("{path}.{kind}"));
         }
-        let claim = persistent_volume_claim.as_ref().map(|claim| self.claim(name, claim));
+        let claim = persistent_volume_claim
+            .as_ref()
+            .map(|claim| self.claim(name, claim));
         if let Some(csi) = csi {
             self.refuse(Refusal::CsiVolume, format!("{path}.csi: {}", csi.driver));
         }
         if ephemeral.is_some() {
             self.refuse(Refusal::EphemeralVolume, format!("{path}.ephemeral"));
         }
-        let is_captured = config_map.is_some() || secret.is_some() || projected.is_some() || downward_api.is_some();
+        let is_captured = config_map.is_some()
+            || secret.is_some()
+            || projected.is_some()
+            || downward_api.is_some();
         // the name becomes part of paths on the host
         if !is_name(name) || name.contains('.') {
-            self.refuse(Refusal::RejectedByKubeletRules, format!("spec.volumes: {name:?} is not a valid name"));
+            self.refuse(
+                Refusal::RejectedByKubeletRules,
+                format!("spec.volumes: {name:?} is not a valid name"),
+            );
         }
         Volume {
-            empty_dir: empty_dir.as_ref().map(|it| keep!(it, EmptyDirVolumeSource { medium, size_limit })),
+            empty_dir: empty_dir
+                .as_ref()
+                .map(|it| keep!(it, EmptyDirVolumeSource { medium, size_limit })),
             host_path: if is_captured {
                 Some(HostPathVolumeSource {
                     path: self.volumes.join(name).to_string_lossy().into_owned(),
@@ -154,14 +202,37 @@ impl Mapping<'_> {
             } else if claim.is_some() {
                 claim
             } else {
-                host_path.as_ref().map(|it| keep!(it, HostPathVolumeSource { path, type_ }))
+                host_path
+                    .as_ref()
+                    .map(|it| keep!(it, HostPathVolumeSource { path, type_ }))
             },
-            image: image.as_ref().map(|ImageVolumeSource { pull_policy: _, reference }| ImageVolumeSource {
-                pull_policy: Some("IfNotPresent".into()),
-                reference: self.live.image_volumes.get(name).or(reference.as_ref()).cloned(),
-            }),
+            image: image.as_ref().map(
+                |ImageVolumeSource {
+                     pull_policy: _,
+                     reference,
+                 }| {
+                    ImageVolumeSource {
+                        pull_policy: Some("IfNotPresent".into()),
+                        reference: self
+                            .live
+                            .image_volumes
+                            .get(name)
+                            .or(reference.as_ref())
+                            .cloned(),
+                    }
+                },
+            ),
             name: name.clone(),
-            nfs: nfs.as_ref().map(|it| keep!(it, NFSVolumeSource { path, read_only, server })),
+            nfs: nfs.as_ref().map(|it| {
+                keep!(
+                    it,
+                    NFSVolumeSource {
+                        path,
+                        read_only,
+                        server
+                    }
+                )
+            }),
             ..Volume::default()
         }
     }

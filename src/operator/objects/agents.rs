@@ -19,8 +19,13 @@ const CAPABILITIES: [&str; 2] = [
 
 /// Is this a pod, or the template of pods, of agents that leave their nodes?
 pub(crate) fn is_retiring(pod: &Value) -> bool {
-    let arguments = pod.pointer("/spec/containers/0/args").and_then(Value::as_array);
-    arguments.into_iter().flatten().any(|argument| argument == RETIRE)
+    let arguments = pod
+        .pointer("/spec/containers/0/args")
+        .and_then(Value::as_array);
+    arguments
+        .into_iter()
+        .flatten()
+        .any(|argument| argument == RETIRE)
 }
 
 pub(super) fn daemon_set(settings: &Checked) -> Object {
@@ -40,8 +45,8 @@ pub(super) fn daemon_set(settings: &Checked) -> Object {
                 "selector": {"matchLabels": agent_labels()},
                 "updateStrategy": {
                     "type": "RollingUpdate",
-                    // an agent that is away for a while costs nothing, since its supervisor continues; an image that does not
-                    // run stops at the first node
+                    // an agent that is away for a while costs nothing, since its supervisor
+                    // continues; an image that does not run stops at the first node
                     "rollingUpdate": {"maxUnavailable": max_unavailable(spec.max_unavailable.as_ref()), "maxSurge": 0},
                 },
                 "template": template,
@@ -53,7 +58,10 @@ pub(super) fn daemon_set(settings: &Checked) -> Object {
 fn annotations(settings: &Checked) -> Map<String, Value> {
     let mut annotations = Map::new();
     // for `kubectl exec` and `kubectl logs` without -c
-    annotations.insert("kubectl.kubernetes.io/default-container".into(), "agent".into());
+    annotations.insert(
+        "kubectl.kubernetes.io/default-container".into(),
+        "agent".into(),
+    );
     if let Some(port) = settings.scraped_port() {
         // for a Prometheus that finds pods by their annotations
         annotations.insert("prometheus.io/scrape".into(), "true".into());
@@ -64,12 +72,18 @@ fn annotations(settings: &Checked) -> Map<String, Value> {
 }
 
 fn pod(settings: &Checked) -> Value {
-    let PodCheckpointerSpec { node_selector, tolerations, .. } = settings.spec();
+    let PodCheckpointerSpec {
+        node_selector,
+        tolerations,
+        ..
+    } = settings.spec();
     let mut pod = json!({
         "serviceAccountName": INSTALLATION,
-        // the node's processes: the agent reaches the node's files through /proc/<parent pid>/root, without any volume
+        // the node's processes: the agent reaches the node's files through /proc/<parent pid>/root,
+        // without any volume
         "hostPID": true,
-        // the node's network: the agent works before the pod network does, and on a node whose CNI plugin it checkpoints
+        // the node's network: the agent works before the pod network does, and on a node whose CNI
+        // plugin it checkpoints
         "hostNetwork": true,
         "priorityClassName": "system-node-critical",
         "enableServiceLinks": false,
@@ -89,8 +103,8 @@ fn agent(settings: &Checked) -> Value {
         "name": "agent",
         "image": settings.image(),
         "imagePullPolicy": "IfNotPresent",
-        // No port is declared: on the node's network that would be a host port, and where it is taken the agent would not be
-        // scheduled at all.
+        // No port is declared: on the node's network that would be a host port, and where it is
+        // taken the agent would not be scheduled at all.
         "args": settings.arguments(),
         "env": [
             container::field_variable("NODE_NAME", "spec.nodeName"),
@@ -102,9 +116,10 @@ fn agent(settings: &Checked) -> Value {
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
     if let Some(port) = settings.metrics_port() {
-        // Ready: every pod of the first list is captured or refused, and checkpoints can be written. kubectl shows it, and a
-        // rollout waits for it. There is no liveness probe on purpose: an agent that is restarted because of a slow disk or a
-        // silent API server is missing just when it is needed, and one that must end does so by itself.
+        // Ready: every pod of the first list is captured or refused, and checkpoints can be
+        // written. kubectl shows it, and a rollout waits for it. There is no liveness probe on
+        // purpose: an agent that is restarted because of a slow disk or a silent API server is
+        // missing just when it is needed, and one that must end does so by itself.
         let probe = json!({"host": settings.probed_host(), "port": port, "path": "/readyz"});
         let probe = json!({"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5});
         set(&mut agent, "readinessProbe", probe);
@@ -124,7 +139,9 @@ fn max_unavailable(given: Option<&IntOrString>) -> Value {
     match given {
         None => json!(1),
         Some(IntOrString::Int(number)) => json!(number),
-        Some(IntOrString::String(text)) => text.parse::<i32>().map_or_else(|_| json!(text), |number| json!(number)),
+        Some(IntOrString::String(text)) => text
+            .parse::<i32>()
+            .map_or_else(|_| json!(text), |number| json!(number)),
     }
 }
 

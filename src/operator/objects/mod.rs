@@ -1,5 +1,6 @@
-//! What a `PodCheckpointer` becomes: a pure function from its checked settings to every object of the installation, which
-//! `pod-checkpointer manifests` prints and the operator applies. Each group of resources has a file.
+//! What a `PodCheckpointer` becomes: a pure function from its checked settings to every object of
+//! the installation, which `pod-checkpointer manifests` prints and the operator applies. Each group
+//! of resources has a file.
 
 mod agents;
 mod metrics;
@@ -38,11 +39,15 @@ pub(crate) fn definitions() -> Vec<Object> {
             "The settings of the agents of this cluster, read by the operator and by `pod-checkpointer manifests -f`.",
         ),
     ];
-    let object = |(definition, why)| Object { why, value: serde_json::to_value(definition).unwrap_or_default() };
+    let object = |(definition, why)| Object {
+        why,
+        value: serde_json::to_value(definition).unwrap_or_default(),
+    };
     definitions.into_iter().map(object).collect()
 }
 
-/// Every object but the definitions, in the order in which to create them: no agent runs before the policy that limits it.
+/// Every object but the definitions, in the order in which to create them: no agent runs before the
+/// policy that limits it.
 pub(crate) fn objects(settings: &Checked) -> Vec<Object> {
     let mut objects = vec![
         namespace(),
@@ -55,7 +60,12 @@ pub(crate) fn objects(settings: &Checked) -> Vec<Object> {
     ];
     if let Some(port) = settings.scraped_port() {
         objects.push(metrics::service(port));
-        if settings.spec().metrics.as_ref().is_some_and(|metrics| metrics.pod_monitor) {
+        if settings
+            .spec()
+            .metrics
+            .as_ref()
+            .is_some_and(|metrics| metrics.pod_monitor)
+        {
             objects.push(metrics::pod_monitor(port));
         }
     }
@@ -64,8 +74,12 @@ pub(crate) fn objects(settings: &Checked) -> Vec<Object> {
 
 /// The objects as YAML, a document each, with their reasons as comments.
 pub(crate) fn yaml(objects: &[Object]) -> Result<String, serde_yaml::Error> {
-    let document = |Object { why, value }: &Object| Ok(format!("# {why}\n{}", serde_yaml::to_string(value)?));
-    let documents: Vec<String> = objects.iter().map(document).collect::<Result<_, serde_yaml::Error>>()?;
+    let document =
+        |Object { why, value }: &Object| Ok(format!("# {why}\n{}", serde_yaml::to_string(value)?));
+    let documents: Vec<String> = objects
+        .iter()
+        .map(document)
+        .collect::<Result<_, serde_yaml::Error>>()?;
     Ok(documents.join("---\n"))
 }
 

@@ -4,15 +4,18 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::*;
 use crate::api::podcheckpointer::{
-    Encryption, LabelSelector, Metrics, Operator, PodCheckpointerSpec, Requirement, Resources, Toleration,
-    TolerationOperator,
+    Encryption, LabelSelector, Metrics, Operator, PodCheckpointerSpec, Requirement, Resources,
+    Toleration, TolerationOperator,
 };
 use crate::operator::settings;
 
 fn made(spec: &PodCheckpointerSpec, kind: &str) -> Option<Value> {
     let image = settings::image(spec, Some("shop/pod-checkpointer:1")).unwrap();
     let checked = Checked::new(spec.clone(), image.into()).unwrap();
-    objects(&checked).into_iter().map(|it| it.value).find(|it| it["kind"] == kind)
+    objects(&checked)
+        .into_iter()
+        .map(|it| it.value)
+        .find(|it| it["kind"] == kind)
 }
 
 fn agent(spec: &PodCheckpointerSpec) -> Value {
@@ -20,17 +23,30 @@ fn agent(spec: &PodCheckpointerSpec) -> Value {
 }
 
 fn metrics(address: &str, pod_monitor: bool) -> PodCheckpointerSpec {
-    let metrics = Some(Metrics { address: Some(address.into()), pod_monitor });
-    PodCheckpointerSpec { metrics, ..PodCheckpointerSpec::default() }
+    let metrics = Some(Metrics {
+        address: Some(address.into()),
+        pod_monitor,
+    });
+    PodCheckpointerSpec {
+        metrics,
+        ..PodCheckpointerSpec::default()
+    }
 }
 
 #[test]
 fn the_kustomize_base_is_what_manifests_prints() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy/pod-checkpointer.yaml");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/deploy/pod-checkpointer.yaml");
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     let image = concat!("pod-checkpointer:", env!("CARGO_PKG_VERSION"));
-    let printed = yaml(&objects(&Checked::new(PodCheckpointerSpec::default(), image.into()).unwrap())).unwrap();
-    assert_eq!(kept, printed, "run `pod-checkpointer manifests --skip-crds >examples/deploy/pod-checkpointer.yaml`");
+    let printed = yaml(&objects(
+        &Checked::new(PodCheckpointerSpec::default(), image.into()).unwrap(),
+    ))
+    .unwrap();
+    assert_eq!(
+        kept, printed,
+        "run `pod-checkpointer manifests --skip-crds >examples/deploy/pod-checkpointer.yaml`"
+    );
 }
 
 #[test]
@@ -39,8 +55,14 @@ fn every_setting_reaches_the_agents() {
         match_labels: BTreeMap::from([(name.to_owned(), value.to_owned())]),
         match_expressions: Vec::new(),
     };
-    let requirement = Requirement { key: "tier".into(), operator: Operator::In, values: vec!["b".into(), "a".into()] };
-    let quantities = |memory: &str| BTreeMap::from([("memory".to_owned(), IntOrString::String(memory.to_owned()))]);
+    let requirement = Requirement {
+        key: "tier".into(),
+        operator: Operator::In,
+        values: vec!["b".into(), "a".into()],
+    };
+    let quantities = |memory: &str| {
+        BTreeMap::from([("memory".to_owned(), IntOrString::String(memory.to_owned()))])
+    };
     let spec = PodCheckpointerSpec {
         image: Some("shop/own:2".into()),
         node_selector: BTreeMap::from([("site".to_owned(), "edge".to_owned())]),
@@ -52,16 +74,27 @@ fn every_setting_reaches_the_agents() {
         namespace_selector: Some(label("kind", "edge")),
         select: vec![
             label("app", "till"),
-            LabelSelector { match_expressions: vec![requirement], ..label("app", "radio") },
+            LabelSelector {
+                match_expressions: vec![requirement],
+                ..label("app", "radio")
+            },
         ],
         namespaces: vec!["shop".into(), "edge".into()],
         activation_delay: Some("5s".into()),
         retention: Some("2m".into()),
         max_age: Some("72h".into()),
         planned_outage: Some("720h".into()),
-        encryption: Some(Encryption { key_file: "/etc/$(HOME)/key".into() }),
-        metrics: Some(Metrics { address: Some(":1234".into()), pod_monitor: true }),
-        resources: Some(Resources { requests: quantities("33Mi"), limits: quantities("66Mi") }),
+        encryption: Some(Encryption {
+            key_file: "/etc/$(HOME)/key".into(),
+        }),
+        metrics: Some(Metrics {
+            address: Some(":1234".into()),
+            pod_monitor: true,
+        }),
+        resources: Some(Resources {
+            requests: quantities("33Mi"),
+            limits: quantities("66Mi"),
+        }),
         max_unavailable: Some(IntOrString::String("7".into())),
     };
     let template = agent(&spec);
@@ -83,16 +116,37 @@ fn every_setting_reaches_the_agents() {
             "--metrics-address=:1234",
         ])
     );
-    assert_eq!(container["resources"], json!({"requests": {"memory": "33Mi"}, "limits": {"memory": "66Mi"}}));
-    assert_eq!(container["readinessProbe"]["httpGet"], json!({"host": "127.0.0.1", "port": 1234, "path": "/readyz"}));
-    assert_eq!(template["metadata"]["annotations"]["prometheus.io/port"], "1234");
+    assert_eq!(
+        container["resources"],
+        json!({"requests": {"memory": "33Mi"}, "limits": {"memory": "66Mi"}})
+    );
+    assert_eq!(
+        container["readinessProbe"]["httpGet"],
+        json!({"host": "127.0.0.1", "port": 1234, "path": "/readyz"})
+    );
+    assert_eq!(
+        template["metadata"]["annotations"]["prometheus.io/port"],
+        "1234"
+    );
     assert_eq!(template["spec"]["nodeSelector"], json!({"site": "edge"}));
-    assert_eq!(template["spec"]["tolerations"], json!([{"key": "edge", "operator": "Exists"}]));
+    assert_eq!(
+        template["spec"]["tolerations"],
+        json!([{"key": "edge", "operator": "Exists"}])
+    );
     let set = made(&spec, "DaemonSet").unwrap();
-    assert_eq!(set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 7);
-    assert_eq!(made(&spec, "Service").unwrap()["spec"]["ports"][0]["port"], 1234);
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
+        7
+    );
+    assert_eq!(
+        made(&spec, "Service").unwrap()["spec"]["ports"][0]["port"],
+        1234
+    );
     let monitor = made(&spec, "PodMonitor").unwrap();
-    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["relabelings"][1]["replacement"], "$1:1234");
+    assert_eq!(
+        monitor["spec"]["podMetricsEndpoints"][0]["relabelings"][1]["replacement"],
+        "$1:1234"
+    );
 }
 
 #[test]
@@ -106,22 +160,44 @@ fn metrics_that_only_the_node_can_reach_have_no_service_and_health_is_still_prob
     ] {
         let spec = metrics(address, true);
         let template = agent(&spec);
-        let probed = template.pointer("/spec/containers/0/readinessProbe/httpGet/host").cloned();
+        let probed = template
+            .pointer("/spec/containers/0/readinessProbe/httpGet/host")
+            .cloned();
         assert_eq!(probed, host, "{address}");
         assert_eq!(made(&spec, "Service").is_some(), reachable, "{address}");
         assert_eq!(made(&spec, "PodMonitor").is_some(), reachable, "{address}");
-        assert_eq!(template["metadata"]["annotations"].get("prometheus.io/scrape").is_some(), reachable, "{address}");
+        assert_eq!(
+            template["metadata"]["annotations"]
+                .get("prometheus.io/scrape")
+                .is_some(),
+            reachable,
+            "{address}"
+        );
     }
-    assert_eq!(made(&metrics(":1", false), "PodMonitor"), None, "only on request");
+    assert_eq!(
+        made(&metrics(":1", false), "PodMonitor"),
+        None,
+        "only on request"
+    );
 }
 
 #[test]
 fn namespaces_are_read_only_where_they_can_mark_pods() {
-    let may = |spec: &PodCheckpointerSpec| made(spec, "ClusterRole").unwrap().to_string().contains("namespaces");
-    let selector =
-        LabelSelector { match_labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]), ..LabelSelector::default() };
+    let may = |spec: &PodCheckpointerSpec| {
+        made(spec, "ClusterRole")
+            .unwrap()
+            .to_string()
+            .contains("namespaces")
+    };
+    let selector = LabelSelector {
+        match_labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        ..LabelSelector::default()
+    };
     assert!(!may(&PodCheckpointerSpec::default()));
-    assert!(may(&PodCheckpointerSpec { namespace_selector: Some(selector), ..PodCheckpointerSpec::default() }));
+    assert!(may(&PodCheckpointerSpec {
+        namespace_selector: Some(selector),
+        ..PodCheckpointerSpec::default()
+    }));
 }
 
 #[test]
@@ -129,8 +205,16 @@ fn an_agent_may_read_no_secret_and_make_no_pod() {
     let role = made(&PodCheckpointerSpec::default(), "ClusterRole").unwrap();
     for rule in role["rules"].as_array().unwrap() {
         let text = rule.to_string();
-        assert!(!text.contains("secrets") && !text.contains("configmaps") && !text.contains('*'), "{text}");
-        let writes = ["create", "update", "patch", "delete"].iter().any(|verb| text.contains(verb));
-        assert!(!writes || !text.contains("\"pods\"") && !text.contains("\"nodes\""), "{text}");
+        assert!(
+            !text.contains("secrets") && !text.contains("configmaps") && !text.contains('*'),
+            "{text}"
+        );
+        let writes = ["create", "update", "patch", "delete"]
+            .iter()
+            .any(|verb| text.contains(verb));
+        assert!(
+            !writes || !text.contains("\"pods\"") && !text.contains("\"nodes\""),
+            "{text}"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The admission policy that limits each agent to its own node.
 //!
-//! A role cannot tell nodes apart, and the API server's NodeRestriction plugin knows only kubelets. So the policy reads the name
-//! of the node from the agent's token, where it has been since v1.30 for the token of every pod.
+//! A role cannot tell nodes apart, and the API server's NodeRestriction plugin knows only kubelets.
+//! So the policy reads the name of the node from the agent's token, where it has been since v1.30
+//! for the token of every pod.
 
 use serde_json::json;
 

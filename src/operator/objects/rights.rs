@@ -25,12 +25,22 @@ pub(crate) fn agent_rules(spec: &PodCheckpointerSpec) -> Vec<(&'static str, Valu
             "to watch the pods of the node, to ask whether a pod is gone, and to read the image of the agent's own pod",
             rule("", "pods", &["get", "list", "watch"]),
         ),
-        ("to notice that the node was replaced by another one of the same name", rule("", "nodes", &["get"])),
+        (
+            "to notice that the node was replaced by another one of the same name",
+            rule("", "nodes", &["get"]),
+        ),
         (
             "to report on the pods of the node; deleted when a pod is no longer marked (with the pod, by garbage collection)",
-            rule(GROUP, "podcheckpoints", &["get", "list", "watch", "create", "patch", "delete"]),
+            rule(
+                GROUP,
+                "podcheckpoints",
+                &["get", "list", "watch", "create", "patch", "delete"],
+            ),
         ),
-        ("to report on the pods of the node", rule(GROUP, "podcheckpoints/status", &["patch"])),
+        (
+            "to report on the pods of the node",
+            rule(GROUP, "podcheckpoints/status", &["patch"]),
+        ),
         (
             "to record Events: on a Pod what was done for it, on the Node what is wrong with it",
             rule("events.k8s.io", "events", &["create", "patch"]),
@@ -46,7 +56,10 @@ pub(crate) fn agent_rules(spec: &PodCheckpointerSpec) -> Vec<(&'static str, Valu
 }
 
 pub(super) fn role(spec: &PodCheckpointerSpec) -> Object {
-    let rules: Vec<Value> = agent_rules(spec).into_iter().map(|(_, rule)| rule).collect();
+    let rules: Vec<Value> = agent_rules(spec)
+        .into_iter()
+        .map(|(_, rule)| rule)
+        .collect();
     Object {
         why: "The rights of the agents. They read no Secret and no ConfigMap and create no pod: what a pod was given is read \
               from the files and the runtime of its node.",

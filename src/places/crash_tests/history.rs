@@ -71,12 +71,18 @@ pub struct Expected {
 impl Expected {
     /// A node without captures, whose keys will be created in this directory.
     pub fn new(key_directory: &Path) -> Self {
-        Self { key_directory: key_directory.to_owned(), ..Self::default() }
+        Self {
+            key_directory: key_directory.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// The key files, the one that seals first.
     pub fn key_files(&self) -> Vec<PathBuf> {
-        (0..self.keys).rev().map(|number| self.key_directory.join(format!("key-{number}"))).collect()
+        (0..self.keys)
+            .rev()
+            .map(|number| self.key_directory.join(format!("key-{number}")))
+            .collect()
     }
 
     /// The store of a history that runs in this directory.
@@ -93,7 +99,9 @@ impl Expected {
 
     /// The newest good generation of a pod.
     pub fn newest(&self, pod: &str) -> Option<&(u64, NodeCheckpoint)> {
-        self.pods.get(&key(pod)).and_then(|lineage| lineage.kept.first())
+        self.pods
+            .get(&key(pod))
+            .and_then(|lineage| lineage.kept.first())
     }
 }
 
@@ -142,7 +150,11 @@ impl Task {
     /// The next event of a history. `number` is that of the last content.
     pub fn draw(expected: &Expected, number: &mut u64, random: &mut Random) -> Self {
         let pod = random.of(&PODS);
-        let kept = expected.pods.get(&key(pod)).map(|lineage| lineage.kept.as_slice()).unwrap_or_default();
+        let kept = expected
+            .pods
+            .get(&key(pod))
+            .map(|lineage| lineage.kept.as_slice())
+            .unwrap_or_default();
         match (random.below(11), kept) {
             (0, _) => Self::Remove(pod),
             (1, _) => {
@@ -178,7 +190,9 @@ impl Task {
             Self::Capture(checkpoint) => {
                 if let Put::Written(number, _) = store.put(checkpoint).unwrap() {
                     let lineage = after.pods.entry(checkpoint.pod().unwrap()).or_default();
-                    lineage.older.extend(lineage.kept.drain(1.min(lineage.kept.len())..));
+                    lineage
+                        .older
+                        .extend(lineage.kept.drain(1.min(lineage.kept.len())..));
                     lineage.kept.insert(0, (number, (**checkpoint).clone()));
                 }
             }
@@ -217,7 +231,11 @@ impl Task {
 pub fn damage(store: &Store, pod: &str) -> (PathBuf, u64, u8) {
     let path = store.newest(&key(pod)).unwrap().0.unwrap().path;
     let bytes = fs::read(&path).unwrap();
-    let at = bytes.windows(7).position(|part| part == b"sha256:").unwrap() + 10;
+    let at = bytes
+        .windows(7)
+        .position(|part| part == b"sha256:")
+        .unwrap()
+        + 10;
     (path, at as u64, bytes[at] ^ 1)
 }
 
@@ -236,14 +254,20 @@ fn make_key(path: &Path, number: usize) {
     let mut bytes = [7; 32];
     bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
     let _ = fs::remove_file(path);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
     file.write_all(&bytes).unwrap();
 }
 
 /// A checkpoint of up to a few pages, with different content for each number.
 pub fn capture(pod: &str, number: u64, random: &mut Random) -> NodeCheckpoint {
     let mut made = testing::checkpoint("shop", pod);
-    made.manifest["spec"]["containers"][0]["args"] = serde_json::json!([format!("capture {number}")]);
+    made.manifest["spec"]["containers"][0]["args"] =
+        serde_json::json!([format!("capture {number}")]);
     made.captured.uptime_seconds = number;
     let size = random.of(&[0, 100, 400, 1500, 5000]);
     let bytes: Vec<u8> = (0..size).map(|_| random.next().to_le_bytes()[0]).collect();
@@ -272,7 +296,8 @@ pub fn record(number: u64, random: &mut Random) -> NodeRecord {
 
 /// Whether this is the name of something unfinished.
 pub fn is_temporary(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
 }
 
 /// Checks a directory after a power cut: everything that readers do, then everything that a
@@ -285,20 +310,30 @@ pub fn check(
     random: &mut Random,
 ) -> Result<(), String> {
     let store = after.store(directory);
-    let node = store.node().map_err(|error| format!("the node's record: {error}"))?;
+    let node = store
+        .node()
+        .map_err(|error| format!("the node's record: {error}"))?;
     if node != before.node && node != after.node {
         return Err("the node's record is neither the old nor the new one".into());
     }
     for pod in pods {
         let (newest, bad) = store.newest(&key(pod)).map_err(|error| error.to_string())?;
         let newest = newest.map(numbered);
-        if ![before, after].iter().any(|expected| expected.newest(pod) == newest.as_ref()) {
+        if ![before, after]
+            .iter()
+            .any(|expected| expected.newest(pod) == newest.as_ref())
+        {
             let found = newest.map(|(number, _)| number);
-            return Err(format!("{pod}: generation {found:?} is neither the old nor the new one; bad: {bad:?}"));
+            return Err(format!(
+                "{pod}: generation {found:?} is neither the old nor the new one; bad: {bad:?}"
+            ));
         }
     }
 
-    store.create().and_then(|()| store.clean()).map_err(|error| format!("start: {error}"))?;
+    store
+        .create()
+        .and_then(|()| store.clean())
+        .map_err(|error| format!("start: {error}"))?;
     no_leftover(directory)?;
     for pod in pods {
         check_generations(&store, pod, before, after)?;
@@ -311,11 +346,18 @@ pub fn check(
         other => return Err(format!("a further capture of {pod}: {other:?}")),
     }
     let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
-    if found.good.first().is_none_or(|good| good.checkpoint.clone().with_digest() != fresh)
+    if found
+        .good
+        .first()
+        .is_none_or(|good| good.checkpoint.clone().with_digest() != fresh)
         || found.good.len() > 2
         || !found.bad.is_empty()
     {
-        return Err(format!("after a further capture of {pod}: {} good, bad {:?}", found.good.len(), found.bad));
+        return Err(format!(
+            "after a further capture of {pod}: {} good, bad {:?}",
+            found.good.len(),
+            found.bad
+        ));
     }
     no_leftover(directory)
 }
@@ -323,32 +365,55 @@ pub fn check(
 /// Checks that the expected generations exist, in order, and are sealed with the last key once
 /// resealing was done. There may be no others except older ones that had been removed, and only
 /// what a bad disk damaged may be bad.
-fn check_generations(store: &Store, pod: &str, before: &Expected, after: &Expected) -> Result<(), String> {
+fn check_generations(
+    store: &Store,
+    pod: &str,
+    before: &Expected,
+    after: &Expected,
+) -> Result<(), String> {
     let found = store.find(&key(pod)).map_err(|error| error.to_string())?;
     let keys = store.keys_given().load();
     let seals = keys.sealing().ok().flatten().map(Key::id);
     if before.keys == after.keys
         && !before.is_partly_sealed
-        && let Some(other) = found.good.iter().find(|good| good.sealed.as_deref() != seals)
+        && let Some(other) = found
+            .good
+            .iter()
+            .find(|good| good.sealed.as_deref() != seals)
     {
-        return Err(format!("{pod}: generation {} is sealed with {:?}, not {seals:?}", other.number, other.sealed));
+        return Err(format!(
+            "{pod}: generation {} is sealed with {:?}, not {seals:?}",
+            other.number, other.sealed
+        ));
     }
     let good: Vec<_> = found.good.into_iter().map(numbered).collect();
-    let [before, after] = [before, after].map(|expected| expected.pods.get(&key(pod)).cloned().unwrap_or_default());
+    let [before, after] =
+        [before, after].map(|expected| expected.pods.get(&key(pod)).cloned().unwrap_or_default());
     let is_right = |lineage: &Lineage| {
         let older = || lineage.older.iter().chain(&before.kept);
         good.strip_prefix(lineage.kept.as_slice())
-            .is_some_and(|more| more.iter().all(|more| !lineage.kept.is_empty() && older().any(|older| older == more)))
+            .is_some_and(|more| {
+                more.iter()
+                    .all(|more| !lineage.kept.is_empty() && older().any(|older| older == more))
+            })
     };
     if !is_right(&before) && !is_right(&after) {
         let numbers: Vec<u64> = good.iter().map(|(number, _)| *number).collect();
         return Err(format!("{pod}: generations {numbers:?} are there"));
     }
     for error in &found.bad {
-        let name = error.damaged().and_then(|path| path.file_stem()).and_then(|stem| stem.to_str());
+        let name = error
+            .damaged()
+            .and_then(|path| path.file_stem())
+            .and_then(|stem| stem.to_str());
         let number = name.and_then(|name| name.parse().ok());
-        if !number.is_some_and(|number| before.damaged.contains(&number) || after.damaged.contains(&number)) {
-            return Err(format!("{pod}: {error}: {}", std::error::Error::source(error).unwrap_or(error)));
+        if !number.is_some_and(|number| {
+            before.damaged.contains(&number) || after.damaged.contains(&number)
+        }) {
+            return Err(format!(
+                "{pod}: {error}: {}",
+                std::error::Error::source(error).unwrap_or(error)
+            ));
         }
     }
     Ok(())

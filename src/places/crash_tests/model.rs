@@ -77,9 +77,15 @@ impl Tree {
         use std::io::Write as _;
         match self {
             Self::File(Image { bytes, mode }) => {
-                let mut file = fs::File::options().write(true).create_new(true).mode(*mode).open(path).unwrap();
+                let mut file = fs::File::options()
+                    .write(true)
+                    .create_new(true)
+                    .mode(*mode)
+                    .open(path)
+                    .unwrap();
                 file.write_all(bytes).unwrap();
-                file.set_permissions(fs::Permissions::from_mode(*mode)).unwrap();
+                file.set_permissions(fs::Permissions::from_mode(*mode))
+                    .unwrap();
             }
             Self::Directory(entries) => {
                 fs::DirBuilder::new().mode(0o700).create(path).unwrap();
@@ -117,8 +123,14 @@ pub enum Content {
 
 #[derive(Clone, Debug)]
 enum Node {
-    File { lasting: Image, pending: Vec<Pending> },
-    Directory { lasting: BTreeMap<OsString, usize>, pending: Vec<(u64, Entry)> },
+    File {
+        lasting: Image,
+        pending: Vec<Pending>,
+    },
+    Directory {
+        lasting: BTreeMap<OsString, usize>,
+        pending: Vec<(u64, Entry)>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -146,7 +158,11 @@ pub struct Disk {
 impl Disk {
     /// A disk on which this tree is durable, at `root`.
     pub fn new(root: &Path, tree: &Tree) -> Self {
-        let mut disk = Self { root: root.to_owned(), nodes: Vec::new(), clock: 0 };
+        let mut disk = Self {
+            root: root.to_owned(),
+            nodes: Vec::new(),
+            clock: 0,
+        };
         disk.add(tree);
         disk
     }
@@ -154,11 +170,23 @@ impl Disk {
     fn add(&mut self, tree: &Tree) -> usize {
         let id = self.nodes.len();
         match tree {
-            Tree::File(image) => self.nodes.push(Node::File { lasting: image.clone(), pending: Vec::new() }),
+            Tree::File(image) => self.nodes.push(Node::File {
+                lasting: image.clone(),
+                pending: Vec::new(),
+            }),
             Tree::Directory(entries) => {
-                self.nodes.push(Node::Directory { lasting: BTreeMap::new(), pending: Vec::new() });
-                let made = entries.iter().map(|(name, tree)| (name.clone(), self.add(tree))).collect();
-                self.nodes[id] = Node::Directory { lasting: made, pending: Vec::new() };
+                self.nodes.push(Node::Directory {
+                    lasting: BTreeMap::new(),
+                    pending: Vec::new(),
+                });
+                let made = entries
+                    .iter()
+                    .map(|(name, tree)| (name.clone(), self.add(tree)))
+                    .collect();
+                self.nodes[id] = Node::Directory {
+                    lasting: made,
+                    pending: Vec::new(),
+                };
             }
         }
         id
@@ -183,25 +211,48 @@ impl Disk {
         match change {
             Change::Create(path, mode) => {
                 if self.find(path).is_none() {
-                    let image = Image { bytes: Vec::new(), mode: *mode };
-                    self.link(path, Node::File { lasting: image, pending: Vec::new() });
+                    let image = Image {
+                        bytes: Vec::new(),
+                        mode: *mode,
+                    };
+                    self.link(
+                        path,
+                        Node::File {
+                            lasting: image,
+                            pending: Vec::new(),
+                        },
+                    );
                 }
             }
             Change::Overwrite(path, mode) => match self.find(path) {
                 Some(id) => self.change(id, Pending::Truncate),
                 None => self.apply(&Change::Create(path.clone(), *mode)),
             },
-            Change::Write(path, bytes) => self.change(self.find(path).unwrap(), Pending::Write(bytes.clone())),
-            Change::Chmod(path, mode) => self.change(self.find(path).unwrap(), Pending::Mode(*mode)),
+            Change::Write(path, bytes) => {
+                self.change(self.find(path).unwrap(), Pending::Write(bytes.clone()));
+            }
+            Change::Chmod(path, mode) => {
+                self.change(self.find(path).unwrap(), Pending::Mode(*mode));
+            }
             Change::Sync(path) => {
                 let id = self.find(path).unwrap();
                 let synced = self.image(id);
-                self.nodes[id] = Node::File { lasting: synced, pending: Vec::new() };
+                self.nodes[id] = Node::File {
+                    lasting: synced,
+                    pending: Vec::new(),
+                };
             }
             Change::Rename(from, to) => {
-                assert_eq!(from.parent(), to.parent(), "only renames within a directory are atomic everywhere");
+                assert_eq!(
+                    from.parent(),
+                    to.parent(),
+                    "only renames within a directory are atomic everywhere"
+                );
                 if let Some(id) = self.find(from) {
-                    self.enter(from.parent().unwrap(), Entry::Rename(last(from), last(to), id));
+                    self.enter(
+                        from.parent().unwrap(),
+                        Entry::Rename(last(from), last(to), id),
+                    );
                 }
             }
             Change::Unlink(path) | Change::Rmdir(path) => {
@@ -210,15 +261,28 @@ impl Disk {
                 }
             }
             Change::Mkdir(path) => {
-                if self.find(path).is_none() && path.parent().is_some_and(|above| self.find(above).is_some()) {
-                    self.link(path, Node::Directory { lasting: BTreeMap::new(), pending: Vec::new() });
+                if self.find(path).is_none()
+                    && path
+                        .parent()
+                        .is_some_and(|above| self.find(above).is_some())
+                {
+                    self.link(
+                        path,
+                        Node::Directory {
+                            lasting: BTreeMap::new(),
+                            pending: Vec::new(),
+                        },
+                    );
                 }
             }
             Change::SyncDirectory(path) => {
                 // directories above the root belong to the machine
                 if let Some(id) = self.find(path) {
                     let entries = self.entries(id, |_, _| true);
-                    self.nodes[id] = Node::Directory { lasting: entries, pending: Vec::new() };
+                    self.nodes[id] = Node::Directory {
+                        lasting: entries,
+                        pending: Vec::new(),
+                    };
                 }
             }
         }
@@ -227,7 +291,9 @@ impl Disk {
     /// Changes a byte of a durable file, as a bad disk does.
     pub fn damage(&mut self, path: &Path, at: usize, byte: u8) {
         let id = self.find(path).unwrap();
-        let Node::File { lasting, pending } = &mut self.nodes[id] else { panic!("{} is no file", path.display()) };
+        let Node::File { lasting, pending } = &mut self.nodes[id] else {
+            panic!("{} is no file", path.display())
+        };
         assert!(pending.is_empty());
         lasting.bytes[at] = byte;
     }
@@ -238,23 +304,38 @@ impl Disk {
     }
 
     fn tree(&self, id: usize, entries: Entries, content: Content, random: &mut Random) -> Tree {
-        let Node::Directory { .. } = &self.nodes[id] else { return Tree::File(self.found(id, content, random)) };
+        let Node::Directory { .. } = &self.nodes[id] else {
+            return Tree::File(self.found(id, content, random));
+        };
         let kept = self.entries(id, |when, _| match entries {
             Entries::All => true,
             Entries::Lost => false,
             Entries::Until(end) => when < end,
             Entries::Any => random.once_in(2),
         });
-        Tree::Directory(kept.into_iter().map(|(name, id)| (name, self.tree(id, entries, content, random))).collect())
+        Tree::Directory(
+            kept.into_iter()
+                .map(|(name, id)| (name, self.tree(id, entries, content, random)))
+                .collect(),
+        )
     }
 
     fn found(&self, id: usize, content: Content, random: &mut Random) -> Image {
-        let Node::File { lasting, pending } = &self.nodes[id] else { panic!("not a file") };
+        let Node::File { lasting, pending } = &self.nodes[id] else {
+            panic!("not a file")
+        };
         let new = self.image(id);
         if pending.is_empty() || content == Content::All {
             return new;
         }
-        let (old, mode) = (&lasting.bytes, if random.once_in(2) { lasting.mode } else { new.mode });
+        let (old, mode) = (
+            &lasting.bytes,
+            if random.once_in(2) {
+                lasting.mode
+            } else {
+                new.mode
+            },
+        );
         let border = |random: &mut Random| {
             let unit = random.of(&[1, SECTOR, PAGE]);
             random.below(new.bytes.len() / unit + 1) * unit
@@ -264,7 +345,11 @@ impl Disk {
             Content::Lost => old.clone(),
             Content::Zeros => {
                 let kept = old.len().min(new.bytes.len());
-                old[..kept].iter().copied().chain(std::iter::repeat_n(0, new.bytes.len() - kept)).collect()
+                old[..kept]
+                    .iter()
+                    .copied()
+                    .chain(std::iter::repeat_n(0, new.bytes.len() - kept))
+                    .collect()
             }
             Content::Cut => new.bytes[..border(random)].to_vec(),
             Content::Torn => {
@@ -294,7 +379,9 @@ impl Disk {
 
     /// A file as it is visible while the machine runs.
     fn image(&self, id: usize) -> Image {
-        let Node::File { lasting, pending } = &self.nodes[id] else { panic!("not a file") };
+        let Node::File { lasting, pending } = &self.nodes[id] else {
+            panic!("not a file")
+        };
         let mut image = lasting.clone();
         for change in pending {
             match change {
@@ -306,8 +393,14 @@ impl Disk {
         image
     }
 
-    fn entries(&self, id: usize, mut is_kept: impl FnMut(u64, &Entry) -> bool) -> BTreeMap<OsString, usize> {
-        let Node::Directory { lasting, pending } = &self.nodes[id] else { panic!("not a directory") };
+    fn entries(
+        &self,
+        id: usize,
+        mut is_kept: impl FnMut(u64, &Entry) -> bool,
+    ) -> BTreeMap<OsString, usize> {
+        let Node::Directory { lasting, pending } = &self.nodes[id] else {
+            panic!("not a directory")
+        };
         let mut entries = lasting.clone();
         for (when, entry) in pending {
             if !is_kept(*when, entry) {
@@ -353,12 +446,16 @@ impl Disk {
         let id = self.find(directory).unwrap();
         let when = self.clock;
         self.clock += 1;
-        let Node::Directory { pending, .. } = &mut self.nodes[id] else { panic!("not a directory") };
+        let Node::Directory { pending, .. } = &mut self.nodes[id] else {
+            panic!("not a directory")
+        };
         pending.push((when, entry));
     }
 
     fn change(&mut self, id: usize, change: Pending) {
-        let Node::File { pending, .. } = &mut self.nodes[id] else { panic!("not a file") };
+        let Node::File { pending, .. } = &mut self.nodes[id] else {
+            panic!("not a file")
+        };
         pending.push(change);
     }
 }

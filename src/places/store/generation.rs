@@ -50,25 +50,43 @@ pub(super) fn file_name(number: u64) -> String {
 
 /// The number in the name of a generation's file, and whether the file was set aside.
 pub(super) fn parse_name(name: &str) -> Option<(u64, bool)> {
-    let (rest, aside) = name.strip_suffix(DAMAGED).map_or((name, false), |rest| (rest, true));
+    let (rest, aside) = name
+        .strip_suffix(DAMAGED)
+        .map_or((name, false), |rest| (rest, true));
     let digits = rest.strip_suffix(ENDING)?;
     let is_number = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| digits.parse().ok()).flatten().map(|number| (number, aside))
+    is_number
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(|number| (number, aside))
 }
 
 pub(super) fn number_of(name: &str, aside: bool) -> Option<u64> {
-    parse_name(name).filter(|(_, is_aside)| *is_aside == aside).map(|(number, _)| number)
+    parse_name(name)
+        .filter(|(_, is_aside)| *is_aside == aside)
+        .map(|(number, _)| number)
 }
 
 /// The highest number in use, including those of damaged files, which are not used again.
 pub(super) fn last_number(directory: &Path) -> Result<u64, Error> {
     let names = Directory::open(directory)?.names()?;
-    Ok(names.iter().filter_map(|name| parse_name(name)).map(|(number, _)| number).max().unwrap_or(0))
+    Ok(names
+        .iter()
+        .filter_map(|name| parse_name(name))
+        .map(|(number, _)| number)
+        .max()
+        .unwrap_or(0))
 }
 
 /// Writes a generation's file, sealed if there is a key. Returns its size in bytes.
-pub(super) fn write_generation(path: &Path, checkpoint: &NodeCheckpoint, seal: Option<&Key>) -> Result<u64, Error> {
-    let bytes = checkpoint.write(seal).map_err(|source| Error::Format(checkpoint.shown(), Box::new(source)))?;
+pub(super) fn write_generation(
+    path: &Path,
+    checkpoint: &NodeCheckpoint,
+    seal: Option<&Key>,
+) -> Result<u64, Error> {
+    let bytes = checkpoint
+        .write(seal)
+        .map_err(|source| Error::Format(checkpoint.shown(), Box::new(source)))?;
     write::file(path, &bytes, 0o600)?;
     Ok(bytes.len() as u64)
 }
@@ -86,9 +104,20 @@ pub(super) fn read_generation(
     let bytes = directory.file(&name, MAX_SIZE)?;
     *budget = budget.saturating_sub(bytes.len() as u64);
     let opened = NodeCheckpoint::open(&bytes, keys);
-    let (checkpoint, sealed) = opened.map_err(|source| Error::Unusable(path.clone(), Box::new(source)))?;
+    let (checkpoint, sealed) =
+        opened.map_err(|source| Error::Unusable(path.clone(), Box::new(source)))?;
     if !checkpoint.is_of(key) {
-        return Err(Error::Foreign { path, of: checkpoint.shown() });
+        return Err(Error::Foreign {
+            path,
+            of: checkpoint.shown(),
+        });
     }
-    Ok(Generation { pod: key.clone(), number, path, size: bytes.len() as u64, sealed, checkpoint })
+    Ok(Generation {
+        pod: key.clone(),
+        number,
+        path,
+        size: bytes.len() as u64,
+        sealed,
+        checkpoint,
+    })
 }

@@ -5,7 +5,11 @@
 //! <state dir>/checkpoints/<namespace>_<pod>/0000000007.yaml
 //! <state dir>/checkpoints/<namespace>_<pod>/0000000006.yaml.damaged
 //! ```
-//! The agent is the only writer (it holds `agent.lock`); the supervisor and the command line read. Nothing is trusted because of its name: a file counts if it is a regular file, it and its directories belong to this user and are not writable by others, and its digest is right. One bad file never hides another. A damaged file is renamed, and removed once a good newer generation exists. With keys ([`Store::with_keys`]), new files are sealed.
+//! The agent is the only writer (it holds `agent.lock`); the supervisor and the command line read.
+//! Nothing is trusted because of its name: a file counts if it is a regular file, it and its
+//! directories belong to this user and are not writable by others, and its digest is right. One bad
+//! file never hides another. A damaged file is renamed, and removed once a good newer generation
+//! exists. With keys ([`Store::with_keys`]), new files are sealed.
 
 pub(crate) mod generation;
 mod tidy;
@@ -24,7 +28,9 @@ use crate::pod::id::{self, PodId};
 use crate::reasons::Blocked;
 
 pub use generation::{Generation, set_aside};
-use generation::{file_name, last_number, number_of, parse_name, read_generation, write_generation};
+use generation::{
+    file_name, last_number, number_of, parse_name, read_generation, write_generation,
+};
 pub use tidy::Tidied;
 use tidy::superseded;
 
@@ -72,7 +78,9 @@ pub enum Error {
     #[error("cannot store a checkpoint without the key that was given")]
     Key(#[source] Box<keys::Error>),
     /// The pod has sealed checkpoints, so that none may be stored in clear text.
-    #[error("checkpoints of {0} are sealed, and no key was given: give it with --key-file, or remove them")]
+    #[error(
+        "checkpoints of {0} are sealed, and no key was given: give it with --key-file, or remove them"
+    )]
     NoKey(String),
     /// The lock cannot be taken.
     #[error(transparent)]
@@ -87,9 +95,9 @@ impl Error {
     pub fn damaged(&self) -> Option<&PathBuf> {
         match self {
             Self::Unusable(path, source) => match **source {
-                format::Error::Version { .. } | format::Error::KeyMissing { .. } | format::Error::KeyWrong { .. } => {
-                    None
-                }
+                format::Error::Version { .. }
+                | format::Error::KeyMissing { .. }
+                | format::Error::KeyWrong { .. } => None,
                 _ => Some(path),
             },
             _ => None,
@@ -148,12 +156,16 @@ impl Found {
         let paths = self.bad.iter().filter_map(|error| match error {
             Error::Unusable(path, _)
             | Error::Foreign { path, .. }
-            | Error::Read(read::Error::Untrusted { path, .. } | read::Error::Io(path, _)) => Some(path),
+            | Error::Read(read::Error::Untrusted { path, .. } | read::Error::Io(path, _)) => {
+                Some(path)
+            }
             _ => None,
         });
         let bad = paths.filter_map(|path| number_of(&path.file_name()?.to_string_lossy(), false));
         let good = self.good.iter().map(|generation| generation.number);
-        good.chain(bad).chain(self.aside.iter().map(|(number, _)| *number)).max()
+        good.chain(bad)
+            .chain(self.aside.iter().map(|(number, _)| *number))
+            .max()
     }
 }
 
@@ -179,7 +191,11 @@ impl Store {
     /// The store in this directory, which need not exist; a real path (see
     /// [`crate::node::host::HostRoot::resolve`]).
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), keys: KeyFiles::default(), order: Arc::default() }
+        Self {
+            directory: directory.into(),
+            keys: KeyFiles::default(),
+            order: Arc::default(),
+        }
     }
 
     /// The same store, which seals with the first of these keys and opens with all.
@@ -229,7 +245,9 @@ impl Store {
 
     fn find_with(&self, key: &PodId, keys: &Keys) -> Result<Found, Error> {
         let mut found = Found::default();
-        let Some(directory) = self.opened_pod(key)? else { return Ok(found) };
+        let Some(directory) = self.opened_pod(key)? else {
+            return Ok(found);
+        };
         let mut numbers = Vec::new();
         for name in directory.names()? {
             let path = directory.path().join(&name);
@@ -265,8 +283,14 @@ impl Store {
     /// The newest good generation, and the errors of newer ones. Reads no older generations.
     pub fn newest(&self, key: &PodId) -> Result<(Option<Generation>, Vec<Error>), Error> {
         let mut bad = Vec::new();
-        let Some(directory) = self.opened_pod(key)? else { return Ok((None, bad)) };
-        let mut numbers: Vec<u64> = directory.names()?.iter().filter_map(|name| number_of(name, false)).collect();
+        let Some(directory) = self.opened_pod(key)? else {
+            return Ok((None, bad));
+        };
+        let mut numbers: Vec<u64> = directory
+            .names()?
+            .iter()
+            .filter_map(|name| number_of(name, false))
+            .collect();
         numbers.sort_unstable_by(|one, other| other.cmp(one));
         let keys = self.keys.load();
         let mut budget = MOST_READ;
@@ -300,7 +324,10 @@ impl Store {
         let damaged: Vec<&PathBuf> = found.bad.iter().filter_map(Error::damaged).collect();
         if let Some(newest) = found.good.first()
             && damaged.is_empty()
-            && found.aside.iter().all(|(number, _)| *number < newest.number)
+            && found
+                .aside
+                .iter()
+                .all(|(number, _)| *number < newest.number)
             && newest.checkpoint.content_digest() == checkpoint.content_digest()
         {
             // an earlier call that failed after writing may have left more
@@ -312,7 +339,10 @@ impl Store {
         let path = directory.join(file_name(number));
         let size = write_generation(&path, checkpoint, seal)?;
         let mut needless = superseded(&found, KEPT.saturating_sub(1));
-        for path in damaged.into_iter().chain(found.aside.iter().map(|(_, path)| path)) {
+        for path in damaged
+            .into_iter()
+            .chain(found.aside.iter().map(|(_, path)| path))
+        {
             tracing::warn!(file = %path.display(), "removing a damaged checkpoint, because a good newer one exists");
             needless.push(path.clone());
         }
@@ -330,7 +360,11 @@ impl Store {
 
     /// Adds generations of another store under their own numbers. The caller has verified them and
     /// made sure that they replace no other. Returns how many were written.
-    pub fn adopt(&self, key: &PodId, generations: &[(u64, &NodeCheckpoint)]) -> Result<usize, Error> {
+    pub fn adopt(
+        &self,
+        key: &PodId,
+        generations: &[(u64, &NodeCheckpoint)],
+    ) -> Result<usize, Error> {
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let directory = self.pod(key);
         let keys = self.keys.load();
@@ -358,7 +392,8 @@ impl Store {
 
     /// The directory of all pods; `None` if it does not exist.
     fn opened(&self) -> Result<Option<Directory>, Error> {
-        let checkpoints = Directory::open(&self.directory).and_then(|directory| directory.directory(CHECKPOINTS));
+        let checkpoints =
+            Directory::open(&self.directory).and_then(|directory| directory.directory(CHECKPOINTS));
         absent(checkpoints)
     }
 
@@ -380,7 +415,10 @@ fn absent<T>(result: Result<T, read::Error>) -> Result<Option<T>, Error> {
 
 /// The error of the sealing key.
 fn no_key(files: &KeyFiles, key: &PodId) -> Error {
-    files.load().into_error().map_or_else(|| Error::NoKey(key.to_string()), |error| Error::Key(Box::new(error)))
+    files.load().into_error().map_or_else(
+        || Error::NoKey(key.to_string()),
+        |error| Error::Key(Box::new(error)),
+    )
 }
 
 #[cfg(test)]

@@ -33,9 +33,15 @@ fn two_generations_are_kept_and_the_newest_is_read() {
         store.put(&value(text)).unwrap();
     }
     let found = store.find(&id("shop_till")).unwrap();
-    assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["three", "two"]);
+    assert_eq!(
+        found.good.iter().map(argument).collect::<Vec<_>>(),
+        ["three", "two"]
+    );
     assert!(found.bad.is_empty());
-    assert_eq!(argument(&store.newest(&id("shop_till")).unwrap().0.unwrap()), "three");
+    assert_eq!(
+        argument(&store.newest(&id("shop_till")).unwrap().0.unwrap()),
+        "three"
+    );
 }
 
 #[test]
@@ -45,21 +51,29 @@ fn of_a_pod_whose_name_no_file_can_have_there_is_nothing_and_nothing_is_written(
     store.put(&value("one")).unwrap();
     assert!(store.newest(&long).unwrap().0.is_none());
     store.remove(&long).unwrap();
-    assert!(store.put(&checkpoint("shop", long.name()).with_digest()).is_err());
+    assert!(
+        store
+            .put(&checkpoint("shop", long.name()).with_digest())
+            .is_err()
+    );
     assert_eq!(store.keys().unwrap(), [id("shop_till")]);
 }
 
 #[test]
 fn what_did_not_change_is_not_written() {
     let (_directory, store) = store();
-    assert!(matches!(store.put(&value("same")).unwrap(), Put::Written(1, _)));
+    assert!(matches!(
+        store.put(&value("same")).unwrap(),
+        Put::Written(1, _)
+    ));
     let mut later = value("same");
     later.captured.uptime_seconds += 100;
     assert_eq!(store.put(&later.with_digest()).unwrap(), Put::Unchanged(1));
 }
 
 #[test]
-fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_good_newer_one_is_there() {
+fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_good_newer_one_is_there()
+ {
     let (_directory, store) = store();
     store.put(&value("one")).unwrap();
     store.put(&value("two")).unwrap();
@@ -68,12 +82,25 @@ fn a_damaged_generation_is_skipped_never_hides_the_older_one_and_goes_when_a_goo
     fs::write(&newest, text).unwrap();
     let (good, bad) = store.newest(&id("shop_till")).unwrap();
     assert_eq!(argument(&good.unwrap()), "one");
-    assert!(bad[0].to_string().contains(newest.to_str().unwrap()), "{}", bad[0]);
+    assert!(
+        bad[0].to_string().contains(newest.to_str().unwrap()),
+        "{}",
+        bad[0]
+    );
     // also when nothing has changed: two good ones are kept, whatever happened to them
-    assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
+    assert!(matches!(
+        store.put(&value("one")).unwrap(),
+        Put::Written(3, _)
+    ));
     let found = store.find(&id("shop_till")).unwrap();
-    assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["one", "one"]);
-    assert_eq!(found.good[0].number, 3, "the number of a damaged generation is not used again");
+    assert_eq!(
+        found.good.iter().map(argument).collect::<Vec<_>>(),
+        ["one", "one"]
+    );
+    assert_eq!(
+        found.good[0].number, 3,
+        "the number of a damaged generation is not used again"
+    );
     assert!(found.bad.is_empty());
 }
 
@@ -87,14 +114,32 @@ fn links_fifos_and_files_that_others_can_write_are_not_read() {
     let pod = good.parent().unwrap();
     symlink(&elsewhere, pod.join("0000000002.yaml")).unwrap();
     let fifo = pod.join("0000000003.yaml");
-    rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
     fs::copy(&good, pod.join("0000000004.yaml")).unwrap();
-    fs::set_permissions(pod.join("0000000004.yaml"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(
+        pod.join("0000000004.yaml"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
     fs::hard_link(&elsewhere, pod.join("0000000005.yaml")).unwrap();
     let found = store.find(&id("shop_till")).unwrap();
     assert_eq!(found.good.len(), 1);
     assert_eq!(found.bad.len(), 4);
-    assert!(found.bad.iter().all(|error| matches!(error, Error::Read(_))), "{:?}", found.bad);
+    assert!(
+        found
+            .bad
+            .iter()
+            .all(|error| matches!(error, Error::Read(_))),
+        "{:?}",
+        found.bad
+    );
 }
 
 #[test]
@@ -112,7 +157,10 @@ fn a_checkpoint_of_another_pod_is_not_taken_for_this_one() {
 fn only_one_holds_a_lock() {
     let (_directory, store) = store();
     let held = store.lock("agent.lock").unwrap();
-    assert!(matches!(store.lock("agent.lock"), Err(Error::Lock(lock::Error::Held(_)))));
+    assert!(matches!(
+        store.lock("agent.lock"),
+        Err(Error::Lock(lock::Error::Held(_)))
+    ));
     drop(held);
     store.lock("agent.lock").unwrap();
 }
@@ -125,7 +173,10 @@ fn leftovers_of_a_crash_are_removed_and_foreign_files_stay() {
     fs::write(pod.join(format!("{}xyz", write::TEMPORARY)), "torn").unwrap();
     fs::write(pod.join("README"), "somebody's").unwrap();
     store.clean().unwrap();
-    assert_eq!(store.find(&id("shop_till")).unwrap().other, [pod.join("README")]);
+    assert_eq!(
+        store.find(&id("shop_till")).unwrap().other,
+        [pod.join("README")]
+    );
 }
 
 /// Two key files below a directory that is the host's root.
@@ -138,38 +189,66 @@ fn key_files(root: &Path, names: &[&str]) -> KeyFiles {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
-    KeyFiles::new(HostRoot::new(root), names.iter().map(|name| Path::new("/").join(name)).collect())
+    KeyFiles::new(
+        HostRoot::new(root),
+        names.iter().map(|name| Path::new("/").join(name)).collect(),
+    )
 }
 
 #[test]
 fn with_a_key_everything_is_sealed_and_what_did_not_change_is_not_written() {
     let (directory, store) = store();
-    let sealed = store.clone().with_keys(key_files(directory.path(), &["one"]));
-    assert!(matches!(sealed.put(&value("secret-argument")).unwrap(), Put::Written(1, _)));
+    let sealed = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["one"]));
+    assert!(matches!(
+        sealed.put(&value("secret-argument")).unwrap(),
+        Put::Written(1, _)
+    ));
     let path = sealed.newest(&id("shop_till")).unwrap().0.unwrap().path;
     let before = fs::read(&path).unwrap();
     assert!(!String::from_utf8_lossy(&before).contains("secret-argument"));
-    assert_eq!(sealed.put(&value("secret-argument")).unwrap(), Put::Unchanged(1));
+    assert_eq!(
+        sealed.put(&value("secret-argument")).unwrap(),
+        Put::Unchanged(1)
+    );
     assert!(sealed.tidy().unwrap().is_nothing());
     assert_eq!(fs::read(&path).unwrap(), before);
-    assert_eq!(argument(&sealed.newest(&id("shop_till")).unwrap().0.unwrap()), "secret-argument");
+    assert_eq!(
+        argument(&sealed.newest(&id("shop_till")).unwrap().0.unwrap()),
+        "secret-argument"
+    );
 }
 
 #[test]
 fn a_missing_or_wrong_key_is_told_leaves_the_file_alone_and_nothing_is_written_in_clear() {
     let (directory, store) = store();
-    let one = store.clone().with_keys(key_files(directory.path(), &["one"]));
+    let one = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["one"]));
     one.put(&value("one")).unwrap();
     let path = one.newest(&id("shop_till")).unwrap().0.unwrap().path;
     let before = fs::read(&path).unwrap();
-    let two = store.clone().with_keys(key_files(directory.path(), &["two"]));
-    let gone = store.clone().with_keys(KeyFiles::new(HostRoot::new(directory.path()), vec!["/none".into()]));
-    for (other, blocked) in [(&store, Blocked::KeyMissing), (&two, Blocked::KeyWrong), (&gone, Blocked::KeyMissing)] {
+    let two = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["two"]));
+    let gone = store.clone().with_keys(KeyFiles::new(
+        HostRoot::new(directory.path()),
+        vec!["/none".into()],
+    ));
+    for (other, blocked) in [
+        (&store, Blocked::KeyMissing),
+        (&two, Blocked::KeyWrong),
+        (&gone, Blocked::KeyMissing),
+    ] {
         let (good, bad) = other.newest(&id("shop_till")).unwrap();
         assert!(good.is_none());
         assert_eq!((bad[0].blocked(), bad[0].damaged()), (blocked, None));
         assert_eq!(bad[0].header().unwrap().parent.name, "till");
-        assert!(other.tidy().unwrap().is_nothing(), "not damaged, so not set aside");
+        assert!(
+            other.tidy().unwrap().is_nothing(),
+            "not damaged, so not set aside"
+        );
     }
     for other in [&store, &gone] {
         assert_eq!(other.put(&value("two")).unwrap_err().reason(), "KeyMissing");
@@ -177,7 +256,10 @@ fn a_missing_or_wrong_key_is_told_leaves_the_file_alone_and_nothing_is_written_i
     assert_eq!(fs::read(&path).unwrap(), before);
     // one own key is enough to go on, and the file of the other key stays until there are two good
     // newer ones
-    assert!(matches!(two.put(&value("two")).unwrap(), Put::Written(2, _)));
+    assert!(matches!(
+        two.put(&value("two")).unwrap(),
+        Put::Written(2, _)
+    ));
     assert!(path.exists());
     two.put(&value("three")).unwrap();
     assert!(!path.exists());
@@ -191,19 +273,35 @@ fn a_rotation_seals_every_generation_anew_and_changes_nothing_else() {
     }
     let ids = |store: &Store| {
         let found = store.find(&id("shop_till")).unwrap();
-        assert_eq!(found.good.iter().map(argument).collect::<Vec<_>>(), ["two", "one"]);
-        assert_eq!(found.good.iter().map(|it| it.number).collect::<Vec<_>>(), [2, 1]);
-        found.good.into_iter().map(|it| it.sealed).collect::<Vec<_>>()
+        assert_eq!(
+            found.good.iter().map(argument).collect::<Vec<_>>(),
+            ["two", "one"]
+        );
+        assert_eq!(
+            found.good.iter().map(|it| it.number).collect::<Vec<_>>(),
+            [2, 1]
+        );
+        found
+            .good
+            .into_iter()
+            .map(|it| it.sealed)
+            .collect::<Vec<_>>()
     };
     assert_eq!(ids(&store), [None, None]);
-    let one = store.clone().with_keys(key_files(directory.path(), &["one"]));
+    let one = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["one"]));
     assert_eq!(one.tidy().unwrap().resealed, 2);
     let first = ids(&one);
     assert!(first[0].is_some() && first[0] == first[1]);
-    let both = store.clone().with_keys(key_files(directory.path(), &["two", "one"]));
+    let both = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["two", "one"]));
     assert_eq!(ids(&both), first, "the old key opens");
     assert_eq!(both.tidy().unwrap().resealed, 2);
-    let two = store.clone().with_keys(key_files(directory.path(), &["two"]));
+    let two = store
+        .clone()
+        .with_keys(key_files(directory.path(), &["two"]));
     assert_ne!(ids(&two), first, "the new one seals, and is enough");
     assert!(both.tidy().unwrap().is_nothing());
 }
@@ -222,7 +320,10 @@ fn a_damaged_file_is_set_aside_under_a_name_that_says_so_and_goes_when_a_newer_o
     assert_eq!(tidied.aside, [(id("shop_till"), aside.clone())]);
     assert_eq!(tidied.damaged.unwrap(), [id("shop_till")]);
     let found = store.find(&id("shop_till")).unwrap();
-    assert_eq!((found.good.len(), found.bad.len(), found.aside.len()), (1, 0, 1));
+    assert_eq!(
+        (found.good.len(), found.bad.len(), found.aside.len()),
+        (1, 0, 1)
+    );
     let again = store.tidy().unwrap();
     assert_eq!(
         (again.removed, again.damaged.unwrap().as_slice()),
@@ -230,7 +331,10 @@ fn a_damaged_file_is_set_aside_under_a_name_that_says_so_and_goes_when_a_newer_o
         "none newer is there yet"
     );
     // also when nothing has changed, and never under the same number
-    assert!(matches!(store.put(&value("one")).unwrap(), Put::Written(3, _)));
+    assert!(matches!(
+        store.put(&value("one")).unwrap(),
+        Put::Written(3, _)
+    ));
     assert!(!aside.exists());
     assert_eq!(store.put(&value("one")).unwrap(), Put::Unchanged(3));
     let whole = store.tidy().unwrap();
@@ -249,7 +353,11 @@ fn what_a_crash_left_goes_and_what_is_not_ours_stays() {
     fs::create_dir(checkpoints.join("shop_notes")).unwrap();
     fs::write(checkpoints.join("shop_notes/notes"), "somebody's").unwrap();
     fs::write(checkpoints.join("README"), "somebody's").unwrap();
-    fs::write(directory.path().join(format!("{}x", write::TEMPORARY)), "torn").unwrap();
+    fs::write(
+        directory.path().join(format!("{}x", write::TEMPORARY)),
+        "torn",
+    )
+    .unwrap();
     assert_eq!(store.tidy().unwrap().removed.len(), 3);
     assert!(store.tidy().unwrap().is_nothing());
     assert_eq!(store.keys().unwrap(), [id("shop_notes"), id("shop_till")]);
@@ -262,7 +370,12 @@ fn a_removal_takes_the_whole_pod_at_once() {
     store.put(&value("one")).unwrap();
     store.remove(&id("shop_till")).unwrap();
     store.remove(&id("shop_till")).unwrap();
-    assert_eq!(fs::read_dir(directory.path().join("checkpoints")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(directory.path().join("checkpoints"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -270,13 +383,27 @@ fn directories_that_are_links_or_that_others_may_write_to_are_not_read() {
     let (directory, store) = store();
     store.put(&value("one")).unwrap();
     let checkpoints = directory.path().join("checkpoints");
-    symlink(checkpoints.join("shop_till"), checkpoints.join("shop_other")).unwrap();
-    assert!(matches!(store.newest(&id("shop_other")), Err(Error::Read(read::Error::Untrusted { .. }))));
-    for open in [checkpoints.join("shop_till"), checkpoints.clone(), directory.path().to_owned()] {
+    symlink(
+        checkpoints.join("shop_till"),
+        checkpoints.join("shop_other"),
+    )
+    .unwrap();
+    assert!(matches!(
+        store.newest(&id("shop_other")),
+        Err(Error::Read(read::Error::Untrusted { .. }))
+    ));
+    for open in [
+        checkpoints.join("shop_till"),
+        checkpoints.clone(),
+        directory.path().to_owned(),
+    ] {
         let before = fs::metadata(&open).unwrap().permissions();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         let error = store.newest(&id("shop_till")).unwrap_err();
-        assert!(matches!(&error, Error::Read(read::Error::Untrusted { path, .. }) if *path == open), "{error}");
+        assert!(
+            matches!(&error, Error::Read(read::Error::Untrusted { path, .. }) if *path == open),
+            "{error}"
+        );
         fs::set_permissions(&open, before).unwrap();
     }
     assert!(store.newest(&id("shop_till")).unwrap().0.is_some());
@@ -291,7 +418,12 @@ fn a_hundred_thousand_files_hide_no_good_one_and_are_not_all_told() {
     let pod = directory.path().join("checkpoints/shop_till");
     for number in 2..=100_000_u64 {
         let path = pod.join(file_name(number));
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .unwrap();
     }
     let found = store.find(&id("shop_till")).unwrap();
     assert_eq!(

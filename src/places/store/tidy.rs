@@ -30,7 +30,13 @@ pub struct Tidied {
 impl Tidied {
     /// Whether nothing had to be done and nothing failed.
     pub fn is_nothing(&self) -> bool {
-        let Self { removed, aside, damaged: _, resealed, failed } = self;
+        let Self {
+            removed,
+            aside,
+            damaged: _,
+            resealed,
+            failed,
+        } = self;
         removed.is_empty() && aside.is_empty() && *resealed == 0 && failed.is_empty()
     }
 }
@@ -61,9 +67,16 @@ impl Store {
                 Ok(opened) => opened,
             };
             let names = opened.names()?;
-            for name in names.iter().filter(|name| name.starts_with(write::TEMPORARY)) {
+            for name in names
+                .iter()
+                .filter(|name| name.starts_with(write::TEMPORARY))
+            {
                 let path = directory.join(name);
-                let removed = if opened.has_directory(name) { write::remove_tree(&path) } else { write::remove(&path) };
+                let removed = if opened.has_directory(name) {
+                    write::remove_tree(&path)
+                } else {
+                    write::remove(&path)
+                };
                 match removed {
                     Ok(()) => tidied.removed.push(path),
                     Err(error) => tidied.failed.push(error.into()),
@@ -112,19 +125,39 @@ impl Store {
             }
         }
         let newest = found.good.first().map(|newest| newest.number);
-        let number = |path: &PathBuf| parse_name(path.file_name()?.to_str()?).map(|(number, _)| number);
-        let now_aside = found.bad.iter().filter_map(|error| number(error.damaged()?));
-        if found.aside.iter().map(|(number, _)| *number).chain(now_aside).max() > newest {
+        let number =
+            |path: &PathBuf| parse_name(path.file_name()?.to_str()?).map(|(number, _)| number);
+        let now_aside = found
+            .bad
+            .iter()
+            .filter_map(|error| number(error.damaged()?));
+        if found
+            .aside
+            .iter()
+            .map(|(number, _)| *number)
+            .chain(now_aside)
+            .max()
+            > newest
+        {
             tidied.damaged.get_or_insert_default().push(key.clone());
         }
-        let replaced = found.aside.iter().filter(|(number, _)| Some(*number) < newest).map(|(_, path)| path.clone());
+        let replaced = found
+            .aside
+            .iter()
+            .filter(|(number, _)| Some(*number) < newest)
+            .map(|(_, path)| path.clone());
         let needless: Vec<PathBuf> = replaced.chain(superseded(&found, KEPT)).collect();
         match write::remove_each(&self.pod(key), &needless) {
             Ok(()) => tidied.removed.extend(needless),
             Err(error) => tidied.failed.push(error.into()),
         }
         if let Ok(Some(first)) = keys.sealing() {
-            for generation in found.good.iter().take(KEPT).filter(|it| it.sealed.as_deref() != Some(first.id())) {
+            for generation in found
+                .good
+                .iter()
+                .take(KEPT)
+                .filter(|it| it.sealed.as_deref() != Some(first.id()))
+            {
                 write_generation(&generation.path, &generation.checkpoint, Some(first))?;
                 tidied.resealed += 1;
             }
@@ -136,15 +169,29 @@ impl Store {
 /// Files that are no longer needed if this many good generations are kept: everything older than
 /// the last of them.
 pub(super) fn superseded(found: &Found, kept: usize) -> Vec<PathBuf> {
-    let Some(last) = found.good.get(kept.saturating_sub(1)).map(|last| last.number) else { return Vec::new() };
-    let bad = found.bad.iter().filter(|error| error.damaged().is_none()).filter_map(|error| match error {
-        Error::Unusable(path, _) => Some(path),
-        _ => None,
-    });
+    let Some(last) = found
+        .good
+        .get(kept.saturating_sub(1))
+        .map(|last| last.number)
+    else {
+        return Vec::new();
+    };
+    let bad = found
+        .bad
+        .iter()
+        .filter(|error| error.damaged().is_none())
+        .filter_map(|error| match error {
+            Error::Unusable(path, _) => Some(path),
+            _ => None,
+        });
     let is_older = |path: &&PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         number_of(&name, false).is_some_and(|number| number < last)
     };
     let good = found.good.iter().map(|generation| &generation.path);
-    good.chain(bad).chain(&found.surplus).filter(is_older).cloned().collect()
+    good.chain(bad)
+        .chain(&found.surplus)
+        .filter(is_older)
+        .cloned()
+        .collect()
 }

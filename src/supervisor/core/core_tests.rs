@@ -17,7 +17,10 @@ fn key() -> Key {
 
 fn stored() -> Stored {
     let known = Known::of(&checkpoint("shop", "till"));
-    Stored { keys: [key()].into(), changed: BTreeMap::from([(key(), known)]) }
+    Stored {
+        keys: [key()].into(),
+        changed: BTreeMap::from([(key(), known)]),
+    }
 }
 
 /// A kubelet that has just started, on a node where nothing runs.
@@ -29,17 +32,37 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let owned = Owned { pid: 1, pods: [("kube-system".to_owned(), "etcd-node-1".to_owned())].into() };
-        Self { stored: stored(), lists: Lists::default(), kubelet: KubeletAnswer::Owns(owned) }
+        let owned = Owned {
+            pid: 1,
+            pods: [("kube-system".to_owned(), "etcd-node-1".to_owned())].into(),
+        };
+        Self {
+            stored: stored(),
+            lists: Lists::default(),
+            kubelet: KubeletAnswer::Owns(owned),
+        }
     }
 
     /// A sandbox of the parent with a container in this state.
     fn runs(mut self, state: Runs) -> Self {
         let annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), "api".to_owned())]);
         let (id, namespace, name) = ("p".to_owned(), "shop".to_owned(), "till".to_owned());
-        self.lists.sandboxes.push(Sandbox { id, namespace, name, ready: true, annotations, ..Sandbox::default() });
+        self.lists.sandboxes.push(Sandbox {
+            id,
+            namespace,
+            name,
+            ready: true,
+            annotations,
+            ..Sandbox::default()
+        });
         let (id, sandbox, name) = ("c".to_owned(), "p".to_owned(), "app".to_owned());
-        self.lists.containers.push(Container { id, sandbox, name, state, ..Container::default() });
+        self.lists.containers.push(Container {
+            id,
+            sandbox,
+            name,
+            state,
+            ..Container::default()
+        });
         self
     }
 
@@ -57,8 +80,19 @@ impl Node {
 }
 
 fn core() -> Core {
-    let settings = Settings { activation_delay: SECOND * 3, unstick: true, activate_locked_out: None };
-    Core::new("node-1".into(), settings, Pace { interval: SECOND, delay: SECOND * 3 })
+    let settings = Settings {
+        activation_delay: SECOND * 3,
+        unstick: true,
+        activate_locked_out: None,
+    };
+    Core::new(
+        "node-1".into(),
+        settings,
+        Pace {
+            interval: SECOND,
+            delay: SECOND * 3,
+        },
+    )
 }
 
 /// The API server has been silent for ten seconds.
@@ -73,8 +107,17 @@ fn in_outage() -> Core {
 /// The twin of [`key`] is active, or released already.
 fn with_twin(is_linked: bool) -> Core {
     let mut core = core();
-    let manifest = serde_json::json!({"metadata": {"uid": "twin"}, "spec": {"containers": [{"name": "app"}]}});
-    core.rebuild(&Status::default(), vec![FoundTwin { key: key(), is_linked, manifest }], SECOND);
+    let manifest =
+        serde_json::json!({"metadata": {"uid": "twin"}, "spec": {"containers": [{"name": "app"}]}});
+    core.rebuild(
+        &Status::default(),
+        vec![FoundTwin {
+            key: key(),
+            is_linked,
+            manifest,
+        }],
+        SECOND,
+    );
     core
 }
 
@@ -92,17 +135,27 @@ fn what_is_linked_is_known_and_recorded_and_what_is_refused_is_blocked() {
     assert_eq!(phase(&core), Phase::Inactive);
     let report = core.status(vec!["a problem".into()], None);
     let pod = &report.pods[0];
-    assert_eq!((pod.phase, pod.reason.as_deref()), (Reported::Blocked, Some("ImageAbsent")));
+    assert_eq!(
+        (pod.phase, pod.reason.as_deref()),
+        (Reported::Blocked, Some("ImageAbsent"))
+    );
     assert_eq!(report.problems, ["a problem"]);
 
     let again = now + SECOND * 3;
     let actions = Node::new().observed(&mut core, again);
     let known = Known::of(&checkpoint("shop", "till"));
-    core.done(&actions[0], Outcome::Linked("twin".into(), Box::new(known)), again);
+    core.done(
+        &actions[0],
+        Outcome::Linked("twin".into(), Box::new(known)),
+        again,
+    );
     assert_eq!(core.known()[&key()].twin_uid.as_deref(), Some("twin"));
     assert!(matches!(phase(&core), Phase::Active { .. }));
     let counts = core.outages().outages().counts.activations.clone();
-    assert_eq!(counts, [("Activated".to_owned(), 1), ("ImageAbsent".to_owned(), 1)].into());
+    assert_eq!(
+        counts,
+        [("Activated".to_owned(), 1), ("ImageAbsent".to_owned(), 1)].into()
+    );
 }
 
 #[test]
@@ -112,7 +165,10 @@ fn what_failed_is_decided_again() {
     let actions = core.release_at_sign(SECOND * 2);
     assert_eq!(actions, [Action::Release(key())]);
     core.done(&actions[0], Outcome::Failed, SECOND * 2);
-    assert!(matches!(phase(&core), Phase::Active { .. }), "the link is there still");
+    assert!(
+        matches!(phase(&core), Phase::Active { .. }),
+        "the link is there still"
+    );
     assert_eq!(core.release_at_sign(SECOND * 3), actions);
     core.done(&actions[0], Outcome::Done, SECOND * 3);
     assert!(core.release_at_sign(SECOND * 4).is_empty());
@@ -126,20 +182,40 @@ fn while_remains_are_being_stopped_nothing_is_concluded_from_them() {
     let actions = node.observed(&mut core, SECOND * 31);
     assert_eq!(actions, [Action::StopParent(key())]);
     let stop = core.stop(&actions[0], &node.lists).unwrap();
-    assert_eq!((stop.targets.len(), stop.targets[0].sandbox.as_str()), (1, "p"));
+    assert_eq!(
+        (stop.targets.len(), stop.targets[0].sandbox.as_str()),
+        (1, "p")
+    );
     core.done(&actions[0], Outcome::Started, SECOND * 31);
-    assert!(node.observed(&mut core, SECOND * 60).is_empty(), "not stopped twice at once");
-    assert!(Node::new().observed(&mut core, SECOND * 61).is_empty(), "nor is anything linked meanwhile");
+    assert!(
+        node.observed(&mut core, SECOND * 60).is_empty(),
+        "not stopped twice at once"
+    );
+    assert!(
+        Node::new().observed(&mut core, SECOND * 61).is_empty(),
+        "nor is anything linked meanwhile"
+    );
     core.ended(&actions[0]);
-    assert_eq!(Node::new().observed(&mut core, SECOND * 62), [Action::Activate(key())]);
+    assert_eq!(
+        Node::new().observed(&mut core, SECOND * 62),
+        [Action::Activate(key())]
+    );
 }
 
 #[test]
 fn a_checkpoint_is_known_after_its_twin_went_as_long_as_it_is_in_the_store() {
     for (in_store, known) in [(true, 1), (false, 0)] {
         let mut core = with_twin(false);
-        let stored = if in_store { stored() } else { Stored::default() };
-        Node { stored, ..Node::new() }.observed(&mut core, SECOND * 2);
+        let stored = if in_store {
+            stored()
+        } else {
+            Stored::default()
+        };
+        Node {
+            stored,
+            ..Node::new()
+        }
+        .observed(&mut core, SECOND * 2);
         core.done(&Action::Forget(key()), Outcome::Done, SECOND * 3);
         assert_eq!(core.known().len(), known);
         assert!(core.known().values().all(|known| known.twin_uid.is_none()));
@@ -155,16 +231,30 @@ fn a_twin_that_was_linked_although_the_api_server_answered_is_not_released_by_it
             reason: reason.map(str::to_owned),
             ..PodReport::default()
         };
-        let locked_out = Some(LockedOut { kubelet_pid: Some(7), since: 5_000 });
-        let last = Status { pods: vec![pod], locked_out, ..Status::default() };
-        let twin = FoundTwin { key: key(), is_linked: true, manifest: Value::Null };
+        let locked_out = Some(LockedOut {
+            kubelet_pid: Some(7),
+            since: 5_000,
+        });
+        let last = Status {
+            pods: vec![pod],
+            locked_out,
+            ..Status::default()
+        };
+        let twin = FoundTwin {
+            key: key(),
+            is_linked: true,
+            manifest: Value::Null,
+        };
         let mut core = core();
         core.rebuild(&last, vec![twin], SECOND * 9);
         assert_eq!(core.state().locked_out, Some((Some(7), SECOND * 5)));
         core.heard(SECOND, SECOND * 9, Probed::Status(200));
         core.release_at_sign(SECOND * 10).len()
     };
-    assert_eq!([None, Some(REJECTED_AT_RETURN), Some("KubeletLockedOut")].map(found), [1, 0, 0]);
+    assert_eq!(
+        [None, Some(REJECTED_AT_RETURN), Some("KubeletLockedOut")].map(found),
+        [1, 0, 0]
+    );
 }
 
 #[test]
@@ -199,5 +289,8 @@ fn without_the_manifest_directory_nothing_is_decided_of_any_pod() {
         knows_links: false,
     };
     assert!(core.observed(&seen, SECOND * 20).is_empty());
-    assert_eq!(node.observed(&mut core, SECOND * 21), [Action::Activate(key())]);
+    assert_eq!(
+        node.observed(&mut core, SECOND * 21),
+        [Action::Activate(key())]
+    );
 }

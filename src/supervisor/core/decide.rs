@@ -1,7 +1,8 @@
-//! The decision: (state, facts) → (state, actions). Pure; docs/decision.md is this function as a table.
+//! The decision: (state, facts) → (state, actions). Pure; docs/decision.md is this function as a
+//! table.
 //!
-//! It never waits and never fails. What an action found out comes back as a fact of a later pass, or through
-//! [`State::blocked`] when an activation could not be prepared.
+//! It never waits and never fails. What an action found out comes back as a fact of a later pass,
+//! or through [`State::blocked`] when an activation could not be prepared.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,23 +15,26 @@ use crate::supervisor::core::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
 /// Failed probes before silence is believed.
 pub const FAILED_PROBES: u32 = 3;
-/// How long an API server that cannot be proven must stay so before anything is activated: a board without a clock.
+/// How long an API server that cannot be proven must stay so before anything is activated: a board
+/// without a clock.
 pub const UNPROVEN_DELAY: Duration = Duration::from_mins(1);
-/// How long an API server that answers 5xx must do so before anything is activated for it: one that starts says 500 for a
-/// while, and the kubelet may list its pods in that very moment. A twin linked then costs the parent its admission (seen
-/// on a node: `NodePorts`).
+/// How long an API server that answers 5xx must do so before anything is activated for it: one that
+/// starts says 500 for a while, and the kubelet may list its pods in that very moment. A twin
+/// linked then costs the parent its admission (seen on a node: `NodePorts`).
 pub const FAILING_DELAY: Duration = Duration::from_secs(10);
-/// The shortest silence after which a released twin is taken back, and the same under 5xx: its containers run on without
-/// the kubelet, so haste gains little, and a parent admitted while its twin is linked again is rejected for good. Under 5xx
-/// a twin of which nothing runs gets no more than [`FAILING_DELAY`], as what was never linked.
+/// The shortest silence after which a released twin is taken back, and the same under 5xx: its
+/// containers run on without the kubelet, so haste gains little, and a parent admitted while its
+/// twin is linked again is rejected for good. Under 5xx a twin of which nothing runs gets no more
+/// than [`FAILING_DELAY`], as what was never linked.
 pub const TAKE_BACK: Duration = Duration::from_secs(5);
 /// See [`TAKE_BACK`].
 pub const TAKE_BACK_FAILING: Duration = Duration::from_mins(1);
-/// The shortest silence after which anything is linked while the kubelet's own connection brings answers, though none reach
-/// us in time: an API server that takes seconds over each is silent for our probes, and the kubelet lists its pods all the
-/// same (seen on a node: `NodePorts`).
+/// The shortest silence after which anything is linked while the kubelet's own connection brings
+/// answers, though none reach us in time: an API server that takes seconds over each is silent for
+/// our probes, and the kubelet lists its pods all the same (seen on a node: `NodePorts`).
 pub const HEARD_DELAY: Duration = Duration::from_mins(1);
-/// The same for a parent that the kubelet refused: the agent's word may be of a pod that its owner has just replaced.
+/// The same for a parent that the kubelet refused: the agent's word may be of a pod that its owner
+/// has just replaced.
 pub const TAKE_BACK_REJECTED: Duration = Duration::from_secs(1);
 /// How long a parent that runs in part is left alone.
 pub const PARTIAL: Duration = Duration::from_secs(10);
@@ -40,32 +44,38 @@ pub const GROUP_LIMIT: Duration = Duration::from_mins(1);
 pub const UNSTICK_AFTER: Duration = Duration::from_millis(500);
 /// No longer than this after linking.
 pub const UNSTICK_LIMIT: Duration = Duration::from_mins(1);
-/// A twin that the kubelet does not list after this is nudged, and again at each multiple of five of it.
+/// A twin that the kubelet does not list after this is nudged, and again at each multiple of five
+/// of it.
 pub const NUDGE_AFTER: Duration = Duration::from_secs(1);
-/// A twin without a sandbox that the kubelet does not list after this was rejected: it gets a new UID.
+/// A twin without a sandbox that the kubelet does not list after this was rejected: it gets a new
+/// UID.
 pub const RENEW_AFTER: Duration = Duration::from_secs(30);
-/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: its volumes may take a minute.
+/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: its volumes may
+/// take a minute.
 pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
 /// Rejected this often: said so.
 pub const REFUSED_AFTER: u32 = 2;
-/// How long a released twin of which nothing runs is still reckoned with: the kubelet may be making it, and a container that
-/// is made after its files are gone leaves empty directories in their place (seen: released a quarter of a second after its
-/// link, and running a second later).
+/// How long a released twin of which nothing runs is still reckoned with: the kubelet may be making
+/// it, and a container that is made after its files are gone leaves empty directories in their
+/// place (seen: released a quarter of a second after its link, and running a second later).
 pub const SETTLED: Duration = Duration::from_secs(5);
-/// A twin on the host network that was told to stop this long ago, and is still there when its parent has a container, is
-/// ended without more grace: what it holds, the parent is about to bind, and failing at that costs ten seconds and more of
-/// the kubelet's back-off (seen: etcd, which waits five seconds for its clients).
+/// A twin on the host network that was told to stop this long ago, and is still there when its
+/// parent has a container, is ended without more grace: what it holds, the parent is about to bind,
+/// and failing at that costs ten seconds and more of the kubelet's back-off (seen: etcd, which
+/// waits five seconds for its clients).
 pub const LEAST_GRACE: Duration = Duration::from_millis(50);
 /// A parent that ran this long has taken over, though nobody says that it is Ready.
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// The longest pause before a released twin is taken back, and between attempts of a blocked one.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// What is said of a kubelet that got nothing for [`LOCKED_OUT_AFTER`].
-pub const LOCKED_OUT: &str = "the API server answers this node, but the kubelet has had no pod of it for minutes";
-/// Without a sign of the agent for this long, while the API server answers, we were removed from the cluster.
+pub const LOCKED_OUT: &str =
+    "the API server answers this node, but the kubelet has had no pod of it for minutes";
+/// Without a sign of the agent for this long, while the API server answers, we were removed from
+/// the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
-/// How old the agent's word may be that the node is to be left: longer than a quiet pass takes to come, and short enough that
-/// a word from before an outage does not count after it.
+/// How old the agent's word may be that the node is to be left: longer than a quiet pass takes to
+/// come, and short enough that a word from before an outage does not count after it.
 pub const RETIRE_WORD: Duration = Duration::from_mins(2);
 
 /// How the owner wants it decided.
@@ -75,8 +85,8 @@ pub struct Settings {
     pub activation_delay: Duration,
     /// Whether the kubelet's waiting sockets may be closed.
     pub unstick: bool,
-    /// How long a kubelet must have been locked out before its pods are activated all the same; `None`: never, because
-    /// nobody can ask whether they still exist.
+    /// How long a kubelet must have been locked out before its pods are activated all the same;
+    /// `None`: never, because nobody can ask whether they still exist.
     pub activate_locked_out: Option<Duration>,
 }
 
@@ -90,8 +100,9 @@ pub enum Phase {
     Active {
         /// Since when.
         linked: Duration,
-        /// Contact when it was linked: the release is a change for the better. [`Class::Answering`]: the API server is no
-        /// help, because the kubelet refused the parent for good or is locked out.
+        /// Contact when it was linked: the release is a change for the better.
+        /// [`Class::Answering`]: the API server is no help, because the kubelet refused the parent
+        /// for good or is locked out.
         under: Class,
         /// When the kubelet was last nudged.
         nudged: Option<Duration>,
@@ -153,13 +164,23 @@ pub struct State {
 }
 
 impl State {
-    /// Takes note that an activation could not be prepared; it is tried again after a growing pause.
+    /// Takes note that an activation could not be prepared; it is tried again after a growing
+    /// pause.
     pub fn blocked(&mut self, key: &Key, now: Duration, reason: Blocked, message: String) {
         let pod = self.pods.entry(key.clone()).or_default();
-        let attempts = pod.blocked.as_ref().map_or(0, |block| block.attempts).saturating_add(1);
+        let attempts = pod
+            .blocked
+            .as_ref()
+            .map_or(0, |block| block.attempts)
+            .saturating_add(1);
         let again = now.saturating_add(pause(Duration::from_secs(2), attempts.saturating_sub(1)));
         pod.phase = Phase::Inactive;
-        pod.blocked = Some(Block { reason, message, attempts, again });
+        pod.blocked = Some(Block {
+            reason,
+            message,
+            attempts,
+            again,
+        });
     }
 
     /// How long the kubelet has been getting nothing from an API server that answers us.
@@ -167,18 +188,32 @@ impl State {
         self.locked_out.map(|(_, since)| now.saturating_sub(since))
     }
 
-    /// The kubelet is locked out: the API server has answered us for minutes, and this kubelet process has no pod of it.
+    /// The kubelet is locked out: the API server has answered us for minutes, and this kubelet
+    /// process has no pod of it.
     pub fn is_locked_out(&self, now: Duration) -> bool {
-        self.locked_out_for(now).is_some_and(|time| time >= LOCKED_OUT_AFTER)
+        self.locked_out_for(now)
+            .is_some_and(|time| time >= LOCKED_OUT_AFTER)
     }
 
-    /// Why a twin is there although the API server answers; `None`: because it did not when the twin was linked.
+    /// Why a twin is there although the API server answers; `None`: because it did not when the
+    /// twin was linked.
     pub fn held_by(&self, pod: &Pod) -> Option<&'static str> {
-        let Phase::Active { under: Class::Answering, .. } = pod.phase else { return None };
-        Some(if self.locked_out.is_some() { Blocked::KubeletLockedOut.as_str() } else { REJECTED_AT_RETURN })
+        let Phase::Active {
+            under: Class::Answering,
+            ..
+        } = pod.phase
+        else {
+            return None;
+        };
+        Some(if self.locked_out.is_some() {
+            Blocked::KubeletLockedOut.as_str()
+        } else {
+            REJECTED_AT_RETURN
+        })
     }
 
-    /// Takes in whether the kubelet gets anything from an API server that answers us. Another kubelet process may.
+    /// Takes in whether the kubelet gets anything from an API server that answers us. Another
+    /// kubelet process may.
     fn observe_lock_out(&mut self, facts: &Facts) {
         let Some(contact) = facts.contact else { return };
         match (facts.kubelet, facts.kubelet_synced) {
@@ -237,7 +272,8 @@ impl Action {
         }
     }
 
-    /// The kubelet is given something to run: from then on, only what is new is a sign of the API server.
+    /// The kubelet is given something to run: from then on, only what is new is a sign of the API
+    /// server.
     pub fn links(&self) -> bool {
         matches!(self, Self::Activate(_) | Self::Relink(_) | Self::Renew(_))
     }
@@ -248,12 +284,15 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
     let mut next = state.clone();
     let mut actions = Vec::new();
     next.answering_since = match facts.contact {
-        Some(contact) if contact.class == Class::Answering => Some(state.answering_since.unwrap_or(facts.now)),
+        Some(contact) if contact.class == Class::Answering => {
+            Some(state.answering_since.unwrap_or(facts.now))
+        }
         Some(_) => None,
         None => state.answering_since,
     };
     next.observe_lock_out(facts);
-    next.pods.retain(|key, pod| facts.pods.contains_key(key) || pod.phase != Phase::Inactive);
+    next.pods
+        .retain(|key, pod| facts.pods.contains_key(key) || pod.phase != Phase::Inactive);
     for key in facts.pods.keys() {
         next.pods.entry(key.clone()).or_default();
     }
@@ -281,7 +320,8 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
     (next, actions)
 }
 
-/// The part of a decision that needs nothing but contact, so that a hung runtime or kubelet delays no release.
+/// The part of a decision that needs nothing but contact, so that a hung runtime or kubelet delays
+/// no release.
 pub fn release(state: &State, facts: &Facts) -> (State, Vec<Action>) {
     let mut next = state.clone();
     let mut actions = Vec::new();
@@ -313,12 +353,23 @@ impl<'a> Look<'a> {
         let is_another = pid(before).is_some() && pid(next).is_some() && pid(before) != pid(next);
         let locked_out = next.is_locked_out(facts.now);
         let limit = settings.activate_locked_out;
-        let given_up = limit.is_some_and(|limit| next.locked_out_for(facts.now).is_some_and(|time| time >= limit));
-        let kubelet_is_back = is_another || facts.kubelet == Kubelet::Down || facts.kubelet_synced.is_yes();
-        Self { facts, settings, locked_out, given_up: locked_out && given_up, kubelet_is_back }
+        let given_up = limit.is_some_and(|limit| {
+            next.locked_out_for(facts.now)
+                .is_some_and(|time| time >= limit)
+        });
+        let kubelet_is_back =
+            is_another || facts.kubelet == Kubelet::Down || facts.kubelet_synced.is_yes();
+        Self {
+            facts,
+            settings,
+            locked_out,
+            given_up: locked_out && given_up,
+            kubelet_is_back,
+        }
     }
 
-    /// Contact is lost for so long, or of no use to the kubelet: nobody will start what the kubelet does not own.
+    /// Contact is lost for so long, or of no use to the kubelet: nobody will start what the kubelet
+    /// does not own.
     fn is_lost(&self, delay: Duration) -> bool {
         let heard = self.facts.kubelet_connected.is_yes();
         let delay = if heard { delay.max(HEARD_DELAY) } else { delay };
@@ -326,7 +377,9 @@ impl<'a> Look<'a> {
     }
 
     fn answers(&self) -> bool {
-        self.facts.contact.is_some_and(|contact| contact.class == Class::Answering)
+        self.facts
+            .contact
+            .is_some_and(|contact| contact.class == Class::Answering)
     }
 
     /// The kubelet refused the parent for good, by the word of an agent that is there.
@@ -335,7 +388,9 @@ impl<'a> Look<'a> {
     }
 
     fn is_agent_gone(&self) -> bool {
-        self.facts.agent_silence.is_none_or(|silence| silence >= RETIRE_AFTER)
+        self.facts
+            .agent_silence
+            .is_none_or(|silence| silence >= RETIRE_AFTER)
     }
 
     /// The parent is about to be run again by the kubelet.
@@ -351,15 +406,21 @@ impl<'a> Look<'a> {
             return true;
         }
         match seen.parent_rejected {
-            // of a twin that stands in for a refused parent; without an agent in this boot there was nobody to say so
+            // of a twin that stands in for a refused parent; without an agent in this boot there
+            // was nobody to say so
             Seen::Unknown if !self.is_agent_gone() => seen.parent_owned.is_yes(),
-            Seen::Unknown | Seen::Yes | Seen::No => self.kubelet_is_back || seen.parent_owned.is_yes(),
+            Seen::Unknown | Seen::Yes | Seen::No => {
+                self.kubelet_is_back || seen.parent_owned.is_yes()
+            }
         }
     }
 }
 
 fn release_one(key: &Key, pod: &mut Pod, now: Duration, actions: &mut Vec<Action>) {
-    pod.phase = Phase::Released { since: now, stopping: None };
+    pod.phase = Phase::Released {
+        since: now,
+        stopping: None,
+    };
     pod.blocked = None;
     actions.push(Action::Release(key.clone()));
 }
@@ -378,21 +439,35 @@ fn observe(pod: &mut Pod, seen: &PodFacts, now: Duration) {
     }
 }
 
-fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, actions: &mut Vec<Action>) {
+fn step(
+    key: &Key,
+    pod: &mut Pod,
+    seen: &PodFacts,
+    look: &Look<'_>,
+    open: i32,
+    actions: &mut Vec<Action>,
+) {
     let (facts, settings, now) = (look.facts, look.settings, look.facts.now);
     match &mut pod.phase {
         Phase::Inactive => {
             if matches!(seen.twin, Run::Running | Run::Partial) {
-                // found running without a link: what a restart of ours lost, handed over as if released now
-                pod.phase = Phase::Released { since: now, stopping: None };
+                // found running without a link: what a restart of ours lost, handed over as if
+                // released now
+                pod.phase = Phase::Released {
+                    since: now,
+                    stopping: None,
+                };
                 return;
             }
-            let is_rejected = look.is_rejected(seen) && facts.kubelet == Kubelet::Up && seen.parent == Run::Stopped;
+            let is_rejected = look.is_rejected(seen)
+                && facts.kubelet == Kubelet::Up
+                && seen.parent == Run::Stopped;
             // nobody runs it, and it is not deleted, as far as anybody can be asked
             let is_orphan = nobody_runs(facts, seen) && !(look.answers() && seen.parent_gone);
             if look.answers() && !look.given_up && !is_rejected {
                 pod.rounds = 0;
-                pod.blocked = (look.locked_out && seen.in_store && is_orphan).then(|| locked_out(now));
+                pod.blocked =
+                    (look.locked_out && seen.in_store && is_orphan).then(|| locked_out(now));
                 return;
             }
             let is_nobodys = look.is_lost(settings.activation_delay) && is_orphan;
@@ -400,7 +475,10 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 return;
             }
             if seen.parent == Run::Partial {
-                if pod.partial_since.is_some_and(|since| now.saturating_sub(since) >= PARTIAL) {
+                if pod
+                    .partial_since
+                    .is_some_and(|since| now.saturating_sub(since) >= PARTIAL)
+                {
                     // asked again only after as long again: the grace period may take its time
                     pod.partial_since = Some(now);
                     actions.push(Action::StopParent(key.clone()));
@@ -413,7 +491,12 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 actions.push(Action::Activate(key.clone()));
             }
         }
-        Phase::Active { linked: since, under, nudged, refused } => {
+        Phase::Active {
+            linked: since,
+            under,
+            nudged,
+            refused,
+        } => {
             if look.is_back(seen, *under) {
                 release_one(key, pod, now, actions);
                 return;
@@ -430,24 +513,34 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 return;
             }
             let age = now.saturating_sub(*since);
-            let refused_again =
-                seen.twin_owned.is_no() && age >= pause(RENEW_AFTER, refused.saturating_sub(REFUSED_AFTER));
+            let refused_again = seen.twin_owned.is_no()
+                && age >= pause(RENEW_AFTER, refused.saturating_sub(REFUSED_AFTER));
             let free = facts.contact.is_some()
                 && nobody_runs(facts, seen)
                 && seen.parent == Run::Stopped
                 && seen.twin == Run::Stopped;
-            if free && (refused_again || age >= RENEW_LISTED_AFTER.max(pause(RENEW_AFTER, *refused))) {
+            if free
+                && (refused_again || age >= RENEW_LISTED_AFTER.max(pause(RENEW_AFTER, *refused)))
+            {
                 let refused = refused.saturating_add(1);
                 if refused >= REFUSED_AFTER {
                     let message = "the kubelet took the manifest but made no sandbox".to_owned();
-                    pod.blocked =
-                        Some(Block { reason: Blocked::KubeletRefuses, message, attempts: refused, again: now });
+                    pod.blocked = Some(Block {
+                        reason: Blocked::KubeletRefuses,
+                        message,
+                        attempts: refused,
+                        again: now,
+                    });
                 }
                 pod.phase = linked(facts, refused);
                 actions.push(Action::Renew(key.clone()));
                 return;
             }
-            let pause = if nudged.is_none() { NUDGE_AFTER } else { NUDGE_AFTER * 5 };
+            let pause = if nudged.is_none() {
+                NUDGE_AFTER
+            } else {
+                NUDGE_AFTER * 5
+            };
             if seen.twin_owned.is_no() && now.saturating_sub(nudged.unwrap_or(*since)) >= pause {
                 *nudged = Some(now);
                 actions.push(Action::Nudge(key.clone()));
@@ -464,16 +557,20 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
         }
         Phase::Released { since, stopping } => {
             let back = look.answers() && !look.given_up;
-            let failing = facts.contact.is_some_and(|contact| contact.class == Class::Failing);
+            let failing = facts
+                .contact
+                .is_some_and(|contact| contact.class == Class::Failing);
             let shortest = match seen.twin {
                 _ if !failing => TAKE_BACK,
                 Run::Stopped => FAILING_DELAY,
                 Run::Running | Run::Partial | Run::Unknown => TAKE_BACK_FAILING,
             };
             let patience = pause(settings.activation_delay.max(shortest), pod.rounds);
-            let is_lost_again =
-                look.is_lost(patience) && now.saturating_sub(*since) >= patience && nobody_runs(facts, seen);
-            // nothing starts a pod that the kubelet refused for good, whether it still lists it or not
+            let is_lost_again = look.is_lost(patience)
+                && now.saturating_sub(*since) >= patience
+                && nobody_runs(facts, seen);
+            // nothing starts a pod that the kubelet refused for good, whether it still lists it or
+            // not
             let is_rejected = look.is_rejected(seen)
                 && facts.kubelet == Kubelet::Up
                 && now.saturating_sub(*since) >= TAKE_BACK_REJECTED;
@@ -486,7 +583,11 @@ fn step(key: &Key, pod: &mut Pod, seen: &PodFacts, look: &Look<'_>, open: i32, a
                 // a twin that was told to stop must not be started again under the same UID
                 let again = seen.twin == Run::Stopped || stopping.is_some();
                 pod.phase = linked(facts, 0);
-                actions.push(if again { Action::Renew(key.clone()) } else { Action::Relink(key.clone()) });
+                actions.push(if again {
+                    Action::Renew(key.clone())
+                } else {
+                    Action::Relink(key.clone())
+                });
                 return;
             }
             if seen.twin == Run::Stopped {
@@ -538,8 +639,8 @@ fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
     contact.failures >= FAILED_PROBES && now.saturating_sub(since) >= delay
 }
 
-/// The first sign of the API server, as a change from what contact was when the twin was linked. Where it answered then,
-/// contact alone is no sign.
+/// The first sign of the API server, as a change from what contact was when the twin was linked.
+/// Where it answered then, contact alone is no sign.
 fn is_first_sign(facts: &Facts, under: Class) -> bool {
     let answered = facts.contact.is_some_and(|contact| match contact.class {
         Class::Answering => under != Class::Answering,
@@ -548,26 +649,38 @@ fn is_first_sign(facts: &Facts, under: Class) -> bool {
         Class::Silent | Class::Unproven => false,
     });
     // a server that cannot be proven also sends bytes, and so does one that answers 5xx
-    let may_be_proven = facts.contact.is_some_and(|contact| contact.class != Class::Unproven);
+    let may_be_proven = facts
+        .contact
+        .is_some_and(|contact| contact.class != Class::Unproven);
     answered || (facts.kubelet_connected.is_yes() && under == Class::Silent && may_be_proven)
 }
 
 /// The kubelet is there and will not run the parent, and the parent does not run.
 fn nobody_runs(facts: &Facts, seen: &PodFacts) -> bool {
-    facts.kubelet == Kubelet::Up && seen.parent_owned.is_no() && matches!(seen.parent, Run::Stopped | Run::Partial)
+    facts.kubelet == Kubelet::Up
+        && seen.parent_owned.is_no()
+        && matches!(seen.parent, Run::Stopped | Run::Partial)
 }
 
 /// The parent serves, or is about to and needs what the twin holds.
-fn has_taken_over(seen: &PodFacts, facts: &Facts, running_since: Option<Duration>, released: Duration) -> bool {
+fn has_taken_over(
+    seen: &PodFacts,
+    facts: &Facts,
+    running_since: Option<Duration>,
+    released: Duration,
+) -> bool {
     let now = facts.now;
     if seen.parent_gone {
         return true;
     }
     match seen.handover {
-        // Not before its sandbox: the twin may be the API server that the kubelet reads its volumes from. And not before
-        // its container, unless nothing but making that is left to do: it may be the one that the services come from.
+        // Not before its sandbox: the twin may be the API server that the kubelet reads its volumes
+        // from. And not before its container, unless nothing but making that is left to do: it may
+        // be the one that the services come from.
         Some(Handover::Switch) if seen.host_network => {
-            let is_next = seen.parent_sandbox.is_yes() && !seen.slow_start && facts.kubelet_makes_containers.is_yes();
+            let is_next = seen.parent_sandbox.is_yes()
+                && !seen.slow_start
+                && facts.kubelet_makes_containers.is_yes();
             is_next || seen.parent_container.is_yes()
         }
         Some(Handover::Switch) => seen.parent_owned.is_yes(),
@@ -586,8 +699,8 @@ fn is_in_the_way(seen: &PodFacts) -> bool {
     seen.handover == Some(Handover::Switch) && seen.host_network && seen.parent_container.is_yes()
 }
 
-/// The highest start group that may be activated now: that of the lowest pod that should run and does not yet, unless
-/// it has had its time.
+/// The highest start group that may be activated now: that of the lowest pod that should run and
+/// does not yet, unless it has had its time.
 fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
     let facts = look.facts;
     if !look.is_lost(look.settings.activation_delay) {
@@ -616,7 +729,10 @@ fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
     {
         state.passed = state.passed.max(Some(group));
     }
-    let Some(lowest) = groups.into_iter().find(|group| state.passed.is_none_or(|passed| *group > passed)) else {
+    let Some(lowest) = groups
+        .into_iter()
+        .find(|group| state.passed.is_none_or(|passed| *group > passed))
+    else {
         return i32::MAX;
     };
     if state.group.is_none_or(|(waited, _)| waited != lowest) {
@@ -628,26 +744,52 @@ fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
 /// Nobody of the cluster wants us here any more.
 fn is_abandoned(state: &State, facts: &Facts) -> bool {
     let quiet = state.pods.values().all(|pod| pod.phase == Phase::Inactive);
-    let answering = state.answering_since.map(|since| facts.now.saturating_sub(since)).unwrap_or_default();
-    let silence = facts.agent_silence.map_or(answering, |silence| silence.min(answering));
-    let answers = facts.contact.is_some_and(|contact| contact.class == Class::Answering);
-    let told = answers && facts.agent_retires && facts.agent_silence.is_some_and(|silence| silence <= RETIRE_WORD);
-    quiet && facts.kubelet == Kubelet::Up && facts.kubelet_synced.is_yes() && (told || silence >= RETIRE_AFTER)
+    let answering = state
+        .answering_since
+        .map(|since| facts.now.saturating_sub(since))
+        .unwrap_or_default();
+    let silence = facts
+        .agent_silence
+        .map_or(answering, |silence| silence.min(answering));
+    let answers = facts
+        .contact
+        .is_some_and(|contact| contact.class == Class::Answering);
+    let told = answers
+        && facts.agent_retires
+        && facts
+            .agent_silence
+            .is_some_and(|silence| silence <= RETIRE_WORD);
+    quiet
+        && facts.kubelet == Kubelet::Up
+        && facts.kubelet_synced.is_yes()
+        && (told || silence >= RETIRE_AFTER)
 }
 
 /// What is said of a pod that nobody runs because its kubelet is locked out.
 fn locked_out(now: Duration) -> Block {
-    Block { reason: Blocked::KubeletLockedOut, message: LOCKED_OUT.to_owned(), attempts: 0, again: now }
+    Block {
+        reason: Blocked::KubeletLockedOut,
+        message: LOCKED_OUT.to_owned(),
+        attempts: 0,
+        again: now,
+    }
 }
 
 fn linked(facts: &Facts, refused: u32) -> Phase {
     let under = facts.contact.map_or(Class::Silent, |contact| contact.class);
-    Phase::Active { linked: facts.now, under, nudged: None, refused }
+    Phase::Active {
+        linked: facts.now,
+        under,
+        nudged: None,
+        refused,
+    }
 }
 
 /// `first` doubled so often, and no longer than [`LONGEST_PAUSE`].
 fn pause(first: Duration, doubled: u32) -> Duration {
-    first.saturating_mul(1_u32.checked_shl(doubled.min(16)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+    first
+        .saturating_mul(1_u32.checked_shl(doubled.min(16)).unwrap_or(u32::MAX))
+        .min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

@@ -86,9 +86,10 @@ pub struct PodFacts {
     pub twin_owned: Seen,
     /// What runs of the parent.
     pub parent: Run,
-    /// A container of the parent that is not an init container is there, in whatever state: the kubelet has all that it
-    /// needs of the API server to run it. A sandbox is no sign of that: it is made before the services are read, and no
-    /// container is made without them (pkg/kubelet/kubelet_pods.go, "services have not yet been read at least once").
+    /// A container of the parent that is not an init container is there, in whatever state: the
+    /// kubelet has all that it needs of the API server to run it. A sandbox is no sign of that: it
+    /// is made before the services are read, and no container is made without them
+    /// (pkg/kubelet/kubelet_pods.go, "services have not yet been read at least once").
     pub parent_container: Seen,
     /// A ready sandbox of the parent is there.
     pub parent_sandbox: Seen,
@@ -98,8 +99,8 @@ pub struct PodFacts {
     pub parent_ready: Seen,
     /// The API server said, for this very UID, that the parent is gone.
     pub parent_gone: bool,
-    /// The API server said, for this very UID, that the kubelet refused the parent for good when it came back from an
-    /// outage: nothing starts it any more, and nobody replaces it but its owner.
+    /// The API server said, for this very UID, that the kubelet refused the parent for good when it
+    /// came back from an outage: nothing starts it any more, and nobody replaces it but its owner.
     pub parent_rejected: Seen,
     /// What runs of any twin of it.
     pub twin: Run,
@@ -108,7 +109,8 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
-    /// Of a captured pod after a reboot: all is known, nothing of it runs, and the kubelet knows nothing of it.
+    /// Of a captured pod after a reboot: all is known, nothing of it runs, and the kubelet knows
+    /// nothing of it.
     pub fn gone() -> Self {
         Self {
             in_store: true,
@@ -154,7 +156,8 @@ pub struct Facts {
     pub kubelet: Kubelet,
     /// Its process id, which tells a kubelet from the one before; `None`: it did not answer.
     pub kubelet_pid: Option<u32>,
-    /// The kubelet's own process holds an established connection to the API server on which bytes arrived.
+    /// The kubelet's own process holds an established connection to the API server on which bytes
+    /// arrived.
     pub kubelet_connected: Seen,
     /// The checkpoints' pods.
     pub pods: BTreeMap<Key, PodFacts>,
@@ -164,6 +167,7 @@ pub struct Facts {
     pub agent_retires: bool,
     /// The kubelet owns a pod that came from the API server.
     pub kubelet_synced: Seen,
-    /// It made a container for such a pod already, so it has read the services, without which it makes none.
+    /// It made a container for such a pod already, so it has read the services, without which it
+    /// makes none.
     pub kubelet_makes_containers: Seen,
 }

@@ -1,8 +1,9 @@
-//! Twins that the kubelet was given and that do not run: it makes no sandbox, or starts their containers again and again. What
-//! is said of them, from the runtime's and the node's own evidence.
+//! Twins that the kubelet was given and that do not run: it makes no sandbox, or starts their
+//! containers again and again. What is said of them, from the runtime's and the node's own
+//! evidence.
 //!
-//! Nothing is decided by it. The kubelet tries again with growing pauses of its own, and a twin that serves now and then is
-//! better than none.
+//! Nothing is decided by it. The kubelet tries again with growing pauses of its own, and a twin
+//! that serves now and then is better than none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +31,8 @@ pub enum Fallen {
     Missing {
         /// Its name in the pod.
         name: String,
-        /// The last init container before it of which there is a record, and whether that one has ended.
+        /// The last init container before it of which there is a record, and whether that one has
+        /// ended.
         after: Option<(Record, bool)>,
     },
 }
@@ -60,20 +62,33 @@ pub enum Ask {
 
 /// The first thing of the twin with this UID that should be there and is not. `None`: all of it is.
 pub fn fallen(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fallen> {
-    let sandboxes = lists.sandboxes.iter().filter(|sandbox| sandbox.uid == twin_uid);
+    let sandboxes = lists
+        .sandboxes
+        .iter()
+        .filter(|sandbox| sandbox.uid == twin_uid);
     let Some(sandbox) = sandboxes.clone().find(|sandbox| sandbox.ready) else {
-        return Some(Fallen::Sandbox { tried: sandboxes.count() });
+        return Some(Fallen::Sandbox {
+            tried: sandboxes.count(),
+        });
     };
     let newest = |name: &String| {
-        let records = lists.containers.iter().filter(|one| one.sandbox == sandbox.id && one.name == *name);
+        let records = lists
+            .containers
+            .iter()
+            .filter(|one| one.sandbox == sandbox.id && one.name == *name);
         let newest = records.max_by_key(|one| one.attempt)?;
-        let record = Record { name: name.clone(), id: newest.id.clone(), attempt: newest.attempt };
+        let record = Record {
+            name: name.clone(),
+            id: newest.id.clone(),
+            attempt: newest.attempt,
+        };
         Some((record, newest.state == State::Exited))
     };
     known.containers.iter().find_map(|name| match newest(name) {
-        None => {
-            Some(Fallen::Missing { name: name.clone(), after: known.init_containers.iter().rev().find_map(newest) })
-        }
+        None => Some(Fallen::Missing {
+            name: name.clone(),
+            after: known.init_containers.iter().rev().find_map(newest),
+        }),
         Some((record, true)) => Some(Fallen::Ended(record)),
         Some((_, false)) => None,
     })
@@ -92,9 +107,15 @@ struct Ailing {
 pub struct Health(BTreeMap<Key, Ailing>);
 
 impl Health {
-    /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be asked, if that is not
-    /// known yet.
-    pub fn observe(&mut self, key: &Key, linked: Duration, now: Duration, fallen: Option<Fallen>) -> Option<Ask> {
+    /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be
+    /// asked, if that is not known yet.
+    pub fn observe(
+        &mut self,
+        key: &Key,
+        linked: Duration,
+        now: Duration,
+        fallen: Option<Fallen>,
+    ) -> Option<Ask> {
         let Some(fallen) = fallen else {
             if let Some(ailing) = self.0.get_mut(key) {
                 let since = *ailing.well_since.get_or_insert(now);
@@ -110,7 +131,9 @@ impl Health {
         if let Some(ailing) = self.0.get_mut(key).filter(|ailing| ailing.fallen == fallen) {
             ailing.well_since = None;
             // what the node shows may be another thing by now
-            let Fallen::Sandbox { tried } = fallen else { return None };
+            let Fallen::Sandbox { tried } = fallen else {
+                return None;
+            };
             let is_old = now.saturating_sub(ailing.asked) >= PATIENCE;
             return is_old.then(|| {
                 ailing.asked = now;
@@ -118,9 +141,13 @@ impl Health {
             });
         }
         let (text, ask) = match &fallen {
-            Fallen::Sandbox { tried } => ("it has no sandbox".to_owned(), Some(Ask::Node { tried: *tried })),
+            Fallen::Sandbox { tried } => (
+                "it has no sandbox".to_owned(),
+                Some(Ask::Node { tried: *tried }),
+            ),
             Fallen::Ended(Record { name, id, attempt }) => {
-                let text = format!("container {name} has ended; it was started anew {attempt} times");
+                let text =
+                    format!("container {name} has ended; it was started anew {attempt} times");
                 (text, Some(Ask::Container(id.clone())))
             }
             Fallen::Missing { name, after: None } => (
@@ -129,31 +156,62 @@ impl Health {
                 ),
                 None,
             ),
-            Fallen::Missing { name, after: Some((Record { name: before, id, .. }, is_over)) } => {
+            Fallen::Missing {
+                name,
+                after:
+                    Some((
+                        Record {
+                            name: before, id, ..
+                        },
+                        is_over,
+                    )),
+            } => {
                 let state = if *is_over { "has ended" } else { "runs still" };
-                let text = format!("the kubelet has made no container {name}: init container {before} {state}");
+                let text = format!(
+                    "the kubelet has made no container {name}: init container {before} {state}"
+                );
                 (text, is_over.then(|| Ask::Container(id.clone())))
             }
         };
-        self.0.insert(key.clone(), Ailing { fallen, text, asked: now, well_since: None });
+        self.0.insert(
+            key.clone(),
+            Ailing {
+                fallen,
+                text,
+                asked: now,
+                well_since: None,
+            },
+        );
         ask
     }
 
     /// What the runtime said of the container that was asked for.
     pub fn told(&mut self, key: &Key, detail: &Detail) {
-        let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else { return };
+        let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else {
+            return;
+        };
         let (code, reason) = (detail.exit_code, &detail.reason);
         let (what, Record { name, attempt, .. }) = match fallen {
             Fallen::Ended(record) => ("container", record),
-            Fallen::Missing { after: Some((record, true)), .. } if code != 0 => ("init container", record),
+            Fallen::Missing {
+                after: Some((record, true)),
+                ..
+            } if code != 0 => ("init container", record),
             Fallen::Missing { .. } | Fallen::Sandbox { .. } => return,
         };
-        *text = format!("{what} {name} ended with exit code {code} ({reason}); it was started anew {attempt} times");
+        *text = format!(
+            "{what} {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
+        );
     }
 
     /// What the node showed of a twin without a sandbox.
     pub fn shown(&mut self, key: &Key, shown: String) {
-        if let Some(Ailing { fallen: Fallen::Sandbox { .. }, text, .. }) = self.0.get_mut(key) {
+        if let Some(Ailing {
+            fallen: Fallen::Sandbox { .. },
+            text,
+            ..
+        }) = self.0.get_mut(key)
+        {
             *text = shown;
         }
     }

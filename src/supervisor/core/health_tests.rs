@@ -14,7 +14,12 @@ fn lists(containers: &[(&str, u32, State)]) -> Lists {
         ..Container::default()
     };
     Lists {
-        sandboxes: vec![Sandbox { id: "s".into(), uid: "twin".into(), ready: true, ..Sandbox::default() }],
+        sandboxes: vec![Sandbox {
+            id: "s".into(),
+            uid: "twin".into(),
+            ready: true,
+            ..Sandbox::default()
+        }],
         containers: containers.iter().map(container).collect(),
     }
 }
@@ -36,45 +41,109 @@ fn known() -> Known {
 }
 
 fn record(name: &str, attempt: u32) -> Record {
-    Record { name: name.into(), id: format!("{name}-{attempt}"), attempt }
+    Record {
+        name: name.into(),
+        id: format!("{name}-{attempt}"),
+        attempt,
+    }
 }
 
 #[test]
 fn the_newest_record_of_each_container_counts() {
     let find = |containers: &[(&str, u32, State)]| fallen(&lists(containers), "twin", &known());
-    assert_eq!(find(&[("app", 0, State::Running), ("log", 0, State::Running)]), None);
-    assert_eq!(find(&[("app", 0, State::Exited), ("app", 1, State::Running), ("log", 0, State::Created)]), None);
-    let ended = [("app", 0, State::Running), ("log", 0, State::Exited), ("log", 1, State::Exited)];
+    assert_eq!(
+        find(&[("app", 0, State::Running), ("log", 0, State::Running)]),
+        None
+    );
+    assert_eq!(
+        find(&[
+            ("app", 0, State::Exited),
+            ("app", 1, State::Running),
+            ("log", 0, State::Created)
+        ]),
+        None
+    );
+    let ended = [
+        ("app", 0, State::Running),
+        ("log", 0, State::Exited),
+        ("log", 1, State::Exited),
+    ];
     assert_eq!(find(&ended), Some(Fallen::Ended(record("log", 1))));
-    let missing = |name: &str, after| Some(Fallen::Missing { name: name.into(), after });
+    let missing = |name: &str, after| {
+        Some(Fallen::Missing {
+            name: name.into(),
+            after,
+        })
+    };
     assert_eq!(find(&[("app", 0, State::Running)]), missing("log", None));
-    let inits = [("fetch", 0, State::Exited), ("unpack", 0, State::Exited), ("unpack", 1, State::Running)];
-    assert_eq!(find(&inits), missing("app", Some((record("unpack", 1), false))));
-    assert_eq!(find(&inits[..1]), missing("app", Some((record("fetch", 0), true))));
+    let inits = [
+        ("fetch", 0, State::Exited),
+        ("unpack", 0, State::Exited),
+        ("unpack", 1, State::Running),
+    ];
+    assert_eq!(
+        find(&inits),
+        missing("app", Some((record("unpack", 1), false)))
+    );
+    assert_eq!(
+        find(&inits[..1]),
+        missing("app", Some((record("fetch", 0), true)))
+    );
 }
 
 #[test]
 fn a_sandbox_that_does_not_stand_is_none() {
     let mut lists = lists(&[]);
-    assert_eq!(fallen(&lists, "another", &known()), Some(Fallen::Sandbox { tried: 0 }));
+    assert_eq!(
+        fallen(&lists, "another", &known()),
+        Some(Fallen::Sandbox { tried: 0 })
+    );
     lists.sandboxes[0].ready = false;
-    assert_eq!(fallen(&lists, "twin", &known()), Some(Fallen::Sandbox { tried: 1 }));
+    assert_eq!(
+        fallen(&lists, "twin", &known()),
+        Some(Fallen::Sandbox { tried: 1 })
+    );
 }
 
 #[test]
 fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_for_a_while() {
     let mut health = Health::default();
     let ended = |attempt: u32| Some(Fallen::Ended(record("app", attempt)));
-    assert_eq!(health.observe(&key(), at(0), at(29), ended(0)), None, "it may be starting");
-    assert_eq!(health.observe(&key(), at(0), at(30), ended(1)), Some(Ask::Container("app-1".into())));
-    health.told(&key(), &Detail { exit_code: 137, reason: "OOMKilled".into(), ..Detail::default() });
+    assert_eq!(
+        health.observe(&key(), at(0), at(29), ended(0)),
+        None,
+        "it may be starting"
+    );
+    assert_eq!(
+        health.observe(&key(), at(0), at(30), ended(1)),
+        Some(Ask::Container("app-1".into()))
+    );
+    health.told(
+        &key(),
+        &Detail {
+            exit_code: 137,
+            reason: "OOMKilled".into(),
+            ..Detail::default()
+        },
+    );
     let text = "container app ended with exit code 137 (OOMKilled); it was started anew 1 times";
     assert_eq!(health.of(&key()), Some((Blocked::NotRunning, text)));
-    assert_eq!(health.observe(&key(), at(0), at(31), ended(1)), None, "known already");
+    assert_eq!(
+        health.observe(&key(), at(0), at(31), ended(1)),
+        None,
+        "known already"
+    );
     health.observe(&key(), at(0), at(40), None);
     health.observe(&key(), at(0), at(69), None);
-    assert_eq!(health.of(&key()), Some((Blocked::NotRunning, text)), "it runs for the moment");
-    assert_eq!(health.observe(&key(), at(0), at(69), ended(2)), Some(Ask::Container("app-2".into())));
+    assert_eq!(
+        health.of(&key()),
+        Some((Blocked::NotRunning, text)),
+        "it runs for the moment"
+    );
+    assert_eq!(
+        health.observe(&key(), at(0), at(69), ended(2)),
+        Some(Ask::Container("app-2".into()))
+    );
     health.observe(&key(), at(0), at(70), None);
     health.observe(&key(), at(0), at(100), None);
     assert_eq!(health.of(&key()), None);
@@ -87,21 +156,42 @@ fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_
 fn an_init_container_in_the_way_is_named() {
     let mut health = Health::default();
     let mut tell = |after, code| {
-        let fallen = Fallen::Missing { name: "app".into(), after };
-        let asked = health.observe(&key(), at(0), at(60), Some(fallen)).is_some();
-        health.told(&key(), &Detail { exit_code: code, reason: "Error".into(), ..Detail::default() });
+        let fallen = Fallen::Missing {
+            name: "app".into(),
+            after,
+        };
+        let asked = health
+            .observe(&key(), at(0), at(60), Some(fallen))
+            .is_some();
+        health.told(
+            &key(),
+            &Detail {
+                exit_code: code,
+                reason: "Error".into(),
+                ..Detail::default()
+            },
+        );
         (asked, health.of(&key()).unwrap().1.to_owned())
     };
-    let begins =
-        |told: (bool, String), asked, with: &str| assert!(told.0 == asked && told.1.contains(with), "{told:?}");
+    let begins = |told: (bool, String), asked, with: &str| {
+        assert!(told.0 == asked && told.1.contains(with), "{told:?}");
+    };
     begins(tell(None, 1), false, "no container app: its image");
-    begins(tell(Some((record("fetch", 0), false)), 0), false, "init container fetch runs still");
+    begins(
+        tell(Some((record("fetch", 0), false)), 0),
+        false,
+        "init container fetch runs still",
+    );
     begins(
         tell(Some((record("fetch", 4), true)), 3),
         true,
         "fetch ended with exit code 3 (Error); it was started anew 4",
     );
-    begins(tell(Some((record("fetch", 5), true)), 0), true, "no container app: init container fetch has ended");
+    begins(
+        tell(Some((record("fetch", 5), true)), 0),
+        true,
+        "no container app: init container fetch has ended",
+    );
 }
 
 #[test]
@@ -109,10 +199,17 @@ fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
     let mut health = Health::default();
     let none = |tried| Some(Fallen::Sandbox { tried });
     assert_eq!(health.observe(&key(), at(0), at(29), none(0)), None);
-    assert_eq!(health.observe(&key(), at(0), at(30), none(0)), Some(Ask::Node { tried: 0 }));
+    assert_eq!(
+        health.observe(&key(), at(0), at(30), none(0)),
+        Some(Ask::Node { tried: 0 })
+    );
     health.shown(&key(), "shown".into());
     assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
-    assert_eq!(health.observe(&key(), at(30), at(31), none(0)), None, "linked again: said still");
+    assert_eq!(
+        health.observe(&key(), at(30), at(31), none(0)),
+        None,
+        "linked again: said still"
+    );
     assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
     assert_eq!(
         health.observe(&key(), at(30), at(60), none(0)),
@@ -120,5 +217,9 @@ fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
         "it may be otherwise now"
     );
     assert_eq!(health.observe(&key(), at(30), at(61), none(0)), None);
-    assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")), "until that is known");
+    assert_eq!(
+        health.of(&key()),
+        Some((Blocked::KubeletRefuses, "shown")),
+        "until that is known"
+    );
 }

@@ -1,5 +1,5 @@
-//! What is kept in memory of a checkpoint: enough to decide, nothing secret. Pure; `supervisor::look` reads the
-//! store.
+//! What is kept in memory of a checkpoint: enough to decide, nothing secret. Pure;
+//! `supervisor::look` reads the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +39,8 @@ impl Known {
         }
     }
 
-    /// Of a checkpoint in the store that cannot be read. Where only its key is missing, its policy and its parent's UID
-    /// stand in clear; otherwise what is least likely to do harm is assumed.
+    /// Of a checkpoint in the store that cannot be read. Where only its key is missing, its policy
+    /// and its parent's UID stand in clear; otherwise what is least likely to do harm is assumed.
     pub fn unreadable(clear: Option<(&Policy, &str)>) -> Self {
         let (policy, uid) = clear.unzip();
         Self {
@@ -53,11 +53,26 @@ impl Known {
 
     /// Of a twin on the node, from its manifest in force.
     pub fn of_manifest(manifest: &Value) -> Self {
-        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let host_network = manifest.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default();
+        let text = |pointer: &str| {
+            manifest
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let host_network = manifest
+            .pointer("/spec/hostNetwork")
+            .and_then(Value::as_bool)
+            .unwrap_or_default();
         Self {
-            policy: Policy { host_network, ..unknown_policy() },
-            parent_uid: text(&format!("/metadata/annotations/{}", PARENT_UID.replace('/', "~1"))).unwrap_or_default(),
+            policy: Policy {
+                host_network,
+                ..unknown_policy()
+            },
+            parent_uid: text(&format!(
+                "/metadata/annotations/{}",
+                PARENT_UID.replace('/', "~1")
+            ))
+            .unwrap_or_default(),
             twin_uid: text("/metadata/uid"),
             ..Self::of_containers(manifest)
         }
@@ -68,7 +83,9 @@ impl Known {
         Self {
             policy: unknown_policy(),
             parent_uid: String::new(),
-            priority: priority.and_then(|priority| priority.try_into().ok()).unwrap_or_default(),
+            priority: priority
+                .and_then(|priority| priority.try_into().ok())
+                .unwrap_or_default(),
             containers: container_names(manifest, "containers"),
             init_containers: container_names(manifest, "initContainers"),
             in_store: false,
@@ -91,8 +108,16 @@ fn unknown_policy() -> Policy {
 }
 
 fn container_names(manifest: &Value, list: &str) -> Vec<String> {
-    let containers = manifest.get("spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
-    let name = |container: &Value| container.get("name").and_then(Value::as_str).map(str::to_owned);
+    let containers = manifest
+        .get("spec")
+        .and_then(|spec| spec.get(list))
+        .and_then(Value::as_array);
+    let name = |container: &Value| {
+        container
+            .get("name")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     containers.into_iter().flatten().filter_map(name).collect()
 }
 
@@ -105,7 +130,8 @@ pub struct Stored {
     pub changed: BTreeMap<Key, Known>,
 }
 
-/// Takes a look at the store in. A checkpoint that left it stays known while its twin `is_held` on the node.
+/// Takes a look at the store in. A checkpoint that left it stays known while its twin `is_held` on
+/// the node.
 pub fn refresh(known: &mut BTreeMap<Key, Known>, stored: &Stored, is_held: impl Fn(&Key) -> bool) {
     known.retain(|key, about| {
         about.in_store &= stored.keys.contains(key);
@@ -113,7 +139,13 @@ pub fn refresh(known: &mut BTreeMap<Key, Known>, stored: &Stored, is_held: impl 
     });
     for (key, changed) in &stored.changed {
         let twin_uid = known.get(key).and_then(|before| before.twin_uid.clone());
-        known.insert(key.clone(), Known { twin_uid, ..changed.clone() });
+        known.insert(
+            key.clone(),
+            Known {
+                twin_uid,
+                ..changed.clone()
+            },
+        );
     }
 }
 
@@ -127,11 +159,24 @@ mod tests {
     fn a_checkpoint_that_left_the_store_is_known_as_long_as_its_twin_is_on_the_node() {
         let key: Key = id("shop_till");
         let twin_uid = Some("twin".to_owned());
-        let before = Known { twin_uid: twin_uid.clone(), ..Known::of(&checkpoint("shop", "till")) };
+        let before = Known {
+            twin_uid: twin_uid.clone(),
+            ..Known::of(&checkpoint("shop", "till"))
+        };
         let mut known = BTreeMap::from([(key.clone(), before)]);
         let changed = BTreeMap::from([(key.clone(), Known::of(&checkpoint("shop", "till")))]);
-        refresh(&mut known, &Stored { keys: [key.clone()].into(), changed }, |_| true);
-        assert_eq!(known[&key].twin_uid, twin_uid, "a new generation is no other twin");
+        refresh(
+            &mut known,
+            &Stored {
+                keys: [key.clone()].into(),
+                changed,
+            },
+            |_| true,
+        );
+        assert_eq!(
+            known[&key].twin_uid, twin_uid,
+            "a new generation is no other twin"
+        );
         refresh(&mut known, &Stored::default(), |_| true);
         assert!(!known[&key].in_store);
         refresh(&mut known, &Stored::default(), |_| false);
@@ -142,7 +187,10 @@ mod tests {
     fn of_one_that_cannot_be_read_what_stands_in_clear_is_known() {
         let policy = checkpoint("shop", "till").policy.clone();
         let sealed = Known::unreadable(Some((&policy, "uid")));
-        assert_eq!((sealed.policy.start_group, sealed.parent_uid.as_str()), (policy.start_group, "uid"));
+        assert_eq!(
+            (sealed.policy.start_group, sealed.parent_uid.as_str()),
+            (policy.start_group, "uid")
+        );
         let damaged = Known::unreadable(None);
         assert!(damaged.in_store && damaged.policy.slow_start && damaged.containers.is_empty());
     }

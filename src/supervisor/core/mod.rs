@@ -1,4 +1,5 @@
-//! The supervisor without its input and output: what it remembers, and what it makes of what it is shown.
+//! The supervisor without its input and output: what it remembers, and what it makes of what it is
+//! shown.
 //!
 //! ```text
 //!   heard, sockets ──► release_at_sign ─┐
@@ -6,9 +7,9 @@
 //!   observed ──► facts ──► decide ──────┘
 //!   settle, status, between_probes, between_passes
 //! ```
-//! No file, socket, clock or log here: observations and the time come in, actions go out, and what came of them comes back.
-//! `supervisor::shell` drives it on a node, and the model drives it in tests. Everything it remembers can be rebuilt
-//! from the node ([`Core::rebuild`]).
+//! No file, socket, clock or log here: observations and the time come in, actions go out, and what
+//! came of them comes back. `supervisor::shell` drives it on a node, and the model drives it in
+//! tests. Everything it remembers can be rebuilt from the node ([`Core::rebuild`]).
 
 pub mod decide;
 pub mod facts;
@@ -80,7 +81,8 @@ pub struct Observation<'a> {
     pub agent: Option<&'a AgentWord>,
     /// The runtime refuses a second mapping of a host port.
     pub exclusive_host_ports: bool,
-    /// The kubelet's manifest directory is known. Without it nobody knows what is linked, and nothing is decided of any pod.
+    /// The kubelet's manifest directory is known. Without it nobody knows what is linked, and
+    /// nothing is decided of any pod.
     pub knows_links: bool,
 }
 
@@ -107,7 +109,10 @@ pub struct Refused {
 impl Refused {
     /// For this reason, in these words.
     pub fn new(reason: Blocked, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -182,14 +187,18 @@ impl Core {
         self.outages = OutageLog::new(outages);
     }
 
-    /// Where each pod stands, from links and unpacked files, and from what the supervisor before this one last reported.
-    /// `now`: time since boot, here and below.
+    /// Where each pod stands, from links and unpacked files, and from what the supervisor before
+    /// this one last reported. `now`: time since boot, here and below.
     pub fn rebuild(&mut self, last: &Status, twins: Vec<FoundTwin>, now: Duration) {
-        self.state.locked_out = last.locked_out.map(|it| (it.kubelet_pid, Duration::from_millis(it.since)));
+        self.state.locked_out = last
+            .locked_out
+            .map(|it| (it.kubelet_pid, Duration::from_millis(it.since)));
         // what was linked although the API server answered is not released by its answer
         let is_held = |pod: &PodReport| {
             let reason = pod.reason.as_deref();
-            reason.is_some_and(|reason| [REJECTED_AT_RETURN, Blocked::KubeletLockedOut.as_str()].contains(&reason))
+            reason.is_some_and(|reason| {
+                [REJECTED_AT_RETURN, Blocked::KubeletLockedOut.as_str()].contains(&reason)
+            })
         };
         let held: BTreeSet<Key> = last
             .pods
@@ -197,25 +206,54 @@ impl Core {
             .filter(|pod| is_held(pod))
             .filter_map(|pod| Key::new(&pod.namespace, &pod.name).ok())
             .collect();
-        for FoundTwin { key, is_linked, manifest } in twins {
+        for FoundTwin {
+            key,
+            is_linked,
+            manifest,
+        } in twins
+        {
             let found = Known::of_manifest(&manifest);
-            let known = self.known.entry(key.clone()).or_insert_with(|| found.clone());
+            let known = self
+                .known
+                .entry(key.clone())
+                .or_insert_with(|| found.clone());
             known.twin_uid = found.twin_uid.or(known.twin_uid.take());
             let phase = if is_linked {
-                let under = if held.contains(&key) { Class::Answering } else { Class::Silent };
-                Phase::Active { linked: now, under, nudged: None, refused: 0 }
+                let under = if held.contains(&key) {
+                    Class::Answering
+                } else {
+                    Class::Silent
+                };
+                Phase::Active {
+                    linked: now,
+                    under,
+                    nudged: None,
+                    refused: 0,
+                }
             } else {
-                Phase::Released { since: now, stopping: None }
+                Phase::Released {
+                    since: now,
+                    stopping: None,
+                }
             };
-            self.state.pods.insert(key, Pod { phase, ..Pod::default() });
+            self.state.pods.insert(
+                key,
+                Pod {
+                    phase,
+                    ..Pod::default()
+                },
+            );
         }
     }
 
-    // --- contact -------------------------------------------------------------------------------------------------
+    // --- contact
+    // -------------------------------------------------------------------------------------------------
 
-    /// A probe of the API server ended. True when contact is of another class than before, or silent in another way.
+    /// A probe of the API server ended. True when contact is of another class than before, or
+    /// silent in another way.
     pub fn heard(&mut self, began: Duration, ended: Duration, outcome: Probed) -> bool {
-        let kind = |contact: Option<Contact>| contact.map(|contact| (contact.class, contact.by_time_out));
+        let kind =
+            |contact: Option<Contact>| contact.map(|contact| (contact.class, contact.by_time_out));
         let before = kind(self.tracker.current());
         self.tracker.observe(began, ended, outcome);
         kind(self.tracker.current()) != before
@@ -226,16 +264,21 @@ impl Core {
         self.tracker.current()
     }
 
-    /// A look at the kubelet's own sockets to the API server found these; `None`: they could not be looked at. True when the
-    /// kubelet hears from the API server and did not before.
+    /// A look at the kubelet's own sockets to the API server found these; `None`: they could not be
+    /// looked at. True when the kubelet hears from the API server and did not before.
     pub fn sockets(&mut self, found: Option<&[Socket]>, now: Duration) -> bool {
         self.sockets.look(found, now)
     }
 
     /// Those of the kubelet's sockets that wait, and may be closed so that it goes on.
     pub fn waiting(&self, found: Vec<Socket>, now: Duration) -> Vec<Socket> {
-        let failing = self.contact().is_some_and(|contact| contact.class == Class::Failing);
-        found.into_iter().filter(|socket| self.sockets.waits(socket, failing, now)).collect()
+        let failing = self
+            .contact()
+            .is_some_and(|contact| contact.class == Class::Failing);
+        found
+            .into_iter()
+            .filter(|socket| self.sockets.waits(socket, failing, now))
+            .collect()
     }
 
     /// So many of them were closed. True when they are the first of this outage.
@@ -252,21 +295,32 @@ impl Core {
         self.settings.unstick = false;
     }
 
-    /// Releases by contact alone. To be asked whenever there is news, and before the kubelet and the runtime are asked, which
-    /// may take their time.
+    /// Releases by contact alone. To be asked whenever there is news, and before the kubelet and
+    /// the runtime are asked, which may take their time.
     pub fn release_at_sign(&mut self, now: Duration) -> Vec<Action> {
         let (contact, kubelet_connected) = (self.contact(), self.sockets.connected());
-        let facts = Facts { now, contact, kubelet_connected, ..Facts::default() };
+        let facts = Facts {
+            now,
+            contact,
+            kubelet_connected,
+            ..Facts::default()
+        };
         let (next, actions) = decide::release(&self.state, &facts);
         self.follow(next, actions)
     }
 
-    // --- passes --------------------------------------------------------------------------------------------------
+    // --- passes
+    // --------------------------------------------------------------------------------------------------
 
     /// Takes in what a look at the node found, and says what is to be done.
     pub fn observed(&mut self, seen: &Observation<'_>, now: Duration) -> Vec<Action> {
         let state = &self.state;
-        let is_held = |key: &Key| state.pods.get(key).is_some_and(|pod| pod.phase != Phase::Inactive);
+        let is_held = |key: &Key| {
+            state
+                .pods
+                .get(key)
+                .is_some_and(|pod| pod.phase != Phase::Inactive)
+        };
         known::refresh(&mut self.known, seen.stored, is_held);
         self.exclusive_host_ports = seen.exclusive_host_ports;
         self.knows_links = seen.knows_links;
@@ -281,12 +335,31 @@ impl Core {
         if seen.knows_links {
             for (key, known) in &self.known {
                 let exclusive = seen.exclusive_host_ports;
-                let facts = observe::pod_facts(key, known, &self.node_name, seen.lists, owned, seen.agent, exclusive);
+                let facts = observe::pod_facts(
+                    key,
+                    known,
+                    &self.node_name,
+                    seen.lists,
+                    owned,
+                    seen.agent,
+                    exclusive,
+                );
                 let is_busy = self.busy.contains(key);
-                pods.insert(key.clone(), if is_busy { PodFacts { parent: Run::Unknown, ..facts } } else { facts });
+                pods.insert(
+                    key.clone(),
+                    if is_busy {
+                        PodFacts {
+                            parent: Run::Unknown,
+                            ..facts
+                        }
+                    } else {
+                        facts
+                    },
+                );
             }
         }
-        let silence = |agent: &AgentWord| now.saturating_sub(Duration::from_millis(agent.heartbeat));
+        let silence =
+            |agent: &AgentWord| now.saturating_sub(Duration::from_millis(agent.heartbeat));
         self.facts = Facts {
             now,
             contact: self.contact(),
@@ -300,7 +373,9 @@ impl Core {
             pods,
             agent_silence: seen.agent.map(silence),
             agent_retires: seen.agent.is_some_and(|agent| agent.retire),
-            kubelet_synced: owned.map_or(Seen::Unknown, |owned| observe::is_synced(owned, &self.node_name).into()),
+            kubelet_synced: owned.map_or(Seen::Unknown, |owned| {
+                observe::is_synced(owned, &self.node_name).into()
+            }),
             kubelet_makes_containers: self.new_containers.look(seen.lists, owned, &self.node_name),
         };
         let (next, actions) = decide(&self.state, &self.facts, &self.settings);
@@ -316,22 +391,30 @@ impl Core {
         actions
     }
 
-    /// What an action stops through the runtime, going by what the runtime listed; `None`: it stops nothing.
+    /// What an action stops through the runtime, going by what the runtime listed; `None`: it stops
+    /// nothing.
     pub fn stop(&self, action: &Action, lists: &Lists) -> Option<Stop> {
         let policy = |key: &Key| self.known.get(key).map(|known| &known.policy);
         let grace = |key: &Key| policy(key).map_or(Duration::from_secs(30), Policy::grace);
         match action {
             Action::StopTwin(key) => {
-                // where two mappings of a host port cannot be, the parent's sandbox is about to be made
-                let at_once = self.exclusive_host_ports && policy(key).is_some_and(|policy| policy.host_port);
-                Some(Stop { targets: stops::twin_targets(lists, key), grace: (!at_once).then(|| grace(key)) })
+                // where two mappings of a host port cannot be, the parent's sandbox is about to be
+                // made
+                let at_once =
+                    self.exclusive_host_ports && policy(key).is_some_and(|policy| policy.host_port);
+                Some(Stop {
+                    targets: stops::twin_targets(lists, key),
+                    grace: (!at_once).then(|| grace(key)),
+                })
             }
-            Action::EndTwin(key) => {
-                Some(Stop { targets: stops::twin_targets(lists, key), grace: Some(Duration::ZERO) })
-            }
-            Action::StopParent(key) => {
-                Some(Stop { targets: stops::parent_targets(lists, key), grace: Some(grace(key)) })
-            }
+            Action::EndTwin(key) => Some(Stop {
+                targets: stops::twin_targets(lists, key),
+                grace: Some(Duration::ZERO),
+            }),
+            Action::StopParent(key) => Some(Stop {
+                targets: stops::parent_targets(lists, key),
+                grace: Some(grace(key)),
+            }),
             _ => None,
         }
     }
@@ -351,7 +434,9 @@ impl Core {
             }
             Action::StopParent(key) | Action::StopTwin(key) | Action::EndTwin(key) => {
                 match (outcome, action) {
-                    (Outcome::Started, Action::StopParent(_)) => drop(self.busy.insert(key.clone())),
+                    (Outcome::Started, Action::StopParent(_)) => {
+                        self.busy.insert(key.clone());
+                    }
                     (Outcome::Started | Outcome::Done, _) => {}
                     _ => self.restore(key),
                 }
@@ -360,7 +445,8 @@ impl Core {
             Action::Forget(key) => {
                 match outcome {
                     Outcome::Done => {
-                        self.known.retain(|known, about| known != key || about.in_store);
+                        self.known
+                            .retain(|known, about| known != key || about.in_store);
                         if let Some(known) = self.known.get_mut(key) {
                             known.twin_uid = None;
                         }
@@ -373,7 +459,13 @@ impl Core {
         };
         match outcome {
             Outcome::Linked(uid, known) => {
-                self.known.insert(key.clone(), Known { twin_uid: Some(uid), ..*known });
+                self.known.insert(
+                    key.clone(),
+                    Known {
+                        twin_uid: Some(uid),
+                        ..*known
+                    },
+                );
                 self.linked(key, result, now);
             }
             Outcome::Done | Outcome::Started => self.linked(key, result, now),
@@ -403,8 +495,13 @@ impl Core {
     }
 
     fn linked(&mut self, key: &Key, result: &'static str, now: Duration) {
-        let parent_uid = self.known.get(key).map(|known| known.parent_uid.as_str()).unwrap_or_default();
-        self.outages.activated(key, parent_uid, result, &self.facts, now);
+        let parent_uid = self
+            .known
+            .get(key)
+            .map(|known| known.parent_uid.as_str())
+            .unwrap_or_default();
+        self.outages
+            .activated(key, parent_uid, result, &self.facts, now);
     }
 
     /// A pass is over: all of its actions were done, or not.
@@ -413,21 +510,30 @@ impl Core {
         if !self.is_alert() {
             self.sockets.reset();
         }
-        self.is_quiet = self.facts.contact.is_some_and(|contact| contact.class == Class::Answering)
+        self.is_quiet = self
+            .facts
+            .contact
+            .is_some_and(|contact| contact.class == Class::Answering)
             && !self.is_alert()
             && self.knows_links;
     }
 
-    // --- twins that do not stay up -------------------------------------------------------------------------------
+    // --- twins that do not stay up
+    // -------------------------------------------------------------------------------
 
-    /// Looks whether what the kubelet was given runs and stays up. What is to be asked of twins that do not, with their UIDs
-    /// and what was said of them before: the answers go to [`Self::container_ended`] and [`Self::has_no_sandbox`].
+    /// Looks whether what the kubelet was given runs and stays up. What is to be asked of twins
+    /// that do not, with their UIDs and what was said of them before: the answers go to
+    /// [`Self::container_ended`] and [`Self::has_no_sandbox`].
     pub fn examine(&mut self, lists: &Lists) -> Vec<(Key, String, Ask, Option<String>)> {
         let is_active = |pod: &Pod| matches!(pod.phase, Phase::Active { .. });
-        self.health.retain(|key| self.state.pods.get(key).is_some_and(is_active));
+        self.health
+            .retain(|key| self.state.pods.get(key).is_some_and(is_active));
         let mut asked = Vec::new();
         for (key, pod) in &self.state.pods {
-            let (Phase::Active { linked, .. }, Some(known)) = (&pod.phase, self.known.get(key)) else { continue };
+            let (Phase::Active { linked, .. }, Some(known)) = (&pod.phase, self.known.get(key))
+            else {
+                continue;
+            };
             let Some(uid) = &known.twin_uid else { continue };
             let fallen = health::fallen(lists, uid, known);
             if matches!(fallen, Some(Fallen::Sandbox { .. })) && self.facts.kubelet != Kubelet::Up {
@@ -456,7 +562,8 @@ impl Core {
         self.health.of(key)
     }
 
-    // --- what others need of it ----------------------------------------------------------------------------------
+    // --- what others need of it
+    // ----------------------------------------------------------------------------------
 
     /// How long to wait before the next probe.
     pub fn between_probes(&self) -> Duration {
@@ -465,12 +572,20 @@ impl Core {
 
     /// How long to wait after a pass before the next one, at the most.
     pub fn between_passes(&self) -> Duration {
-        if self.is_quiet { pace::QUIET } else { pace::between_passes(&self.state, &self.facts) }
+        if self.is_quiet {
+            pace::QUIET
+        } else {
+            pace::between_passes(&self.state, &self.facts)
+        }
     }
 
-    /// Something is active or about to be handed over: the kubelet's sockets are to be looked at every [`pace::LOOK`].
+    /// Something is active or about to be handed over: the kubelet's sockets are to be looked at
+    /// every [`pace::LOOK`].
     pub fn is_alert(&self) -> bool {
-        self.state.pods.values().any(|pod| pod.phase != Phase::Inactive)
+        self.state
+            .pods
+            .values()
+            .any(|pod| pod.phase != Phase::Inactive)
     }
 
     /// The API server answers and nothing is active: only a change of contact is worth a pass.
@@ -505,13 +620,14 @@ impl Core {
 
     /// The kubelet is locked out, and pods of this node depend on it: in words.
     pub fn lock_out(&self) -> Option<String> {
-        let is_locked_out = self.state.is_locked_out(self.facts.now) && self.known.values().any(|known| known.in_store);
+        let is_locked_out = self.state.is_locked_out(self.facts.now)
+            && self.known.values().any(|known| known.in_store);
         let reason = Blocked::KubeletLockedOut;
         is_locked_out.then(|| format!("{reason}: {}: {}", decide::LOCKED_OUT, reason.advice()))
     }
 
-    /// What is reported of all this. `problems`: what could not be learned or done; `cannot_unstick`: why connections of the
-    /// kubelet cannot be closed.
+    /// What is reported of all this. `problems`: what could not be learned or done;
+    /// `cannot_unstick`: why connections of the kubelet cannot be closed.
     pub fn status(&self, problems: Vec<String>, cannot_unstick: Option<String>) -> Status {
         status::status(self, problems, cannot_unstick)
     }

@@ -18,8 +18,9 @@ pub struct Lists {
     pub containers: Vec<Container>,
 }
 
-/// Whether this kubelet process made a container for a pod of the API server: one that was not there when it owned no such
-/// pod. A supervisor that came later than the kubelet's first pods does not know.
+/// Whether this kubelet process made a container for a pod of the API server: one that was not
+/// there when it owned no such pod. A supervisor that came later than the kubelet's first pods does
+/// not know.
 #[derive(Debug, Default)]
 pub struct NewContainers {
     before: Option<BTreeSet<String>>,
@@ -27,20 +28,34 @@ pub struct NewContainers {
 }
 
 impl NewContainers {
-    /// Takes in what a pass listed. `owned`: what the kubelet owns, listed after that; `None`: it did not answer.
+    /// Takes in what a pass listed. `owned`: what the kubelet owns, listed after that; `None`: it
+    /// did not answer.
     pub fn look(&mut self, lists: Option<&Lists>, owned: Option<&Owned>, node_name: &str) -> Seen {
         let Some(owned) = owned else {
             // another process may be next
             *self = Self::default();
             return Seen::Unknown;
         };
-        let Some(lists) = lists else { return self.answer() };
+        let Some(lists) = lists else {
+            return self.answer();
+        };
         let api = |sandbox: &&Sandbox| sandbox.ready && source(sandbox) == Some("api");
-        let sandboxes: BTreeSet<&str> = lists.sandboxes.iter().filter(api).map(|it| it.id.as_str()).collect();
-        let containers = lists.containers.iter().filter(|it| sandboxes.contains(it.sandbox.as_str()));
+        let sandboxes: BTreeSet<&str> = lists
+            .sandboxes
+            .iter()
+            .filter(api)
+            .map(|it| it.id.as_str())
+            .collect();
+        let containers = lists
+            .containers
+            .iter()
+            .filter(|it| sandboxes.contains(it.sandbox.as_str()));
         let ids: BTreeSet<String> = containers.map(|it| it.id.clone()).collect();
         if !is_synced(owned, node_name) {
-            *self = Self { before: Some(ids), seen: false };
+            *self = Self {
+                before: Some(ids),
+                seen: false,
+            };
         } else if let Some(before) = &self.before {
             self.seen |= ids.iter().any(|id| !before.contains(id));
         }
@@ -67,8 +82,11 @@ pub fn pod_facts(
     exclusive_host_ports: bool,
 ) -> PodFacts {
     let (namespace, name) = (key.namespace(), key.name());
-    let owns =
-        |pod: String| owned.map_or(Seen::Unknown, |owned| owned.pods.contains(&(namespace.to_owned(), pod)).into());
+    let owns = |pod: String| {
+        owned.map_or(Seen::Unknown, |owned| {
+            owned.pods.contains(&(namespace.to_owned(), pod)).into()
+        })
+    };
     let mut facts = PodFacts {
         in_store: known.in_store,
         priority: known.priority,
@@ -82,30 +100,55 @@ pub fn pod_facts(
         facts.parent = run(lists, &known.containers, is_parent);
         facts.twin = run(lists, &known.containers, is_twin);
         facts.parent_container = has_container(lists, &known.containers, is_parent).into();
-        facts.parent_sandbox = lists.sandboxes.iter().any(|sandbox| sandbox.ready && is_parent(&sandbox)).into();
-        let ours = |sandbox: &Sandbox| sandbox.ready && Some(&sandbox.uid) == known.twin_uid.as_ref();
+        facts.parent_sandbox = lists
+            .sandboxes
+            .iter()
+            .any(|sandbox| sandbox.ready && is_parent(&sandbox))
+            .into();
+        let ours =
+            |sandbox: &Sandbox| sandbox.ready && Some(&sandbox.uid) == known.twin_uid.as_ref();
         facts.twin_sandbox = lists.sandboxes.iter().any(ours).into();
     }
     if let Some(agent) = agent {
         facts.parent_ready = is_ready(agent.ready.get(key), lists, namespace, name).into();
-        let is_rejected = agent.rejected.get(key).is_some_and(|uid| *uid == known.parent_uid);
+        let is_rejected = agent
+            .rejected
+            .get(key)
+            .is_some_and(|uid| *uid == known.parent_uid);
         // its owner may have replaced it since
-        facts.parent_rejected = if agent.unheard { Seen::Unknown } else { is_rejected.into() };
-        facts.parent_gone = agent.gone.get(key).is_some_and(|uid| *uid == known.parent_uid);
+        facts.parent_rejected = if agent.unheard {
+            Seen::Unknown
+        } else {
+            is_rejected.into()
+        };
+        facts.parent_gone = agent
+            .gone
+            .get(key)
+            .is_some_and(|uid| *uid == known.parent_uid);
     }
     facts
 }
 
-/// The agent's word counts for the very containers that run: a word from before the outage does not.
-fn is_ready(ready: Option<&Vec<String>>, lists: Option<&Lists>, namespace: &str, name: &str) -> bool {
-    let (Some(ready), Some(lists)) = (ready, lists) else { return false };
+/// The agent's word counts for the very containers that run: a word from before the outage does
+/// not.
+fn is_ready(
+    ready: Option<&Vec<String>>,
+    lists: Option<&Lists>,
+    namespace: &str,
+    name: &str,
+) -> bool {
+    let (Some(ready), Some(lists)) = (ready, lists) else {
+        return false;
+    };
     let parent = |sandbox: &&Sandbox| sandbox.ready && is_parent_of(sandbox, namespace, name);
     lists.sandboxes.iter().filter(parent).any(|sandbox| {
         let mut ids = ready.iter();
         !ready.is_empty()
             && ids.all(|id| {
                 lists.containers.iter().any(|container| {
-                    container.id == *id && container.sandbox == sandbox.id && container.state == State::Running
+                    container.id == *id
+                        && container.sandbox == sandbox.id
+                        && container.state == State::Running
                 })
             })
     })
@@ -118,8 +161,13 @@ pub fn twin_name(name: &str, node_name: &str) -> String {
 
 /// A sandbox of a twin of this pod, whatever its UID.
 pub fn is_twin_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
-    let of = sandbox.annotations.get(CHECKPOINT_OF).and_then(|of| of.split_once('/'));
-    of == Some((namespace, name)) && sandbox.namespace == namespace && source(sandbox) == Some("file")
+    let of = sandbox
+        .annotations
+        .get(CHECKPOINT_OF)
+        .and_then(|of| of.split_once('/'));
+    of == Some((namespace, name))
+        && sandbox.namespace == namespace
+        && source(sandbox) == Some("file")
 }
 
 /// A sandbox of the pod itself, whatever its UID: of that name, and not from a file.
@@ -135,9 +183,15 @@ pub fn is_synced(owned: &Owned, node_name: &str) -> bool {
 
 /// A container that is not an init container was made in a sandbox that is ready.
 fn has_container(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) -> bool {
-    let ready: Vec<&Sandbox> = lists.sandboxes.iter().filter(belongs).filter(|sandbox| sandbox.ready).collect();
+    let ready: Vec<&Sandbox> = lists
+        .sandboxes
+        .iter()
+        .filter(belongs)
+        .filter(|sandbox| sandbox.ready)
+        .collect();
     lists.containers.iter().any(|container| {
-        expected.contains(&container.name) && ready.iter().any(|sandbox| sandbox.id == container.sandbox)
+        expected.contains(&container.name)
+            && ready.iter().any(|sandbox| sandbox.id == container.sandbox)
     })
 }
 
@@ -150,17 +204,31 @@ fn run(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) 
     let containers: Vec<&Container> = lists
         .containers
         .iter()
-        .filter(|container| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox))
+        .filter(|container| {
+            sandboxes
+                .iter()
+                .any(|sandbox| sandbox.id == container.sandbox)
+        })
         .collect();
-    if containers.iter().any(|container| container.state == State::Unknown) {
+    if containers
+        .iter()
+        .any(|container| container.state == State::Unknown)
+    {
         return Run::Unknown;
     }
-    let running =
-        |name: &String| containers.iter().any(|container| container.name == *name && container.state == State::Running);
+    let running = |name: &String| {
+        containers
+            .iter()
+            .any(|container| container.name == *name && container.state == State::Running)
+    };
     let ready = sandboxes.iter().any(|sandbox| sandbox.ready);
     if ready && !expected.is_empty() && expected.iter().all(running) {
         Run::Running
-    } else if ready || containers.iter().any(|container| container.state == State::Running) {
+    } else if ready
+        || containers
+            .iter()
+            .any(|container| container.state == State::Running)
+    {
         Run::Partial
     } else {
         Run::Stopped

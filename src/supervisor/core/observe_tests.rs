@@ -8,34 +8,73 @@ fn sandbox(id: &str, name: &str, uid: &str, source: &str, ready: bool) -> Sandbo
         annotations.insert(CHECKPOINT_OF.into(), "shop/till".into());
     }
     let (id, name, uid) = (id.into(), name.into(), uid.into());
-    Sandbox { id, namespace: "shop".into(), name, uid, ready, annotations, ..Sandbox::default() }
+    Sandbox {
+        id,
+        namespace: "shop".into(),
+        name,
+        uid,
+        ready,
+        annotations,
+        ..Sandbox::default()
+    }
 }
 
 fn container(sandbox: &str, name: &str, state: State) -> Container {
-    Container { sandbox: sandbox.into(), name: name.into(), state, ..Container::default() }
+    Container {
+        sandbox: sandbox.into(),
+        name: name.into(),
+        state,
+        ..Container::default()
+    }
 }
 
 fn facts(lists: Option<&Lists>, owned: Option<&Owned>) -> PodFacts {
     let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
-    let known = Known { twin_uid: Some("twin".into()), ..Known::of(&checkpoint) };
-    pod_facts(&id("shop_till"), &known, "Node-1", lists, owned, None, false)
+    let known = Known {
+        twin_uid: Some("twin".into()),
+        ..Known::of(&checkpoint)
+    };
+    pod_facts(
+        &id("shop_till"),
+        &known,
+        "Node-1",
+        lists,
+        owned,
+        None,
+        false,
+    )
 }
 
 #[test]
 fn what_could_not_be_asked_is_unknown() {
     let seen = facts(None, None);
-    assert_eq!((seen.parent, seen.twin, seen.parent_owned), (Run::Unknown, Run::Unknown, Seen::Unknown));
-    assert_eq!((seen.twin_sandbox, seen.parent_container), (Seen::Unknown, Seen::Unknown));
+    assert_eq!(
+        (seen.parent, seen.twin, seen.parent_owned),
+        (Run::Unknown, Run::Unknown, Seen::Unknown)
+    );
+    assert_eq!(
+        (seen.twin_sandbox, seen.parent_container),
+        (Seen::Unknown, Seen::Unknown)
+    );
 }
 
 #[test]
 fn parent_and_twin_are_told_apart_by_source_and_annotation() {
     let lists = Lists {
-        sandboxes: vec![sandbox("p", "till", "parent", "api", true), sandbox("t", "till-node-1", "twin", "file", true)],
-        containers: vec![container("p", "app", State::Exited), container("t", "app", State::Running)],
+        sandboxes: vec![
+            sandbox("p", "till", "parent", "api", true),
+            sandbox("t", "till-node-1", "twin", "file", true),
+        ],
+        containers: vec![
+            container("p", "app", State::Exited),
+            container("t", "app", State::Running),
+        ],
     };
     let seen = facts(Some(&lists), None);
-    assert_eq!((seen.parent, seen.twin, seen.twin_sandbox), (Run::Partial, Run::Running, Seen::Yes));
+    assert_eq!(
+        (seen.parent, seen.twin, seen.twin_sandbox),
+        (Run::Partial, Run::Running, Seen::Yes)
+    );
 }
 
 #[test]
@@ -49,37 +88,70 @@ fn a_parent_under_another_uid_counts_as_the_parent() {
 
 #[test]
 fn a_parent_that_has_but_a_sandbox_may_wait_for_the_api_server_still() {
-    let mut lists = Lists { sandboxes: vec![sandbox("p", "till", "parent", "api", true)], containers: Vec::new() };
+    let mut lists = Lists {
+        sandboxes: vec![sandbox("p", "till", "parent", "api", true)],
+        containers: Vec::new(),
+    };
     assert_eq!(facts(Some(&lists), None).parent_container, Seen::No);
-    lists.containers.push(container("p", "some-init", State::Exited));
+    lists
+        .containers
+        .push(container("p", "some-init", State::Exited));
     assert_eq!(facts(Some(&lists), None).parent_container, Seen::No);
     lists.containers.push(container("p", "app", State::Created));
     assert_eq!(facts(Some(&lists), None).parent_container, Seen::Yes);
     lists.sandboxes[0].ready = false;
-    assert_eq!(facts(Some(&lists), None).parent_container, Seen::No, "a record of the last boot");
+    assert_eq!(
+        facts(Some(&lists), None).parent_container,
+        Seen::No,
+        "a record of the last boot"
+    );
 }
 
 #[test]
 fn a_container_made_since_the_kubelet_owned_no_api_pod_shows_that_it_makes_them() {
-    let owned = |name: &str| Owned { pid: 1, pods: [("shop".to_owned(), name.to_owned())].into() };
+    let owned = |name: &str| Owned {
+        pid: 1,
+        pods: [("shop".to_owned(), name.to_owned())].into(),
+    };
     let (alone, synced) = (owned("till-node-1"), owned("till"));
     let mut lists = Lists {
-        sandboxes: vec![sandbox("p", "till", "parent", "api", true), sandbox("t", "till-node-1", "twin", "file", true)],
+        sandboxes: vec![
+            sandbox("p", "till", "parent", "api", true),
+            sandbox("t", "till-node-1", "twin", "file", true),
+        ],
         containers: vec![container("p", "app", State::Running)],
     };
     lists.containers[0].id = "of-the-last-kubelet".into();
     let mut made = NewContainers::default();
     let mut look = |lists: Option<&Lists>, owned: Option<&Owned>| made.look(lists, owned, "node-1");
-    assert_eq!(look(Some(&lists), Some(&synced)), Seen::Unknown, "nobody saw what was there before");
+    assert_eq!(
+        look(Some(&lists), Some(&synced)),
+        Seen::Unknown,
+        "nobody saw what was there before"
+    );
     assert_eq!(look(Some(&lists), Some(&alone)), Seen::No);
     assert_eq!(look(Some(&lists), Some(&synced)), Seen::No);
-    lists.containers.push(Container { id: "of-the-twin".into(), ..container("t", "app", State::Running) });
+    lists.containers.push(Container {
+        id: "of-the-twin".into(),
+        ..container("t", "app", State::Running)
+    });
     assert_eq!(look(Some(&lists), Some(&synced)), Seen::No);
-    lists.containers.push(Container { id: "new".into(), ..container("p", "app", State::Created) });
-    assert_eq!(look(None, Some(&synced)), Seen::No, "the runtime did not tell");
+    lists.containers.push(Container {
+        id: "new".into(),
+        ..container("p", "app", State::Created)
+    });
+    assert_eq!(
+        look(None, Some(&synced)),
+        Seen::No,
+        "the runtime did not tell"
+    );
     assert_eq!(look(Some(&lists), Some(&synced)), Seen::Yes);
     assert_eq!(look(None, Some(&synced)), Seen::Yes);
-    assert_eq!(look(Some(&lists), None), Seen::Unknown, "the next kubelet is another one");
+    assert_eq!(
+        look(Some(&lists), None),
+        Seen::Unknown,
+        "the next kubelet is another one"
+    );
     assert_eq!(look(Some(&lists), Some(&synced)), Seen::Unknown);
 }
 
@@ -112,13 +184,34 @@ fn who_is_refused_is_unknown_while_the_agent_hears_nothing() {
     let known = Known::of(&checkpoint);
     let rejected = |uid: &str, unheard| {
         let rejected = BTreeMap::from([(id("shop_till"), uid.to_owned())]);
-        let word = AgentWord { rejected, unheard, ..AgentWord::default() };
-        pod_facts(&id("shop_till"), &known, "node-1", None, None, Some(&word), false).parent_rejected
+        let word = AgentWord {
+            rejected,
+            unheard,
+            ..AgentWord::default()
+        };
+        pod_facts(
+            &id("shop_till"),
+            &known,
+            "node-1",
+            None,
+            None,
+            Some(&word),
+            false,
+        )
+        .parent_rejected
     };
     assert_eq!(rejected(&known.parent_uid, false), Seen::Yes);
     assert_eq!(rejected("its predecessor", false), Seen::No);
-    assert_eq!(rejected(&known.parent_uid, true), Seen::Unknown, "its owner may have replaced it since");
-    assert_eq!(rejected("its predecessor", true), Seen::Unknown, "or the kubelet refused it since");
+    assert_eq!(
+        rejected(&known.parent_uid, true),
+        Seen::Unknown,
+        "its owner may have replaced it since"
+    );
+    assert_eq!(
+        rejected("its predecessor", true),
+        Seen::Unknown,
+        "or the kubelet refused it since"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The record of outages: what was done for each pod, and when. Pure; [`crate::supervisor::record`] writes it, and adds the
-//! wall clock's times for people.
+//! The record of outages: what was done for each pod, and when. Pure; [`crate::supervisor::record`]
+//! writes it, and adds the wall clock's times for people.
 
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ pub struct OutageLog {
 impl OutageLog {
     /// Goes on with what a supervisor before this one recorded.
     pub fn new(outages: Outages) -> Self {
-        Self { outages, changed: false }
+        Self {
+            outages,
+            changed: false,
+        }
     }
 
     /// All of it.
@@ -32,7 +35,8 @@ impl OutageLog {
         &self.outages
     }
 
-    /// What is to be written, if it changed since it was last written: add the wall clock's times, then [`Self::written`].
+    /// What is to be written, if it changed since it was last written: add the wall clock's times,
+    /// then [`Self::written`].
     pub fn unwritten(&mut self) -> Option<&mut Outages> {
         self.changed.then_some(&mut self.outages)
     }
@@ -42,12 +46,28 @@ impl OutageLog {
         self.changed = false;
     }
 
-    /// A twin was linked, as `facts` made it due; `result` is one of [`crate::names::activation_results`].
-    pub fn activated(&mut self, key: &Key, parent_uid: &str, result: &'static str, facts: &Facts, now: Duration) {
+    /// A twin was linked, as `facts` made it due; `result` is one of
+    /// [`crate::names::activation_results`].
+    pub fn activated(
+        &mut self,
+        key: &Key,
+        parent_uid: &str,
+        result: &'static str,
+        facts: &Facts,
+        now: Duration,
+    ) {
         self.count(result);
-        if self.outages.outages.last().is_none_or(|outage| outage.to.is_some()) {
+        if self
+            .outages
+            .outages
+            .last()
+            .is_none_or(|outage| outage.to.is_some())
+        {
             let since = facts.contact.map_or(now, |contact| contact.since);
-            self.outages.outages.push(Outage { from: milliseconds(since), ..Outage::default() });
+            self.outages.outages.push(Outage {
+                from: milliseconds(since),
+                ..Outage::default()
+            });
             self.outages.counts.outages += 1;
             let surplus = self.outages.outages.len().saturating_sub(REMEMBERED);
             self.outages.outages.drain(..surplus);
@@ -55,8 +75,16 @@ impl OutageLog {
         self.change(key, |pod| {
             let decided = pod.decided.or(Some(milliseconds(facts.now)));
             let activated = Some(milliseconds(now));
-            let taken_back = pod.taken_back.saturating_add(u32::from(result == TAKEN_BACK));
-            *pod = PodOutage { parent_uid: parent_uid.to_owned(), decided, activated, taken_back, ..pod.clone() };
+            let taken_back = pod
+                .taken_back
+                .saturating_add(u32::from(result == TAKEN_BACK));
+            *pod = PodOutage {
+                parent_uid: parent_uid.to_owned(),
+                decided,
+                activated,
+                taken_back,
+                ..pod.clone()
+            };
         });
     }
 
@@ -74,7 +102,12 @@ impl OutageLog {
     }
 
     fn count(&mut self, result: &'static str) {
-        *self.outages.counts.activations.entry(result.to_owned()).or_default() += 1;
+        *self
+            .outages
+            .counts
+            .activations
+            .entry(result.to_owned())
+            .or_default() += 1;
     }
 
     /// A link was removed.
@@ -82,17 +115,27 @@ impl OutageLog {
         self.change(key, |pod| pod.released = Some(milliseconds(now)));
     }
 
-    /// Notes what a pass saw: twins that serve, parents that took over, twins that ended, the end of the outage.
+    /// Notes what a pass saw: twins that serve, parents that took over, twins that ended, the end
+    /// of the outage.
     pub fn observe(&mut self, state: &State, facts: &Facts) {
         let Outages { outages, counts } = &mut self.outages;
-        let Some(last) = outages.last_mut() else { return };
+        let Some(last) = outages.last_mut() else {
+            return;
+        };
         let now = milliseconds(facts.now);
         for (key, seen) in &facts.pods {
             let phase = state.pods.get(key).map(|pod| &pod.phase);
-            let Some(pod) = last.pods.get_mut(key) else { continue };
-            if matches!(phase, Some(Phase::Active { .. })) && seen.twin == Run::Running && pod.serving.is_none() {
+            let Some(pod) = last.pods.get_mut(key) else {
+                continue;
+            };
+            if matches!(phase, Some(Phase::Active { .. }))
+                && seen.twin == Run::Running
+                && pod.serving.is_none()
+            {
                 pod.serving = Some(now);
-                counts.activation.add(now.saturating_sub(pod.decided.or(pod.activated).unwrap_or(now)));
+                counts
+                    .activation
+                    .add(now.saturating_sub(pod.decided.or(pod.activated).unwrap_or(now)));
                 self.changed = true;
             }
             if let Some(released) = pod.released
@@ -112,7 +155,11 @@ impl OutageLog {
                 self.changed = true;
             }
         }
-        if last.to.is_none() && facts.contact.is_some_and(|contact| contact.class == Class::Answering) {
+        if last.to.is_none()
+            && facts
+                .contact
+                .is_some_and(|contact| contact.class == Class::Answering)
+        {
             last.to = Some(now);
             self.changed = true;
         }
@@ -142,33 +189,82 @@ mod tests {
     fn an_outage_is_told_from_its_first_silence_to_the_parents_return_and_survives_a_restart() {
         let at = Duration::from_secs;
         let key: Key = id("shop_till");
-        let silent = Contact { class: Class::Silent, since: at(10), alike: at(10), failures: 3, by_time_out: false };
+        let silent = Contact {
+            class: Class::Silent,
+            since: at(10),
+            alike: at(10),
+            failures: 3,
+            by_time_out: false,
+        };
         let mut log = OutageLog::default();
-        let decided = Facts { now: at(12), contact: Some(silent), ..Facts::default() };
+        let decided = Facts {
+            now: at(12),
+            contact: Some(silent),
+            ..Facts::default()
+        };
         log.refused(Blocked::ImageAbsent);
         log.activated(&key, "uid", ACTIVATED, &decided, at(13));
         let mut state = State::default();
-        let phase = Phase::Active { linked: at(13), under: Class::Silent, nudged: None, refused: 0 };
-        state.pods.insert(key.clone(), Pod { phase, ..Pod::default() });
-        let twin = PodFacts { twin: Run::Running, ..PodFacts::default() };
-        let mut facts = Facts { now: at(14), contact: Some(silent), ..Facts::default() };
+        let phase = Phase::Active {
+            linked: at(13),
+            under: Class::Silent,
+            nudged: None,
+            refused: 0,
+        };
+        state.pods.insert(
+            key.clone(),
+            Pod {
+                phase,
+                ..Pod::default()
+            },
+        );
+        let twin = PodFacts {
+            twin: Run::Running,
+            ..PodFacts::default()
+        };
+        let mut facts = Facts {
+            now: at(14),
+            contact: Some(silent),
+            ..Facts::default()
+        };
         facts.pods = BTreeMap::from([(key.clone(), twin)]);
         log.observe(&state, &facts);
 
         let mut log = OutageLog::new(log.outages().clone());
         assert!(log.unwritten().is_none());
         log.released(&key, at(20));
-        let answering =
-            Contact { class: Class::Answering, since: at(20), alike: at(20), failures: 0, by_time_out: false };
+        let answering = Contact {
+            class: Class::Answering,
+            since: at(20),
+            alike: at(20),
+            failures: 0,
+            by_time_out: false,
+        };
         facts.now = at(25);
         facts.contact = Some(answering);
-        facts.pods = BTreeMap::from([(key.clone(), PodFacts { parent: Run::Running, ..twin })]);
+        facts.pods = BTreeMap::from([(
+            key.clone(),
+            PodFacts {
+                parent: Run::Running,
+                ..twin
+            },
+        )]);
         log.observe(&state, &facts);
         facts.now = at(27);
-        facts.pods = BTreeMap::from([(key.clone(), PodFacts { parent: Run::Running, ..PodFacts::default() })]);
+        facts.pods = BTreeMap::from([(
+            key.clone(),
+            PodFacts {
+                parent: Run::Running,
+                ..PodFacts::default()
+            },
+        )]);
         log.observe(&state, &facts);
         facts.now = at(28);
-        let gone = PodFacts { parent: Run::Running, twin: Run::Stopped, ..PodFacts::default() };
+        let gone = PodFacts {
+            parent: Run::Running,
+            twin: Run::Stopped,
+            ..PodFacts::default()
+        };
         facts.pods = BTreeMap::from([(key.clone(), gone)]);
         log.observe(&state, &facts);
         log.observe(&state, &facts);
@@ -179,13 +275,37 @@ mod tests {
         let outage = &outages.outages[0];
         assert_eq!((outage.from, outage.to), (10_000, Some(25_000)));
         let pod = &outage.pods[&key];
-        let times = [pod.decided, pod.activated, pod.serving, pod.released, pod.taken_over, pod.ended];
-        assert_eq!(times, [12_000, 13_000, 14_000, 20_000, 25_000, 28_000].map(Some));
-        let Counts { outages, activations, unstuck, activation, takeover, overlap } = outages.counts;
+        let times = [
+            pod.decided,
+            pod.activated,
+            pod.serving,
+            pod.released,
+            pod.taken_over,
+            pod.ended,
+        ];
+        assert_eq!(
+            times,
+            [12_000, 13_000, 14_000, 20_000, 25_000, 28_000].map(Some)
+        );
+        let Counts {
+            outages,
+            activations,
+            unstuck,
+            activation,
+            takeover,
+            overlap,
+        } = outages.counts;
         assert_eq!((outages, unstuck), (1, 0));
-        assert_eq!(activations, BTreeMap::from([(ACTIVATED.into(), 1), ("ImageAbsent".into(), 1)]));
+        assert_eq!(
+            activations,
+            BTreeMap::from([(ACTIVATED.into(), 1), ("ImageAbsent".into(), 1)])
+        );
         let sums = [activation, takeover, overlap].map(|times| (times.count, times.sum));
-        assert_eq!(sums, [(1, 2_000), (1, 5_000), (1, 3_000)], "each once, though looked at twice");
+        assert_eq!(
+            sums,
+            [(1, 2_000), (1, 5_000), (1, 3_000)],
+            "each once, though looked at twice"
+        );
     }
 
     #[test]

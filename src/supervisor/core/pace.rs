@@ -11,8 +11,8 @@ use crate::supervisor::core::facts::Facts;
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// Between passes, and between probes, while something is active or contact is lost.
 const ALERT: Duration = Duration::from_millis(250);
-/// How often the kubelet's sockets are looked at while something is active or about to be handed over. Also the pause
-/// between passes while a twin waits for its parent to take over.
+/// How often the kubelet's sockets are looked at while something is active or about to be handed
+/// over. Also the pause between passes while a twin waits for its parent to take over.
 pub const LOOK: Duration = Duration::from_millis(50);
 /// Between passes while a twin waits for its sandbox.
 const BUSY: Duration = Duration::from_millis(100);
@@ -31,7 +31,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long to wait between two probes. `alert`: something is active or about to be handed over.
+    /// How long to wait between two probes. `alert`: something is active or about to be handed
+    /// over.
     pub fn between_probes(&self, contact: Option<Contact>, alert: bool) -> Duration {
         let Self { interval, delay } = *self;
         match contact {
@@ -71,16 +72,34 @@ mod tests {
 
     #[test]
     fn silence_is_proven_within_the_activation_delay_and_then_the_pace_is_that_of_an_outage() {
-        let pace = Pace { interval: Duration::from_secs(1), delay: Duration::from_secs(3) };
+        let pace = Pace {
+            interval: Duration::from_secs(1),
+            delay: Duration::from_secs(3),
+        };
         let contact = |class, failures| {
-            Some(Contact { class, since: Duration::ZERO, alike: Duration::ZERO, failures, by_time_out: false })
+            Some(Contact {
+                class,
+                since: Duration::ZERO,
+                alike: Duration::ZERO,
+                failures,
+                by_time_out: false,
+            })
         };
         let answering = contact(Class::Answering, 0);
-        assert_eq!(pace.between_probes(answering, false), Duration::from_secs(1));
+        assert_eq!(
+            pace.between_probes(answering, false),
+            Duration::from_secs(1)
+        );
         assert_eq!(pace.between_probes(answering, true), ALERT);
-        assert_eq!(pace.between_probes(contact(Class::Silent, 1), false), Duration::from_secs(1));
+        assert_eq!(
+            pace.between_probes(contact(Class::Silent, 1), false),
+            Duration::from_secs(1)
+        );
         assert_eq!(pace.between_probes(contact(Class::Silent, 3), false), ALERT);
-        let hasty = Pace { delay: Duration::ZERO, ..pace };
+        let hasty = Pace {
+            delay: Duration::ZERO,
+            ..pace
+        };
         assert_eq!(hasty.between_probes(None, false), LEAST_PAUSE);
     }
 
@@ -88,16 +107,53 @@ mod tests {
     fn a_pass_follows_the_sooner_the_less_time_there_is() {
         let pause = |phase, seen| {
             let key = id("shop_till");
-            let state = State { pods: [(key.clone(), Pod { phase, ..Pod::default() })].into(), ..State::default() };
-            between_passes(&state, &Facts { pods: [(key, seen)].into(), ..Facts::default() })
+            let state = State {
+                pods: [(
+                    key.clone(),
+                    Pod {
+                        phase,
+                        ..Pod::default()
+                    },
+                )]
+                .into(),
+                ..State::default()
+            };
+            between_passes(
+                &state,
+                &Facts {
+                    pods: [(key, seen)].into(),
+                    ..Facts::default()
+                },
+            )
         };
-        let active = || Phase::Active { linked: Duration::ZERO, under: Class::Silent, nudged: None, refused: 0 };
-        let released = || Phase::Released { since: Duration::ZERO, stopping: None };
+        let active = || Phase::Active {
+            linked: Duration::ZERO,
+            under: Class::Silent,
+            nudged: None,
+            refused: 0,
+        };
+        let released = || Phase::Released {
+            since: Duration::ZERO,
+            stopping: None,
+        };
         assert_eq!(pause(Phase::Inactive, PodFacts::gone()), ALERT);
         assert_eq!(pause(active(), PodFacts::gone()), BUSY);
-        assert_eq!(pause(active(), PodFacts { twin_sandbox: Seen::Yes, ..PodFacts::gone() }), ALERT);
+        assert_eq!(
+            pause(
+                active(),
+                PodFacts {
+                    twin_sandbox: Seen::Yes,
+                    ..PodFacts::gone()
+                }
+            ),
+            ALERT
+        );
         assert_eq!(pause(released(), PodFacts::gone()), LOOK);
-        let switch = PodFacts { handover: Some(Handover::Switch), parent_owned: Seen::Yes, ..PodFacts::gone() };
+        let switch = PodFacts {
+            handover: Some(Handover::Switch),
+            parent_owned: Seen::Yes,
+            ..PodFacts::gone()
+        };
         assert_eq!(pause(released(), switch), SWITCH);
     }
 }

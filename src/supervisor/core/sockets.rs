@@ -1,4 +1,5 @@
-//! The kubelet's own sockets to the API server: does it hear from it, and which of them hold it up? Pure.
+//! The kubelet's own sockets to the API server: does it hear from it, and which of them hold it up?
+//! Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,23 +7,26 @@ use std::time::Duration;
 use crate::node::sockets::{Socket, State};
 use crate::supervisor::core::facts::Seen;
 
-/// The longest that a server says of itself before it was asked anything: its side of TLS, with its certificates and the
-/// names of the CAs that it trusts, and the settings of HTTP/2.
+/// The longest that a server says of itself before it was asked anything: its side of TLS, with its
+/// certificates and the names of the CAs that it trusts, and the settings of HTTP/2.
 const LONGEST_GREETING: u64 = 16 * 1024;
-/// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers nothing, is 39 bytes.
+/// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers
+/// nothing, is 39 bytes.
 const LEAST_ANSWER: u64 = 128;
-/// A connection on which nothing came for so long waits, whatever it brought before: an API server whose etcd hangs answers
-/// some requests with 5xx at once, and others after a minute.
+/// A connection on which nothing came for so long waits, whatever it brought before: an API server
+/// whose etcd hangs answers some requests with 5xx at once, and others after a minute.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What is remembered of the kubelet's sockets while something is active or about to be handed over.
+/// What is remembered of the kubelet's sockets while something is active or about to be handed
+/// over.
 #[derive(Debug, Default)]
 pub struct KubeletSockets {
-    /// What each socket was at the last look: a connection from before the outage may stay established for long, so only
-    /// what is new is a sign. `None`: not looked yet.
+    /// What each socket was at the last look: a connection from before the outage may stay
+    /// established for long, so only what is new is a sign. `None`: not looked yet.
     before: Option<HashMap<[u32; 2], Before>>,
-    /// Bytes that came on a connection although nothing answers: a server can finish TLS and then say nothing, for want
-    /// of its etcd for example. Every connection to it begins with as many, and they are no sign. 0: there is no such.
+    /// Bytes that came on a connection although nothing answers: a server can finish TLS and then
+    /// say nothing, for want of its etcd for example. Every connection to it begins with as many,
+    /// and they are no sign. 0: there is no such.
     greeting: u64,
     connected: Seen,
     closed: usize,
@@ -39,7 +43,8 @@ struct Before {
 }
 
 impl KubeletSockets {
-    /// Forgets everything: nothing of ours is in force, what came so far is to be no sign, or the kubelet is another process.
+    /// Forgets everything: nothing of ours is in force, what came so far is to be no sign, or the
+    /// kubelet is another process.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -49,24 +54,36 @@ impl KubeletSockets {
         self.connected
     }
 
-    /// Takes in what a look found; `None`: they could not be looked at. True when the kubelet hears from the API server and
-    /// did not before.
+    /// Takes in what a look found; `None`: they could not be looked at. True when the kubelet hears
+    /// from the API server and did not before.
     pub fn look(&mut self, found: Option<&[Socket]>, now: Duration) -> bool {
         let Some(found) = found else {
             self.connected = Seen::Unknown;
             return false;
         };
         if self.before.is_none() {
-            let greetings = found.iter().map(|socket| socket.received).filter(|received| *received <= LONGEST_GREETING);
+            let greetings = found
+                .iter()
+                .map(|socket| socket.received)
+                .filter(|received| *received <= LONGEST_GREETING);
             self.greeting = greetings.max().unwrap_or_default();
         }
         let seen: HashMap<_, _> = found
             .iter()
             .map(|socket| {
                 let has_answered = self.before.is_some() && self.has_answered(socket);
-                let known = self.known(socket).filter(|known| known.received == socket.received);
+                let known = self
+                    .known(socket)
+                    .filter(|known| known.received == socket.received);
                 let changed = known.map_or(now, |known| known.changed);
-                (socket.cookie, Before { received: socket.received, changed, has_answered })
+                (
+                    socket.cookie,
+                    Before {
+                        received: socket.received,
+                        changed,
+                        has_answered,
+                    },
+                )
             })
             .collect();
         let hears = seen.values().any(|socket| socket.has_answered);
@@ -87,14 +104,19 @@ impl KubeletSockets {
     }
 
     fn known(&self, socket: &Socket) -> Option<Before> {
-        self.before.as_ref().and_then(|before| before.get(&socket.cookie)).copied()
+        self.before
+            .as_ref()
+            .and_then(|before| before.get(&socket.cookie))
+            .copied()
     }
 
-    /// Whether it waits for an answer. Where the API server answers 5xx (`failing`), what came on it is no help.
+    /// Whether it waits for an answer. Where the API server answers 5xx (`failing`), what came on
+    /// it is no help.
     pub fn waits(&self, socket: &Socket, failing: bool, now: Duration) -> bool {
         if failing {
-            self.known(socket)
-                .is_some_and(|known| known.received == socket.received && now.saturating_sub(known.changed) >= IDLE)
+            self.known(socket).is_some_and(|known| {
+                known.received == socket.received && now.saturating_sub(known.changed) >= IDLE
+            })
         } else {
             !self.has_answered(socket)
         }
@@ -120,7 +142,15 @@ mod tests {
     fn socket(number: u32, state: State, received: u64) -> Socket {
         let address = SocketAddr::from(([10, 1, 0, 1], 6443));
         let (local, remote) = (address, address);
-        Socket { transport: Transport::Tcp, state, local, remote, received, inode: number, cookie: [number, 0] }
+        Socket {
+            transport: Transport::Tcp,
+            state,
+            local,
+            remote,
+            received,
+            inode: number,
+            cookie: [number, 0],
+        }
     }
 
     fn established(number: u32, received: u64) -> Socket {
@@ -144,15 +174,33 @@ mod tests {
     fn a_server_that_finishes_tls_and_then_says_nothing_is_no_sign() {
         let mut sockets = KubeletSockets::default();
         sockets.look(Some(&[established(1, 2_400)]), NOW);
-        assert!(!sockets.look(Some(&[established(1, 2_439)]), NOW), "a ping's reply");
-        assert!(!sockets.look(Some(&[established(2, 900)]), NOW), "another connection, in the middle of TLS");
+        assert!(
+            !sockets.look(Some(&[established(1, 2_439)]), NOW),
+            "a ping's reply"
+        );
+        assert!(
+            !sockets.look(Some(&[established(2, 900)]), NOW),
+            "another connection, in the middle of TLS"
+        );
         assert!(!sockets.look(Some(&[established(2, 2_410)]), NOW));
         for pings in 1..100 {
-            assert!(!sockets.look(Some(&[established(2, 2_410 + pings * 39)]), NOW), "{pings} replies to pings");
+            assert!(
+                !sockets.look(Some(&[established(2, 2_410 + pings * 39)]), NOW),
+                "{pings} replies to pings"
+            );
         }
-        assert!(!sockets.has_answered(&established(3, 2_400)), "so it may be closed");
-        assert!(sockets.look(Some(&[established(3, 2_900)]), NOW), "an answer");
-        assert!(sockets.has_answered(&established(3, 2_900)), "so it may not");
+        assert!(
+            !sockets.has_answered(&established(3, 2_400)),
+            "so it may be closed"
+        );
+        assert!(
+            sockets.look(Some(&[established(3, 2_900)]), NOW),
+            "an answer"
+        );
+        assert!(
+            sockets.has_answered(&established(3, 2_900)),
+            "so it may not"
+        );
         assert_eq!(sockets.connected(), Seen::Yes);
     }
 
@@ -163,7 +211,10 @@ mod tests {
         assert!(!sockets.look(Some(&[established(1, 5_000_000)]), NOW));
         assert!(sockets.look(Some(&[established(1, 5_000_700)]), NOW));
         sockets.reset();
-        sockets.look(Some(&[established(1, 5_000_000), socket(2, State::SynSent, 0)]), NOW);
+        sockets.look(
+            Some(&[established(1, 5_000_000), socket(2, State::SynSent, 0)]),
+            NOW,
+        );
         assert!(
             sockets.look(Some(&[established(1, 5_000_000), established(2, 10)]), NOW),
             "the old one is no greeting"
@@ -173,13 +224,22 @@ mod tests {
     #[test]
     fn where_the_server_answers_5xx_a_connection_waits_once_nothing_came_for_a_second() {
         let (mut sockets, at) = (KubeletSockets::default(), Duration::from_millis);
-        assert!(!sockets.waits(&established(1, 2_400), true, at(0)), "never seen");
+        assert!(
+            !sockets.waits(&established(1, 2_400), true, at(0)),
+            "never seen"
+        );
         sockets.look(Some(&[established(1, 2_400)]), at(0));
         sockets.look(Some(&[established(1, 2_900)]), at(500));
         sockets.look(Some(&[established(1, 2_900)]), at(1_400));
-        assert!(!sockets.waits(&established(1, 2_900), true, at(1_400)), "0.9 s");
+        assert!(
+            !sockets.waits(&established(1, 2_900), true, at(1_400)),
+            "0.9 s"
+        );
         assert!(sockets.waits(&established(1, 2_900), true, at(1_500)));
-        assert!(!sockets.waits(&established(1, 2_901), true, at(1_500)), "something came this very moment");
+        assert!(
+            !sockets.waits(&established(1, 2_901), true, at(1_500)),
+            "something came this very moment"
+        );
         assert!(
             !sockets.waits(&established(1, 2_900), false, at(1_500)),
             "it brought an answer, which counts elsewhere"

@@ -12,19 +12,36 @@ pub(super) fn status(core: &Core, problems: Vec<String>, cannot_unstick: Option<
     let locked_out = core.state.locked_out;
     Status {
         written_by: format!("pod-checkpointer {}", env!("CARGO_PKG_VERSION")),
-        contact: contact.map(|contact| ContactReport { class: contact.class, since: milliseconds(contact.since) }),
-        locked_out: locked_out.map(|(kubelet_pid, since)| LockedOut { kubelet_pid, since: milliseconds(since) }),
+        contact: contact.map(|contact| ContactReport {
+            class: contact.class,
+            since: milliseconds(contact.since),
+        }),
+        locked_out: locked_out.map(|(kubelet_pid, since)| LockedOut {
+            kubelet_pid,
+            since: milliseconds(since),
+        }),
         problems,
         cannot_unstick,
-        pods: core.state.pods.iter().map(|(key, pod)| report(core, key, pod)).collect(),
+        pods: core
+            .state
+            .pods
+            .iter()
+            .map(|(key, pod)| report(core, key, pod))
+            .collect(),
     }
 }
 
 fn report(core: &Core, key: &Key, pod: &Pod) -> PodReport {
     let (namespace, name) = (key.namespace(), key.name());
     let known = core.known.get(key);
-    let blocked = pod.blocked.as_ref().map(|block| (block.reason, block.message.clone()));
-    let ails = core.health.of(key).map(|(reason, text)| (reason, text.to_owned()));
+    let blocked = pod
+        .blocked
+        .as_ref()
+        .map(|block| (block.reason, block.message.clone()));
+    let ails = core
+        .health
+        .of(key)
+        .map(|(reason, text)| (reason, text.to_owned()));
     let blocked = match (blocked, ails) {
         // the same, and more of it
         (Some((before, _)), Some((reason, text))) if before == reason => Some((reason, text)),
@@ -36,11 +53,16 @@ fn report(core: &Core, key: &Key, pod: &Pod) -> PodReport {
         decide::Phase::Active { .. } => Phase::Active,
         decide::Phase::Released { .. } => Phase::Released,
     };
-    let reason = blocked.as_ref().map(|(reason, _)| reason.as_str()).or(core.state.held_by(pod));
+    let reason = blocked
+        .as_ref()
+        .map(|(reason, _)| reason.as_str())
+        .or(core.state.held_by(pod));
     PodReport {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        parent_uid: known.map(|known| known.parent_uid.clone()).unwrap_or_default(),
+        parent_uid: known
+            .map(|known| known.parent_uid.clone())
+            .unwrap_or_default(),
         phase,
         reason: reason.map(str::to_owned),
         message: blocked.map(|(_, message)| message),

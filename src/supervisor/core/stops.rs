@@ -11,7 +11,8 @@ use crate::supervisor::core::observe::{Lists, is_parent_of, is_twin_of};
 pub struct Stop {
     /// Which.
     pub targets: Vec<Target>,
-    /// How long containers get to end by themselves; `None`: their sandbox is stopped at once, and they end with it.
+    /// How long containers get to end by themselves; `None`: their sandbox is stopped at once, and
+    /// they end with it.
     pub grace: Option<Duration>,
 }
 
@@ -48,12 +49,22 @@ pub fn parent_targets(lists: &Lists, key: &Key) -> Vec<Target> {
 fn targets(lists: &Lists, belongs: impl Fn(&Sandbox) -> bool) -> Vec<Target> {
     let running = |sandbox: &Sandbox| {
         let containers = lists.containers.iter();
-        let ours = containers.filter(|container| container.sandbox == sandbox.id && container.state == State::Running);
+        let ours = containers.filter(|container| {
+            container.sandbox == sandbox.id && container.state == State::Running
+        });
         ours.map(|container| container.id.clone()).collect()
     };
-    let target =
-        |sandbox: &Sandbox| Target { sandbox: sandbox.id.clone(), ready: sandbox.ready, containers: running(sandbox) };
-    lists.sandboxes.iter().filter(|sandbox| belongs(sandbox)).map(target).collect()
+    let target = |sandbox: &Sandbox| Target {
+        sandbox: sandbox.id.clone(),
+        ready: sandbox.ready,
+        containers: running(sandbox),
+    };
+    lists
+        .sandboxes
+        .iter()
+        .filter(|sandbox| belongs(sandbox))
+        .map(target)
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,7 +83,10 @@ mod tests {
             namespace: "shop".into(),
             name: name.into(),
             ready: true,
-            annotations: annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             ..Sandbox::default()
         };
         let container = |sandbox: &str, state| Container {
@@ -89,13 +103,26 @@ mod tests {
                 sandbox("twin", "till-node-1", &twin),
                 sandbox("static", "till", &[(CONFIG_SOURCE, "file")]),
             ],
-            containers: vec![container("parent", State::Exited), container("twin", State::Running)],
+            containers: vec![
+                container("parent", State::Exited),
+                container("twin", State::Running),
+            ],
         };
         let ids = |targets: Vec<Target>| -> BTreeMap<String, Vec<String>> {
-            targets.into_iter().map(|target| (target.sandbox, target.containers)).collect()
+            targets
+                .into_iter()
+                .map(|target| (target.sandbox, target.containers))
+                .collect()
         };
         let key = id("shop_till");
-        assert_eq!(ids(parent_targets(&lists, &key)), [("parent".into(), vec![])].into(), "a static pod is another's");
-        assert_eq!(ids(twin_targets(&lists, &key)), [("twin".into(), vec!["of-twin".into()])].into());
+        assert_eq!(
+            ids(parent_targets(&lists, &key)),
+            [("parent".into(), vec![])].into(),
+            "a static pod is another's"
+        );
+        assert_eq!(
+            ids(twin_targets(&lists, &key)),
+            [("twin".into(), vec!["of-twin".into()])].into()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The decision as a table, made by asking it: every combination of answers goes through [`decide`], and answers that
-//! change nothing share a row. So the table in the documentation cannot say anything else than the program does.
+//! The decision as a table, made by asking it: every combination of answers goes through
+//! [`decide`], and answers that change nothing share a row. So the table in the documentation
+//! cannot say anything else than the program does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -83,20 +84,35 @@ pub fn markdown() -> String {
         (
             "Released: taken back?",
             "The link is gone, the twin runs on, and contact is lost once more. Each round doubles the patience.",
-            case(Phase::Released { since: NOW.saturating_sub(SECOND * 5), stopping: None }, Run::Running),
+            case(
+                Phase::Released {
+                    since: NOW.saturating_sub(SECOND * 5),
+                    stopping: None,
+                },
+                Run::Running,
+            ),
             &[GONE, OWNED, RETURN, PARENT_LEFT, TWIN_OWNED, TWIN][..],
         ),
         (
             "Released: handed over?",
             "The link is gone, the twin runs on, and is not taken back.",
-            answering(case(Phase::Released { since: NOW.saturating_sub(SECOND * 5), stopping: None }, Run::Running)),
+            answering(case(
+                Phase::Released {
+                    since: NOW.saturating_sub(SECOND * 5),
+                    stopping: None,
+                },
+                Run::Running,
+            )),
             &[TWIN, HANDOVER, PROGRESS][..],
         ),
         (
             "Released, and the kubelet refused the parent",
             "The API server says of this very UID that it has Failed, and nobody but its owner replaces it.",
             refused(answering(case(
-                Phase::Released { since: NOW.saturating_sub(SECOND * 5), stopping: None },
+                Phase::Released {
+                    since: NOW.saturating_sub(SECOND * 5),
+                    stopping: None,
+                },
                 Run::Running,
             ))),
             &[KUBELET, PARENT_LEFT, TWIN][..],
@@ -106,15 +122,30 @@ pub fn markdown() -> String {
         for question in questions {
             let _ = write!(text, " {} |", question.title);
         }
-        let _ = write!(text, " what is done |\n|{}\n", " --- |".repeat(questions.len() + 1));
+        let _ = write!(
+            text,
+            " what is done |\n|{}\n",
+            " --- |".repeat(questions.len() + 1)
+        );
         let mut above: Vec<String> = Vec::new();
         for Row { cells, outcome } in rows(&case, questions) {
-            let same = cells.iter().zip(&above).take_while(|(cell, above)| cell == above).count();
-            let shown = cells
+            let same = cells
                 .iter()
-                .enumerate()
-                .map(|(column, cell)| if column < same && !cell.is_empty() { "″" } else { cell.as_str() });
-            let _ = writeln!(text, "| {} | {outcome} |", shown.collect::<Vec<_>>().join(" | "));
+                .zip(&above)
+                .take_while(|(cell, above)| cell == above)
+                .count();
+            let shown = cells.iter().enumerate().map(|(column, cell)| {
+                if column < same && !cell.is_empty() {
+                    "″"
+                } else {
+                    cell.as_str()
+                }
+            });
+            let _ = writeln!(
+                text,
+                "| {} | {outcome} |",
+                shown.collect::<Vec<_>>().join(" | ")
+            );
             above = cells;
         }
         text.push('\n');
@@ -125,7 +156,10 @@ pub fn markdown() -> String {
 /// Answers the questions in every way; answers after which all is the same become one row.
 fn rows(case: &Case, questions: &[Question]) -> Vec<Row> {
     let Some((first, rest)) = questions.split_first() else {
-        return vec![Row { cells: Vec::new(), outcome: outcome(case) }];
+        return vec![Row {
+            cells: Vec::new(),
+            outcome: outcome(case),
+        }];
     };
     let mut groups: Vec<(Vec<&str>, Vec<Row>)> = Vec::new();
     for (name, apply) in first.answers {
@@ -138,8 +172,16 @@ fn rows(case: &Case, questions: &[Question]) -> Vec<Row> {
         }
     }
     let alone = groups.len() == 1;
-    let label = |names: Vec<&str>| if alone { String::new() } else { names.join("; ") };
-    let each = groups.into_iter().map(|(names, below)| (label(names), below));
+    let label = |names: Vec<&str>| {
+        if alone {
+            String::new()
+        } else {
+            names.join("; ")
+        }
+    };
+    let each = groups
+        .into_iter()
+        .map(|(names, below)| (label(names), below));
     each.flat_map(|(label, below)| {
         below.into_iter().map(move |mut row| {
             row.cells.insert(0, label.clone());
@@ -159,16 +201,33 @@ fn outcome(case: &Case) -> String {
     let mut facts = case.facts.clone();
     facts.pods.insert(key(), case.seen);
     if case.lower_group_waits {
-        facts.pods.insert(pod("another"), PodFacts { start_group: -1, ..PodFacts::gone() });
+        facts.pods.insert(
+            pod("another"),
+            PodFacts {
+                start_group: -1,
+                ..PodFacts::gone()
+            },
+        );
     }
     let locked_out = case.locked_out.map(|time| (PID, NOW.saturating_sub(time)));
-    let state = State { pods: BTreeMap::from([(key(), case.pod.clone())]), locked_out, ..State::default() };
+    let state = State {
+        pods: BTreeMap::from([(key(), case.pod.clone())]),
+        locked_out,
+        ..State::default()
+    };
     let (next, actions) = decide(&state, &facts, &settings);
     let mut words: Vec<&str> = actions.iter().filter_map(said).collect();
     if words.is_empty() {
-        let is_released = matches!(next.pods.get(&key()).map(|pod| &pod.phase), Some(Phase::Released { .. }));
+        let is_released = matches!(
+            next.pods.get(&key()).map(|pod| &pod.phase),
+            Some(Phase::Released { .. })
+        );
         let was_inactive = case.pod.phase == Phase::Inactive;
-        let blocked = next.pods.get(&key()).and_then(|pod| pod.blocked.as_ref()).map(|block| block.reason);
+        let blocked = next
+            .pods
+            .get(&key())
+            .and_then(|pod| pod.blocked.as_ref())
+            .map(|block| block.reason);
         words.push(match blocked {
             _ if is_released && was_inactive => "handed over as if released now",
             Some(Blocked::KubeletLockedOut) => "shown as `KubeletLockedOut`",
@@ -209,12 +268,29 @@ fn case(phase: Phase, twin: Run) -> Case {
         kubelet_synced: Seen::Yes,
         kubelet_makes_containers: Seen::Yes,
     };
-    let seen = PodFacts { twin, ..PodFacts::gone() };
-    Case { pod: Pod { phase, ..Pod::default() }, seen, facts, lower_group_waits: false, locked_out: None }
+    let seen = PodFacts {
+        twin,
+        ..PodFacts::gone()
+    };
+    Case {
+        pod: Pod {
+            phase,
+            ..Pod::default()
+        },
+        seen,
+        facts,
+        lower_group_waits: false,
+        locked_out: None,
+    }
 }
 
 fn active(age: Duration) -> Phase {
-    Phase::Active { linked: NOW.saturating_sub(age), under: Class::Silent, nudged: None, refused: 0 }
+    Phase::Active {
+        linked: NOW.saturating_sub(age),
+        under: Class::Silent,
+        nudged: None,
+        refused: 0,
+    }
 }
 
 /// As the facts hold it.
@@ -222,7 +298,13 @@ fn active(age: Duration) -> Phase {
 fn contact(class: Class, age: Duration, by_time_out: bool) -> Option<Contact> {
     let since = NOW.saturating_sub(age);
     let failures = if class == Class::Answering { 0 } else { 3 };
-    Some(Contact { class, since, alike: since, failures, by_time_out })
+    Some(Contact {
+        class,
+        since,
+        alike: since,
+        failures,
+        by_time_out,
+    })
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -247,15 +329,27 @@ const OWNED: Question = Question {
 const CONTACT: Question = Question {
     title: "contact",
     answers: &[
-        ("answering", |case| case.facts.contact = contact(Class::Answering, LONG, false)),
+        ("answering", |case| {
+            case.facts.contact = contact(Class::Answering, LONG, false);
+        }),
         ("silent, shorter than the activation delay", |case| {
             case.facts.contact = contact(Class::Silent, SECOND, false);
         }),
-        ("silent for it", |case| case.facts.contact = contact(Class::Silent, SECOND * 3, false)),
-        ("failing, below 10 s", |case| case.facts.contact = contact(Class::Failing, SECOND * 9, false)),
-        ("failing for 10 s", |case| case.facts.contact = contact(Class::Failing, SECOND * 10, false)),
-        ("unproven, below 60 s", |case| case.facts.contact = contact(Class::Unproven, SECOND * 59, false)),
-        ("unproven for 60 s", |case| case.facts.contact = contact(Class::Unproven, SECOND * 60, false)),
+        ("silent for it", |case| {
+            case.facts.contact = contact(Class::Silent, SECOND * 3, false);
+        }),
+        ("failing, below 10 s", |case| {
+            case.facts.contact = contact(Class::Failing, SECOND * 9, false);
+        }),
+        ("failing for 10 s", |case| {
+            case.facts.contact = contact(Class::Failing, SECOND * 10, false);
+        }),
+        ("unproven, below 60 s", |case| {
+            case.facts.contact = contact(Class::Unproven, SECOND * 59, false);
+        }),
+        ("unproven for 60 s", |case| {
+            case.facts.contact = contact(Class::Unproven, SECOND * 60, false);
+        }),
         ("unknown", |case| case.facts.contact = None),
     ],
 };
@@ -264,7 +358,9 @@ const PARENT: Question = Question {
     answers: &[
         ("stopped", |case| case.seen.parent = Run::Stopped),
         ("running", |case| case.seen.parent = Run::Running),
-        ("partial, below 10 s", |case| case.seen.parent = Run::Partial),
+        ("partial, below 10 s", |case| {
+            case.seen.parent = Run::Partial;
+        }),
         ("partial for 10 s", |case| {
             case.seen.parent = Run::Partial;
             case.pod.partial_since = Some(NOW.saturating_sub(SECOND * 10));
@@ -285,29 +381,46 @@ const DUE: Question = Question {
     title: "its turn",
     answers: &[
         ("yes", |_| {}),
-        ("a lower start group does not run yet", |case| case.lower_group_waits = true),
+        ("a lower start group does not run yet", |case| {
+            case.lower_group_waits = true;
+        }),
         ("the pause after a failed attempt", |case| {
             let (reason, message) = (Blocked::NoRoom, String::new());
-            case.pod.blocked = Some(Block { reason, message, attempts: 1, again: NOW + SECOND });
+            case.pod.blocked = Some(Block {
+                reason,
+                message,
+                attempts: 1,
+                again: NOW + SECOND,
+            });
         }),
-        ("no checkpoint of it any more", |case| case.seen.in_store = false),
+        ("no checkpoint of it any more", |case| {
+            case.seen.in_store = false;
+        }),
     ],
 };
 const SIGN: Question = Question {
     title: "sign of the API server",
     answers: &[
         ("none: silence by refusal", |_| {}),
-        ("none: silence by time-out", |case| case.facts.contact = contact(Class::Silent, LONG, true)),
+        ("none: silence by time-out", |case| {
+            case.facts.contact = contact(Class::Silent, LONG, true);
+        }),
         ("unknown", |case| case.facts.contact = None),
-        ("it answers", |case| case.facts.contact = contact(Class::Answering, Duration::ZERO, false)),
-        ("it answers 5xx", |case| case.facts.contact = contact(Class::Failing, Duration::ZERO, false)),
+        ("it answers", |case| {
+            case.facts.contact = contact(Class::Answering, Duration::ZERO, false);
+        }),
+        ("it answers 5xx", |case| {
+            case.facts.contact = contact(Class::Failing, Duration::ZERO, false);
+        }),
         ("it answers 5xx, as it did when linked", |case| {
             case.facts.contact = contact(Class::Failing, LONG, false);
             if let Phase::Active { under, .. } = &mut case.pod.phase {
                 *under = Class::Failing;
             }
         }),
-        ("bytes on the kubelet's connection", |case| case.facts.kubelet_connected = Seen::Yes),
+        ("bytes on the kubelet's connection", |case| {
+            case.facts.kubelet_connected = Seen::Yes;
+        }),
         ("bytes from a server that cannot be proven", |case| {
             case.facts.kubelet_connected = Seen::Yes;
             case.facts.contact = contact(Class::Unproven, LONG, false);
@@ -349,19 +462,27 @@ const TWIN_OWNED: Question = Question {
 const NOBODY: Question = Question {
     title: "parent",
     answers: &[
-        ("owned by the kubelet", |case| case.seen.parent_owned = Seen::Yes),
+        ("owned by the kubelet", |case| {
+            case.seen.parent_owned = Seen::Yes;
+        }),
         ("not owned, stopped", |case| case.seen.parent = Run::Stopped),
         ("not owned, running", |case| case.seen.parent = Run::Running),
         ("not owned, partial", |case| case.seen.parent = Run::Partial),
         ("not owned, unknown", |case| case.seen.parent = Run::Unknown),
-        ("stopped, unknown whether owned", |case| case.seen.parent_owned = Seen::Unknown),
+        ("stopped, unknown whether owned", |case| {
+            case.seen.parent_owned = Seen::Unknown;
+        }),
     ],
 };
 const RETURN: Question = Question {
     title: "contact",
     answers: &[
-        ("silent, below 5 s", |case| case.facts.contact = contact(Class::Silent, SECOND * 4, false)),
-        ("silent for 5 s", |case| case.facts.contact = contact(Class::Silent, SECOND * 5, false)),
+        ("silent, below 5 s", |case| {
+            case.facts.contact = contact(Class::Silent, SECOND * 4, false);
+        }),
+        ("silent for 5 s", |case| {
+            case.facts.contact = contact(Class::Silent, SECOND * 5, false);
+        }),
         ("silent below 60 s, but the kubelet hears it", |case| {
             set_released(case, SECOND * 59);
             case.facts.contact = contact(Class::Silent, SECOND * 59, false);
@@ -416,8 +537,12 @@ const TWIN: Question = Question {
 const HANDOVER: Question = Question {
     title: "handover",
     answers: &[
-        ("overlap", |case| case.seen.handover = Some(Handover::Overlap)),
-        ("switch, host port", |case| case.seen.handover = Some(Handover::Switch)),
+        ("overlap", |case| {
+            case.seen.handover = Some(Handover::Overlap);
+        }),
+        ("switch, host port", |case| {
+            case.seen.handover = Some(Handover::Switch);
+        }),
         ("switch, host network", |case| {
             case.seen.handover = Some(Handover::Switch);
             case.seen.host_network = true;
@@ -439,10 +564,13 @@ const PROGRESS: Question = Question {
             case.seen.parent_owned = Seen::Yes;
             set_released(case, SECOND * 120);
         }),
-        ("has a sandbox, and the kubelet makes no containers yet", |case| {
-            has_sandbox(case);
-            case.facts.kubelet_makes_containers = Seen::No;
-        }),
+        (
+            "has a sandbox, and the kubelet makes no containers yet",
+            |case| {
+                has_sandbox(case);
+                case.facts.kubelet_makes_containers = Seen::No;
+            },
+        ),
         ("has a sandbox", has_sandbox),
         ("has a container", has_container),
         ("ran for 10 s", |case| {
@@ -455,7 +583,9 @@ const PROGRESS: Question = Question {
             case.seen.parent = Run::Running;
             case.seen.parent_ready = Seen::Yes;
         }),
-        ("is gone, by the API server's word on its UID", |case| case.seen.parent_gone = true),
+        ("is gone, by the API server's word on its UID", |case| {
+            case.seen.parent_gone = true;
+        }),
     ],
 };
 
@@ -474,9 +604,13 @@ const REFUSED: Question = Question {
 const LOCKED_OUT: Question = Question {
     title: "the kubelet got nothing from the API server",
     answers: &[
-        ("below 3 minutes", |case| case.locked_out = Some(SECOND * 179)),
+        ("below 3 minutes", |case| {
+            case.locked_out = Some(SECOND * 179);
+        }),
         ("for 3 minutes", |case| case.locked_out = Some(SECOND * 180)),
-        ("for `--activate-locked-out`", |case| case.locked_out = Some(SECOND * 600)),
+        ("for `--activate-locked-out`", |case| {
+            case.locked_out = Some(SECOND * 600);
+        }),
         ("for it, but by a process before this one", |case| {
             case.locked_out = Some(SECOND * 600);
             case.facts.kubelet_pid = Some(2);
@@ -489,7 +623,9 @@ const KUBELET_HEARS: Question = Question {
         ("the same, and gets nothing", |_| {}),
         ("another process", |case| case.facts.kubelet_pid = Some(2)),
         ("down", |case| case.facts.kubelet = Kubelet::Down),
-        ("has pods of the API server", |case| case.facts.kubelet_synced = Seen::Yes),
+        ("has pods of the API server", |case| {
+            case.facts.kubelet_synced = Seen::Yes;
+        }),
         ("unknown", |case| {
             (case.facts.kubelet, case.facts.kubelet_pid) = (Kubelet::Unknown, None);
             case.facts.kubelet_synced = Seen::Unknown;
@@ -498,7 +634,12 @@ const KUBELET_HEARS: Question = Question {
 };
 
 fn held() -> Phase {
-    Phase::Active { linked: NOW.saturating_sub(LONG), under: Class::Answering, nudged: None, refused: 0 }
+    Phase::Active {
+        linked: NOW.saturating_sub(LONG),
+        under: Class::Answering,
+        nudged: None,
+        refused: 0,
+    }
 }
 
 /// The kubelet has no pod of the API server.

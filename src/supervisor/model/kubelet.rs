@@ -12,7 +12,8 @@ use crate::node::sockets::{self, Socket, Transport};
 use crate::supervisor::core::observe::{Lists, twin_name};
 
 pub(super) const NODE: &str = "edge-1";
-/// A removed static pod's container sleeps that long in its preStop hook, unless it is stopped through the runtime.
+/// A removed static pod's container sleeps that long in its preStop hook, unless it is stopped
+/// through the runtime.
 const HOLD: u64 = HOLD_SECONDS.unsigned_abs() * 1000;
 /// A volume that was there before the reboot waits for two dials into a black hole.
 const BLACK_HOLE: u64 = 61_000;
@@ -83,7 +84,9 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     pub(super) fn is_running(&self) -> bool {
-        self.container.as_ref().is_some_and(|container| container.state == State::Running)
+        self.container
+            .as_ref()
+            .is_some_and(|container| container.state == State::Running)
     }
 }
 
@@ -95,18 +98,28 @@ pub(super) struct Runtime {
 
 impl Runtime {
     pub(super) fn runs(&self, pod: usize, file: bool) -> bool {
-        self.sandboxes.iter().any(|sandbox| sandbox.pod == pod && sandbox.file == file && sandbox.is_running())
+        self.sandboxes
+            .iter()
+            .any(|sandbox| sandbox.pod == pod && sandbox.file == file && sandbox.is_running())
     }
 
     /// The parent has a sandbox.
     pub(super) fn has_sandbox(&self, pod: usize) -> bool {
-        self.sandboxes.iter().any(|sandbox| sandbox.pod == pod && !sandbox.file && sandbox.ready)
+        self.sandboxes
+            .iter()
+            .any(|sandbox| sandbox.pod == pod && !sandbox.file && sandbox.ready)
     }
 
     /// For how long something of this pod has been running.
     pub(super) fn served_for(&self, pod: usize, now: u64) -> Option<u64> {
-        let running = self.sandboxes.iter().filter(|sandbox| sandbox.pod == pod && sandbox.is_running());
-        running.filter_map(|sandbox| sandbox.container.as_ref()).map(|container| now - container.since).max()
+        let running = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.pod == pod && sandbox.is_running());
+        running
+            .filter_map(|sandbox| sandbox.container.as_ref())
+            .map(|container| now - container.since)
+            .max()
     }
 
     /// SIGTERM to the containers of these sandboxes, then the sandboxes go.
@@ -114,7 +127,8 @@ impl Runtime {
         for sandbox in self.sandboxes.iter_mut().filter(|sandbox| belongs(sandbox)) {
             match &mut sandbox.container {
                 Some(container) if container.state == State::Running => {
-                    container.ends_at = Some(container.ends_at.map_or(ends_at, |at| at.min(ends_at)));
+                    container.ends_at =
+                        Some(container.ends_at.map_or(ends_at, |at| at.min(ends_at)));
                 }
                 _ => sandbox.ready = false,
             }
@@ -123,8 +137,16 @@ impl Runtime {
 
     /// The supervisor tells the containers of these sandboxes to end.
     pub(super) fn end_containers(&mut self, ids: &[String], ends_at: u64) {
-        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| ids.contains(&sandbox.id.to_string())) {
-            if let Some(container) = sandbox.container.as_mut().filter(|container| container.state == State::Running) {
+        for sandbox in self
+            .sandboxes
+            .iter_mut()
+            .filter(|sandbox| ids.contains(&sandbox.id.to_string()))
+        {
+            if let Some(container) = sandbox
+                .container
+                .as_mut()
+                .filter(|container| container.state == State::Running)
+            {
                 container.ends_at = Some(container.ends_at.map_or(ends_at, |at| at.min(ends_at)));
             }
         }
@@ -132,7 +154,11 @@ impl Runtime {
 
     /// It stops these sandboxes, with whatever runs in them.
     pub(super) fn end_sandboxes(&mut self, ids: &[String]) {
-        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| ids.contains(&sandbox.id.to_string())) {
+        for sandbox in self
+            .sandboxes
+            .iter_mut()
+            .filter(|sandbox| ids.contains(&sandbox.id.to_string()))
+        {
             sandbox.ready = false;
             if let Some(container) = &mut sandbox.container {
                 (container.state, container.ends_at) = (State::Exited, None);
@@ -142,13 +168,19 @@ impl Runtime {
 
     /// A twin of this pod runs and was not told to end.
     pub(super) fn twin_stays(&self, pod: usize) -> bool {
-        let stays = |container: &Container| container.state == State::Running && container.ends_at.is_none();
-        self.sandboxes.iter().any(|it| it.pod == pod && it.file && it.container.as_ref().is_some_and(stays))
+        let stays = |container: &Container| {
+            container.state == State::Running && container.ends_at.is_none()
+        };
+        self.sandboxes
+            .iter()
+            .any(|it| it.pod == pod && it.file && it.container.as_ref().is_some_and(stays))
     }
 
     /// The parent has a container that was made for it in a sandbox that is ready.
     pub(super) fn has_container(&self, pod: usize) -> bool {
-        self.sandboxes.iter().any(|it| it.pod == pod && !it.file && it.ready && it.container.is_some())
+        self.sandboxes
+            .iter()
+            .any(|it| it.pod == pod && !it.file && it.ready && it.container.is_some())
     }
 
     pub(super) fn tick(&mut self, now: u64) {
@@ -165,7 +197,11 @@ impl Runtime {
 
     /// The process of a container dies by itself.
     pub(super) fn crash(&mut self, pod: usize) {
-        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| sandbox.pod == pod) {
+        for sandbox in self
+            .sandboxes
+            .iter_mut()
+            .filter(|sandbox| sandbox.pod == pod)
+        {
             if let Some(container) = &mut sandbox.container {
                 (container.state, container.ends_at) = (State::Exited, None);
             }
@@ -184,13 +220,20 @@ impl Runtime {
     pub(super) fn lists(&self, pods: &[Marked]) -> Lists {
         let mut lists = Lists::default();
         for sandbox in &self.sandboxes {
-            let (namespace, name) = (pods[sandbox.pod].key.namespace(), pods[sandbox.pod].key.name());
+            let (namespace, name) = (
+                pods[sandbox.pod].key.namespace(),
+                pods[sandbox.pod].key.name(),
+            );
             let source = if sandbox.file { "file" } else { "api" };
             let mut annotations = BTreeMap::from([(CONFIG_SOURCE.to_owned(), source.to_owned())]);
             if sandbox.file {
                 annotations.insert(CHECKPOINT_OF.into(), format!("{namespace}/{name}"));
             }
-            let listed = if sandbox.file { twin_name(name, NODE) } else { name.to_owned() };
+            let listed = if sandbox.file {
+                twin_name(name, NODE)
+            } else {
+                name.to_owned()
+            };
             lists.sandboxes.push(runtime::Sandbox {
                 id: sandbox.id.to_string(),
                 namespace: namespace.into(),
@@ -200,22 +243,33 @@ impl Runtime {
                 annotations,
                 ..runtime::Sandbox::default()
             });
-            lists.containers.extend(sandbox.container.as_ref().map(|container| runtime::Container {
-                id: container.id.to_string(),
-                sandbox: sandbox.id.to_string(),
-                pod_uid: sandbox.uid.clone(),
-                name: "app".into(),
-                attempt: container.attempt,
-                state: container.state,
-                ..runtime::Container::default()
-            }));
+            lists
+                .containers
+                .extend(
+                    sandbox
+                        .container
+                        .as_ref()
+                        .map(|container| runtime::Container {
+                            id: container.id.to_string(),
+                            sandbox: sandbox.id.to_string(),
+                            pod_uid: sandbox.uid.clone(),
+                            name: "app".into(),
+                            attempt: container.attempt,
+                            state: container.state,
+                            ..runtime::Container::default()
+                        }),
+                );
         }
         lists
     }
 
     pub(super) fn container_id(&self, pod: usize, uid: &str) -> Option<String> {
         let of_pod = |sandbox: &&Sandbox| sandbox.pod == pod && !sandbox.file && sandbox.uid == uid;
-        let sandbox = self.sandboxes.iter().filter(of_pod).find(|sandbox| sandbox.is_running())?;
+        let sandbox = self
+            .sandboxes
+            .iter()
+            .filter(of_pod)
+            .find(|sandbox| sandbox.is_running())?;
         Some(sandbox.container.as_ref()?.id.to_string())
     }
 
@@ -225,7 +279,10 @@ impl Runtime {
     }
 
     fn of(&mut self, uid: &str) -> Option<&mut Sandbox> {
-        self.sandboxes.iter_mut().rev().find(|sandbox| sandbox.uid == uid && sandbox.ready)
+        self.sandboxes
+            .iter_mut()
+            .rev()
+            .find(|sandbox| sandbox.uid == uid && sandbox.ready)
     }
 }
 
@@ -312,16 +369,34 @@ impl Kubelet {
 
     /// What `List` of the pod-resources socket says.
     pub(super) fn owned(&self, pods: &[Marked]) -> Owned {
-        let active = self.workers.iter().filter(|worker| worker.removed == Removed::No && !worker.rejected);
+        let active = self
+            .workers
+            .iter()
+            .filter(|worker| worker.removed == Removed::No && !worker.rejected);
         let name = |worker: &Worker| {
-            let (namespace, name) = (pods[worker.pod].key.namespace(), pods[worker.pod].key.name());
-            (namespace.to_owned(), if worker.file { twin_name(name, NODE) } else { name.to_owned() })
+            let (namespace, name) = (
+                pods[worker.pod].key.namespace(),
+                pods[worker.pod].key.name(),
+            );
+            (
+                namespace.to_owned(),
+                if worker.file {
+                    twin_name(name, NODE)
+                } else {
+                    name.to_owned()
+                },
+            )
         };
-        Owned { pid: self.pid, pods: active.map(name).collect() }
+        Owned {
+            pid: self.pid,
+            pods: active.map(name).collect(),
+        }
     }
 
     pub(super) fn owns_parent(&self, pod: usize) -> bool {
-        self.workers.iter().any(|it| it.pod == pod && !it.file && !it.rejected && it.removed == Removed::No)
+        self.workers
+            .iter()
+            .any(|it| it.pod == pod && !it.file && !it.rejected && it.removed == Removed::No)
     }
 
     /// It gets pods from the API server.
@@ -336,9 +411,25 @@ impl Kubelet {
         let is_established = self.connected || reach == Reach::LockedOut;
         // a dial is a socket of its own
         let cookie = [self.pid, number * 2 + u32::from(is_established)];
-        let state = if is_established { sockets::State::Established } else { sockets::State::SynSent };
-        let received = if is_established { (self.received - before) * ANSWER } else { 0 };
-        Socket { transport: Transport::Tcp, state, local: address, remote: address, received, inode: number, cookie }
+        let state = if is_established {
+            sockets::State::Established
+        } else {
+            sockets::State::SynSent
+        };
+        let received = if is_established {
+            (self.received - before) * ANSWER
+        } else {
+            0
+        };
+        Socket {
+            transport: Transport::Tcp,
+            state,
+            local: address,
+            remote: address,
+            received,
+            inode: number,
+            cookie,
+        }
     }
 
     /// Its waiting sockets were closed: what waits for a black hole goes on.
@@ -364,17 +455,24 @@ impl Kubelet {
         let now = node.now;
         let mut ended = Vec::new();
         self.workers.retain(|worker| {
-            let runs = node.runtime.sandboxes.iter().any(|it| it.uid == worker.uid && it.is_running());
+            let runs = node
+                .runtime
+                .sandboxes
+                .iter()
+                .any(|it| it.uid == worker.uid && it.is_running());
             let keep = match worker.removed {
                 Removed::No | Removed::RunsOn => true,
-                Removed::Ends(since) => runs || (worker.stage == Stage::Running && now < since + HOLD),
+                Removed::Ends(since) => {
+                    runs || (worker.stage == Stage::Running && now < since + HOLD)
+                }
             };
             if !keep {
                 ended.push(worker.uid.clone());
             }
             keep
         });
-        node.runtime.stop(|sandbox| ended.contains(&sandbox.uid), now);
+        node.runtime
+            .stop(|sandbox| ended.contains(&sandbox.uid), now);
     }
 
     fn contact(&mut self, node: &mut Node<'_>) {
@@ -387,21 +485,36 @@ impl Kubelet {
         if !self.connected {
             // client-go's back-off, which grows to a minute
             let longest = if node.random.one_in(2) { 60_000 } else { 2_000 };
-            let at = *self.connect_at.get_or_insert_with(|| now + node.random.between(0, longest));
+            let at = *self
+                .connect_at
+                .get_or_insert_with(|| now + node.random.between(0, longest));
             if at <= now {
                 self.connected = true;
                 self.connection = (self.received, self.connection.1 + 1);
                 self.received += 1;
                 // seen: one to 5.7 s from the connection to the first list of pods
-                let wait = if self.synced { node.random.between(50, 2_000) } else { node.random.between(500, 5_700) };
-                let wait = if node.reach == Reach::Slow { wait + node.random.between(10_000, 25_000) } else { wait };
+                let wait = if self.synced {
+                    node.random.between(50, 2_000)
+                } else {
+                    node.random.between(500, 5_700)
+                };
+                let wait = if node.reach == Reach::Slow {
+                    wait + node.random.between(10_000, 25_000)
+                } else {
+                    wait
+                };
                 self.list_at = Some(now + wait);
-                self.services_at.get_or_insert(now + wait + node.random.between(0, 1_000));
+                self.services_at
+                    .get_or_insert(now + wait + node.random.between(0, 1_000));
                 node.said.push("kubelet hears from the API server".into());
             }
         }
-        // it asks for its own node and for the services first, and at once (seen: each answer is some hundred bytes)
-        if self.connected && node.reach == Reach::Slow && self.list_at.is_some_and(|at| now + 5_000 >= at && at > now) {
+        // it asks for its own node and for the services first, and at once (seen: each answer is
+        // some hundred bytes)
+        if self.connected
+            && node.reach == Reach::Slow
+            && self.list_at.is_some_and(|at| now + 5_000 >= at && at > now)
+        {
             self.received += 1;
         }
         if self.connected && self.list_at.is_some_and(|at| at <= now) {
@@ -421,17 +534,33 @@ impl Kubelet {
             if known || object.rejected {
                 continue;
             }
-            let twin = |worker: &Worker| worker.file && worker.pod == *pod && worker.removed == Removed::No;
-            if node.pods[*pod].excludes && self.workers.iter().any(|worker| twin(worker) && !worker.rejected) {
+            let twin = |worker: &Worker| {
+                worker.file && worker.pod == *pod && worker.removed == Removed::No
+            };
+            if node.pods[*pod].excludes
+                && self
+                    .workers
+                    .iter()
+                    .any(|worker| twin(worker) && !worker.rejected)
+            {
                 object.rejected = true;
-                node.said.push(format!("REJECTED {}: its twin holds what it needs", node.pods[*pod].key));
+                node.said.push(format!(
+                    "REJECTED {}: its twin holds what it needs",
+                    node.pods[*pod].key
+                ));
                 continue;
             }
-            let adopted = node.runtime.of(&object.uid).map(|sandbox| sandbox.is_running());
+            let adopted = node
+                .runtime
+                .of(&object.uid)
+                .map(|sandbox| sandbox.is_running());
             if adopted.is_none() && !node.pods[*pod].is_api_server && node.random.one_in(40) {
                 // a taint, a device that is not there yet, a disk that is full
                 object.rejected = true;
-                node.said.push(format!("refused {} for a reason of its own", node.pods[*pod].key));
+                node.said.push(format!(
+                    "refused {} for a reason of its own",
+                    node.pods[*pod].key
+                ));
                 continue;
             }
             let stage = match adopted {
@@ -439,7 +568,10 @@ impl Kubelet {
                 Some(false) => Stage::BackOff(now),
                 None => Stage::Volumes(now + node.random.between(200, 400)),
             };
-            node.said.push(format!("kubelet takes {} up ({stage:?})", node.pods[*pod].key));
+            node.said.push(format!(
+                "kubelet takes {} up ({stage:?})",
+                node.pods[*pod].key
+            ));
             let (uid, rejected) = (object.uid.clone(), false);
             self.workers.push(Worker {
                 pod: *pod,
@@ -451,8 +583,16 @@ impl Kubelet {
                 removed: Removed::No,
             });
         }
-        for worker in self.workers.iter_mut().filter(|worker| !worker.file && worker.removed == Removed::No) {
-            if node.objects.get(&worker.pod).is_none_or(|object| object.uid != worker.uid) {
+        for worker in self
+            .workers
+            .iter_mut()
+            .filter(|worker| !worker.file && worker.removed == Removed::No)
+        {
+            if node
+                .objects
+                .get(&worker.pod)
+                .is_none_or(|object| object.uid != worker.uid)
+            {
                 let ends = now + node.pods[worker.pod].ends_in;
                 node.runtime.stop(|sandbox| sandbox.uid == worker.uid, ends);
                 worker.removed = Removed::Ends(now.saturating_sub(HOLD));
@@ -461,12 +601,23 @@ impl Kubelet {
         if !first {
             return;
         }
-        for worker in self.workers.iter_mut().filter(|worker| worker.removed == Removed::RunsOn) {
+        for worker in self
+            .workers
+            .iter_mut()
+            .filter(|worker| worker.removed == Removed::RunsOn)
+        {
             worker.removed = Removed::Ends(now);
         }
-        let known: Vec<String> = self.workers.iter().map(|worker| worker.uid.clone()).collect();
+        let known: Vec<String> = self
+            .workers
+            .iter()
+            .map(|worker| worker.uid.clone())
+            .collect();
         // orphans: one second, and no hook
-        node.runtime.stop(|sandbox| sandbox.ready && !known.contains(&sandbox.uid), now + 3_000);
+        node.runtime.stop(
+            |sandbox| sandbox.ready && !known.contains(&sandbox.uid),
+            now + 3_000,
+        );
     }
 
     /// Looks at one name in the manifest directory.
@@ -476,16 +627,30 @@ impl Kubelet {
             return;
         }
         if let Some(was) = self.files.remove(&pod) {
-            let removed = if self.synced { Removed::Ends(now) } else { Removed::RunsOn };
-            for worker in self.workers.iter_mut().filter(|worker| worker.uid == was && worker.removed == Removed::No) {
+            let removed = if self.synced {
+                Removed::Ends(now)
+            } else {
+                Removed::RunsOn
+            };
+            for worker in self
+                .workers
+                .iter_mut()
+                .filter(|worker| worker.uid == was && worker.removed == Removed::No)
+            {
                 worker.removed = removed;
             }
             // what never ran is gone at once, also in the first regime
-            self.workers.retain(|worker| worker.uid != was || (!worker.rejected && has_sandbox(worker.stage)));
+            self.workers.retain(|worker| {
+                worker.uid != was || (!worker.rejected && has_sandbox(worker.stage))
+            });
         }
         let Some(uid) = is else { return };
         self.files.insert(pod, uid.clone());
-        if let Some(worker) = self.workers.iter_mut().find(|it| it.uid == *uid && it.removed == Removed::RunsOn) {
+        if let Some(worker) = self
+            .workers
+            .iter_mut()
+            .find(|it| it.uid == *uid && it.removed == Removed::RunsOn)
+        {
             worker.removed = Removed::No;
             return;
         }
@@ -493,29 +658,45 @@ impl Kubelet {
         let stage = match adopted {
             Some(true) => Stage::Running,
             Some(false) => Stage::BackOff(now),
-            None if node.reach == Reach::BlackHole && !self.synced => Stage::Volumes(now + BLACK_HOLE),
+            None if node.reach == Reach::BlackHole && !self.synced => {
+                Stage::Volumes(now + BLACK_HOLE)
+            }
             None => Stage::Volumes(now + node.random.between(100, 300)),
         };
         let rejected = node.pods[pod].excludes && self.owns_parent(pod);
         let (uid, removed) = (uid.clone(), Removed::No);
-        self.workers.push(Worker { pod, uid, file: true, stage, crashes: 0, rejected, removed });
+        self.workers.push(Worker {
+            pod,
+            uid,
+            file: true,
+            stage,
+            crashes: 0,
+            rejected,
+            removed,
+        });
     }
 
     fn work(&mut self, at: usize, node: &mut Node<'_>) {
         let (now, services) = (node.now, self.has_services);
         let (earlier, rest) = self.workers.split_at_mut(at);
-        let Some(worker) = rest.first_mut() else { return };
+        let Some(worker) = rest.first_mut() else {
+            return;
+        };
         let pod = &node.pods[worker.pod];
         if let Removed::Ends(since) = worker.removed
             && now >= since + HOLD
         {
-            node.runtime.stop(|sandbox| sandbox.uid == worker.uid, now + pod.ends_in);
+            node.runtime
+                .stop(|sandbox| sandbox.uid == worker.uid, now + pod.ends_in);
         }
         if worker.rejected || worker.removed != Removed::No {
             return;
         }
         // a static pod waits for the worker of an earlier one of its name
-        let must_wait = worker.file && earlier.iter().any(|it| it.file && it.pod == worker.pod && !it.rejected);
+        let must_wait = worker.file
+            && earlier
+                .iter()
+                .any(|it| it.file && it.pod == worker.pod && !it.rejected);
         let has_api = worker.file || self.connected;
         let other_runs = node.runtime.runs(worker.pod, !worker.file);
         let uid = worker.uid.clone();
@@ -527,40 +708,71 @@ impl Kubelet {
             Stage::Sandbox(_) => {
                 let id = node.runtime.id();
                 let (pod, file) = (worker.pod, worker.file);
-                node.runtime.sandboxes.retain(|sandbox| sandbox.pod != pod || sandbox.file != file || sandbox.ready);
-                node.runtime.sandboxes.push(Sandbox { id, pod, uid, file, ready: true, container: None });
-                // some have an init container to run first, or a second one to start (seen: two seconds)
+                node.runtime
+                    .sandboxes
+                    .retain(|sandbox| sandbox.pod != pod || sandbox.file != file || sandbox.ready);
+                node.runtime.sandboxes.push(Sandbox {
+                    id,
+                    pod,
+                    uid,
+                    file,
+                    ready: true,
+                    container: None,
+                });
+                // some have an init container to run first, or a second one to start (seen: two
+                // seconds)
                 let longest = if node.random.one_in(6) { 2_500 } else { 300 };
                 Stage::Make(now + node.random.between(20, longest))
             }
             Stage::Make(at) if at > now => Stage::Make(at),
-            Stage::Make(_) if !worker.file && (!services || (pod.policy.slow_start && !self.connected)) => {
+            Stage::Make(_)
+                if !worker.file && (!services || (pod.policy.slow_start && !self.connected)) =>
+            {
                 Stage::Make(now + 500)
             }
             Stage::Make(_) => {
                 let id = node.runtime.id();
                 match node.runtime.of(&uid) {
                     Some(sandbox) => {
-                        let attempt = sandbox.container.as_ref().map_or(0, |container| container.attempt + 1);
+                        let attempt = sandbox
+                            .container
+                            .as_ref()
+                            .map_or(0, |container| container.attempt + 1);
                         let state = State::Created;
-                        sandbox.container = Some(Container { id, attempt, state, ends_at: None, since: now });
+                        sandbox.container = Some(Container {
+                            id,
+                            attempt,
+                            state,
+                            ends_at: None,
+                            since: now,
+                        });
                         Stage::Start(now + node.random.between(30, 150))
                     }
                     None => Stage::Sandbox(now + 100),
                 }
             }
             Stage::Start(at) if at > now => Stage::Start(at),
-            Stage::Start(_) => match node.runtime.of(&uid).and_then(|sandbox| sandbox.container.as_mut()) {
+            Stage::Start(_) => match node
+                .runtime
+                .of(&uid)
+                .and_then(|sandbox| sandbox.container.as_mut())
+            {
                 Some(container) if pod.policy.host_network && other_runs => {
                     container.state = State::Exited;
                     worker.crashes += 1;
-                    node.said.push(format!("{} (twin: {}): its port is taken", pod.key, worker.file));
+                    node.said.push(format!(
+                        "{} (twin: {}): its port is taken",
+                        pod.key, worker.file
+                    ));
                     let pause = [1_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000];
-                    Stage::BackOff(now + pause[usize::try_from(worker.crashes).unwrap().min(pause.len()) - 1])
+                    Stage::BackOff(
+                        now + pause[usize::try_from(worker.crashes).unwrap().min(pause.len()) - 1],
+                    )
                 }
                 Some(container) => {
                     (container.state, container.since) = (State::Running, now);
-                    node.said.push(format!("{} (twin: {}) runs", pod.key, worker.file));
+                    node.said
+                        .push(format!("{} (twin: {}) runs", pod.key, worker.file));
                     Stage::Running
                 }
                 None => Stage::Sandbox(now + 100),
@@ -574,9 +786,16 @@ impl Kubelet {
             Stage::BackOff(_) => Stage::Make(now),
         };
         if !worker.file && self.connected {
-            let ready = node.runtime.served_for(worker.pod, now).is_some_and(|since| since > 500)
+            let ready = node
+                .runtime
+                .served_for(worker.pod, now)
+                .is_some_and(|since| since > 500)
                 && node.runtime.runs(worker.pod, false);
-            if let Some(object) = node.objects.get_mut(&worker.pod).filter(|object| object.uid == worker.uid) {
+            if let Some(object) = node
+                .objects
+                .get_mut(&worker.pod)
+                .filter(|object| object.uid == worker.uid)
+            {
                 object.ready = ready;
             }
         }

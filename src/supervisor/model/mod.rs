@@ -1,17 +1,21 @@
-//! The [`crate::supervisor::core::Core`] that ships against a model of a node: kubelet, container runtime, API server, agent and time.
+//! The [`crate::supervisor::core::Core`] that ships against a model of a node: kubelet, container
+//! runtime, API server, agent and time.
 //!
 //! ```text
 //! schedule (random, by seed) ──► api ─┐
 //!                                     ├─► node: kubelet, runtime ──► probes, sockets, lists, owned ──► Core (real)
 //! links, stops (some of which fail) ◄─┴─────────────────────────────────────────────────────────────────┘
 //! ```
-//! The core is driven as the shell drives it: looks take time, longer where kubelet or runtime hang; stops go on in the
-//! background; passes come when the core says, or when there is news; and every restart rebuilds it from what is on the
-//! node. That the model can find faults is tested by planting them ([`Flaw`]): each must be found.
+//! The core is driven as the shell drives it: looks take time, longer where kubelet or runtime
+//! hang; stops go on in the background; passes come when the core says, or when there is news; and
+//! every restart rebuilds it from what is on the node. That the model can find faults is tested by
+//! planting them ([`Flaw`]): each must be found.
 //!
-//! What the model's kubelet does is what the stories of `tests/node` saw a kubelet do: sources that stay seen, admission of a parent beside its twin, removed static pods that run on until the
-//! first list, a rejected UID that is never tried again, volumes that wait a minute for a black hole, no container before
-//! the services are read, back-off, and a preStop sleep that is slept to its end.
+//! What the model's kubelet does is what the stories of `tests/node` saw a kubelet do: sources that
+//! stay seen, admission of a parent beside its twin, removed static pods that run on until the
+//! first list, a rejected UID that is never tried again, volumes that wait a minute for a black
+//! hole, no container before the services are read, back-off, and a preStop sleep that is slept to
+//! its end.
 //!
 //! `MODEL_STEPS=5000000 MODEL_SEED=7 cargo test --lib supervisor::model` runs it longer, or again.
 
@@ -32,10 +36,14 @@ use world::World;
 const STEPS: u64 = 500_000;
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
+    })
 }
 
-/// Random schedules until the steps are used up; a violated invariant tells its seed and the last things that happened.
+/// Random schedules until the steps are used up; a violated invariant tells its seed and the last
+/// things that happened.
 fn run(name: &str, first_seed: u64, world: impl Fn(u64) -> World) {
     let steps = variable("MODEL_STEPS").unwrap_or(STEPS);
     let (mut done, mut schedules, mut told) = (0, 0, world::Tally::default());
@@ -51,22 +59,31 @@ fn run(name: &str, first_seed: u64, world: impl Fn(u64) -> World) {
         std::io::stderr(),
         "model, {name}: {done} steps in {schedules} schedules from seed {first_seed}: {told:?}"
     );
-    assert!(told.activations > schedules / 4 && told.handovers > schedules / 4, "nothing was tried: {told:?}");
+    assert!(
+        told.activations > schedules / 4 && told.handovers > schedules / 4,
+        "nothing was tried: {told:?}"
+    );
 }
 
 #[test]
 fn any_order_of_events_leaves_one_of_each_pod_running() {
-    run("ordinary node", 1, |seed| World::new(seed, pods::ordinary()));
+    run("ordinary node", 1, |seed| {
+        World::new(seed, pods::ordinary())
+    });
 }
 
 #[test]
 fn a_self_hosted_api_server_comes_back_whatever_happens() {
-    run("self-hosted node", 1_000_000, |seed| World::new(seed, pods::self_hosted()));
+    run("self-hosted node", 1_000_000, |seed| {
+        World::new(seed, pods::self_hosted())
+    });
 }
 
 /// Plants a fault, and runs until the model finds it.
 fn plant(flaw: Flaw, pods: fn() -> Vec<Marked>) {
-    run(&format!("{flaw:?}"), 1, |seed| World::new(seed, pods()).with(flaw));
+    run(&format!("{flaw:?}"), 1, |seed| {
+        World::new(seed, pods()).with(flaw)
+    });
 }
 
 #[test]
@@ -79,7 +96,12 @@ fn the_model_rejects_parents_when_twins_are_not_released_at_the_first_answer() {
 #[should_panic(expected = "linked while the kubelet owns its parent")]
 fn the_model_notices_a_twin_beside_a_parent_that_the_kubelet_owns() {
     // without those that would be rejected first
-    plant(Flaw::BlindToOwner, || pods::ordinary().into_iter().filter(|pod| !pod.excludes).collect());
+    plant(Flaw::BlindToOwner, || {
+        pods::ordinary()
+            .into_iter()
+            .filter(|pod| !pod.excludes)
+            .collect()
+    });
 }
 
 #[test]

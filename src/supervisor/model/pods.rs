@@ -8,7 +8,8 @@ use crate::supervisor::core::facts::Key;
 pub(super) struct Marked {
     pub(super) key: Key,
     pub(super) policy: Policy,
-    /// Its twin, while the kubelet owns it, costs the parent its admission: a host port, or too little room for both.
+    /// Its twin, while the kubelet owns it, costs the parent its admission: a host port, or too
+    /// little room for both.
     pub(super) excludes: bool,
     /// From SIGTERM to the end of its process, in milliseconds.
     pub(super) ends_in: u64,
@@ -18,8 +19,18 @@ pub(super) struct Marked {
 
 impl Marked {
     fn new(name: &str, start_group: i32) -> Self {
-        let policy = Policy { start_group, grace_seconds: 10, ..Policy::default() };
-        Self { key: Key::new("shop", name).unwrap(), policy, excludes: false, ends_in: 100, is_api_server: false }
+        let policy = Policy {
+            start_group,
+            grace_seconds: 10,
+            ..Policy::default()
+        };
+        Self {
+            key: Key::new("shop", name).unwrap(),
+            policy,
+            excludes: false,
+            ends_in: 100,
+            is_api_server: false,
+        }
     }
 
     fn on_host_network(mut self) -> Self {
@@ -52,7 +63,10 @@ impl Marked {
 pub(super) fn ordinary() -> Vec<Marked> {
     vec![
         Marked::new("network", 10).on_host_network(),
-        Marked::new("radio", 20).on_host_network().slow_to_end().slow_to_start(),
+        Marked::new("radio", 20)
+            .on_host_network()
+            .slow_to_end()
+            .slow_to_start(),
         Marked::new("web", 50),
         Marked::new("proxy", 50).excluding().slow_to_end(),
         Marked::new("store", 60).stateful(),
@@ -60,6 +74,13 @@ pub(super) fn ordinary() -> Vec<Marked> {
 }
 
 pub(super) fn self_hosted() -> Vec<Marked> {
-    let api = Marked { is_api_server: true, ..Marked::new("api", 10).on_host_network() };
-    vec![api, Marked::new("proxy", 50).excluding(), Marked::new("radio", 50).on_host_network()]
+    let api = Marked {
+        is_api_server: true,
+        ..Marked::new("api", 10).on_host_network()
+    };
+    vec![
+        api,
+        Marked::new("proxy", 50).excluding(),
+        Marked::new("radio", 50).on_host_network(),
+    ]
 }

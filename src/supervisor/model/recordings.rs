@@ -1,8 +1,9 @@
 //! What a real node did, held against what the model's node can do.
 //!
-//! tests/fixtures/recordings holds `outages.yaml` files as supervisors wrote them on a real node, named
-//! `<runtime>-<outage>.yaml`. How long a twin took to run, how long its parent took to take over, and how long the twin was
-//! there beside it, must be times that the model's node can take as well: else its schedules leave out what happens.
+//! tests/fixtures/recordings holds `outages.yaml` files as supervisors wrote them on a real node,
+//! named `<runtime>-<outage>.yaml`. How long a twin took to run, how long its parent took to take
+//! over, and how long the twin was there beside it, must be times that the model's node can take as
+//! well: else its schedules leave out what happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,15 +28,23 @@ enum Way {
     Starts,
     /// From the release to the parent running.
     TakesOver,
-    /// From the parent running to nothing of the twin running; less than nothing, where the twin goes first.
+    /// From the parent running to nothing of the twin running; less than nothing, where the twin
+    /// goes first.
     Ends,
 }
 
 /// The pod of the model that stands for one of the node's stories.
 fn stands_for(key: &str) -> Option<&'static str> {
-    let pods = [("web", "shop_web"), ("proxy", "shop_proxy"), ("radio", "shop_radio"), ("ledger", "shop_store")];
+    let pods = [
+        ("web", "shop_web"),
+        ("proxy", "shop_proxy"),
+        ("radio", "shop_radio"),
+        ("ledger", "shop_store"),
+    ];
     let name = key.split_once('_')?.1;
-    pods.into_iter().find(|(story, _)| name.starts_with(story)).map(|(_, model)| model)
+    pods.into_iter()
+        .find(|(story, _)| name.starts_with(story))
+        .map(|(_, model)| model)
 }
 
 fn signed(time: u64) -> i64 {
@@ -57,10 +66,19 @@ fn ways(pod: &PodOutage) -> Vec<(Way, i64)> {
 /// The same from what the model said.
 fn told(lines: &[(u64, String)], key: &str) -> PodOutage {
     let key: Key = key.parse().unwrap();
-    let at = |text: String| lines.iter().find(|(_, line)| *line == text).map(|(at, _)| *at);
+    let at = |text: String| {
+        lines
+            .iter()
+            .find(|(_, line)| *line == text)
+            .map(|(at, _)| *at)
+    };
     let released = at(format!("Release({key:?})"));
-    let after =
-        |text: String| lines.iter().find(|(at, line)| Some(*at) >= released && *line == text).map(|(at, _)| *at);
+    let after = |text: String| {
+        lines
+            .iter()
+            .find(|(at, line)| Some(*at) >= released && *line == text)
+            .map(|(at, _)| *at)
+    };
     PodOutage {
         activated: at(format!("Activate({key:?})")),
         serving: at(format!("{key} (twin: true) runs")),
@@ -94,7 +112,10 @@ fn what_real_nodes_did_the_models_node_can_do() {
     for entry in fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let kind = name.split('-').nth(1).unwrap_or_else(|| panic!("{name} is not <runtime>-<outage>"));
+        let kind = name
+            .split('-')
+            .nth(1)
+            .unwrap_or_else(|| panic!("{name} is not <runtime>-<outage>"));
         let model = match kind {
             "refused" => &models[0],
             // what waits for it, waits
@@ -102,21 +123,29 @@ fn what_real_nodes_did_the_models_node_can_do() {
             _ => panic!("{name}: the model has no outage of that kind"),
         };
         kinds.insert(kind.to_owned());
-        let recorded: Outages = serde_json::from_value(yaml::parse(&fs::read(&path).unwrap()).unwrap()).unwrap();
+        let recorded: Outages =
+            serde_json::from_value(yaml::parse(&fs::read(&path).unwrap()).unwrap()).unwrap();
         for (key, pod) in recorded.outages.iter().flat_map(|outage| &outage.pods) {
-            let Some(model_key) = stands_for(key.file_form()) else { continue };
+            let Some(model_key) = stands_for(key.file_form()) else {
+                continue;
+            };
             for (way, time) in ways(pod) {
                 let (least, most) = model[&(model_key, way)];
                 compared += 1;
                 if !(least - TOLERANCE..=most + TOLERANCE).contains(&time) {
-                    wrong.push(format!("{name}: {key}: {way:?} {time} ms, in the model {least} to {most}"));
+                    wrong.push(format!(
+                        "{name}: {key}: {way:?} {time} ms, in the model {least} to {most}"
+                    ));
                 }
             }
         }
     }
     assert!(wrong.is_empty(), "of {compared}:\n{}", wrong.join("\n"));
     assert!(
-        compared >= 30 && ["refused", "blackhole"].iter().all(|kind| kinds.contains(*kind)),
+        compared >= 30
+            && ["refused", "blackhole"]
+                .iter()
+                .all(|kind| kinds.contains(*kind)),
         "{compared} times of {kinds:?} is not much"
     );
 }

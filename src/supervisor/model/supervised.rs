@@ -1,5 +1,5 @@
-//! The supervisor on the model's node: the [`Core`] that ships, driven as `shell` drives it. Looks and stops take time here,
-//! and actions fail now and then.
+//! The supervisor on the model's node: the [`Core`] that ships, driven as `shell` drives it. Looks
+//! and stops take time here, and actions fail now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,7 +36,8 @@ pub(super) struct Unpacked {
 /// What of the node outlives a supervisor.
 #[derive(Default)]
 pub(super) struct Disk {
-    /// Links in the manifest directory, by pod: the UID behind each, empty where the file behind it is gone.
+    /// Links in the manifest directory, by pod: the UID behind each, empty where the file behind it
+    /// is gone.
     pub(super) links: BTreeMap<usize, String>,
     /// Unpacked twins (memory: gone after a reboot).
     pub(super) active: BTreeMap<usize, Unpacked>,
@@ -61,14 +62,15 @@ pub(super) enum Flaw {
     None,
     /// The decision does not see what the kubelet owns.
     BlindToOwner,
-    /// It does not see the API server's answers and the kubelet's own connection: bootkube's checkpointer waited for the
-    /// parent.
+    /// It does not see the API server's answers and the kubelet's own connection: bootkube's
+    /// checkpointer waited for the parent.
     BlindToAnswers,
     /// It does not see the parent's containers.
     BlindToParent,
     /// It does not see that the kubelet has read no services yet.
     BlindToServices,
-    /// It does not see the owner's will: as if pods of a kubelet that is locked out were to be activated.
+    /// It does not see the owner's will: as if pods of a kubelet that is locked out were to be
+    /// activated.
     BlindToWill,
     /// What failed is taken for done.
     ForgetsFailures,
@@ -157,11 +159,23 @@ impl Supervised {
             Flaw::BlindToWill => Some(LOCKED_OUT_AFTER),
             _ => view.activate_locked_out,
         };
-        let settings = Settings { activation_delay: Duration::from_secs(3), unstick: true, activate_locked_out };
-        let pace = Pace { interval: Duration::from_secs(1), delay: settings.activation_delay };
+        let settings = Settings {
+            activation_delay: Duration::from_secs(3),
+            unstick: true,
+            activate_locked_out,
+        };
+        let pace = Pace {
+            interval: Duration::from_secs(1),
+            delay: settings.activation_delay,
+        };
         let mut core = Core::new(NODE.into(), settings, pace);
         let disk = &mut *view.disk;
-        let dangling: Vec<usize> = disk.links.keys().filter(|pod| !disk.active.contains_key(pod)).copied().collect();
+        let dangling: Vec<usize> = disk
+            .links
+            .keys()
+            .filter(|pod| !disk.active.contains_key(pod))
+            .copied()
+            .collect();
         for pod in dangling {
             disk.links.remove(&pod);
             disk.changed.insert(pod);
@@ -172,7 +186,11 @@ impl Supervised {
             manifest: manifest(&twin.uid, &twin.parent_uid),
         };
         let twins = disk.active.iter().map(found).collect();
-        let status = if view.flaw == Flaw::ForgetsReasons { Status::default() } else { disk.status.clone() };
+        let status = if view.flaw == Flaw::ForgetsReasons {
+            Status::default()
+        } else {
+            disk.status.clone()
+        };
         core.rebuild(&status, twins, Duration::from_millis(view.now));
         Self {
             core,
@@ -208,14 +226,20 @@ impl Supervised {
         if let Some(kubelet) = self.look.as_ref().and_then(|look| ask_kubelet(look, view)) {
             let lists = self.look.take().and_then(|look| look.lists);
             self.pass(lists, kubelet, view);
-            let wait = if view.flaw == Flaw::Sleeps { QUIET } else { self.core.between_passes() };
+            let wait = if view.flaw == Flaw::Sleeps {
+                QUIET
+            } else {
+                self.core.between_passes()
+            };
             self.next_pass = view.now + u64::try_from(wait.as_millis()).unwrap();
         }
     }
 
-    // --- what is heard ---------------------------------------------------------------------------------------------
+    // --- what is heard
+    // ---------------------------------------------------------------------------------------------
 
-    /// Begins and ends probes, and looks at the kubelet's sockets: whether anything was heard, and whether that is news.
+    /// Begins and ends probes, and looks at the kubelet's sockets: whether anything was heard, and
+    /// whether that is news.
     fn listen(&mut self, view: &mut View<'_>) -> (bool, bool) {
         let now = view.now;
         let pause = |core: &Core| u64::try_from(core.between_probes().as_millis()).unwrap();
@@ -236,9 +260,17 @@ impl Supervised {
         if self.core.is_alert() && now >= self.next_look {
             self.next_look = now + u64::try_from(LOOK.as_millis()).unwrap();
             // known only after it was asked
-            if let Some(kubelet) = view.kubelet.as_ref().filter(|kubelet| self.kubelet == Some(kubelet.pid)) {
+            if let Some(kubelet) = view
+                .kubelet
+                .as_ref()
+                .filter(|kubelet| self.kubelet == Some(kubelet.pid))
+            {
                 let socket = kubelet.socket(view.reach);
-                let seen = if view.flaw == Flaw::BlindToAnswers { Vec::new() } else { vec![socket] };
+                let seen = if view.flaw == Flaw::BlindToAnswers {
+                    Vec::new()
+                } else {
+                    vec![socket]
+                };
                 is_news |= self.core.sockets(Some(&seen), view.time());
             }
         }
@@ -253,7 +285,8 @@ impl Supervised {
         }
     }
 
-    // --- passes ----------------------------------------------------------------------------------------------------
+    // --- passes
+    // ----------------------------------------------------------------------------------------------------
 
     fn begin_look(&mut self, view: &mut View<'_>) {
         let lists = (!view.runtime_hangs).then(|| view.runtime.lists(view.pods));
@@ -263,15 +296,24 @@ impl Supervised {
             Some(_) if view.random.one_in(50) => view.random.between(50, 1_500),
             Some(_) => 0,
         };
-        self.look = Some(Look { lists, kubelet_asked: view.now + takes });
+        self.look = Some(Look {
+            lists,
+            kubelet_asked: view.now + takes,
+        });
     }
 
     fn pass(&mut self, lists: Option<Lists>, kubelet: KubeletAnswer, view: &mut View<'_>) {
         let stored = self.stored(view);
-        let (lists, kubelet) = (lists.map(|lists| self.seen(lists, view)), seen_owned(kubelet, view.flaw));
+        let (lists, kubelet) = (
+            lists.map(|lists| self.seen(lists, view)),
+            seen_owned(kubelet, view.flaw),
+        );
         self.kubelet = kubelet.owned().map(|owned| owned.pid).or(self.kubelet);
         let mut agent = view.disk.word.clone();
-        if let Some(word) = agent.as_mut().filter(|word| view.flaw == Flaw::DeafToAgent && word.rejected.is_empty()) {
+        if let Some(word) = agent
+            .as_mut()
+            .filter(|word| view.flaw == Flaw::DeafToAgent && word.rejected.is_empty())
+        {
             word.heartbeat = 0;
         }
         let seen = Observation {
@@ -302,7 +344,9 @@ impl Supervised {
             let key = view.pods[*pod].key.clone();
             if self.read.get(&key) != Some(uid) {
                 self.read.insert(key.clone(), uid.clone());
-                stored.changed.insert(key.clone(), known(&view.pods[*pod], uid));
+                stored
+                    .changed
+                    .insert(key.clone(), known(&view.pods[*pod], uid));
             }
             stored.keys.insert(key);
         }
@@ -314,17 +358,27 @@ impl Supervised {
         let is_api = |source: Option<&String>| source.is_some_and(|source| source == "api");
         match view.flaw {
             Flaw::BlindToParent => lists.sandboxes.retain(|sandbox| {
-                let known = self.core.known().get(&Key::new(&sandbox.namespace, &sandbox.name).unwrap());
+                let known = self
+                    .core
+                    .known()
+                    .get(&Key::new(&sandbox.namespace, &sandbox.name).unwrap());
                 let is_parent = is_api(sandbox.annotations.get(crate::names::CONFIG_SOURCE));
                 !is_parent || known.is_some_and(|known| known.twin_uid.is_some())
             }),
             Flaw::BlindToServices => {
                 let parents = lists.sandboxes.iter();
-                for sandbox in parents.filter(|it| is_api(it.annotations.get(crate::names::CONFIG_SOURCE)) && it.ready)
-                {
+                for sandbox in parents.filter(|it| {
+                    is_api(it.annotations.get(crate::names::CONFIG_SOURCE)) && it.ready
+                }) {
                     let (id, name) = (format!("no container of {}", sandbox.id), "app".to_owned());
                     let (sandbox, state) = (sandbox.id.clone(), State::Created);
-                    lists.containers.push(Container { id, sandbox, name, state, ..Container::default() });
+                    lists.containers.push(Container {
+                        id,
+                        sandbox,
+                        name,
+                        state,
+                        ..Container::default()
+                    });
                 }
             }
             _ => {}
@@ -332,16 +386,23 @@ impl Supervised {
         lists
     }
 
-    /// Of a pod that overlaps with its twin, the twin serves until the parent does, or until its hold is over.
+    /// Of a pod that overlaps with its twin, the twin serves until the parent does, or until its
+    /// hold is over.
     fn check_early_stop(&self, action: &Action, view: &mut View<'_>) {
-        let Action::StopTwin(key) = action else { return };
+        let Action::StopTwin(key) = action else {
+            return;
+        };
         let (now, seen) = (view.time(), &self.core.facts().pods[key]);
-        let is_early = seen.handover == Some(Handover::Overlap) && seen.parent != Run::Running && !seen.parent_gone;
+        let is_early = seen.handover == Some(Handover::Overlap)
+            && seen.parent != Run::Running
+            && !seen.parent_gone;
         let hold = Duration::from_secs(HOLD_SECONDS.unsigned_abs());
         let is_held = matches!(self.core.state().pods[key].phase, Phase::Released { since, .. }
             if now.saturating_sub(since) < hold);
         if is_early && is_held {
-            view.said.push(format!("VIOLATED {key}: its twin is stopped before its parent runs: {seen:?}"));
+            view.said.push(format!(
+                "VIOLATED {key}: its twin is stopped before its parent runs: {seen:?}"
+            ));
         }
     }
 
@@ -356,15 +417,23 @@ impl Supervised {
         }
     }
 
-    // --- actions ---------------------------------------------------------------------------------------------------
+    // --- actions
+    // ---------------------------------------------------------------------------------------------------
 
     fn perform(&mut self, action: &Action, lists: Option<&Lists>, view: &mut View<'_>) {
         // a full run directory, a missing image, a damaged file
         let fails = self.failed.as_ref() != Some(action) && view.random.one_in(20);
         self.failed = fails.then(|| action.clone());
         let outcome = self.attempt(action, lists, fails, view);
-        let is_done = matches!(outcome, Outcome::Done | Outcome::Linked(..) | Outcome::Started);
-        view.said.push(if is_done { format!("{action:?}") } else { format!("failed: {action:?}") });
+        let is_done = matches!(
+            outcome,
+            Outcome::Done | Outcome::Linked(..) | Outcome::Started
+        );
+        view.said.push(if is_done {
+            format!("{action:?}")
+        } else {
+            format!("failed: {action:?}")
+        });
         let outcome = match outcome {
             Outcome::Failed if view.flaw == Flaw::ForgetsFailures => Outcome::Done,
             outcome => outcome,
@@ -372,13 +441,23 @@ impl Supervised {
         let is_started = matches!(outcome, Outcome::Started);
         self.core.done(action, outcome, view.time());
         match action {
-            Action::StopParent(_) if is_started && view.flaw == Flaw::ForgetsStops => self.core.ended(action),
-            Action::Forget(key) if is_done && view.flaw == Flaw::ForgetsCheckpoints => self.core.lose(key),
+            Action::StopParent(_) if is_started && view.flaw == Flaw::ForgetsStops => {
+                self.core.ended(action);
+            }
+            Action::Forget(key) if is_done && view.flaw == Flaw::ForgetsCheckpoints => {
+                self.core.lose(key);
+            }
             _ => {}
         }
     }
 
-    fn attempt(&mut self, action: &Action, lists: Option<&Lists>, fails: bool, view: &mut View<'_>) -> Outcome {
+    fn attempt(
+        &mut self,
+        action: &Action,
+        lists: Option<&Lists>,
+        fails: bool,
+        view: &mut View<'_>,
+    ) -> Outcome {
         match action {
             Action::Activate(key) | Action::Renew(key) => self.activate(key, fails, view),
             Action::Relink(key) => match view.disk.active.get(&view.pod(key)).cloned() {
@@ -431,26 +510,53 @@ impl Supervised {
         view.disk.linked += 1;
         let uid = format!("{key}-{}", view.disk.linked);
         let known = known(&view.pods[pod], &parent_uid);
-        self.link(key, Unpacked { uid: uid.clone(), parent_uid }, view);
+        self.link(
+            key,
+            Unpacked {
+                uid: uid.clone(),
+                parent_uid,
+            },
+            view,
+        );
         Outcome::Linked(uid, Box::new(known))
     }
 
     fn link(&self, key: &Key, twin: Unpacked, view: &mut View<'_>) {
         let pod = view.pod(key);
-        let owned = view.kubelet.as_ref().is_some_and(|kubelet| kubelet.owns_parent(pod));
+        let owned = view
+            .kubelet
+            .as_ref()
+            .is_some_and(|kubelet| kubelet.owns_parent(pod));
         if owned {
-            view.said.push(format!("VIOLATED {key}: linked while the kubelet owns its parent"));
+            view.said.push(format!(
+                "VIOLATED {key}: linked while the kubelet owns its parent"
+            ));
         } else if view.runtime.runs(pod, false) {
-            view.said.push(format!("VIOLATED {key}: linked while its parent runs"));
+            view.said
+                .push(format!("VIOLATED {key}: linked while its parent runs"));
         } else if self.stops_parent(key) {
-            view.said.push(format!("VIOLATED {key}: linked while its parent is being stopped"));
+            view.said.push(format!(
+                "VIOLATED {key}: linked while its parent is being stopped"
+            ));
         }
-        let answers = self.core.contact().is_some_and(|contact| contact.class == Class::Answering);
-        let is_rejected = view.disk.word.as_ref().is_some_and(|word| word.rejected.contains_key(key));
+        let answers = self
+            .core
+            .contact()
+            .is_some_and(|contact| contact.class == Class::Answering);
+        let is_rejected = view
+            .disk
+            .word
+            .as_ref()
+            .is_some_and(|word| word.rejected.contains_key(key));
         let has_nothing = view.kubelet.as_ref().is_some_and(|kubelet| !kubelet.synced);
-        let is_locked_out = has_nothing && view.activate_locked_out.is_some_and(|limit| view.answers_for >= limit);
+        let is_locked_out = has_nothing
+            && view
+                .activate_locked_out
+                .is_some_and(|limit| view.answers_for >= limit);
         if answers && !is_rejected && !is_locked_out {
-            view.said.push(format!("VIOLATED {key}: linked while the API server answers"));
+            view.said.push(format!(
+                "VIOLATED {key}: linked while the API server answers"
+            ));
         }
         view.disk.links.insert(pod, twin.uid.clone());
         view.disk.active.insert(pod, twin);
@@ -458,23 +564,45 @@ impl Supervised {
     }
 
     fn stops_parent(&self, key: &Key) -> bool {
-        self.stops.iter().any(|stop| stop.action == Action::StopParent(key.clone()))
+        self.stops
+            .iter()
+            .any(|stop| stop.action == Action::StopParent(key.clone()))
     }
 
-    /// Tells the containers to end; the sandboxes follow when the stop ends, which a slow runtime makes late.
+    /// Tells the containers to end; the sandboxes follow when the stop ends, which a slow runtime
+    /// makes late.
     fn stop(&mut self, action: &Action, key: &Key, lists: &Lists, view: &mut View<'_>) -> Outcome {
         if matches!(action, Action::StopParent(_)) && self.stops_parent(key) {
-            view.said.push(format!("VIOLATED {key}: its parent is stopped twice at once"));
+            view.said.push(format!(
+                "VIOLATED {key}: its parent is stopped twice at once"
+            ));
         }
         let stop = self.core.stop(action, lists).unwrap();
-        let sandboxes: Vec<String> = stop.targets.iter().map(|target| target.sandbox.clone()).collect();
-        let runs = stop.targets.iter().any(|target| !target.containers.is_empty());
+        let sandboxes: Vec<String> = stop
+            .targets
+            .iter()
+            .map(|target| target.sandbox.clone())
+            .collect();
+        let runs = stop
+            .targets
+            .iter()
+            .any(|target| !target.containers.is_empty());
         let ends_in = view.pods[view.pod(key)].ends_in;
-        let grace = stop.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap());
+        let grace = stop
+            .grace
+            .map(|grace| u64::try_from(grace.as_millis()).unwrap());
         let takes = grace.map_or(200, |grace| if runs { ends_in.min(grace) } else { 0 });
         view.runtime.end_containers(&sandboxes, view.now + takes);
-        let late = if view.random.one_in(3) { view.random.between(0, 30_000) } else { 0 };
-        self.stops.push(Stop { action: action.clone(), sandboxes, ends: view.now + takes + late });
+        let late = if view.random.one_in(3) {
+            view.random.between(0, 30_000)
+        } else {
+            0
+        };
+        self.stops.push(Stop {
+            action: action.clone(),
+            sandboxes,
+            ends: view.now + takes + late,
+        });
         Outcome::Started
     }
 
@@ -487,11 +615,16 @@ impl Supervised {
     }
 
     fn retire(view: &mut View<'_>) {
-        let twins = (0..view.pods.len()).filter(|pod| view.runtime.runs(*pod, true)).count();
+        let twins = (0..view.pods.len())
+            .filter(|pod| view.runtime.runs(*pod, true))
+            .count();
         if !view.is_removed {
-            view.said.push("VIOLATED: left the node though the agent lives".into());
+            view.said
+                .push("VIOLATED: left the node though the agent lives".into());
         } else if twins > 0 || !view.disk.links.is_empty() || !view.reach.answers() {
-            view.said.push(format!("VIOLATED: left the node while it was needed: {twins} twins run"));
+            view.said.push(format!(
+                "VIOLATED: left the node while it was needed: {twins} twins run"
+            ));
         }
         view.disk.is_left = true;
     }
@@ -500,7 +633,9 @@ impl Supervised {
 /// How long a probe takes, and what it sees.
 fn probe(view: &View<'_>) -> (u64, Probed) {
     match view.reach {
-        Reach::Up | Reach::Starting | Reach::Broken | Reach::LockedOut if view.flaw == Flaw::BlindToAnswers => {
+        Reach::Up | Reach::Starting | Reach::Broken | Reach::LockedOut
+            if view.flaw == Flaw::BlindToAnswers =>
+        {
             (1, Probed::Refused)
         }
         Reach::Up | Reach::LockedOut => (10, Probed::Status(401)),
@@ -530,7 +665,9 @@ fn seen_owned(kubelet: KubeletAnswer, flaw: Flaw) -> KubeletAnswer {
             let all = owned.pods.len();
             owned.pods.retain(|(_, name)| name.ends_with(NODE));
             if owned.pods.len() < all {
-                owned.pods.insert(("kube-system".into(), "one-that-is-not-marked".into()));
+                owned
+                    .pods
+                    .insert(("kube-system".into(), "one-that-is-not-marked".into()));
             }
             KubeletAnswer::Owns(owned)
         }
@@ -548,5 +685,10 @@ fn manifest(uid: &str, parent_uid: &str) -> Value {
 /// Of a checkpoint in the store.
 fn known(pod: &Marked, parent_uid: &str) -> Known {
     let found = Known::of_manifest(&manifest("", parent_uid));
-    Known { policy: pod.policy.clone(), in_store: true, twin_uid: None, ..found }
+    Known {
+        policy: pod.policy.clone(),
+        in_store: true,
+        twin_uid: None,
+        ..found
+    }
 }

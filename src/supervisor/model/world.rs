@@ -18,8 +18,8 @@ const STEP: u64 = 50;
 const STRIDE: u64 = 1_000;
 /// Things keep moving for so long after each event.
 const MOVING: u64 = 10_000;
-/// A pod that nobody runs runs again within this time after the last fault: five minutes is the longest pause of the
-/// decision and of the kubelet's back-off; some groups wait for others.
+/// A pod that nobody runs runs again within this time after the last fault: five minutes is the
+/// longest pause of the decision and of the kubelet's back-off; some groups wait for others.
 const BOUND: u64 = 900_000;
 /// What happens in one schedule, before it is left alone.
 const EVENTS: u64 = 60;
@@ -28,9 +28,11 @@ const OWNER: [u64; 2] = [60_000, 3_600_000];
 /// The agent says for so long what it last heard: `FRESH` in agent/hub.rs.
 const FRESH: u64 = 75_000;
 
-/// A supervisor that is well tells a twin within this time that it is over: a look may take a second and a half.
+/// A supervisor that is well tells a twin within this time that it is over: a look may take a
+/// second and a half.
 const LATE: u64 = 5_000;
-/// The supervisor leaves a node within this time after the installation was removed, once nothing keeps it there.
+/// The supervisor leaves a node within this time after the installation was removed, once nothing
+/// keeps it there.
 const LEAVES: u64 = 4_500_000;
 
 /// How the installation is removed from the node.
@@ -102,7 +104,8 @@ pub(super) struct World {
     answers_since: u64,
     /// See [`crate::supervisor::core::decide::Settings`].
     activate_locked_out: Option<Duration>,
-    /// When the agent, which lives on until the node reboots, last heard from the API server; `None`: it was not started.
+    /// When the agent, which lives on until the node reboots, last heard from the API server;
+    /// `None`: it was not started.
     heard_at: Option<u64>,
     word_at: u64,
     disk: Disk,
@@ -126,15 +129,30 @@ impl World {
     pub(super) fn new(seed: u64, pods: Vec<Marked>) -> Self {
         let mut random = Random::new(seed);
         let uid = |pod: usize| format!("parent-{pod}");
-        let objects: BTreeMap<usize, Object> =
-            (0..pods.len()).map(|pod| (pod, Object { uid: uid(pod), ready: false, rejected: false })).collect();
+        let objects: BTreeMap<usize, Object> = (0..pods.len())
+            .map(|pod| {
+                (
+                    pod,
+                    Object {
+                        uid: uid(pod),
+                        ready: false,
+                        rejected: false,
+                    },
+                )
+            })
+            .collect();
         Self {
             seed,
             exclusive: random.one_in(2),
-            activate_locked_out: random.one_in(2).then(|| Duration::from_millis(random.between(1_000, 400_000))),
+            activate_locked_out: random
+                .one_in(2)
+                .then(|| Duration::from_millis(random.between(1_000, 400_000))),
             flaw: Flaw::None,
             random,
-            captured: objects.iter().map(|(pod, object)| (*pod, object.uid.clone())).collect(),
+            captured: objects
+                .iter()
+                .map(|(pod, object)| (*pod, object.uid.clone()))
+                .collect(),
             objects,
             now: 0,
             path: Reach::Up,
@@ -171,8 +189,14 @@ impl World {
 
     /// The same with a fault planted.
     pub(super) fn with(self, flaw: Flaw) -> Self {
-        let activate_locked_out = self.activate_locked_out.filter(|_| flaw != Flaw::BlindToWill);
-        Self { flaw, activate_locked_out, ..self }
+        let activate_locked_out = self
+            .activate_locked_out
+            .filter(|_| flaw != Flaw::BlindToWill);
+        Self {
+            flaw,
+            activate_locked_out,
+            ..self
+        }
     }
 
     /// Runs the whole schedule; says how many steps it took.
@@ -215,8 +239,8 @@ impl World {
         steps
     }
 
-    /// A node in order reboots in this outage; when it is over, its pods are handed back. What was said since the reboot,
-    /// each with its time.
+    /// A node in order reboots in this outage; when it is over, its pods are handed back. What was
+    /// said since the reboot, each with its time.
     pub(super) fn one_outage(mut self, outage: Reach) -> Vec<(u64, String)> {
         self.events = EVENTS;
         self.go_on(self.next_event);
@@ -247,7 +271,11 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now += if self.now < self.moving_until { STEP } else { STRIDE };
+        self.now += if self.now < self.moving_until {
+            STEP
+        } else {
+            STRIDE
+        };
         if self.now >= self.next_event && self.events < EVENTS {
             self.event();
         }
@@ -278,13 +306,17 @@ impl World {
                 self.fail(&line);
             }
             if line.starts_with("REJECTED") {
-                if self.was_watched() && !self.holds_for_locked_out(&line) && !self.could_not_release(&line) {
+                if self.was_watched()
+                    && !self.holds_for_locked_out(&line)
+                    && !self.could_not_release(&line)
+                {
                     self.fail(&line);
                 }
                 self.told.rejected += 1;
             }
             self.told.refused += u64::from(line.starts_with("refused"));
-            self.told.locked_out += u64::from(line.starts_with("Activate") && reach == Reach::LockedOut);
+            self.told.locked_out +=
+                u64::from(line.starts_with("Activate") && reach == Reach::LockedOut);
             self.told.activations += u64::from(line.starts_with("Activate"));
             self.told.handovers += u64::from(line.starts_with("Forget"));
             self.told.stopped += u64::from(line.starts_with("StopParent"));
@@ -297,7 +329,8 @@ impl World {
         self.check_links();
     }
 
-    /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes another of that name.
+    /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes
+    /// another of that name.
     fn own(&mut self, reach: Reach) {
         if reach != Reach::Up || self.now < self.owner_at {
             return;
@@ -313,13 +346,17 @@ impl World {
 
     fn rejected(&self) -> Option<usize> {
         // a refused API server has nobody who could hear of it
-        let lost = |(pod, object): &(&usize, &Object)| object.rejected && !self.pods[**pod].is_api_server;
+        let lost =
+            |(pod, object): &(&usize, &Object)| object.rejected && !self.pods[**pod].is_api_server;
         self.objects.iter().find(lost).map(|(pod, _)| *pod)
     }
 
-    /// What a client finds at the API server's address: on a self-hosted node, what one of its own pods does.
+    /// What a client finds at the API server's address: on a self-hosted node, what one of its own
+    /// pods does.
     fn reach(&self) -> Reach {
-        let Some(pod) = self.pods.iter().position(|pod| pod.is_api_server) else { return self.path };
+        let Some(pod) = self.pods.iter().position(|pod| pod.is_api_server) else {
+            return self.path;
+        };
         if self.path == Reach::BlackHole {
             // its own address is on another interface, which is down
             return self.path;
@@ -333,7 +370,9 @@ impl World {
     }
 
     fn tick_kubelet(&mut self, reach: Reach, said: &mut Vec<String>) {
-        let Some(kubelet) = &mut self.kubelet else { return };
+        let Some(kubelet) = &mut self.kubelet else {
+            return;
+        };
         if self.now < self.kubelet_hangs_until {
             return;
         }
@@ -359,16 +398,22 @@ impl World {
         kubelet.tick(&mut node);
     }
 
-    /// The agent is started by a kubelet that has its pods, and lives on without it; it sees each object and captures what
-    /// is Ready.
+    /// The agent is started by a kubelet that has its pods, and lives on without it; it sees each
+    /// object and captures what is Ready.
     fn tick_agent(&mut self, reach: Reach) {
-        if self.kubelet.as_ref().is_some_and(|kubelet| kubelet.synced && kubelet.is_connected()) {
+        if self
+            .kubelet
+            .as_ref()
+            .is_some_and(|kubelet| kubelet.synced && kubelet.is_connected())
+        {
             self.heard_at.get_or_insert(self.now);
         }
         if self.removal == Removal::InSilence {
             return;
         }
-        let Some(heard_at) = &mut self.heard_at else { return };
+        let Some(heard_at) = &mut self.heard_at else {
+            return;
+        };
         if let Some(word) = &mut self.disk.word {
             word.heartbeat = self.now;
         }
@@ -382,12 +427,21 @@ impl World {
         if self.now < self.word_at {
             return;
         }
-        // seen: four seconds from a parent running to its twin's end, most of them its readiness probe's
+        // seen: four seconds from a parent running to its twin's end, most of them its readiness
+        // probe's
         let longest = if self.random.one_in(4) { 6_000 } else { 1_000 };
         self.word_at = self.now + self.random.between(100, longest);
         let retire = self.removal == Removal::ByWord;
-        let mut word = AgentWord { heartbeat: self.now, retire, ..AgentWord::default() };
-        for (pod, uid) in self.captured.iter().filter(|(pod, _)| !self.objects.contains_key(pod)) {
+        let mut word = AgentWord {
+            heartbeat: self.now,
+            retire,
+            ..AgentWord::default()
+        };
+        for (pod, uid) in self
+            .captured
+            .iter()
+            .filter(|(pod, _)| !self.objects.contains_key(pod))
+        {
             word.gone.insert(self.pods[*pod].key.clone(), uid.clone());
         }
         for (pod, object) in &self.objects {
@@ -445,22 +499,35 @@ impl World {
         self.supervised.is_some() && self.supervised_since < self.serves_since
     }
 
-    /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that it is let in again.
+    /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that
+    /// it is let in again.
     fn holds_for_locked_out(&self, line: &str) -> bool {
-        let pods = self.supervised.iter().flat_map(|it| &it.core().state().pods);
+        let pods = self
+            .supervised
+            .iter()
+            .flat_map(|it| &it.core().state().pods);
         pods.into_iter().any(|(key, pod)| {
-            line.contains(&key.to_string()) && matches!(pod.phase, Phase::Active { under: Class::Answering, .. })
+            line.contains(&key.to_string())
+                && matches!(
+                    pod.phase,
+                    Phase::Active {
+                        under: Class::Answering,
+                        ..
+                    }
+                )
         })
     }
 
     /// The link of this pod's twin could not be removed a moment ago.
     fn could_not_release(&self, line: &str) -> bool {
-        let recent =
-            |(pod, at): (&usize, &u64)| line.contains(&self.pods[*pod].key.to_string()) && self.now < at + 2_000;
+        let recent = |(pod, at): (&usize, &u64)| {
+            line.contains(&self.pods[*pod].key.to_string()) && self.now < at + 2_000
+        };
         self.disk.unreleased.iter().any(recent)
     }
 
-    // --- what happens ---------------------------------------------------------------------------------------------
+    // --- what happens
+    // ---------------------------------------------------------------------------------------------
 
     fn event(&mut self) {
         self.events += 1;
@@ -471,7 +538,11 @@ impl World {
             _ => self.random.between(200_000, 1_500_000),
         };
         // an hour and more of calm: long enough to take an agent that is there for one that is gone
-        let calm = if self.random.one_in(60) { self.random.between(3_700_000, 5_000_000) } else { 0 };
+        let calm = if self.random.one_in(60) {
+            self.random.between(3_700_000, 5_000_000)
+        } else {
+            0
+        };
         self.next_event = self.now + gap + calm;
         self.fault_at = self.now;
         match self.random.between(0, 16) {
@@ -538,7 +609,11 @@ impl World {
         ];
         let kind = kinds[usize::try_from(self.random.between(0, 7)).unwrap()];
         self.set_path(kind);
-        let longest = if self.random.one_in(2) { 20_000 } else { 1_000_000 };
+        let longest = if self.random.one_in(2) {
+            20_000
+        } else {
+            1_000_000
+        };
         self.path_until = self.now + self.random.between(200, longest);
         // a server that starts is soon up
         if kind == Reach::Starting {
@@ -607,27 +682,47 @@ impl World {
         self.uids += 1;
         let uid = format!("successor-{}", self.uids);
         self.say(&format!("{} is replaced by {uid}", self.pods[pod].key));
-        self.objects.insert(pod, Object { uid, ready: false, rejected: false });
+        self.objects.insert(
+            pod,
+            Object {
+                uid,
+                ready: false,
+                rejected: false,
+            },
+        );
     }
 
-    // --- what must hold -------------------------------------------------------------------------------------------
+    // --- what must hold
+    // -------------------------------------------------------------------------------------------
 
-    /// A pod that nobody runs is running again in time, whatever contact is like. But one that the kubelet took up and
-    /// could not start before contact was lost again is the kubelet's: beside its parent a twin may not be admitted, and
-    /// as a critical pod it may cost others their place.
+    /// A pod that nobody runs is running again in time, whatever contact is like. But one that the
+    /// kubelet took up and could not start before contact was lost again is the kubelet's: beside
+    /// its parent a twin may not be admitted, and as a critical pod it may cost others their place.
     fn check_serving(&mut self, reach: Reach) {
         for pod in 0..self.pods.len() {
-            let owned = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.owns_parent(pod));
-            // a self-hosted API server likewise, when its twin dies by itself before the parent's volumes are mounted
+            let owned = self
+                .kubelet
+                .as_ref()
+                .is_some_and(|kubelet| kubelet.owns_parent(pod));
+            // a self-hosted API server likewise, when its twin dies by itself before the parent's
+            // volumes are mounted
             let is_ours = self.pods[pod].is_api_server && self.runtime.has_sandbox(pod);
             let waits = owned && !reach.serves() && !is_ours;
-            // one that is deleted, and a successor that was refused before it ever ran, have no checkpoint; and while the
-            // API server answers, that of its predecessor does not count
+            // one that is deleted, and a successor that was refused before it ever ran, have no
+            // checkpoint; and while the API server answers, that of its predecessor does not count
             let captured = |object: &Object| self.captured.get(&pod) == Some(&object.uid);
             let is_without = |object: &Object| object.rejected || reach == Reach::LockedOut;
-            let is_lost = self.objects.get(&pod).is_none_or(|object| is_without(object) && !captured(object));
-            // of a kubelet that is locked out nobody can ask whether the pod still exists: the owner decides
-            let limit = if reach == Reach::LockedOut { self.activate_locked_out } else { Some(Duration::ZERO) };
+            let is_lost = self
+                .objects
+                .get(&pod)
+                .is_none_or(|object| is_without(object) && !captured(object));
+            // of a kubelet that is locked out nobody can ask whether the pod still exists: the
+            // owner decides
+            let limit = if reach == Reach::LockedOut {
+                self.activate_locked_out
+            } else {
+                Some(Duration::ZERO)
+            };
             let may_wait = limit.is_none() && !owned;
             if waits || may_wait || is_lost || self.runtime.served_for(pod, self.now).is_some() {
                 self.unserved_since.remove(&pod);
@@ -637,7 +732,10 @@ impl World {
             let waited = self.now.saturating_sub(since.max(self.fault_at));
             let limit = u64::try_from(limit.unwrap_or_default().as_millis()).unwrap();
             if waited > BOUND + limit {
-                self.fail(&format!("{}: nobody runs it for {waited} ms", self.pods[pod].key));
+                self.fail(&format!(
+                    "{}: nobody runs it for {waited} ms",
+                    self.pods[pod].key
+                ));
             }
         }
     }
@@ -649,13 +747,24 @@ impl World {
             && self.supervised.is_some();
         for pod in 0..self.pods.len() {
             let marked = &self.pods[pod];
-            let phase = self.supervised.as_ref().and_then(|it| it.core().state().pods.get(&marked.key));
-            let is_held = phase.is_some_and(|pod| matches!(pod.phase, Phase::Released { stopping: None, .. }));
+            let phase = self
+                .supervised
+                .as_ref()
+                .and_then(|it| it.core().state().pods.get(&marked.key));
+            let is_held = phase
+                .is_some_and(|pod| matches!(pod.phase, Phase::Released { stopping: None, .. }));
             let has_taken_over = match marked.policy.handover(self.exclusive) {
                 Handover::Switch => marked.policy.host_network && self.runtime.has_container(pod),
                 Handover::Overlap => {
-                    let running = self.objects.get(&pod).and_then(|it| self.runtime.container_id(pod, &it.uid));
-                    let ready = self.disk.word.as_ref().and_then(|word| word.ready.get(&marked.key));
+                    let running = self
+                        .objects
+                        .get(&pod)
+                        .and_then(|it| self.runtime.container_id(pod, &it.uid));
+                    let ready = self
+                        .disk
+                        .word
+                        .as_ref()
+                        .and_then(|word| word.ready.get(&marked.key));
                     running.is_some_and(|id| ready == Some(&vec![id]))
                 }
             };
@@ -665,7 +774,10 @@ impl World {
             }
             let since = *self.due_since.entry(pod).or_insert(self.now);
             if self.now > since + LATE {
-                self.fail(&format!("{}: its twin is not told to end", self.pods[pod].key));
+                self.fail(&format!(
+                    "{}: its twin is not told to end",
+                    self.pods[pod].key
+                ));
             }
         }
     }
@@ -673,7 +785,10 @@ impl World {
     /// What is linked is what the supervisor holds for active.
     fn check_links(&mut self) {
         for pod in 0..self.pods.len() {
-            let phase = self.supervised.as_ref().and_then(|it| it.core().state().pods.get(&self.pods[pod].key));
+            let phase = self
+                .supervised
+                .as_ref()
+                .and_then(|it| it.core().state().pods.get(&self.pods[pod].key));
             let is_active = phase.is_none_or(|pod| matches!(pod.phase, Phase::Active { .. }));
             if is_active || !self.disk.links.contains_key(&pod) {
                 self.linked_since.remove(&pod);
@@ -681,7 +796,10 @@ impl World {
             }
             let since = *self.linked_since.entry(pod).or_insert(self.now);
             if self.now > since + LATE {
-                self.fail(&format!("{}: is linked though it is not active", self.pods[pod].key));
+                self.fail(&format!(
+                    "{}: is linked though it is not active",
+                    self.pods[pod].key
+                ));
             }
         }
     }
@@ -690,18 +808,28 @@ impl World {
     fn check_order(&mut self) {
         for pod in 0..self.pods.len() {
             if !self.runtime.runs(pod, false) {
-                self.fail(&format!("{}: its parent does not run in the end", self.pods[pod].key));
+                self.fail(&format!(
+                    "{}: its parent does not run in the end",
+                    self.pods[pod].key
+                ));
             }
             if self.runtime.runs(pod, true) {
                 self.fail(&format!("{}: its twin runs in the end", self.pods[pod].key));
             }
         }
-        let states: Vec<_> = self.supervised.iter().flat_map(|it| it.core().state().pods.values()).collect();
+        let states: Vec<_> = self
+            .supervised
+            .iter()
+            .flat_map(|it| it.core().state().pods.values())
+            .collect();
         if states.is_empty() || states.iter().any(|pod| pod.phase != Phase::Inactive) {
             self.fail(&format!("not at rest in the end: {states:?}"));
         }
         if !self.disk.links.is_empty() || !self.disk.active.is_empty() {
-            self.fail(&format!("left in the end: {:?} {:?}", self.disk.links, self.disk.active));
+            self.fail(&format!(
+                "left in the end: {:?} {:?}",
+                self.disk.links, self.disk.active
+            ));
         }
     }
 
@@ -710,11 +838,20 @@ impl World {
         if self.trace.len() >= 120 {
             self.trace.pop_front();
         }
-        self.trace.push_back(format!("{:>9}.{:03} {line}", self.now / 1000, self.now % 1000));
+        self.trace.push_back(format!(
+            "{:>9}.{:03} {line}",
+            self.now / 1000,
+            self.now % 1000
+        ));
     }
 
     fn fail(&self, what: &str) {
         let trace: Vec<&str> = self.trace.iter().map(String::as_str).collect();
-        panic!("seed {}, {} ms: {what}\n{}", self.seed, self.now, trace.join("\n"));
+        panic!(
+            "seed {}, {} ms: {what}\n{}",
+            self.seed,
+            self.now,
+            trace.join("\n")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What is captured, when, and what a fault in between leads to. What a checkpoint has in it is `tests/it/capture`.
+//! What is captured, when, and what a fault in between leads to. What a checkpoint has in it is
+//! `tests/it/capture`.
 
 use serde_json::json;
 
@@ -15,12 +16,16 @@ async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
     unmarked["metadata"]["annotations"] = json!({});
     node.api.put_pod(unmarked);
     node.with_agent(node.settings(), async {
-        node.api.until_condition("shop", "till", "Captured", "False", "WaitingForReady").await;
+        node.api
+            .until_condition("shop", "till", "Captured", "False", "WaitingForReady")
+            .await;
         assert!(node.store().keys().unwrap().is_empty());
         pod["status"]["conditions"][0]["status"] = json!("True");
         node.api.put_pod(pod);
         node.captured("till", 1).await;
-        node.api.until_condition("shop", "till", "Recoverable", "True", "Recoverable").await;
+        node.api
+            .until_condition("shop", "till", "Recoverable", "True", "Recoverable")
+            .await;
     })
     .await;
     let object = node.api.checkpoint("shop", "till").unwrap();
@@ -30,7 +35,13 @@ async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
     assert_eq!(node.store().keys().unwrap(), [id("shop_till")]);
     let word = node.word();
     assert_eq!(word.ready[&id("shop_till")].len(), 1);
-    assert!(word.problems.iter().all(|problem| problem.contains("kubeconfig")), "{:?}", word.problems);
+    assert!(
+        word.problems
+            .iter()
+            .all(|problem| problem.contains("kubeconfig")),
+        "{:?}",
+        word.problems
+    );
 }
 
 #[tokio::test]
@@ -40,7 +51,15 @@ async fn a_pod_whose_name_no_file_can_have_is_refused_with_its_reason() {
     let pod = node.run_pod(&name, "uid-1");
     node.api.put_pod(pod);
     node.with_agent(node.settings(), async {
-        node.api.until_condition("shop", &name, "Recoverable", "False", "RejectedByKubeletRules").await;
+        node.api
+            .until_condition(
+                "shop",
+                &name,
+                "Recoverable",
+                "False",
+                "RejectedByKubeletRules",
+            )
+            .await;
     })
     .await;
     assert!(node.store().keys().unwrap().is_empty());
@@ -56,20 +75,32 @@ async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_no
         node.swap("uid-1", "2");
         node.captured("till", 2).await;
         assert_eq!(node.content("till"), b"2");
-        node.api.until_condition("shop", "till", "Active", "Unknown", "NoSupervisor").await;
+        node.api
+            .until_condition("shop", "till", "Active", "Unknown", "NoSupervisor")
+            .await;
         let before = node.runtime.state.borrow().taken;
         let patches = node.api.count("PATCH podcheckpoints/status");
         for minute in 0..5 {
-            pod["status"]["conditions"][0]["lastTransitionTime"] = json!(format!("2026-11-21T10:0{minute}:00Z"));
+            pod["status"]["conditions"][0]["lastTransitionTime"] =
+                json!(format!("2026-11-21T10:0{minute}:00Z"));
             node.api.put_pod(pod.clone());
         }
         // what comes after them has been seen when the word of it is out
-        pod["status"]["containerStatuses"][0]["state"] = json!({"running": {"startedAt": "2026-11-21T10:06:00Z"}});
+        pod["status"]["containerStatuses"][0]["state"] =
+            json!({"running": {"startedAt": "2026-11-21T10:06:00Z"}});
         pod["status"]["conditions"][0]["status"] = json!("False");
         node.api.put_pod(pod);
         eventually("no container is ready", || node.word().ready.is_empty()).await;
-        assert_eq!(node.runtime.state.borrow().taken, before, "nothing was captured");
-        assert_eq!(node.api.count("PATCH podcheckpoints/status"), patches, "nothing was reported");
+        assert_eq!(
+            node.runtime.state.borrow().taken,
+            before,
+            "nothing was captured"
+        );
+        assert_eq!(
+            node.api.count("PATCH podcheckpoints/status"),
+            patches,
+            "nothing was reported"
+        );
     })
     .await;
     assert_eq!(node.newest("shop_till"), Some(2));
@@ -104,14 +135,25 @@ async fn the_last_good_checkpoint_of_a_pod_that_is_now_refused_is_kept_and_named
         node.captured("till", 1).await;
         pod["metadata"]["annotations"]["podcheckpointer.io/handover"] = json!("somehow");
         node.api.put_pod(pod);
-        node.api.until_condition("shop", "till", "Recoverable", "False", "InvalidAnnotation").await;
+        node.api
+            .until_condition("shop", "till", "Recoverable", "False", "InvalidAnnotation")
+            .await;
     })
     .await;
     assert_eq!(node.newest("shop_till"), Some(1));
     let object = node.api.checkpoint("shop", "till").unwrap();
     let all = object["status"]["conditions"].as_array().unwrap();
-    let recoverable = all.iter().find(|condition| condition["type"] == "Recoverable").unwrap();
-    assert!(recoverable["message"].as_str().unwrap().contains("Generation 1"), "{recoverable}");
+    let recoverable = all
+        .iter()
+        .find(|condition| condition["type"] == "Recoverable")
+        .unwrap();
+    assert!(
+        recoverable["message"]
+            .as_str()
+            .unwrap()
+            .contains("Generation 1"),
+        "{recoverable}"
+    );
 }
 
 #[tokio::test]
@@ -120,10 +162,14 @@ async fn a_passing_fault_of_the_runtime_is_named_and_tried_again() {
     node.api.put_pod(node.run_pod("till", "uid-1"));
     node.runtime.stop().await;
     node.with_agent(node.settings(), async {
-        node.api.until_condition("shop", "till", "Captured", "False", "CaptureFailed").await;
+        node.api
+            .until_condition("shop", "till", "Captured", "False", "CaptureFailed")
+            .await;
         node.runtime.resume();
         node.captured("till", 1).await;
-        node.api.until_condition("shop", "till", "Captured", "True", "Captured").await;
+        node.api
+            .until_condition("shop", "till", "Captured", "True", "Captured")
+            .await;
     })
     .await;
 }

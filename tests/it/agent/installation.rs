@@ -9,12 +9,24 @@ use crate::stub::{Node, eventually, until};
 #[tokio::test]
 async fn the_supervisor_is_installed_and_told_what_it_must_know() {
     let node = Node::start();
-    node.with_agent(node.settings(), eventually("the supervisor is installed", || node.supervisor_manifest().exists()))
-        .await;
-    let manifest: Value = serde_json::from_slice(&std::fs::read(node.supervisor_manifest()).unwrap()).unwrap();
-    assert_eq!(manifest["spec"]["containers"][0]["image"], "registry.example/pod-checkpointer:v1");
+    node.with_agent(
+        node.settings(),
+        eventually("the supervisor is installed", || {
+            node.supervisor_manifest().exists()
+        }),
+    )
+    .await;
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(node.supervisor_manifest()).unwrap()).unwrap();
+    assert_eq!(
+        manifest["spec"]["containers"][0]["image"],
+        "registry.example/pod-checkpointer:v1"
+    );
     let record = node.store().node().unwrap().unwrap();
-    assert_eq!((record.node_name.as_str(), record.node_uid.as_str()), (NAME, "node-uid-1"));
+    assert_eq!(
+        (record.node_name.as_str(), record.node_uid.as_str()),
+        (NAME, "node-uid-1")
+    );
 }
 
 #[tokio::test]
@@ -28,9 +40,13 @@ async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
     let path = checkpoint_path("shop", "till");
     // said once the node was looked at
     let is_surveyed = |state: &State| {
-        state.objects.get(&path).is_some_and(|object| object.to_string().contains("--supervisor-image is empty"))
+        state
+            .objects
+            .get(&path)
+            .is_some_and(|object| object.to_string().contains("--supervisor-image is empty"))
     };
-    node.with_agent(settings, until(&node.api.state, is_surveyed)).await;
+    node.with_agent(settings, until(&node.api.state, is_surveyed))
+        .await;
     assert_eq!(node.word().problems, Vec::<String>::new());
 }
 
@@ -47,8 +63,15 @@ async fn the_supervisor_gets_the_image_of_the_agents_own_container() {
         flags.pod_name = Some("agent-x".into());
         flags.pod_namespace = "system".into();
     });
-    node.with_agent(settings, eventually("the supervisor is installed", || node.supervisor_manifest().exists())).await;
-    let manifest: Value = serde_json::from_slice(&std::fs::read(node.supervisor_manifest()).unwrap()).unwrap();
+    node.with_agent(
+        settings,
+        eventually("the supervisor is installed", || {
+            node.supervisor_manifest().exists()
+        }),
+    )
+    .await;
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(node.supervisor_manifest()).unwrap()).unwrap();
     assert_eq!(manifest["spec"]["containers"][0]["image"], "own:1");
     assert_eq!(manifest["metadata"]["namespace"], "system");
 }
@@ -62,10 +85,15 @@ async fn without_a_static_pod_path_no_supervisor_is_installed_and_captures_go_on
     node.with_agent(settings, async {
         node.captured("till", 1).await;
         eventually("the missing path is a problem", || {
-            node.word().problems.iter().any(|problem| problem.contains("staticPodPath"))
+            node.word()
+                .problems
+                .iter()
+                .any(|problem| problem.contains("staticPodPath"))
         })
         .await;
-        node.api.until_condition("shop", "till", "Active", "Unknown", "NoSupervisor").await;
+        node.api
+            .until_condition("shop", "till", "Active", "Unknown", "NoSupervisor")
+            .await;
     })
     .await;
     assert!(!node.supervisor_manifest().exists());
@@ -78,7 +106,10 @@ async fn an_empty_image_installs_no_supervisor() {
     let settings = node.settings_with(|flags| flags.supervisor_image = Some(String::new()));
     node.with_agent(settings, async {
         node.captured("till", 1).await;
-        eventually("the node is recorded", || node.store().node().unwrap().is_some()).await;
+        eventually("the node is recorded", || {
+            node.store().node().unwrap().is_some()
+        })
+        .await;
     })
     .await;
     assert!(!node.supervisor_manifest().exists());

@@ -41,7 +41,9 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
     pod["metadata"]["annotations"] = json!({});
     node.api.put_pod(pod);
     node.api.put_pod(node.run_pod("other", "uid-2"));
-    let settings = node.settings_with(|flags| flags.namespace_selector = Some(selector::parse("site=edge").unwrap()));
+    let settings = node.settings_with(|flags| {
+        flags.namespace_selector = Some(selector::parse("site=edge").unwrap());
+    });
     node.with_agent(settings.clone(), async {
         node.captured("other", 1).await;
         assert_eq!(node.store().keys().unwrap(), [id("shop_other")]);
@@ -49,13 +51,18 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
         node.captured("till", 1).await;
     })
     .await;
-    let mark = |name: &str| node.api.checkpoint("shop", name).unwrap()["status"]["markedBy"].clone();
+    let mark =
+        |name: &str| node.api.checkpoint("shop", name).unwrap()["status"]["markedBy"].clone();
     assert_eq!(mark("till"), "namespace selector site=edge");
     assert_eq!(mark("other"), "annotation podcheckpointer.io/checkpoint");
-    assert_eq!(node.word().marked[&id("shop_till")], "namespace selector site=edge");
+    assert_eq!(
+        node.word().marked[&id("shop_till")],
+        "namespace selector site=edge"
+    );
 
     // an agent that is not told of the namespace
-    node.api.change(|state| state.objects.remove("/api/v1/namespaces/shop"));
+    node.api
+        .change(|state| state.objects.remove("/api/v1/namespaces/shop"));
     node.with_agent(settings.clone(), async {
         node.api.put_pod(node.run_pod("third", "uid-3"));
         node.captured("third", 1).await;
@@ -68,9 +75,17 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
         until(&node.api.state, |state| !state.objects.contains_key(&path)).await;
     })
     .await;
-    assert_eq!(node.newest("shop_other"), Some(1), "its own annotation marks it");
+    assert_eq!(
+        node.newest("shop_other"),
+        Some(1),
+        "its own annotation marks it"
+    );
     let counts = node.api.state.borrow().counts.clone();
-    assert_eq!(counts.get("LIST namespaces"), Some(&2), "once an agent: {counts:?}");
+    assert_eq!(
+        counts.get("LIST namespaces"),
+        Some(&2),
+        "once an agent: {counts:?}"
+    );
 }
 
 #[tokio::test]
@@ -80,25 +95,51 @@ async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
     pod["metadata"]["annotations"] = json!({});
     pod["metadata"]["labels"] = json!({"app": "till"});
     node.api.put_pod(pod.clone());
-    let select = vec![selector::parse("app=elsewhere").unwrap(), selector::parse("app in (till)").unwrap()];
+    let select = vec![
+        selector::parse("app=elsewhere").unwrap(),
+        selector::parse("app in (till)").unwrap(),
+    ];
     let settings = node.settings_with(|flags| {
         flags.select = select;
         flags.max_age = Some(Duration::from_hours(72));
     });
     node.with_agent(settings, async {
         node.captured("till", 1).await;
-        assert_eq!(node.api.checkpoint("shop", "till").unwrap()["status"]["markedBy"], "selector app in (till)");
-        let kept = node.store().newest(&id("shop_till")).unwrap().0.unwrap().checkpoint;
-        assert_eq!(kept.policy.max_age_seconds, Some(72 * 3600), "the cluster's, where the pod does not say");
+        assert_eq!(
+            node.api.checkpoint("shop", "till").unwrap()["status"]["markedBy"],
+            "selector app in (till)"
+        );
+        let kept = node
+            .store()
+            .newest(&id("shop_till"))
+            .unwrap()
+            .0
+            .unwrap()
+            .checkpoint;
+        assert_eq!(
+            kept.policy.max_age_seconds,
+            Some(72 * 3600),
+            "the cluster's, where the pod does not say"
+        );
         pod["metadata"]["annotations"] = json!({"podcheckpointer.io/max-age": "1h"});
         node.api.put_pod(pod.clone());
         node.captured("till", 2).await;
-        let kept = node.store().newest(&id("shop_till")).unwrap().0.unwrap().checkpoint;
+        let kept = node
+            .store()
+            .newest(&id("shop_till"))
+            .unwrap()
+            .0
+            .unwrap()
+            .checkpoint;
         assert_eq!(kept.policy.max_age_seconds, Some(3600));
         pod["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "false"});
         node.api.put_pod(pod);
         node.removed().await;
     })
     .await;
-    assert_eq!(node.api.count("LIST namespaces"), 0, "nobody asked for namespaces");
+    assert_eq!(
+        node.api.count("LIST namespaces"),
+        0,
+        "nobody asked for namespaces"
+    );
 }

@@ -1,4 +1,5 @@
-//! The agent against a node in memory and its API server. A test goes to the theme that its name speaks of:
+//! The agent against a node in memory and its API server. A test goes to the theme that its name
+//! speaks of:
 //!
 //! * `captures`: what is captured, and when;
 //! * `marks`: which pods are captured at all;
@@ -8,7 +9,8 @@
 //! * `store`: the directories on the node;
 //! * `installation`: the supervisor's manifest.
 //!
-//! What is in a checkpoint is `tests/it/capture`; what the agent exports as metrics is `tests/it/metrics.rs`.
+//! What is in a checkpoint is `tests/it/capture`; what the agent exports as metrics is
+//! `tests/it/metrics.rs`.
 
 mod captures;
 mod installation;
@@ -36,7 +38,8 @@ use crate::stub::{Node, Pod, eventually, id, until};
 
 /// What the tests of the agent do and wait for.
 impl Node {
-    /// Settings of an agent that sees the node below a directory, as in its container. It finds the runtime by itself.
+    /// Settings of an agent that sees the node below a directory, as in its container. It finds the
+    /// runtime by itself.
     pub fn settings(&self) -> Settings {
         self.settings_with(|_| {})
     }
@@ -55,7 +58,10 @@ impl Node {
             "--retention=100ms",
             "--metrics-address=off",
         ];
-        let Arguments { command: Command::Agent(mut arguments), log_format } = Arguments::try_parse_from(line).unwrap()
+        let Arguments {
+            command: Command::Agent(mut arguments),
+            log_format,
+        } = Arguments::try_parse_from(line).unwrap()
         else {
             panic!("not the agent")
         };
@@ -68,7 +74,9 @@ impl Node {
     }
 
     fn volume(&self, uid: &str) -> PathBuf {
-        self.path(&format!("var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~configmap/prices"))
+        self.path(&format!(
+            "var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~configmap/prices"
+        ))
     }
 
     /// Starts a pod on the node, as the kubelet does, and returns it as the API server has it.
@@ -77,7 +85,13 @@ impl Node {
         pod.containers = vec![Spec::new("app", IMAGE)];
         let id = self.runtime.change(|state| {
             let sandbox = state.run(&pod);
-            state.containers.iter().find(|(_, container)| container.sandbox == sandbox).unwrap().0.clone()
+            state
+                .containers
+                .iter()
+                .find(|(_, container)| container.sandbox == sandbox)
+                .unwrap()
+                .0
+                .clone()
         });
         self.swap(uid, "1");
         json!({
@@ -102,7 +116,11 @@ impl Node {
 
     /// New content of the pod's volume, in the kubelet's way.
     pub fn swap(&self, uid: &str, content: &str) {
-        swap_volume(&self.volume(uid), &format!("..{content}"), &[("list", 0o644, content.as_bytes())]);
+        swap_volume(
+            &self.volume(uid),
+            &format!("..{content}"),
+            &[("list", 0o644, content.as_bytes())],
+        );
     }
 
     /// Lets an agent run for as long as the story takes; then it must end well.
@@ -123,17 +141,27 @@ impl Node {
     /// Waits until this generation is in the store and the PodCheckpoint shows it.
     pub async fn captured(&self, name: &str, generation: u64) {
         let key = format!("shop_{name}");
-        eventually(&format!("generation {generation} of {key}"), || self.newest(&key) == Some(generation)).await;
+        eventually(&format!("generation {generation} of {key}"), || {
+            self.newest(&key) == Some(generation)
+        })
+        .await;
         let condition = |state: &State| {
             let path = checkpoint_path("shop", name);
-            state.objects.get(&path).is_some_and(|object| object["status"]["generation"] == json!(generation))
+            state
+                .objects
+                .get(&path)
+                .is_some_and(|object| object["status"]["generation"] == json!(generation))
         };
         until(&self.api.state, condition).await;
     }
 
     /// The newest generation of a pod.
     fn newest(&self, key: &str) -> Option<u64> {
-        self.store().newest(&id(key)).unwrap().0.map(|newest| newest.number)
+        self.store()
+            .newest(&id(key))
+            .unwrap()
+            .0
+            .map(|newest| newest.number)
     }
 
     /// What the agent says to the supervisor.
@@ -145,7 +173,8 @@ impl Node {
     async fn after_capture(&self) -> Value {
         let pod = self.run_pod("till", "uid-1");
         self.api.put_pod(pod.clone());
-        self.with_agent(self.settings(), self.captured("till", 1)).await;
+        self.with_agent(self.settings(), self.captured("till", 1))
+            .await;
         pod
     }
 
@@ -156,14 +185,26 @@ impl Node {
 
     /// Waits until nothing is captured any more.
     async fn removed(&self) {
-        eventually("the store is empty", || self.store().keys().unwrap().is_empty()).await;
+        eventually("the store is empty", || {
+            self.store().keys().unwrap().is_empty()
+        })
+        .await;
     }
 
     /// What is captured of the pod's volume.
     fn content(&self, name: &str) -> Vec<u8> {
-        let newest = self.store().newest(&id(&format!("shop_{name}"))).unwrap().0.unwrap();
+        let newest = self
+            .store()
+            .newest(&id(&format!("shop_{name}")))
+            .unwrap()
+            .0
+            .unwrap();
         let volume = &newest.checkpoint.volumes["prices"];
-        let data = volume.entries.iter().find_map(|entry| entry.data.as_ref()).unwrap();
+        let data = volume
+            .entries
+            .iter()
+            .find_map(|entry| entry.data.as_ref())
+            .unwrap();
         decode(data).unwrap()
     }
 

@@ -1,4 +1,5 @@
-//! What the agent asks of the API server, and how it lives with one that fails or lacks the custom resource.
+//! What the agent asks of the API server, and how it lives with one that fails or lacks the custom
+//! resource.
 
 use crate::stub::api::{GROUP, Mood};
 use crate::stub::{Node, eventually};
@@ -24,7 +25,12 @@ async fn a_list_is_asked_for_once_however_often_watches_end() {
 async fn a_watch_that_failed_is_a_problem_until_it_is_well_again() {
     let node = Node::start();
     node.api.change(|state| state.mood = Mood::Failing);
-    let is_named = || node.word().problems.iter().any(|problem| problem.contains("watch of pods"));
+    let is_named = || {
+        node.word()
+            .problems
+            .iter()
+            .any(|problem| problem.contains("watch of pods"))
+    };
     node.with_agent(node.settings(), async {
         eventually("the watch is a problem", is_named).await;
         node.api.change(|state| state.mood = Mood::Well);
@@ -39,7 +45,10 @@ async fn without_the_custom_resource_everything_else_goes_on() {
     node.api.change(|state| state.lacks.insert(GROUP.into()));
     node.api.put_pod(node.run_pod("till", "uid-1"));
     node.with_agent(node.settings(), async {
-        eventually("the pod is captured", || node.newest("shop_till") == Some(1)).await;
+        eventually("the pod is captured", || {
+            node.newest("shop_till") == Some(1)
+        })
+        .await;
         node.api.until_asked("LIST podcheckpoints", 1).await;
         node.api.change(|state| state.lacks.remove(GROUP));
         node.captured("till", 1).await;

@@ -11,16 +11,26 @@ fn pod(mount: &Value, claim: &Value) -> Value {
     let mut of_claim = json!({"claimName": "orders"});
     let mut of_mount = json!({"name": "data", "mountPath": "/data"});
     for (into, from) in [(&mut of_claim, claim), (&mut of_mount, mount)] {
-        into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
+        into.as_object_mut()
+            .unwrap()
+            .extend(from.as_object().unwrap().clone());
     }
-    pod["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "data", "persistentVolumeClaim": of_claim}));
-    pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(of_mount);
+    pod["spec"]["volumes"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "data", "persistentVolumeClaim": of_claim}));
+    pod["spec"]["containers"][0]["volumeMounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(of_mount);
     pod
 }
 
 /// The runtime bound this host path to `/data`.
 fn bind(node: &Node, host_path: &str) {
-    node.container("web", |container| container.spec.mounts = vec![("/data".into(), host_path.into())]);
+    node.container("web", |container| {
+        container.spec.mounts = vec![("/data".into(), host_path.into())];
+    });
 }
 
 fn of_pod(rest: &str) -> String {
@@ -31,8 +41,8 @@ fn seen() -> String {
     of_pod(&format!("volumes/kubernetes.io~local-volume/{PV}"))
 }
 
-/// A disk at `/mnt/disk`, of which the kubelet bound the directory `orders`. A link stands for the second place of the same
-/// directory: a test may not mount.
+/// A disk at `/mnt/disk`, of which the kubelet bound the directory `orders`. A link stands for the
+/// second place of the same directory: a test may not mount.
 fn local(node: &Node, options: &str) {
     let root = node.root.path();
     std::fs::create_dir_all(root.join(&seen()[1..])).unwrap();
@@ -54,13 +64,25 @@ fn local(node: &Node, options: &str) {
 
 async fn twin(node: &Node, pod: &Value) -> (Value, Value) {
     let spec = node.capture(pod).await.unwrap().manifest["spec"].clone();
-    (spec["volumes"][1].clone(), spec["containers"][0]["volumeMounts"][1].clone())
+    (
+        spec["volumes"][1].clone(),
+        spec["containers"][0]["volumeMounts"][1].clone(),
+    )
 }
 
 async fn why(node: &Node, pod: &Value) -> String {
     let reasons = node.refused(pod).await;
-    assert_eq!(refusals(&reasons), [Refusal::PersistentVolume], "{reasons:?}");
-    assert!(reasons[0].detail.starts_with("spec.volumes[data].persistentVolumeClaim: orders"), "{reasons:?}");
+    assert_eq!(
+        refusals(&reasons),
+        [Refusal::PersistentVolume],
+        "{reasons:?}"
+    );
+    assert!(
+        reasons[0]
+            .detail
+            .starts_with("spec.volumes[data].persistentVolumeClaim: orders"),
+        "{reasons:?}"
+    );
     reasons[0].detail.clone()
 }
 
@@ -74,8 +96,14 @@ async fn a_local_volume_becomes_the_directory_that_the_kubelet_bound() {
         pod["spec"]["hostname"] = json!("pod");
         // CRI-O needs a service variable behind envFrom, which the stub gives.
         let (volume, mount) = twin(&node, &pod).await;
-        assert_eq!(volume, json!({"name": "data", "hostPath": {"path": "/mnt/disk/orders", "type": "Directory"}}));
-        assert_eq!(mount, json!({"name": "data", "mountPath": "/data", "mountPropagation": "HostToContainer"}));
+        assert_eq!(
+            volume,
+            json!({"name": "data", "hostPath": {"path": "/mnt/disk/orders", "type": "Directory"}})
+        );
+        assert_eq!(
+            mount,
+            json!({"name": "data", "mountPath": "/data", "mountPropagation": "HostToContainer"})
+        );
     }
 }
 
@@ -86,7 +114,10 @@ async fn a_local_volume_is_found_by_a_part_of_it_and_the_part_is_kept() {
     bind(&node, &of_pod(&format!("volume-subpaths/{PV}/web/1")));
     let (volume, mount) = twin(&node, &pod(&json!({"subPath": "a/b"}), &json!({}))).await;
     assert_eq!(volume["hostPath"]["path"], "/mnt/disk/orders");
-    assert_eq!(mount, json!({"name": "data", "mountPath": "/data", "subPath": "a/b"}));
+    assert_eq!(
+        mount,
+        json!({"name": "data", "mountPath": "/data", "subPath": "a/b"})
+    );
 }
 
 #[tokio::test]
@@ -109,11 +140,22 @@ async fn a_local_volume_that_only_the_kubelet_has_mounted_is_refused() {
     let node = Node::new();
     local(&node, "rw");
     let table = std::fs::read_to_string(node.root.path().join("proc/1/mountinfo")).unwrap();
-    let without: Vec<_> = table.lines().filter(|line| !line.contains(" /mnt/disk ")).collect();
+    let without: Vec<_> = table
+        .lines()
+        .filter(|line| !line.contains(" /mnt/disk "))
+        .collect();
     node.file("proc/1/mountinfo", &without.join("\n"));
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("only the kubelet mounts"));
+    assert!(
+        why(&node, &pod(&json!({}), &json!({})))
+            .await
+            .contains("only the kubelet mounts")
+    );
     node.file("proc/1/mountinfo", "");
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("table of mounts"));
+    assert!(
+        why(&node, &pod(&json!({}), &json!({})))
+            .await
+            .contains("mount table")
+    );
 }
 
 #[tokio::test]
@@ -130,7 +172,11 @@ async fn another_directory_at_the_same_path_is_not_the_volume() {
 async fn what_a_host_path_cannot_be_is_refused() {
     let node = Node::new();
     local(&node, "rw,noexec,nodev");
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("noexec"));
+    assert!(
+        why(&node, &pod(&json!({}), &json!({})))
+            .await
+            .contains("noexec")
+    );
     local(&node, "rw,nodev");
     node.file("sys/fs/selinux/enforce", "1");
     let mut pod = pod(&json!({}), &json!({}));
@@ -150,7 +196,11 @@ async fn a_host_path_volume_is_the_path_that_the_runtime_bound() {
         assert_eq!(mount["readOnly"], true);
     }
     bind(&node, "/srv/gone");
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("/srv/gone is not on the node"));
+    assert!(
+        why(&node, &pod(&json!({}), &json!({})))
+            .await
+            .contains("/srv/gone is not on the node")
+    );
 }
 
 #[tokio::test]
@@ -158,19 +208,35 @@ async fn a_host_path_volume_of_which_only_a_part_is_mounted_is_refused() {
     let node = Node::new();
     bind(&node, &of_pod(&format!("volume-subpaths/{PV}/web/1")));
     for mount in [json!({"subPath": "a"}), json!({"subPathExpr": "$(MODE)"})] {
-        assert!(why(&node, &pod(&mount, &json!({}))).await.contains("only a subPath"));
+        assert!(
+            why(&node, &pod(&mount, &json!({})))
+                .await
+                .contains("only a subPath")
+        );
     }
 }
 
 #[tokio::test]
 async fn volumes_that_somebody_must_attach_are_refused_with_their_kind() {
     let node = Node::new();
-    for plugin in ["kubernetes.io~csi", "kubernetes.io~nfs", "kubernetes.io~iscsi"] {
+    for plugin in [
+        "kubernetes.io~csi",
+        "kubernetes.io~nfs",
+        "kubernetes.io~iscsi",
+    ] {
         bind(&node, &of_pod(&format!("volumes/{plugin}/{PV}/mount")));
-        assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains(plugin));
+        assert!(
+            why(&node, &pod(&json!({}), &json!({})))
+                .await
+                .contains(plugin)
+        );
     }
     bind(&node, "");
-    assert!(why(&node, &pod(&json!({}), &json!({}))).await.contains("no container that ran mounts it"));
+    assert!(
+        why(&node, &pod(&json!({}), &json!({})))
+            .await
+            .contains("no container that ran mounts it")
+    );
 }
 
 #[tokio::test]
@@ -178,7 +244,10 @@ async fn a_claim_is_refused_unless_its_owner_accepts_it() {
     let node = Node::new();
     local(&node, "rw");
     let mut pod = pod(&json!({}), &json!({}));
-    pod["metadata"]["annotations"].as_object_mut().unwrap().remove("podcheckpointer.io/accept");
+    pod["metadata"]["annotations"]
+        .as_object_mut()
+        .unwrap()
+        .remove("podcheckpointer.io/accept");
     why(&node, &pod).await;
     pod["metadata"]["annotations"]["podcheckpointer.io/accept"] = json!("stateful");
     why(&node, &pod).await;
@@ -190,7 +259,13 @@ async fn two_pods_never_write_to_one_volume_unless_the_owner_says_so() {
     let node = Node::new();
     local(&node, "rw");
     let mut pod = pod(&json!({}), &json!({}));
-    assert_eq!(node.capture(&pod).await.unwrap().policy.handover, Some(Handover::Switch));
+    assert_eq!(
+        node.capture(&pod).await.unwrap().policy.handover,
+        Some(Handover::Switch)
+    );
     pod["metadata"]["annotations"]["podcheckpointer.io/handover"] = json!("overlap");
-    assert_eq!(node.capture(&pod).await.unwrap().policy.handover, Some(Handover::Overlap));
+    assert_eq!(
+        node.capture(&pod).await.unwrap().policy.handover,
+        Some(Handover::Overlap)
+    );
 }

@@ -22,7 +22,11 @@ async fn a_runtime_class_that_leads_to_the_default_handler_is_dropped_and_its_ov
         pod["spec"]["hostname"] = json!("pod");
         node.change(|state| state.name = runtime.into());
         let spec = node.capture(&pod).await.unwrap().manifest["spec"].clone();
-        assert_eq!(spec["runtimeClassName"], Value::Null, "{runtime} {handler:?}");
+        assert_eq!(
+            spec["runtimeClassName"],
+            Value::Null,
+            "{runtime} {handler:?}"
+        );
         assert_eq!(spec["overhead"], pod["spec"]["overhead"]);
     }
 }
@@ -36,7 +40,10 @@ async fn a_runtime_class_that_leads_elsewhere_or_nobody_knows_where_is_refused_w
         node.change(|state| state.name = runtime.into());
         let reasons = node.refused(&pod).await;
         assert_eq!(refusals(&reasons), [Refusal::RuntimeClass]);
-        assert!(reasons[0].detail.contains("ours") && reasons[0].detail.contains(handler), "{reasons:?}");
+        assert!(
+            reasons[0].detail.contains("ours") && reasons[0].detail.contains(handler),
+            "{reasons:?}"
+        );
     }
 }
 
@@ -49,19 +56,30 @@ async fn a_profile_that_is_not_on_the_node_is_a_reason_and_one_that_nobody_tells
         "appArmorProfile": {"type": "Localhost", "localhostProfile": "web (strict)"},
     });
     let reasons = node.refused(&pod).await;
-    assert_eq!(refusals(&reasons), [Refusal::RejectedByKubeletRules], "no AppArmor to ask: {reasons:?}");
+    assert_eq!(
+        refusals(&reasons),
+        [Refusal::RejectedByKubeletRules],
+        "no AppArmor to ask: {reasons:?}"
+    );
     assert!(
-        reasons[0].detail.contains("profiles/web.json") && reasons[0].detail.contains("prepare, web"),
+        reasons[0].detail.contains("profiles/web.json")
+            && reasons[0].detail.contains("prepare, web"),
         "{reasons:?}"
     );
 
     node.file("var/lib/kubelet/seccomp/profiles/web.json", "{}");
     node.capture(&pod).await.unwrap();
 
-    node.file("sys/kernel/security/apparmor/profiles", "other (enforce)\nweb (complain)\n");
+    node.file(
+        "sys/kernel/security/apparmor/profiles",
+        "other (enforce)\nweb (complain)\n",
+    );
     let reasons = node.refused(&pod).await;
     assert_eq!(refusals(&reasons), [Refusal::RejectedByKubeletRules]);
     assert!(reasons[0].detail.contains("web (strict)"), "{reasons:?}");
-    node.file("sys/kernel/security/apparmor/profiles", "web (strict) (enforce)\n");
+    node.file(
+        "sys/kernel/security/apparmor/profiles",
+        "web (strict) (enforce)\n",
+    );
     node.capture(&pod).await.unwrap();
 }

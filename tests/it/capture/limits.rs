@@ -8,10 +8,19 @@ async fn hostile_and_oversized_volumes_are_refused_with_the_path() {
     std::os::unix::fs::symlink("/etc/shadow", node.volume().join("..1/out")).unwrap();
     let reasons = node.refused(&Node::pod()).await;
     assert_eq!(refusals(&reasons), [Refusal::RejectedByKubeletRules]);
-    assert!(reasons[0].detail.contains("tls") && reasons[0].detail.contains("..1/out"), "{reasons:?}");
+    assert!(
+        reasons[0].detail.contains("tls") && reasons[0].detail.contains("..1/out"),
+        "{reasons:?}"
+    );
     std::fs::remove_file(node.volume().join("..1/out")).unwrap();
-    std::fs::File::create(node.volume().join("..1/giant")).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(refusals(&node.refused(&Node::pod()).await), [Refusal::TooLarge]);
+    std::fs::File::create(node.volume().join("..1/giant"))
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap();
+    assert_eq!(
+        refusals(&node.refused(&Node::pod()).await),
+        [Refusal::TooLarge]
+    );
 }
 
 #[tokio::test]

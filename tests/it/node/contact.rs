@@ -53,7 +53,13 @@ async fn what_hangs_is_timed_out_wherever_it_hangs() {
 async fn what_answers_without_proof_is_unproven() {
     let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
-    for mode in [Mode::Foreign, Mode::Expired, Mode::NotYetValid, Mode::Misnamed, Mode::Plain] {
+    for mode in [
+        Mode::Foreign,
+        Mode::Expired,
+        Mode::NotYetValid,
+        Mode::Misnamed,
+        Mode::Plain,
+    ] {
         api.set(mode).await;
         assert_eq!(prober.probe().await, Outcome::Unproven, "{mode:?}");
     }
@@ -66,8 +72,13 @@ async fn a_probe_carries_no_credential_and_says_who_asks() {
     let api = ProbeServer::start();
     assert_eq!(api.prober(PATIENCE).probe().await, Outcome::Status(200));
     let requests = api.state.borrow().requests.clone();
-    let [(method, path, agent, has_credential)] = requests.as_slice() else { unreachable!("{requests:?}") };
-    assert_eq!((method.as_str(), path.as_str(), *has_credential), ("GET", "/livez", false));
+    let [(method, path, agent, has_credential)] = requests.as_slice() else {
+        unreachable!("{requests:?}")
+    };
+    assert_eq!(
+        (method.as_str(), path.as_str(), *has_credential),
+        ("GET", "/livez", false)
+    );
     assert!(agent.starts_with("pod-checkpointer/"));
 }
 
@@ -76,7 +87,8 @@ async fn a_connection_that_answered_is_used_again() {
     let api = ProbeServer::start();
     let prober = api.prober(PATIENCE);
     for status in [200, 500, 200] {
-        api.state.send_modify(|state| state.mode = Mode::Status(status));
+        api.state
+            .send_modify(|state| state.mode = Mode::Status(status));
         assert_eq!(prober.probe().await, Outcome::Status(status));
     }
     assert_eq!(api.state.borrow().connections, 1);
@@ -101,7 +113,8 @@ async fn a_connection_that_hung_is_not_used_again() {
     let before = api.state.borrow().connections;
     api.state.send_modify(|state| state.mode = Mode::Hang);
     assert_eq!(prober.probe().await, Outcome::TimedOut);
-    api.state.send_modify(|state| state.mode = Mode::Status(200));
+    api.state
+        .send_modify(|state| state.mode = Mode::Status(200));
     assert_eq!(prober.probe().await, Outcome::Status(200));
     assert_eq!(api.state.borrow().connections, before + 1);
 }
@@ -139,22 +152,37 @@ async fn probes_may_overlap() {
     until(&api.state, |state| state.requests.len() == 1).await;
     let second = tokio::spawn(async move { prober.probe().await });
     until(&api.state, |state| state.requests.len() == 2).await;
-    api.state.send_modify(|state| state.mode = Mode::Status(200));
-    assert_eq!((first.await.unwrap(), second.await.unwrap()), (Outcome::Status(200), Outcome::Status(200)));
+    api.state
+        .send_modify(|state| state.mode = Mode::Status(200));
+    assert_eq!(
+        (first.await.unwrap(), second.await.unwrap()),
+        (Outcome::Status(200), Outcome::Status(200))
+    );
 }
 
 #[tokio::test]
 async fn the_path_of_the_servers_url_is_kept() {
     let api = ProbeServer::start();
     let url = format!("{}/k8s/clusters/one/", api.server().url);
-    let prober = Prober::new(Server { url, ..api.server() }, HostRoot::new("/"), PATIENCE).unwrap();
+    let prober = Prober::new(
+        Server {
+            url,
+            ..api.server()
+        },
+        HostRoot::new("/"),
+        PATIENCE,
+    )
+    .unwrap();
     assert_eq!(prober.probe().await, Outcome::Status(404));
     assert_eq!(api.state.borrow().requests[0].1, "/k8s/clusters/one/livez");
 }
 
 fn named(api: &ProbeServer, hosts: &str, limit: Duration) -> (tempfile::TempDir, Prober) {
     let directory = host(hosts, "");
-    let server = Server { url: format!("https://api.example:{}", api.address.port()), ..api.server() };
+    let server = Server {
+        url: format!("https://api.example:{}", api.address.port()),
+        ..api.server()
+    };
     let prober = Prober::new(server, HostRoot::new(directory.path()), limit).unwrap();
     (directory, prober)
 }
@@ -164,9 +192,14 @@ async fn every_address_of_a_name_is_tried_and_the_one_that_answers_goes_first() 
     let api = ProbeServer::start();
     // Nobody listens at the first, and the second takes connections without a word.
     let dead = Ipv4Addr::new(127, 0, 0, 2);
-    let _mute = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), api.address.port())).await.unwrap();
-    let (_directory, prober) =
-        named(&api, "127.0.0.2 api.example\n127.0.0.3 api.example\n127.0.0.1 api.example\n", SHORT * 5);
+    let _mute = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), api.address.port()))
+        .await
+        .unwrap();
+    let (_directory, prober) = named(
+        &api,
+        "127.0.0.2 api.example\n127.0.0.3 api.example\n127.0.0.1 api.example\n",
+        SHORT * 5,
+    );
     assert_eq!(prober.addresses(), []);
     assert_eq!(prober.probe().await, Outcome::Status(200));
     let addresses = prober.addresses();
@@ -179,16 +212,33 @@ async fn every_address_of_a_name_is_tried_and_the_one_that_answers_goes_first() 
 async fn of_several_addresses_a_hang_counts_more_than_a_refusal() {
     let api = ProbeServer::start();
     api.set(Mode::HangBeforeTls).await;
-    let (_directory, prober) = named(&api, "127.0.0.1 api.example\n127.0.0.2 api.example\n", SHORT);
+    let (_directory, prober) = named(
+        &api,
+        "127.0.0.1 api.example\n127.0.0.2 api.example\n",
+        SHORT,
+    );
     assert_eq!(prober.probe().await, Outcome::TimedOut);
 }
 
 #[tokio::test]
 async fn the_servers_tls_name_is_what_its_certificate_must_be_for() {
     let api = ProbeServer::start();
-    for (name, outcome) in [("api.example", Outcome::Status(200)), ("elsewhere.example", Outcome::Unproven)] {
-        let server = Server { tls_name: Some(name.into()), ..api.server() };
-        assert_eq!(Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap().probe().await, outcome, "{name}");
+    for (name, outcome) in [
+        ("api.example", Outcome::Status(200)),
+        ("elsewhere.example", Outcome::Unproven),
+    ] {
+        let server = Server {
+            tls_name: Some(name.into()),
+            ..api.server()
+        };
+        assert_eq!(
+            Prober::new(server, HostRoot::new("/"), PATIENCE)
+                .unwrap()
+                .probe()
+                .await,
+            outcome,
+            "{name}"
+        );
     }
 }
 
@@ -218,20 +268,38 @@ async fn proxy(answer: &'static str) -> (SocketAddr, tokio::task::JoinHandle<Str
 async fn a_proxy_is_asked_for_a_tunnel_with_its_credential() {
     let api = ProbeServer::start();
     let (address, task) = proxy("HTTP/1.1 200 Connection established\r\n\r\n").await;
-    let server = Server { proxy: Some(format!("http://user:pass@{address}")), ..api.server() };
+    let server = Server {
+        proxy: Some(format!("http://user:pass@{address}")),
+        ..api.server()
+    };
     let prober = Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap();
     assert_eq!(prober.probe().await, Outcome::Status(200));
     assert_eq!(prober.addresses(), [address]);
     drop(prober);
     let head = task.await.unwrap();
-    assert!(head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", api.address)), "{head}");
-    assert!(head.contains("\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n"), "{head}");
+    assert!(
+        head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", api.address)),
+        "{head}"
+    );
+    assert!(
+        head.contains("\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
 async fn a_proxy_that_finds_no_server_is_a_refusal() {
     let api = ProbeServer::start();
     let (address, _task) = proxy("HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
-    let server = Server { proxy: Some(format!("http://{address}")), ..api.server() };
-    assert_eq!(Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap().probe().await, Outcome::Refused);
+    let server = Server {
+        proxy: Some(format!("http://{address}")),
+        ..api.server()
+    };
+    assert_eq!(
+        Prober::new(server, HostRoot::new("/"), PATIENCE)
+            .unwrap()
+            .probe()
+            .await,
+        Outcome::Refused
+    );
 }

@@ -1,4 +1,5 @@
-//! What the kubelet owns and how it was started; and that the imitation of it behaves as the real one.
+//! What the kubelet owns and how it was started; and that the imitation of it behaves as the real
+//! one.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -24,8 +25,13 @@ async fn what_the_kubelet_owns_comes_with_its_process_id() {
     let owned = client.owned().await.unwrap();
     assert_eq!(owned.pid, std::process::id());
     assert!(owned.pods.is_empty());
-    resources.state.send_modify(|state| state.pods.extend([name("shop", "web-1")]));
-    assert_eq!(client.owned().await.unwrap().pods, [name("shop", "web-1")].into());
+    resources
+        .state
+        .send_modify(|state| state.pods.extend([name("shop", "web-1")]));
+    assert_eq!(
+        client.owned().await.unwrap().pods,
+        [name("shop", "web-1")].into()
+    );
 }
 
 #[tokio::test]
@@ -54,11 +60,14 @@ async fn a_kubelet_that_hangs_or_answers_with_an_error_is_silent_and_not_down() 
         let error = client.owned().await.unwrap_err();
         assert!(matches!(error, Error::Silent(..)), "{fault:?}: {error:?}");
     }
-    resources.state.send_modify(|state| state.fault = Fault::None);
+    resources
+        .state
+        .send_modify(|state| state.fault = Fault::None);
     client.owned().await.unwrap();
 }
 
-/// Flags of a process that is not a kubelet count the same: only its command line and directory are read.
+/// Flags of a process that is not a kubelet count the same: only its command line and directory are
+/// read.
 #[test]
 fn the_settings_of_a_running_process_are_read_from_its_command_line_and_directory() {
     let directory = tempfile::tempdir().unwrap();
@@ -88,8 +97,14 @@ fn the_settings_of_a_running_process_are_read_from_its_command_line_and_director
     drop(process.stdin.take());
     process.wait().unwrap();
     let settings = settings.unwrap();
-    assert_eq!(settings.static_pod_path.as_deref(), Some(Path::new("/etc/manifests")));
-    assert_eq!(settings.root_dir, Some(directory.path().canonicalize().unwrap().join("kubelet")));
+    assert_eq!(
+        settings.static_pod_path.as_deref(),
+        Some(Path::new("/etc/manifests"))
+    );
+    assert_eq!(
+        settings.root_dir,
+        Some(directory.path().canonicalize().unwrap().join("kubelet"))
+    );
     assert_eq!(settings.kubeconfig.as_deref(), Some(Path::new("/etc/kc")));
 }
 
@@ -104,7 +119,8 @@ async fn the_server_of_a_kubeconfig_is_the_one_that_answers() {
     let api = ProbeServer::start();
     let directory = tempfile::tempdir().unwrap();
     api.write_kubeconfig(&directory.path().join("kubelet.conf"));
-    let server = kubelet::server(&HostRoot::new(directory.path()), Path::new("/kubelet.conf")).unwrap();
+    let server =
+        kubelet::server(&HostRoot::new(directory.path()), Path::new("/kubelet.conf")).unwrap();
     assert_eq!(server, api.server());
 }
 
@@ -121,7 +137,11 @@ impl Node {
         let runtime = Runtime::start();
         let manifests = directory.path().join("manifests");
         let kubelet = Kubelet::start(directory.path(), &manifests, "n1", runtime.clone());
-        Self { directory, runtime, kubelet }
+        Self {
+            directory,
+            runtime,
+            kubelet,
+        }
     }
 
     /// As the supervisor does it: a link to a file elsewhere.
@@ -140,11 +160,19 @@ impl Node {
     }
 
     async fn runs(&self, uid: &str, expected: bool) {
-        until(&self.runtime.state, |state| state.is_running(uid) == expected).await;
+        until(&self.runtime.state, |state| {
+            state.is_running(uid) == expected
+        })
+        .await;
     }
 
     fn lists(&self, pod: &str) -> bool {
-        self.kubelet.resources.state.borrow().pods.contains(&name("shop", pod))
+        self.kubelet
+            .resources
+            .state
+            .borrow()
+            .pods
+            .contains(&name("shop", pod))
     }
 }
 
@@ -157,7 +185,10 @@ async fn the_stub_kubelet_runs_a_manifest_under_its_own_uid_and_the_nodes_name()
     let state = node.runtime.state.borrow();
     let sandbox = state.sandboxes.values().next().unwrap();
     assert_eq!(sandbox.pod.name, "web-n1");
-    assert_eq!(sandbox.pod.annotations["kubernetes.io/config.source"], "file");
+    assert_eq!(
+        sandbox.pod.annotations["kubernetes.io/config.source"],
+        "file"
+    );
     assert_eq!(sandbox.pod.annotations["a"], "b");
     assert_eq!(sandbox.pod.containers[0].env, [name("COST", "5$")]);
 }
@@ -184,10 +215,24 @@ async fn the_stub_kubelet_adopts_a_pod_whose_manifest_comes_back() {
     let node = Node::start();
     node.link("uid-twin");
     node.runs("uid-twin", true).await;
-    let before: Vec<_> = node.runtime.state.borrow().containers.keys().cloned().collect();
+    let before: Vec<_> = node
+        .runtime
+        .state
+        .borrow()
+        .containers
+        .keys()
+        .cloned()
+        .collect();
     node.kubelet.restart().await;
     node.kubelet.settle().await;
-    let after: Vec<_> = node.runtime.state.borrow().containers.keys().cloned().collect();
+    let after: Vec<_> = node
+        .runtime
+        .state
+        .borrow()
+        .containers
+        .keys()
+        .cloned()
+        .collect();
     assert_eq!(before, after);
 
     node.runtime.change(|state| state.kill("uid-twin"));
@@ -197,7 +242,8 @@ async fn the_stub_kubelet_adopts_a_pod_whose_manifest_comes_back() {
 #[tokio::test]
 async fn the_stub_kubelet_restarted_without_the_api_server_owns_no_pod_of_it() {
     let node = Node::start();
-    node.kubelet.sync_api(&[Pod::new("shop", "web-1", "uid-parent")]);
+    node.kubelet
+        .sync_api(&[Pod::new("shop", "web-1", "uid-parent")]);
     node.runs("uid-parent", true).await;
     node.kubelet.restart().await;
     node.kubelet.settle().await;
@@ -214,7 +260,9 @@ async fn the_stub_kubelet_skips_a_link_that_dangles_and_does_not_retry_a_rejecte
     node.kubelet.state.send_modify(|state| state.rejects = true);
     node.link("uid-first");
     node.kubelet.settle().await;
-    node.kubelet.state.send_modify(|state| state.rejects = false);
+    node.kubelet
+        .state
+        .send_modify(|state| state.rejects = false);
     node.kubelet.settle().await;
     assert!(!node.lists("web-n1"));
     node.unlink();

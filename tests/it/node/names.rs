@@ -1,4 +1,5 @@
-//! Names: the host's files, and name servers that answer, refuse and hang; and the agent's client that uses them.
+//! Names: the host's files, and name servers that answer, refuse and hang; and the agent's client
+//! that uses them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -52,7 +53,9 @@ async fn name_server(answer: Answer) -> Option<Ipv4Addr> {
         let mut packet = [0; 512];
         loop {
             let (length, peer) = socket.recv_from(&mut packet).await.unwrap();
-            let Answer::Knows(known, address) = answer else { continue };
+            let Answer::Knows(known, address) = answer else {
+                continue;
+            };
             if let Some(reply) = reply(&packet[..length], known, address) {
                 socket.send_to(&reply, peer).await.unwrap();
             }
@@ -67,14 +70,29 @@ fn reply(query: &[u8], known: &str, address: Ipv4Addr) -> Option<Vec<u8>> {
     let mut at = 12;
     while query[at] != 0 {
         let length = usize::from(query[at]);
-        labels.push(String::from_utf8(query[at + 1..=at + length].to_vec()).ok()?.to_lowercase());
+        labels.push(
+            String::from_utf8(query[at + 1..=at + length].to_vec())
+                .ok()?
+                .to_lowercase(),
+        );
         at += length + 1;
     }
     let question = &query[12..at + 5];
     let is_known = labels.join(".") == known;
     let has_answer = is_known && query[at + 1..at + 3] == [0, 1];
     let mut reply = query[..2].to_vec();
-    reply.extend([0x85, if is_known { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
+    reply.extend([
+        0x85,
+        if is_known { 0x80 } else { 0x83 },
+        0,
+        1,
+        0,
+        u8::from(has_answer),
+        0,
+        0,
+        0,
+        0,
+    ]);
     reply.extend(question);
     if has_answer {
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
@@ -87,34 +105,67 @@ fn reply(query: &[u8], known: &str, address: Ipv4Addr) -> Option<Vec<u8>> {
 async fn an_address_and_a_name_of_the_hosts_file_need_no_name_server() {
     let directory = host("10.0.0.1 api.example api\n", "nameserver 127.0.0.1\n");
     let resolver = resolver(&directory, SHORT);
-    assert_eq!(resolver.lookup("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
-    assert_eq!(resolver.lookup("API").await.unwrap(), [IpAddr::from([10, 0, 0, 1])]);
+    assert_eq!(
+        resolver.lookup("192.0.2.7").await.unwrap(),
+        [IpAddr::from([192, 0, 2, 7])]
+    );
+    assert_eq!(
+        resolver.lookup("API").await.unwrap(),
+        [IpAddr::from([10, 0, 0, 1])]
+    );
     std::fs::write(directory.path().join("etc/hosts"), "10.0.0.2 api\n").unwrap();
-    assert_eq!(resolver.lookup("api").await.unwrap(), [IpAddr::from([10, 0, 0, 2])]);
+    assert_eq!(
+        resolver.lookup("api").await.unwrap(),
+        [IpAddr::from([10, 0, 0, 2])]
+    );
 }
 
 #[tokio::test]
 async fn a_name_server_is_asked_and_the_search_list_honoured() {
-    let Some(server) = name_server(Answer::Knows("api.cluster.example", Ipv4Addr::new(10, 0, 0, 3))).await else {
+    let Some(server) = name_server(Answer::Knows(
+        "api.cluster.example",
+        Ipv4Addr::new(10, 0, 0, 3),
+    ))
+    .await
+    else {
         return;
     };
-    let directory = host("", &format!("nameserver {server}\nsearch other.example cluster.example\n"));
+    let directory = host(
+        "",
+        &format!("nameserver {server}\nsearch other.example cluster.example\n"),
+    );
     let resolver = resolver(&directory, PATIENCE);
-    assert_eq!(resolver.lookup("api").await.unwrap(), [IpAddr::from([10, 0, 0, 3])]);
-    assert_eq!(resolver.lookup("api.cluster.example").await.unwrap(), [IpAddr::from([10, 0, 0, 3])]);
+    assert_eq!(
+        resolver.lookup("api").await.unwrap(),
+        [IpAddr::from([10, 0, 0, 3])]
+    );
+    assert_eq!(
+        resolver.lookup("api.cluster.example").await.unwrap(),
+        [IpAddr::from([10, 0, 0, 3])]
+    );
     let error = resolver.lookup("none").await.unwrap_err();
     assert!(matches!(error, Error::Refused(..)), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_changed_resolv_conf_is_read_again() {
-    let Some(server) = name_server(Answer::Knows("api.example", Ipv4Addr::new(10, 0, 0, 4))).await else { return };
+    let Some(server) = name_server(Answer::Knows("api.example", Ipv4Addr::new(10, 0, 0, 4))).await
+    else {
+        return;
+    };
     let nobody = own_address();
     let directory = host("", &format!("nameserver {nobody}\n"));
     let resolver = resolver(&directory, PATIENCE);
     assert!(resolver.lookup("api.example").await.is_err());
-    std::fs::write(directory.path().join("etc/resolv.conf"), format!("nameserver {server}\n")).unwrap();
-    assert_eq!(resolver.lookup("api.example").await.unwrap(), [IpAddr::from([10, 0, 0, 4])]);
+    std::fs::write(
+        directory.path().join("etc/resolv.conf"),
+        format!("nameserver {server}\n"),
+    )
+    .unwrap();
+    assert_eq!(
+        resolver.lookup("api.example").await.unwrap(),
+        [IpAddr::from([10, 0, 0, 4])]
+    );
 }
 
 #[tokio::test]
@@ -126,30 +177,43 @@ async fn a_dead_name_server_leaves_time_for_the_next() {
         return;
     };
     let directory = host("", &format!("nameserver {mute}\nnameserver {server}\n"));
-    let addresses = resolver(&directory, SHORT * 4).lookup("api.example").await.unwrap();
+    let addresses = resolver(&directory, SHORT * 4)
+        .lookup("api.example")
+        .await
+        .unwrap();
     assert_eq!(addresses, [IpAddr::from([10, 0, 0, 5])]);
 }
 
 /// A prober of a server that only this host's name server could find.
 fn prober(api: &ProbeServer, directory: &tempfile::TempDir, limit: Duration) -> Prober {
-    let server = Server { url: format!("https://api.example:{}", api.address.port()), ..api.server() };
+    let server = Server {
+        url: format!("https://api.example:{}", api.address.port()),
+        ..api.server()
+    };
     Prober::new(server, HostRoot::new(directory.path()), limit).unwrap()
 }
 
 #[tokio::test]
 async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for() {
-    let (Some(mute), Some(other)) =
-        (name_server(Answer::Nothing).await, name_server(Answer::Knows("other.example", Ipv4Addr::LOCALHOST)).await)
-    else {
+    let (Some(mute), Some(other)) = (
+        name_server(Answer::Nothing).await,
+        name_server(Answer::Knows("other.example", Ipv4Addr::LOCALHOST)).await,
+    ) else {
         return;
     };
     let nobody = own_address();
     let api = ProbeServer::start();
-    for (server, limit, outcome) in
-        [(mute, SHORT, Outcome::TimedOut), (other, PATIENCE, Outcome::Refused), (nobody, PATIENCE, Outcome::Refused)]
-    {
+    for (server, limit, outcome) in [
+        (mute, SHORT, Outcome::TimedOut),
+        (other, PATIENCE, Outcome::Refused),
+        (nobody, PATIENCE, Outcome::Refused),
+    ] {
         let directory = host("", &format!("nameserver {server}\n"));
-        assert_eq!(prober(&api, &directory, limit).probe().await, outcome, "{server}");
+        assert_eq!(
+            prober(&api, &directory, limit).probe().await,
+            outcome,
+            "{server}"
+        );
     }
 }
 
@@ -158,7 +222,9 @@ async fn the_agents_client_finds_the_api_server_by_the_hosts_names_and_asks_once
     let api = ProbeServer::start();
     let directory = host("127.0.0.1 api.example\n", "");
     let mut config = api.config();
-    config.cluster_url = format!("https://api.example:{}", api.address.port()).parse().unwrap();
+    config.cluster_url = format!("https://api.example:{}", api.address.port())
+        .parse()
+        .unwrap();
     let client = kube_client(config, HostRoot::new(directory.path())).unwrap();
     let ask = || http::Request::get("/livez").body(Vec::new()).unwrap();
     assert_eq!(client.request_text(ask()).await.unwrap(), "kk");
@@ -177,7 +243,12 @@ async fn the_agents_client_does_not_wait_for_ever() {
     config.read_timeout = Some(SHORT);
     let client = kube_client(config, HostRoot::new("/")).unwrap();
     let answer = client.request_text(http::Request::get("/livez").body(Vec::new()).unwrap());
-    assert!(tokio::time::timeout(PATIENCE, answer).await.unwrap().is_err());
+    assert!(
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .unwrap()
+            .is_err()
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! The whole life of checkpoints as the supervisor leads it: a node that booted without its API server, what comes back,
-//! and how it is handed over. Each story reads alone. One goes to the theme that its name speaks of:
+//! The whole life of checkpoints as the supervisor leads it: a node that booted without its API
+//! server, what comes back, and how it is handed over. Each story reads alone. One goes to the
+//! theme that its name speaks of:
 //!
 //! * `activation`: when twins are activated, and when not;
 //! * `preconditions`: what must hold of a checkpoint and its node before that;
@@ -18,7 +19,9 @@ use std::time::Duration;
 
 use pod_checkpointer::checkpoint::encoding::encode;
 use pod_checkpointer::checkpoint::format::API_VERSION;
-use pod_checkpointer::checkpoint::{Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume};
+use pod_checkpointer::checkpoint::{
+    Captured, Entry, Image, NodeCheckpoint, Parent, Policy, Volume,
+};
 use pod_checkpointer::node::clock;
 use pod_checkpointer::node::proto::runtime as cri;
 use pod_checkpointer::places::node_record::NodeRecord;
@@ -34,9 +37,13 @@ use crate::stub::{Mode, Node, Part, Pod, eventually, id, until};
 /// The pod that most stories are about.
 pub const TILL: &str = "shop_till";
 
-/// A checkpoint of a pod in namespace `shop` with one container and a Secret, captured in another boot.
+/// A checkpoint of a pod in namespace `shop` with one container and a Secret, captured in another
+/// boot.
 pub fn checkpoint(name: &str) -> NodeCheckpoint {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     let entry = |path: &str, mode: &str, data: Option<&[u8]>, link: Option<&str>| Entry {
         path: path.into(),
         mode: mode.into(),
@@ -64,7 +71,11 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
         owner: None,
         node_uid: None,
     };
-    let captured = Captured { wall: "2026-11-21T10:00:00Z".into(), boot_id: "another".into(), uptime_seconds: 100 };
+    let captured = Captured {
+        wall: "2026-11-21T10:00:00Z".into(),
+        boot_id: "another".into(),
+        uptime_seconds: 100,
+    };
     let manifest = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": "shop", "name": name, "uid": nil, "annotations": {
@@ -77,10 +88,22 @@ pub fn checkpoint(name: &str) -> NodeCheckpoint {
             "volumes": [{"name": "credentials", "hostPath": {"type": "Directory", "path": path}}],
         },
     });
-    let mut checkpoint =
-        NodeCheckpoint::new(parent, captured, Policy { grace_seconds: 7, ..Policy::default() }, manifest);
-    checkpoint.images =
-        BTreeMap::from([("app".into(), Image { name: IMAGE.into(), id: "sha256:0123456789abcdef".into() })]);
+    let mut checkpoint = NodeCheckpoint::new(
+        parent,
+        captured,
+        Policy {
+            grace_seconds: 7,
+            ..Policy::default()
+        },
+        manifest,
+    );
+    checkpoint.images = BTreeMap::from([(
+        "app".into(),
+        Image {
+            name: IMAGE.into(),
+            id: "sha256:0123456789abcdef".into(),
+        },
+    )]);
     checkpoint.volumes = BTreeMap::from([("credentials".into(), credentials)]);
     checkpoint.with_digest()
 }
@@ -104,7 +127,8 @@ impl Node {
         let node = Self::start();
         for checkpoint in checkpoints {
             node.store_checkpoint(checkpoint);
-            node.runtime.change(|state| state.run(&parent(&checkpoint.parent.name)));
+            node.runtime
+                .change(|state| state.run(&parent(&checkpoint.parent.name)));
         }
         node.server.set(Mode::Refuse).await;
         node.cut_power().await;
@@ -118,7 +142,10 @@ impl Node {
 
     /// Waits until the twin of this pod serves, and says its UID.
     pub async fn serves(&self, key: &str) -> String {
-        eventually("the twin is active", || self.report(key).phase == Phase::Active && self.is_linked(key)).await;
+        eventually("the twin is active", || {
+            self.report(key).phase == Phase::Active && self.is_linked(key)
+        })
+        .await;
         let uid = self.report(key).twin_uid.unwrap();
         until(&self.runtime.state, |state| state.is_running(&uid)).await;
         uid
@@ -134,7 +161,13 @@ impl Node {
     }
 
     async fn has_problem(&self, with: &str) {
-        eventually(with, || self.status().problems.iter().any(|problem| problem.contains(with))).await;
+        eventually(with, || {
+            self.status()
+                .problems
+                .iter()
+                .any(|problem| problem.contains(with))
+        })
+        .await;
     }
 
     /// The agent says which containers make the pod Ready: those that run now.
@@ -142,18 +175,47 @@ impl Node {
         let uid = format!("parent-{name}");
         let state = self.runtime.state.borrow();
         let running = cri::ContainerState::ContainerRunning;
-        let containers = state.containers.iter().filter(|(_, one)| one.pod_uid == uid && one.state == running);
-        let ready = BTreeMap::from([(id(&format!("shop_{name}")), containers.map(|(id, _)| id.clone()).collect())]);
-        self.run_dir().write(AGENT, &AgentWord { ready, heartbeat: 1, ..AgentWord::default() }).unwrap();
+        let containers = state
+            .containers
+            .iter()
+            .filter(|(_, one)| one.pod_uid == uid && one.state == running);
+        let ready = BTreeMap::from([(
+            id(&format!("shop_{name}")),
+            containers.map(|(id, _)| id.clone()).collect(),
+        )]);
+        self.run_dir()
+            .write(
+                AGENT,
+                &AgentWord {
+                    ready,
+                    heartbeat: 1,
+                    ..AgentWord::default()
+                },
+            )
+            .unwrap();
     }
 
     /// Waits until the parent serves alone and nothing of its twin is left.
     pub async fn is_handed_over(&self, name: &str, twin: &str) {
         let key = format!("shop_{name}");
         self.is_told(&key, Phase::Inactive, None).await;
-        until(&self.runtime.state, |state| state.sandboxes.values().all(|sandbox| sandbox.pod.uid != twin)).await;
-        assert!(self.runtime.state.borrow().is_running(&format!("parent-{name}")));
-        assert!(std::fs::symlink_metadata(self.link(&key)).is_err(), "the link is left");
+        until(&self.runtime.state, |state| {
+            state
+                .sandboxes
+                .values()
+                .all(|sandbox| sandbox.pod.uid != twin)
+        })
+        .await;
+        assert!(
+            self.runtime
+                .state
+                .borrow()
+                .is_running(&format!("parent-{name}"))
+        );
+        assert!(
+            std::fs::symlink_metadata(self.link(&key)).is_err(),
+            "the link is left"
+        );
         assert!(self.run_dir().keys().unwrap().is_empty());
         assert!(listing(&self.run_dir().path().join("volumes")).is_empty());
     }
@@ -161,7 +223,10 @@ impl Node {
     /// Waits until the supervisor asked the runtime this many times more.
     async fn passes(&self, times: u32) {
         let before = self.runtime.state.borrow().taken;
-        until(&self.runtime.state, |state| state.taken >= before + 2 * times).await;
+        until(&self.runtime.state, |state| {
+            state.taken >= before + 2 * times
+        })
+        .await;
     }
 
     /// Waits as long as this, and for the passes of the supervisor after it.
@@ -185,7 +250,13 @@ impl Node {
 
     fn sandbox_of(&self, uid: &str) -> String {
         let state = self.runtime.state.borrow();
-        state.sandboxes.iter().find(|(_, sandbox)| sandbox.pod.uid == uid).unwrap().0.clone()
+        state
+            .sandboxes
+            .iter()
+            .find(|(_, sandbox)| sandbox.pod.uid == uid)
+            .unwrap()
+            .0
+            .clone()
     }
 
     /// Records of the node what the agent does.

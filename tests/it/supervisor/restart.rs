@@ -37,7 +37,14 @@ fn a_supervisor_that_is_killed_is_followed_by_one_that_goes_on_with_the_same_twi
         node.agent_says_ready("till");
         let supervisor = node.supervise();
         node.is_handed_over("till", &twin).await;
-        let starts = node.runtime.state.borrow().containers.values().filter(|one| one.pod_uid == twin).count();
+        let starts = node
+            .runtime
+            .state
+            .borrow()
+            .containers
+            .values()
+            .filter(|one| one.pod_uid == twin)
+            .count();
         assert_eq!(starts, 0, "the kubelet took it away");
         supervisor.end().await;
     });
@@ -67,14 +74,21 @@ fn links_of_another_boot_are_removed_before_anything_is_decided() {
         let before = node.serves(TILL).await;
         supervisor.kill().await;
         node.cut_power().await;
-        assert!(node.link(TILL).is_symlink() && !node.link(TILL).exists(), "it dangles");
+        assert!(
+            node.link(TILL).is_symlink() && !node.link(TILL).exists(),
+            "it dangles"
+        );
         node.server.set(Mode::Status(200)).await;
         node.kubelet.restart().await;
         let supervisor = node.supervise();
         eventually("the link goes", || !node.link(TILL).is_symlink()).await;
         node.is_told(TILL, Phase::Inactive, None).await;
         node.server.set(Mode::Refuse).await;
-        assert_ne!(node.serves(TILL).await, before, "another boot, another twin");
+        assert_ne!(
+            node.serves(TILL).await,
+            before,
+            "another boot, another twin"
+        );
         supervisor.end().await;
     });
 }
@@ -94,7 +108,8 @@ fn what_a_crash_left_goes_and_what_is_in_force_stays() {
         let unfinished = node.path("run/pod-checkpointer/active/.pod-checkpointer-tmp-x");
         std::fs::write(&unfinished, "x").unwrap();
         let dangling = node.link("shop_gone");
-        std::os::unix::fs::symlink(node.run_dir().link_target(&id("shop_gone")), &dangling).unwrap();
+        std::os::unix::fs::symlink(node.run_dir().link_target(&id("shop_gone")), &dangling)
+            .unwrap();
         let foreign = node.link("shop_foreign");
         std::os::unix::fs::symlink("/nowhere", &foreign).unwrap();
         let supervisor = node.supervise();
@@ -105,7 +120,11 @@ fn what_a_crash_left_goes_and_what_is_in_force_stays() {
                 && !dangling.is_symlink()
         })
         .await;
-        assert!(unpacked.join("credentials/password").exists() && node.is_linked(TILL) && foreign.is_symlink());
+        assert!(
+            unpacked.join("credentials/password").exists()
+                && node.is_linked(TILL)
+                && foreign.is_symlink()
+        );
         supervisor.end().await;
     });
 }
@@ -116,7 +135,10 @@ fn how_long_a_kubelet_has_been_locked_out_outlives_a_supervisor() {
         let node = Node::rebooted_with(&[checkpoint("till")]).await;
         node.server.set(Mode::Status(200)).await;
         let supervisor = node.supervise();
-        eventually("the kubelet gets nothing", || node.status().locked_out.is_some()).await;
+        eventually("the kubelet gets nothing", || {
+            node.status().locked_out.is_some()
+        })
+        .await;
         let told = node.status();
         let again = async |supervisor: Part| {
             let since = || node.status().contact.map(|contact| contact.since);
@@ -127,7 +149,10 @@ fn how_long_a_kubelet_has_been_locked_out_outlives_a_supervisor() {
             (supervisor, node.status().locked_out)
         };
         let (supervisor, locked_out) = again(supervisor).await;
-        assert_eq!(locked_out, told.locked_out, "the same kubelet, and not from now on");
+        assert_eq!(
+            locked_out, told.locked_out,
+            "the same kubelet, and not from now on"
+        );
         node.kubelet.sync_api(&[parent("other")]);
         let (supervisor, locked_out) = again(supervisor).await;
         assert_eq!(locked_out, None, "it has a pod of the API server");

@@ -110,13 +110,19 @@ impl Api {
     /// A server with this Node.
     pub fn new(node: &str, uid: &str) -> Self {
         let api = Self::default();
-        api.put(&format!("/api/v1/nodes/{node}"), json!({"metadata": {"name": node, "uid": uid}}));
+        api.put(
+            &format!("/api/v1/nodes/{node}"),
+            json!({"metadata": {"name": node, "uid": uid}}),
+        );
         api
     }
 
     pub fn client(&self) -> kube::Client {
         let api = self.clone();
-        kube::Client::new(tower::service_fn(move |request| api.clone().serve(request)), "default")
+        kube::Client::new(
+            tower::service_fn(move |request| api.clone().serve(request)),
+            "default",
+        )
     }
 
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -148,7 +154,10 @@ impl Api {
     }
 
     pub fn put_pod(&self, pod: Value) {
-        let path = pod_path(pod["metadata"]["namespace"].as_str().unwrap(), pod["metadata"]["name"].as_str().unwrap());
+        let path = pod_path(
+            pod["metadata"]["namespace"].as_str().unwrap(),
+            pod["metadata"]["name"].as_str().unwrap(),
+        );
         self.put(&path, pod);
     }
 
@@ -157,8 +166,7 @@ impl Api {
     }
 
     pub fn put_namespace(&self, name: &str, labels: &Value) {
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": name, "labels": labels}});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": name, "labels": labels}});
         self.put(&format!("/api/v1/namespaces/{name}"), namespace);
     }
 
@@ -168,23 +176,38 @@ impl Api {
 
     /// Number of requests of this kind: see [`State::counts`].
     pub fn count(&self, what: &str) -> u32 {
-        self.state.borrow().counts.get(what).copied().unwrap_or_default()
+        self.state
+            .borrow()
+            .counts
+            .get(what)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Waits until this number of requests of this kind.
     pub async fn until_asked(&self, what: &str, times: u32) {
-        until(&self.state, |state| state.counts.get(what).is_some_and(|count| *count >= times)).await;
+        until(&self.state, |state| {
+            state.counts.get(what).is_some_and(|count| *count >= times)
+        })
+        .await;
     }
 
     /// Waits until a PodCheckpoint has this condition.
-    pub async fn until_condition(&self, namespace: &str, name: &str, kind: &str, status: &str, reason: &str) {
+    pub async fn until_condition(
+        &self,
+        namespace: &str,
+        name: &str,
+        kind: &str,
+        status: &str,
+        reason: &str,
+    ) {
         let path = checkpoint_path(namespace, name);
         until(&self.state, |state| {
             state.objects.get(&path).is_some_and(|object| {
                 let all = object["status"]["conditions"].as_array();
-                all.into_iter()
-                    .flatten()
-                    .any(|it| it["type"] == kind && it["status"] == status && it["reason"] == reason)
+                all.into_iter().flatten().any(|it| {
+                    it["type"] == kind && it["status"] == status && it["reason"] == reason
+                })
             })
         })
         .await;

@@ -17,8 +17,15 @@ impl State {
     pub fn put(&mut self, path: &str, mut object: Value) {
         let known = self.objects.get(path);
         let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
-        let old = known.map(|known| (known["spec"].clone(), known["metadata"]["generation"].as_i64().unwrap_or(1)));
-        let generation = old.map_or(1, |(spec, generation)| generation + i64::from(spec != object["spec"]));
+        let old = known.map(|known| {
+            (
+                known["spec"].clone(),
+                known["metadata"]["generation"].as_i64().unwrap_or(1),
+            )
+        });
+        let generation = old.map_or(1, |(spec, generation)| {
+            generation + i64::from(spec != object["spec"])
+        });
         self.version += 1;
         let metadata = &mut object["metadata"];
         metadata["name"] = json!(path.rsplit('/').next());
@@ -33,7 +40,9 @@ impl State {
 
     /// Removes an object, or marks it as being deleted while it has finalizers.
     pub fn delete(&mut self, path: &str) {
-        let Some(mut object) = self.objects.get(path).cloned() else { return };
+        let Some(mut object) = self.objects.get(path).cloned() else {
+            return;
+        };
         if has_finalizers(&object) {
             object["metadata"]["deletionTimestamp"] = json!("2026-11-22T01:00:00Z");
             self.put(path, object);
@@ -75,7 +84,13 @@ impl State {
             return Ok(self.objects[whole].clone());
         }
         if let Some(known) = self.objects.get(path) {
-            for field in ["uid", "resourceVersion", "generation", "finalizers", "deletionTimestamp"] {
+            for field in [
+                "uid",
+                "resourceVersion",
+                "generation",
+                "finalizers",
+                "deletionTimestamp",
+            ] {
                 if let Some(value) = known["metadata"].get(field) {
                     sent["metadata"][field] = value.clone();
                 }
@@ -107,12 +122,19 @@ impl State {
     }
 
     fn tell(&mut self, kind: &'static str, path: &str, object: Value) {
-        self.history.push(Change { version: self.version, kind, path: path.to_owned(), object });
+        self.history.push(Change {
+            version: self.version,
+            kind,
+            path: path.to_owned(),
+            object,
+        });
     }
 }
 
 fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty())
+    object["metadata"]["finalizers"]
+        .as_array()
+        .is_some_and(|all| !all.is_empty())
 }
 
 /// RFC 7386.

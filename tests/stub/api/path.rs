@@ -29,7 +29,13 @@ impl<'a> Resource<'a> {
             all => (None, all),
         };
         let plural = parts.first()?;
-        Some(Self { version, namespace, plural, name: parts.get(1).copied(), subresource: parts.get(2).copied() })
+        Some(Self {
+            version,
+            namespace,
+            plural,
+            name: parts.get(1).copied(),
+            subresource: parts.get(2).copied(),
+        })
     }
 
     /// Name of its API group; empty for the core group.

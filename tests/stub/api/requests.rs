@@ -20,44 +20,80 @@ pub type Answer = UnsyncBoxBody<Bytes, Infallible>;
 impl Api {
     pub async fn serve(self, request: Request<impl Body>) -> Result<Response<Answer>, Infallible> {
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path = parts.uri.path().to_owned();
-        let Some(resource) = Resource::parse(&path) else { return Ok(absent()) };
+        let Some(resource) = Resource::parse(&path) else {
+            return Ok(absent());
+        };
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        self.change(|state| *state.counts.entry(title(&parts.method, &resource, &query)).or_default() += 1);
+        self.change(|state| {
+            *state
+                .counts
+                .entry(title(&parts.method, &resource, &query))
+                .or_default() += 1;
+        });
 
-        let _ = self.state.subscribe().wait_for(|state| state.mood != Mood::Silent).await;
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| state.mood != Mood::Silent)
+            .await;
         if self.state.borrow().mood == Mood::Failing {
-            return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the stub was set to fail"));
+            return Ok(failure(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalError",
+                "the stub was set to fail",
+            ));
         }
         if self.state.borrow().lacks.contains(resource.group()) {
             return Ok(absent());
         }
         if query.watches {
-            return Ok(Response::new(StreamBody::new(self.watch(&path, query)).boxed_unsync()));
+            return Ok(Response::new(
+                StreamBody::new(self.watch(&path, query)).boxed_unsync(),
+            ));
         }
         if parts.method == Method::GET {
             return Ok(self.read(&path, &resource, &query));
         }
-        let is_apply = parts.headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
+        let is_apply = parts
+            .headers
+            .get("content-type")
+            .is_some_and(|kind| kind == "application/apply-patch+yaml");
         Ok(self.change(|state| state.write(&parts.method, &path, sent, is_apply)))
     }
 
     fn read(&self, path: &str, resource: &Resource<'_>, query: &Query) -> Response<Answer> {
         let state = self.state.borrow();
         if resource.name.is_some() {
-            return state.objects.get(path).map_or_else(|| refusal(Refusal::NotFound), answer);
+            return state
+                .objects
+                .get(path)
+                .map_or_else(|| refusal(Refusal::NotFound), answer);
         }
-        let is_listed = |at: &str| state.mood != Mood::Empty && resource.contains(at) && query.selects(at);
-        let items: Vec<&Value> =
-            state.objects.iter().filter(|(at, _)| is_listed(at)).map(|(_, object)| object).collect();
+        let is_listed =
+            |at: &str| state.mood != Mood::Empty && resource.contains(at) && query.selects(at);
+        let items: Vec<&Value> = state
+            .objects
+            .iter()
+            .filter(|(at, _)| is_listed(at))
+            .map(|(_, object)| object)
+            .collect();
         let metadata = json!({"resourceVersion": state.version.to_string()});
         answer(&json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
 
     /// The changes of a collection from a resource version on, until the watch ends.
-    fn watch(&self, path: &str, query: Query) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
+    fn watch(
+        &self,
+        path: &str,
+        query: Query,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
         let mut changes = self.state.subscribe();
         changes.mark_changed();
         let ended = changes.borrow().ended;
@@ -76,7 +112,8 @@ impl Api {
                     let collection = Resource::parse(&path)?;
                     for change in state.history.iter().filter(|change| change.version > from) {
                         if collection.contains(&change.path) && query.selects(&change.path) {
-                            lines += &json!({"type": change.kind, "object": change.object}).to_string();
+                            lines +=
+                                &json!({"type": change.kind, "object": change.object}).to_string();
                             lines.push('\n');
                         }
                     }
@@ -89,7 +126,13 @@ impl Api {
 }
 
 impl State {
-    fn write(&mut self, method: &Method, path: &str, sent: Value, is_apply: bool) -> Response<Answer> {
+    fn write(
+        &mut self,
+        method: &Method,
+        path: &str,
+        sent: Value,
+        is_apply: bool,
+    ) -> Response<Answer> {
         self.writes.push(format!("{method} {path}"));
         if let Some((part, message)) = &self.refuses
             && path.contains(part.as_str())
@@ -113,7 +156,10 @@ impl State {
         if collection.ends_with("/events") {
             self.events.push(sent.clone());
         }
-        let at = format!("{collection}/{}", sent["metadata"]["name"].as_str().unwrap());
+        let at = format!(
+            "{collection}/{}",
+            sent["metadata"]["name"].as_str().unwrap()
+        );
         self.put(&at, sent);
         self.objects[&at].clone()
     }
@@ -134,11 +180,18 @@ struct Query {
 impl Query {
     fn parse(query: &str) -> Self {
         let query = query.replace("%3D", "=");
-        let fields: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let fields: BTreeMap<&str, &str> = query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
         let number = |field: &str| fields.get(field).and_then(|value| value.parse().ok());
-        let name = fields.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
+        let name = fields
+            .get("fieldSelector")
+            .and_then(|selector| selector.strip_prefix("metadata.name="));
         Self {
-            watches: fields.get("watch").is_some_and(|value| *value == "true" || *value == "1"),
+            watches: fields
+                .get("watch")
+                .is_some_and(|value| *value == "true" || *value == "1"),
             from: number("resourceVersion").unwrap_or_default(),
             limit: Duration::from_secs(number("timeoutSeconds").unwrap_or(300)),
             name: name.map(str::to_owned),
@@ -146,7 +199,9 @@ impl Query {
     }
 
     fn selects(&self, path: &str) -> bool {
-        self.name.as_deref().is_none_or(|name| path.rsplit('/').next() == Some(name))
+        self.name
+            .as_deref()
+            .is_none_or(|name| path.rsplit('/').next() == Some(name))
     }
 }
 
@@ -158,24 +213,36 @@ fn title(method: &Method, resource: &Resource<'_>, query: &Query) -> String {
         (other, _, _) => other,
     };
     let plural = resource.plural;
-    resource.subresource.map_or_else(|| format!("{verb} {plural}"), |sub| format!("{verb} {plural}/{sub}"))
+    resource.subresource.map_or_else(
+        || format!("{verb} {plural}"),
+        |sub| format!("{verb} {plural}/{sub}"),
+    )
 }
 
 fn answer(object: &Value) -> Response<Answer> {
     let body = Full::new(Bytes::from(object.to_string())).boxed_unsync();
-    Response::builder().header("content-type", "application/json").body(body).unwrap()
+    Response::builder()
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap()
 }
 
 fn refusal(refusal: Refusal) -> Response<Answer> {
     match refusal {
         Refusal::NotFound => failure(StatusCode::NOT_FOUND, "NotFound", "not found"),
-        Refusal::Conflict => failure(StatusCode::CONFLICT, "Conflict", "the object has been modified"),
+        Refusal::Conflict => failure(
+            StatusCode::CONFLICT,
+            "Conflict",
+            "the object has been modified",
+        ),
     }
 }
 
 fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Answer> {
-    let mut response = answer(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": status.as_u16()}));
+    let mut response = answer(
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": status.as_u16()}),
+    );
     *response.status_mut() = status;
     response
 }
@@ -183,5 +250,8 @@ fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Answer> 
 /// The answer for a path that the server does not have.
 fn absent() -> Response<Answer> {
     let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
-    Response::builder().status(StatusCode::NOT_FOUND).body(body).unwrap()
+    Response::builder()
+        .status(StatusCode::NOT_FOUND)
+        .body(body)
+        .unwrap()
 }
