@@ -16,11 +16,13 @@ pub mod changes;
 pub mod claims;
 pub mod eligibility;
 pub mod environment;
+mod identity;
 mod images;
 pub mod manifest;
 pub mod offline;
 mod profiles;
 pub mod rules;
+mod running;
 pub mod schema;
 pub mod volumes;
 
@@ -29,16 +31,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
+use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use serde_json::Value;
 
 use crate::checkpoint::{Captured, NodeCheckpoint, Parent};
 use crate::node::host::HostRoot;
-use crate::node::runtime::{self, Runtime, State};
+use crate::node::runtime::{self, Runtime};
 use crate::node::{certificate, clock, kubelet, network};
 use crate::pod::names::is_name;
 use crate::reasons::{Refusal, Warning};
 use manifest::{Answers, Live};
+use running::Running;
 
 /// The longest manifest in bytes; the kubelet's own limit is 10 MiB (pkg/kubelet/config/common.go).
 const LONGEST_MANIFEST: usize = 9 << 20;
@@ -350,7 +353,7 @@ fn environments(
         return BTreeMap::new();
     };
     let host_network = spec.host_network.unwrap_or_default();
-    let (hostname, addresses) = (hostname(pod), addresses(pod));
+    let (hostname, addresses) = (identity::hostname(pod), identity::addresses(pod));
     let containers = || {
         spec.init_containers
             .iter()
@@ -383,7 +386,7 @@ fn environments(
                 let computed = services.as_ref().and_then(|services| {
                     environment::computed(
                         container,
-                        &identity(pod, host_network),
+                        &identity::fields(pod, host_network),
                         &addresses,
                         services,
                     )
@@ -408,34 +411,6 @@ fn environments(
         }
     }
     environments
-}
-
-/// The fields of a pod that may be in a container's environment and never change, by path.
-fn identity(pod: &Pod, host_network: bool) -> environment::Environment {
-    let (metadata, spec) = (&pod.metadata, pod.spec.as_ref());
-    let mut fields = environment::Environment::new();
-    let mut put = |path: &str, value: Option<&String>| {
-        fields.extend(value.map(|value| (path.to_owned(), value.clone())));
-    };
-    put("metadata.name", metadata.name.as_ref());
-    put("metadata.namespace", metadata.namespace.as_ref());
-    put("metadata.uid", metadata.uid.as_ref());
-    put(
-        "spec.nodeName",
-        spec.and_then(|spec| spec.node_name.as_ref()),
-    );
-    put(
-        "spec.serviceAccountName",
-        spec.and_then(|spec| spec.service_account_name.as_ref()),
-    );
-    let addresses = addresses(pod);
-    // on the host network they are the node's addresses and would be literals, which must be the
-    // ones of that time
-    if !host_network && !addresses.one.is_empty() {
-        put("status.podIP", Some(&addresses.one));
-        put("status.podIPs", Some(&addresses.all));
-    }
-    fields
 }
 
 /// Whether the pod's runtime class leads to the handler of a pod without a class; the inner error
@@ -477,122 +452,6 @@ async fn handler(
             "its handler is {handler:?}, and the runtime does not report its default"
         )),
     })
-}
-
-fn addresses(pod: &Pod) -> environment::Addresses {
-    let status = pod.status.as_ref();
-    let all = status
-        .and_then(|status| status.pod_ips.as_ref())
-        .into_iter()
-        .flatten();
-    environment::Addresses {
-        one: status
-            .and_then(|status| status.pod_ip.clone())
-            .unwrap_or_default(),
-        all: all.map(|ip| ip.ip.clone()).collect::<Vec<_>>().join(","),
-    }
-}
-
-/// What CRI-O sets HOSTNAME to; `None` if that is the node's name.
-fn hostname(pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    if spec.host_network == Some(true) || spec.set_hostname_as_fqdn == Some(true) {
-        return None;
-    }
-    let given = spec
-        .hostname_override
-        .as_ref()
-        .or(spec.hostname.as_ref())
-        .filter(|name| !name.is_empty());
-    let name = given.or(pod.metadata.name.as_ref())?;
-    match name.get(..63) {
-        Some(cut) if name.len() > 63 => Some(cut.trim_end_matches(['-', '.']).to_owned()),
-        _ => Some(name.clone()),
-    }
-}
-
-/// The containers of the pod as it is now: the newest of each name, all in one sandbox.
-#[derive(Debug, PartialEq, Eq)]
-struct Running {
-    sandbox: String,
-    records: BTreeMap<String, Record>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Record {
-    id: String,
-    image_id: String,
-}
-
-impl Running {
-    async fn of(pod: &Pod, sources: &Sources<'_>) -> Result<Self, Error> {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let mut found = sources
-            .runtime
-            .containers_of(uid)
-            .await
-            .map_err(Error::Runtime)?;
-        found.retain(|container| container.pod_uid == uid);
-        Self::newest(pod, &found)
-    }
-
-    fn newest(pod: &Pod, found: &[runtime::Container]) -> Result<Self, Error> {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let inits = spec.init_containers.unwrap_or_default();
-        // the current sandbox is the one in which a container runs; older ones have only ended
-        // containers
-        let sandbox = found
-            .iter()
-            .find(|it| it.state == State::Running)
-            .map(|it| it.sandbox.as_str());
-        let Some(sandbox) = sandbox else {
-            return Err(Error::Gone("the set of running containers".into()));
-        };
-        if found
-            .iter()
-            .any(|it| it.state == State::Running && it.sandbox != sandbox)
-        {
-            return Err(Error::Gone("the pod's sandbox".into()));
-        }
-        let mut records = BTreeMap::new();
-        for container in inits.iter().chain(&spec.containers) {
-            let is_init = inits.iter().any(|init| init.name == container.name);
-            let of_name = found
-                .iter()
-                .filter(|it| it.name == container.name && it.sandbox == sandbox);
-            let Some(newest) = of_name.max_by_key(|it| (it.attempt, it.state == State::Running))
-            else {
-                // the kubelet keeps the last record of each, but an init container's may still be
-                // lost
-                if is_init {
-                    continue;
-                }
-                return Err(Error::Gone(format!("container {}", container.name)));
-            };
-            if is_kept_running(container, is_init) && newest.state != State::Running {
-                return Err(Error::Gone(format!("container {}", container.name)));
-            }
-            records.insert(
-                container.name.clone(),
-                Record {
-                    id: newest.id.clone(),
-                    image_id: newest.image_id.clone(),
-                },
-            );
-        }
-        Ok(Self {
-            sandbox: sandbox.to_owned(),
-            records,
-        })
-    }
-}
-
-/// Whether the container always runs in a Ready pod, unlike an init container that has completed.
-fn is_kept_running(container: &Container, is_init: bool) -> bool {
-    match container.restart_policy.as_deref() {
-        Some(policy) => policy == "Always",
-        None => !is_init,
-    }
 }
 
 fn resolve(path: &Path, sources: &Sources<'_>) -> Result<PathBuf, Error> {

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule,
+    Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule,
     ContainerRestartRuleOnExitCodes, EnvVar, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader,
-    Lifecycle, LifecycleHandler, Probe, SecurityContext, SleepAction, TCPSocketAction, VolumeMount,
+    Lifecycle, LifecycleHandler, Probe, SleepAction, TCPSocketAction, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::pod::{app_armor, se_linux, seccomp, windows};
-use super::{Mapping, keep};
+use super::{Mapping, keep, security};
 use crate::capture::environment;
 use crate::names;
 use crate::reasons::Refusal;
@@ -151,7 +150,7 @@ impl Mapping<'_> {
             restart_policy_rules: restart_policy_rules
                 .as_ref()
                 .map(|list| list.iter().map(rule).collect()),
-            security_context: security_context.as_ref().map(security),
+            security_context: security_context.as_ref().map(security::of_container),
             startup_probe: probe(startup_probe, true),
             stdin: *stdin,
             stdin_once: *stdin_once,
@@ -369,38 +368,5 @@ fn hook(handler: &LifecycleHandler, numbers: &Numbers<'_>) -> LifecycleHandler {
         http_get: http_get.as_ref().map(|it| http(it, numbers)),
         sleep: sleep.as_ref().map(|it| keep!(it, SleepAction { seconds })),
         tcp_socket: tcp_socket.as_ref().map(|it| tcp(it, numbers)),
-    }
-}
-
-fn security(context: &SecurityContext) -> SecurityContext {
-    let SecurityContext {
-        allow_privilege_escalation,
-        app_armor_profile,
-        capabilities,
-        privileged,
-        proc_mount,
-        read_only_root_filesystem,
-        run_as_group,
-        run_as_non_root,
-        run_as_user,
-        se_linux_options,
-        seccomp_profile,
-        windows_options,
-    } = context;
-    SecurityContext {
-        allow_privilege_escalation: *allow_privilege_escalation,
-        app_armor_profile: app_armor_profile.as_ref().map(app_armor),
-        capabilities: capabilities
-            .as_ref()
-            .map(|it| keep!(it, Capabilities { add, drop })),
-        privileged: *privileged,
-        proc_mount: proc_mount.clone(),
-        read_only_root_filesystem: *read_only_root_filesystem,
-        run_as_group: *run_as_group,
-        run_as_non_root: *run_as_non_root,
-        run_as_user: *run_as_user,
-        se_linux_options: se_linux_options.as_ref().map(se_linux),
-        seccomp_profile: seccomp_profile.as_ref().map(seccomp),
-        windows_options: windows_options.as_ref().map(windows),
     }
 }

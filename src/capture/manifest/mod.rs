@@ -25,6 +25,7 @@
 
 mod container;
 mod pod;
+mod security;
 mod volume;
 
 use std::collections::BTreeMap;

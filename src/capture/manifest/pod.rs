@@ -1,14 +1,12 @@
 //! The fields of the pod itself; containers and volumes have modules of their own.
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext,
-    PodSpec, ResourceRequirements, SELinuxOptions, SeccompProfile, Sysctl,
-    WindowsSecurityContextOptions,
+    HostAlias, PodDNSConfig, PodDNSConfigOption, PodOS, PodSpec, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::{Role, Setting};
-use super::{Answers, Mapping, keep};
+use super::{Answers, Mapping, keep, security};
 use crate::names;
 use crate::reasons::Refusal;
 
@@ -139,7 +137,7 @@ impl Mapping<'_> {
             scheduler_name: None,
             scheduling_gates: None,
             scheduling_group: None,
-            security_context: security_context.as_ref().map(pod_security),
+            security_context: security_context.as_ref().map(security::of_pod),
             service_account: None,
             service_account_name: None,
             set_hostname_as_fqdn: identity.set_hostname_as_fqdn,
@@ -281,89 +279,4 @@ fn dns(config: &PodDNSConfig) -> PodDNSConfig {
             .map(|list| list.iter().map(option).collect()),
         searches: searches.clone(),
     }
-}
-
-fn pod_security(context: &PodSecurityContext) -> PodSecurityContext {
-    let PodSecurityContext {
-        app_armor_profile,
-        fs_group,
-        fs_group_change_policy,
-        run_as_group,
-        run_as_non_root,
-        run_as_user,
-        se_linux_change_policy,
-        se_linux_options,
-        seccomp_profile,
-        supplemental_groups,
-        supplemental_groups_policy,
-        sysctls,
-        windows_options,
-    } = context;
-    PodSecurityContext {
-        app_armor_profile: app_armor_profile.as_ref().map(app_armor),
-        fs_group: *fs_group,
-        fs_group_change_policy: fs_group_change_policy.clone(),
-        run_as_group: *run_as_group,
-        run_as_non_root: *run_as_non_root,
-        run_as_user: *run_as_user,
-        // the other value affects only volumes that a twin cannot have, and a kubelet without the
-        // feature gate SELinuxMount refuses it
-        se_linux_change_policy: se_linux_change_policy
-            .clone()
-            .filter(|policy| policy == "Recursive"),
-        se_linux_options: se_linux_options.as_ref().map(se_linux),
-        seccomp_profile: seccomp_profile.as_ref().map(seccomp),
-        supplemental_groups: supplemental_groups.clone(),
-        supplemental_groups_policy: supplemental_groups_policy.clone(),
-        sysctls: sysctls.as_ref().map(|list| {
-            list.iter()
-                .map(|it| keep!(it, Sysctl { name, value }))
-                .collect()
-        }),
-        windows_options: windows_options.as_ref().map(windows),
-    }
-}
-
-pub(super) fn app_armor(profile: &AppArmorProfile) -> AppArmorProfile {
-    keep!(
-        profile,
-        AppArmorProfile {
-            localhost_profile,
-            type_
-        }
-    )
-}
-
-pub(super) fn seccomp(profile: &SeccompProfile) -> SeccompProfile {
-    keep!(
-        profile,
-        SeccompProfile {
-            localhost_profile,
-            type_
-        }
-    )
-}
-
-pub(super) fn se_linux(options: &SELinuxOptions) -> SELinuxOptions {
-    keep!(
-        options,
-        SELinuxOptions {
-            level,
-            role,
-            type_,
-            user
-        }
-    )
-}
-
-pub(super) fn windows(options: &WindowsSecurityContextOptions) -> WindowsSecurityContextOptions {
-    keep!(
-        options,
-        WindowsSecurityContextOptions {
-            gmsa_credential_spec,
-            gmsa_credential_spec_name,
-            host_process,
-            run_as_user_name
-        }
-    )
 }

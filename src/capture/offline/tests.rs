@@ -1,5 +1,6 @@
 #![allow(clippy::needless_pass_by_value)]
 
+use super::workload::TOKEN_PATH;
 use super::*;
 
 fn candidate(object: Value) -> Candidate {
