@@ -82,6 +82,9 @@ pub const DEFAULT_START_GROUP: i32 = 50;
 /// Annotation of the kubelet on every sandbox: `file`, `api` or `http`
 /// (pkg/kubelet/types/pod_update.go).
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// API group and version of the custom resources, and of the checkpoint files.
+pub const API_VERSION: &str = "podcheckpointer.io/v1alpha1";
+
 /// Annotation of a mirror pod (pkg/kubelet/types/pod_update.go).
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 

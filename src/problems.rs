@@ -47,6 +47,11 @@ impl Problems {
         self.by_topic.contains_key(about)
     }
 
+    /// The text of every problem of this topic.
+    pub fn texts_of(&self, about: &'static str) -> &[String] {
+        self.by_topic.get(about).map_or(&[], Vec::as_slice)
+    }
+
     /// Is there no problem at all?
     pub fn is_empty(&self) -> bool {
         self.by_topic.is_empty()

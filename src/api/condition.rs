@@ -3,6 +3,22 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// Type of a PodCheckpoint's condition: there is a checkpoint of the pod as it is now.
+pub const CAPTURED: &str = "Captured";
+/// Type of a PodCheckpoint's condition: the pod would come back without the API server.
+pub const RECOVERABLE: &str = "Recoverable";
+/// Type of a PodCheckpoint's condition: a twin runs in the pod's place.
+pub const ACTIVE: &str = "Active";
+/// Type of a PodCheckpoint's condition: nothing about its node prevents recovery.
+pub const NODE_FIT: &str = "NodeFit";
+/// Type of a `PodCheckpointer`'s condition: every object that it asks for exists.
+pub const APPLIED: &str = "Applied";
+/// Type of a `PodCheckpointer`'s condition: the agent of every node is ready. Also that of a pod or
+/// a node.
+pub const READY: &str = "Ready";
+/// Type of a `PodCheckpointer`'s condition: no node has a risk.
+pub const NODES_FIT: &str = "NodesFit";
+
 /// Longest message that the API server takes, in characters (apimachinery, meta/v1 `Condition`).
 const MESSAGE_LIMIT: usize = 32_768;
 

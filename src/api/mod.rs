@@ -1,6 +1,6 @@
 //! The custom resources, as the API server knows them.
 
-mod condition;
+pub mod condition;
 pub mod podcheckpoint;
 pub mod podcheckpointer;
 

@@ -28,7 +28,7 @@ use crate::pod::id::{self, PodId};
 use crate::reasons::Warning;
 
 /// Version of the format that this program writes.
-pub const API_VERSION: &str = "podcheckpointer.io/v1alpha1";
+pub const API_VERSION: &str = names::API_VERSION;
 /// Kind of a checkpoint file.
 pub const KIND: &str = "NodeCheckpoint";
 /// The largest file in bytes that is read. The kubelet's own limit for a manifest is 10 MiB

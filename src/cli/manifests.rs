@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec};
 use crate::args::ManifestsArguments;
 use crate::cli::{Answer, print};
+use crate::names;
 use crate::operator::settings::{self, Checked};
 use crate::operator::{installation, objects};
 
@@ -54,7 +55,7 @@ pub fn manifests(arguments: &ManifestsArguments) -> anyhow::Result<Answer> {
 fn spec(text: &str) -> anyhow::Result<PodCheckpointerSpec> {
     let value: Value = serde_yaml::from_str(text)?;
     for (field, wanted) in [
-        ("apiVersion", "podcheckpointer.io/v1alpha1"),
+        ("apiVersion", names::API_VERSION),
         ("kind", "PodCheckpointer"),
     ] {
         if value.get(field).and_then(Value::as_str) != Some(wanted) {

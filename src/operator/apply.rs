@@ -10,6 +10,7 @@ use kube::api::{
 use kube::{Client, Error, Resource as _};
 use serde_json::{Value, json};
 
+use crate::api::condition;
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerStatus};
 use crate::client::heard::explain;
 use crate::client::{gone, own_pod};
@@ -316,7 +317,7 @@ fn agent(pod: &Pod) -> Option<Agent> {
         .flatten();
     let is_ready = conditions
         .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        .any(|condition| condition.type_ == condition::READY && condition.status == "True");
     let retires = serde_json::to_value(pod).is_ok_and(|pod| is_retiring(&pod));
     Some(Agent {
         node,
@@ -332,7 +333,7 @@ async fn is_reachable(client: &Client, node: &str) -> Result<bool, Error> {
         .flatten();
     Ok(conditions
         .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+        .any(|condition| condition.type_ == condition::READY && condition.status == "True"))
 }
 
 async fn delete_checkpoint(client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use kube::api::DynamicObject;
 use kube_runtime::watcher;
 use serde_json::Value;
 
+use crate::api::condition;
 use crate::api::podcheckpointer::Checkpoints;
 
 /// What is kept of a PodCheckpoint.
@@ -123,9 +124,9 @@ fn summary(object: &Value) -> Summary {
             .to_owned()
     };
     Summary {
-        is_recoverable: find("Recoverable", "True").is_some(),
+        is_recoverable: find(condition::RECOVERABLE, "True").is_some(),
         is_active: matches!(text("/status/phase"), "Active" | "Released"),
-        unfit: find("NodeFit", "False")
+        unfit: find(condition::NODE_FIT, "False")
             .map(|condition| (text("/spec/nodeName").to_owned(), reason(condition))),
     }
 }

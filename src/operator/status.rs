@@ -98,7 +98,7 @@ struct Claim {
 
 fn applied_claim(applied: &Applied) -> Claim {
     let claim = |status, reason, message| Claim {
-        type_: "Applied",
+        type_: condition::APPLIED,
         status,
         reason,
         message,
@@ -117,7 +117,7 @@ fn applied_claim(applied: &Applied) -> Claim {
 
 fn ready_claim(applied: &Applied, nodes: Option<Nodes>) -> Claim {
     let claim = |status, reason, message| Claim {
-        type_: "Ready",
+        type_: condition::READY,
         status,
         reason,
         message,
@@ -163,7 +163,7 @@ fn ready_claim(applied: &Applied, nodes: Option<Nodes>) -> Claim {
 
 fn fit_claim(unfit: Option<&BTreeMap<String, String>>) -> Claim {
     let claim = |status, reason, message| Claim {
-        type_: "NodesFit",
+        type_: condition::NODES_FIT,
         status,
         reason,
         message,

@@ -26,7 +26,6 @@ mod model;
 pub mod perform;
 pub mod preconditions;
 mod probes;
-mod problems;
 mod reach;
 pub mod record;
 mod shell;

@@ -11,8 +11,8 @@ use crate::node::runtime::{self, Runtime};
 use crate::places::manifests;
 use crate::places::node_record::NodeRecord;
 use crate::places::store::Store;
+use crate::problems::Problems;
 use crate::supervisor::core::observe::Lists;
-use crate::supervisor::problems::Problems;
 use crate::text::chain;
 
 /// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.

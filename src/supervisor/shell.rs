@@ -17,6 +17,7 @@ use crate::places::manifests::ManifestDir;
 use crate::places::reports::{STATUS, Status};
 use crate::places::run::RunDir;
 use crate::places::store::Store;
+use crate::problems::Problems;
 use crate::reasons::Risk;
 use crate::supervisor::Error;
 use crate::supervisor::core::decide::{self, Action};
@@ -31,7 +32,6 @@ use crate::supervisor::metrics_source::MetricsSource;
 use crate::supervisor::perform::{self, Means, Performer, Settings};
 use crate::supervisor::preconditions::Findings;
 use crate::supervisor::probes::Probes;
-use crate::supervisor::problems::Problems;
 use crate::supervisor::reach::Reach;
 use crate::supervisor::record::{self, Recorder};
 use crate::supervisor::twin_files::{self, TwinFiles};
@@ -229,12 +229,8 @@ impl Shell {
     }
 
     async fn perform(&mut self, actions: Vec<Action>, lists: Option<&Lists>) {
-        let not_memory = (!self.is_memory).then(|| {
-            self.problems
-                .get("run directory")
-                .unwrap_or_default()
-                .to_owned()
-        });
+        let not_memory =
+            (!self.is_memory).then(|| self.problems.texts_of("run directory").join("; "));
         let mut findings = Findings::default();
         for action in actions {
             if action == Action::Unstick {
@@ -335,7 +331,7 @@ impl Shell {
         if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
             self.probe(servers);
         }
-        if self.listener.probes.is_idle() && self.problems.get("API server").is_none() {
+        if self.listener.probes.is_idle() && !self.problems.has("API server") {
             let hint = "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known";
             self.problems.set("API server", Some(hint.to_owned()));
         }

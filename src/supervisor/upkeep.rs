@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::node::clock;
 use crate::places::drill::Place;
+use crate::problems::Problems;
 use crate::supervisor::core::pace::QUIET;
-use crate::supervisor::problems::Problems;
 use crate::supervisor::twin_files::TwinFiles;
 use crate::text::chain;
 

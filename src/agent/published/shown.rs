@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::agent::index::View;
 use crate::agent::outcome::Outcome;
 use crate::agent::risks::{self, Risks};
-use crate::api;
 use crate::api::podcheckpoint::{LastOutage, PodCheckpointStatus};
+use crate::api::{self, condition};
 use crate::names::{FIT, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::places::reports::{Outage, Outages, Phase, PodReport, Status};
 use crate::reasons::Blocked;
@@ -94,8 +94,9 @@ impl Claim {
 }
 
 fn captured(view: &View<'_>) -> Claim {
-    let claim =
-        |status, reason: &str, message: String| Claim::new("Captured", status, reason, message);
+    let claim = |status, reason: &str, message: String| {
+        Claim::new(condition::CAPTURED, status, reason, message)
+    };
     let kept = view.stored.map(|stored| {
         format!(
             "; generation {}, of an earlier state of the pod, is kept",
@@ -143,7 +144,9 @@ pub(crate) fn verdict(view: &View<'_>) -> &'static str {
 }
 
 fn recoverable(view: &View<'_>) -> Claim {
-    let claim = |status, message: String| Claim::new("Recoverable", status, verdict(view), message);
+    let claim = |status, message: String| {
+        Claim::new(condition::RECOVERABLE, status, verdict(view), message)
+    };
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), stored) => {
             let each: Vec<String> = reasons
@@ -184,8 +187,9 @@ fn recoverable(view: &View<'_>) -> Claim {
 }
 
 fn active(report: Option<&PodReport>, supervisor: &SupervisorReports) -> Claim {
-    let claim =
-        |status, reason: &str, message: String| Claim::new("Active", status, reason, message);
+    let claim = |status, reason: &str, message: String| {
+        Claim::new(condition::ACTIVE, status, reason, message)
+    };
     if supervisor.status.is_none() {
         let why = supervisor
             .absent
@@ -244,16 +248,24 @@ fn node_fit(risks: &Risks) -> Claim {
         .collect();
     match risks.keys().next() {
         None => Claim::new(
-            "NodeFit",
+            condition::NODE_FIT,
             "True",
             FIT,
             "nothing on the node would prevent recovery".into(),
         ),
         // risks that prevent recovery come first
-        Some(first) if first.is_mild() => {
-            Claim::new("NodeFit", "True", FIT, format!("note: {}", each.join("; ")))
-        }
-        Some(first) => Claim::new("NodeFit", "False", first.as_str(), each.join("; ")),
+        Some(first) if first.is_mild() => Claim::new(
+            condition::NODE_FIT,
+            "True",
+            FIT,
+            format!("note: {}", each.join("; ")),
+        ),
+        Some(first) => Claim::new(
+            condition::NODE_FIT,
+            "False",
+            first.as_str(),
+            each.join("; "),
+        ),
     }
 }
 
