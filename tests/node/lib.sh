@@ -51,6 +51,10 @@ app_pod() { # NAME: namespace/pod of its newest pod
   kubectl get pods -A --no-headers --sort-by=.metadata.creationTimestamp -o custom-columns=N:.metadata.namespace,P:.metadata.name,D:.metadata.deletionTimestamp |
     awk -v n="$1" '$3 == "<none>" && ($2 == n || index($2, n "-") == 1) {found = $1 "/" $2} END {if (!found) exit 1; print found}'
 }
+new_namespace() { # NAME: one that takes pods, which need its service account
+  kubectl create namespace "$1" >/dev/null
+  wait_for 30 "the service account of namespace $1" kubectl -n "$1" get serviceaccount default
+}
 twin_of() { echo "$1-$name"; }
 running() { observe containers | grep "CONTAINER_RUNNING $1 " >/dev/null; }   # NAMESPACE/POD; -q would break the pipe
 address() { local a; a=$(observe address "$1"); echo "${a:-$node_ip}"; }

@@ -5,9 +5,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 healthy
+new_namespace outpost
 kubectl apply -f - >/dev/null <<YAML
-{apiVersion: v1, kind: Namespace, metadata: {name: outpost}}
----
 apiVersion: v1
 kind: Pod
 metadata: {name: kiosk, namespace: outpost}

@@ -91,8 +91,7 @@ wait_for 60 "an API server that keeps an audit log" api_wait 1
 start fleet "${CARGO_TARGET_DIR:-$here/../../target}/debug/examples/fleet" --nodes "$nodes" --program "$PROGRAM" --kubeconfig "$KUBECONFIG" \
   --directory "$fleet"
 wait_for 120 "an agent on every node" agents_run
-kubectl create namespace fleet >/dev/null
-wait_for 30 "the namespace's service account" kubectl -n fleet get serviceaccount default
+new_namespace fleet
 each_node pods_of 1 "$per_node" >"$work/fleet.yaml"
 began=$(now)
 kubectl create -f "$work/fleet.yaml" >/dev/null
