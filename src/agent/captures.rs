@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::agent::error::Error;
 use crate::agent::outcome::{Captured, Stored};
+use crate::agent::record;
+use crate::agent::settings::Settings;
 use crate::agent::surroundings::Surroundings;
-use crate::agent::{Error, Settings, record};
 use crate::capture::{self, Sources};
 use crate::checkpoint::NodeCheckpoint;
 use crate::names::STORE_FAILED;

@@ -13,6 +13,7 @@
 
 mod captures;
 mod census;
+mod error;
 mod event_loop;
 mod index;
 pub(crate) mod install;
@@ -25,6 +26,7 @@ mod published;
 mod record;
 mod retire;
 mod risks;
+mod settings;
 pub(crate) mod surroundings;
 mod swap;
 mod telemetry;
@@ -33,89 +35,30 @@ mod watch;
 
 use std::fs::File;
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kube::Client;
 
+pub use crate::agent::error::Error;
 use crate::agent::event_loop::Agent;
 use crate::agent::published::echo;
+pub use crate::agent::settings::Settings;
 use crate::agent::telemetry::Telemetry;
-use crate::args::{AgentArguments, HostArguments, Invalid, LogFormat};
+use crate::args::{AgentArguments, LogFormat};
 use crate::checkpoint::keys::KeyFiles;
 use crate::client::heard;
 use crate::client::{kube_client, kube_config};
 use crate::files::lock;
 use crate::metrics;
 use crate::names::{AGENT_LOCK, SUPERVISOR_LOCK};
-use crate::node::host::HostRoot;
 use crate::places::run::RunDir;
 use crate::places::store::{self, Store};
 use crate::text::chain;
 
 /// Pause before a lock that is held is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Why the agent cannot start, or ends.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Invalid settings.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The host's files cannot be reached.
-    #[error("cannot reach the host's files")]
-    Host(#[source] io::Error),
-    /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The credentials for the API server cannot be read.
-    #[error("cannot tell how to reach the API server")]
-    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A client of the API server cannot be made.
-    #[error("cannot make a client of the API server")]
-    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Changes of files cannot be watched.
-    #[error("cannot watch for changes of files (inotify)")]
-    Follow(#[source] io::Error),
-    /// A watch that never ends by itself has ended.
-    #[error("the watch of pods ended")]
-    Ended,
-}
-
-/// Settings of the agent: its flags, and what was learned from them before it starts.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The host's files. The paths of the flags are paths on the host.
-    pub root: HostRoot,
-    /// Name of this node.
-    pub node_name: String,
-    /// The flags.
-    pub arguments: AgentArguments,
-    /// How log lines look, for the supervisor's too.
-    pub log_format: LogFormat,
-}
-
-impl Settings {
-    /// From flags and environment. An error if they do not name the node, or if the host's files
-    /// cannot be reached.
-    pub fn new(arguments: AgentArguments, log_format: LogFormat) -> Result<Self, Error> {
-        let node_name = arguments.node.node_name()?;
-        let root = arguments.node.host.root().map_err(Error::Host)?;
-        Ok(Self {
-            root,
-            node_name,
-            arguments,
-            log_format,
-        })
-    }
-
-    /// Where things are on the node.
-    pub(crate) fn host(&self) -> &HostArguments {
-        &self.arguments.node.host
-    }
-}
 
 /// Runs with these flags until `stop`.
 pub async fn start(

@@ -16,10 +16,12 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
+use crate::agent::error::Error;
 use crate::agent::published::ledger::Published;
 use crate::agent::published::write;
+use crate::agent::record;
+use crate::agent::settings::Settings;
 use crate::agent::surroundings::{self, Surroundings};
-use crate::agent::{Error, Settings, record};
 use crate::client::gone::{self, Answer};
 use crate::client::heard::{self, explain};
 use crate::client::retry::Retry;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::Settings;
 use crate::agent::network::Support;
+use crate::agent::settings::Settings;
 use crate::agent::surroundings::{self, Surroundings};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::agent::{Settings, install};
+use crate::agent::install;
+use crate::agent::settings::Settings;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::{self, Kubelet};
 use crate::node::network;

@@ -9,11 +9,11 @@ use kube::Client;
 use kube::api::Api;
 use tokio::time::Instant;
 
-use crate::agent::Settings;
 use crate::agent::install::{self, Plan};
 use crate::agent::leftovers::{self, Idle, Neighbours};
 use crate::agent::record::{self, Learned, ReplacedNode};
 use crate::agent::risks::{self, Risks};
+use crate::agent::settings::Settings;
 use crate::agent::surroundings::{Surroundings, manifest_dir};
 use crate::client::heard::explain;
 use crate::client::own_pod;

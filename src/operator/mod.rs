@@ -16,6 +16,7 @@ pub mod kinds;
 mod lead;
 mod lease;
 pub(crate) mod objects;
+mod process;
 mod removal;
 pub(crate) mod settings;
 mod status;
@@ -33,10 +34,10 @@ use kube::Client;
 use crate::args::OperatorArguments;
 use crate::client::{heard, kube_client, kube_config};
 use crate::metrics;
-use crate::metrics::address::Address;
 use crate::node::host::HostRoot;
 use crate::operator::lead::Leader;
 use crate::operator::lease::Contender;
+pub use crate::operator::process::Settings;
 use crate::operator::telemetry::Telemetry;
 
 /// Longest silence on a connection. A watch asks the server to end it after four minutes, so one
@@ -52,20 +53,6 @@ pub enum Error {
     /// A client of the API server cannot be created.
     #[error("cannot create a client of the API server")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Settings of the operator's process, validated.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Image of agent and supervisor if the PodCheckpointer names none; `None`: the image of the
-    /// operator's own container.
-    pub image: Option<String>,
-    /// Where metrics and health are served.
-    pub metrics_address: Address,
-    /// Name of the operator's own pod, if it runs in one.
-    pub pod_name: Option<String>,
-    /// Namespace of the operator's own pod and of its Lease.
-    pub pod_namespace: String,
 }
 
 /// Runs the operator with these flags until `stop` resolves.

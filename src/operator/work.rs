@@ -10,9 +10,9 @@ use kube_runtime::events::{EventType, Recorder};
 use crate::api::podcheckpointer::{PodCheckpointer, PodCheckpointerSpec, PodCheckpointerStatus};
 use crate::client;
 use crate::names::APPLIED;
-use crate::operator::Settings;
 use crate::operator::apply::{self, Failure, Round};
 use crate::operator::kinds::Fingerprints;
+use crate::operator::process::Settings;
 use crate::operator::settings::{self, Checked, DEFAULT};
 use crate::operator::status::Applied;
 

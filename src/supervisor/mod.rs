@@ -17,6 +17,7 @@
 
 pub mod core;
 mod diagnose;
+mod error;
 mod listen;
 mod look;
 mod metrics_source;
@@ -34,13 +35,12 @@ mod upkeep;
 
 use std::fs::File;
 use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::args::{Invalid, SupervisorArguments};
+use crate::args::SupervisorArguments;
 use crate::checkpoint::keys::KeyFiles;
 use crate::files::lock;
 use crate::files::write;
@@ -49,31 +49,9 @@ use crate::names::SUPERVISOR_LOCK;
 use crate::node::clock;
 use crate::places::run::RunDir;
 use crate::places::store::Store;
+pub use crate::supervisor::error::Error;
 use crate::supervisor::metrics_source::MetricsSource;
 use crate::supervisor::shell::Shell;
-
-/// Why a supervisor cannot start. Everything else is shown and tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Settings that mean nothing.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The host's files cannot be reached.
-    #[error("cannot reach the host's files")]
-    Host(#[source] io::Error),
-    /// A host path leads nowhere.
-    #[error("cannot find {} on the host", .0.display())]
-    Path(PathBuf, #[source] io::Error),
-    /// The run directory cannot be made.
-    #[error(transparent)]
-    Write(#[from] write::Error),
-    /// The lock cannot be taken.
-    #[error(transparent)]
-    Lock(#[from] lock::Error),
-    /// The CA that `--apiserver-ca` names cannot be read.
-    #[error("cannot read {}", .0.display())]
-    Ca(PathBuf, #[source] io::Error),
-}
 
 /// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's
 /// state.

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_runtime::events::EventType;
 
-use crate::agent::event_loop::work::Finished;
+use crate::agent::event_loop::finished::Finished;
 use crate::agent::event_loop::{Agent, FRESH, NAMESPACE_WATCH, POD_WATCH};
 use crate::agent::outcome::Captured;
 use crate::agent::{record, risks};

@@ -2,6 +2,7 @@
 //! and waits.
 
 mod events;
+mod finished;
 mod run_dir;
 mod work;
 
@@ -21,7 +22,8 @@ use kube_runtime::events::{Recorder, Reporter as Author};
 use kube_runtime::watcher;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::agent::event_loop::work::Finished;
+use crate::agent::error::Error;
+use crate::agent::event_loop::finished::Finished;
 use crate::agent::index::Index;
 use crate::agent::marks::{Marks, Rules};
 use crate::agent::observed::{self, Marked, Observed};
@@ -29,11 +31,12 @@ use crate::agent::published::echo::Echo;
 use crate::agent::published::ledger::Ledger;
 use crate::agent::published::shown::SupervisorReports;
 use crate::agent::risks::{self, Risks};
+use crate::agent::settings::Settings;
 use crate::agent::surroundings::Surroundings;
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::telemetry::Telemetry;
 use crate::agent::upkeep::Memory;
-use crate::agent::{Error, Settings, captures, watch};
+use crate::agent::{captures, watch};
 use crate::client::heard::{Heard, explain_watch};
 use crate::client::retry::Retry;
 use crate::names::FIELD_MANAGER;

@@ -9,6 +9,7 @@ use kube_runtime::events::EventType;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::agent::event_loop::finished::Finished;
 use crate::agent::event_loop::{
     Agent, FRESH, STORE, SURROUNDINGS, SURVEY, TIDY, UPKEEP, VOLUME_CHANGES,
 };
@@ -30,32 +31,6 @@ use crate::text::chain;
 
 /// How often a pod is captured whose volumes cannot be watched.
 const UNFOLLOWED: Duration = Duration::from_mins(1);
-
-/// The result of work.
-pub(super) enum Finished {
-    Captured {
-        key: PodId,
-        captured: Captured,
-        took: Duration,
-    },
-    Answered {
-        key: PodId,
-        uid: String,
-        answer: Answer,
-        why: Option<String>,
-    },
-    /// With the kind and the text of an error.
-    Removed {
-        key: PodId,
-        uid: String,
-        result: Result<(), (&'static str, String)>,
-    },
-    Reported(Box<Done>),
-    Surveyed(Surroundings),
-    Upkept(Findings),
-    Tidied(Result<Tidied, store::Error>),
-    EventRecorded(Result<(), kube::Error>),
-}
 
 impl Agent {
     /// Starts to learn what captures need of the node.
