@@ -41,7 +41,10 @@ fn decision() -> String {
          decides what to do for each checkpointed pod. Every row was computed by the program, with an activation delay of 3 s \
          and `--activate-locked-out 10m`. An empty cell: any value leads to the same outcome. ″: as above. –: nothing changes.\n\n\
          Unknown never counts as absent, and silence alone starts and removes nothing: a pod is started only if it is known \
-         not to run, and ended only if its successor is known to be there.\n\n{}",
+         not to run, and ended only if its successor is known to be there.\n\n\
+         Pods start in the order of their start groups. A group waits until each pod of the lower groups runs or is blocked, \
+         but no longer than a minute for one group and three minutes for all. Groups below 50 count only in the namespaces of \
+         `--early-namespaces`.\n\n{}",
         table::markdown()
     )
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::metrics::address::Address;
-use crate::names::{LOCKED_OUT_AFTER, OPERATOR, RUN_DIR, STATE_DIR};
+use crate::names::{EARLY_NAMESPACES, LOCKED_OUT_AFTER, OPERATOR, RUN_DIR, STATE_DIR};
 use crate::node::host::HostRoot;
 use crate::pod::selector;
 
@@ -182,6 +182,15 @@ pub struct DecisionArguments {
     /// long; at least 3m [default: never, because the pods may have been deleted meanwhile]
     #[arg(long, env = "POD_CHECKPOINTER_ACTIVATE_LOCKED_OUT", value_name = "TIME", value_parser = patience)]
     pub activate_locked_out: Option<Duration>,
+    /// Namespaces whose pods may start before all others: a start group below 50 counts only there
+    #[arg(
+        long,
+        env = "POD_CHECKPOINTER_EARLY_NAMESPACES",
+        value_delimiter = ',',
+        default_values = EARLY_NAMESPACES,
+        value_name = "NAME,…"
+    )]
+    pub early_namespaces: Vec<String>,
     /// URL of an API server to probe; may be repeated: one that answers is enough [default: the one
     /// that the agent recorded, else that of the kubelet's kubeconfig]
     #[arg(
@@ -338,6 +347,7 @@ impl SupervisorArguments {
             probe_timeout,
             unstick_kubelet,
             activate_locked_out,
+            early_namespaces,
             apiservers,
             apiserver_ca,
         } = decision;
@@ -374,6 +384,7 @@ impl SupervisorArguments {
         if let Some(limit) = activate_locked_out {
             add("activate-locked-out", time(limit));
         }
+        add("early-namespaces", early_namespaces.join(","));
         for server in apiservers {
             add("apiserver", server.clone());
         }

@@ -39,7 +39,7 @@ fn supervisor(flags: &[String]) -> SupervisorArguments {
 
 /// A value other than the default for every flag of the supervisor; a flag that is missing here
 /// fails the test below.
-const EVERY_FLAG: [&str; 15] = [
+const EVERY_FLAG: [&str; 16] = [
     "--state-dir=/var/lib/state",
     "--run-dir=/run/run",
     "--kubelet-dir=/var/lib/kubelets",
@@ -53,6 +53,7 @@ const EVERY_FLAG: [&str; 15] = [
     "--probe-timeout=90s",
     "--unstick-kubelet=false",
     "--activate-locked-out=10m",
+    "--early-namespaces=network,proxy",
     "--apiserver=https://api.example:6443,https://[fd00::1]:6443",
     "--metrics-address=[::1]:9999",
 ];

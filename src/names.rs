@@ -78,6 +78,9 @@ pub const RUN_DIR: &str = "/run/pod-checkpointer";
 
 /// The start group of a pod that does not name one.
 pub const DEFAULT_START_GROUP: i32 = 50;
+/// Default of `--early-namespaces`: those whose pods may start before all others. The network plugins
+/// and kube-proxy live there.
+pub const EARLY_NAMESPACES: [&str; 3] = ["kube-system", "kube-flannel", "calico-system"];
 
 /// Annotation of the kubelet on every sandbox: `file`, `api` or `http`
 /// (pkg/kubelet/types/pod_update.go).

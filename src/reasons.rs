@@ -136,6 +136,8 @@ reasons! {
         KubeletCertificateExpires => "renew the kubelet's client certificate",
         /// The certificate of a podCertificate projection is captured and expires as usual.
         PodCertificate => "make sure that the certificate outlives an outage; nothing renews it while the API server is away",
+        /// It asks to start before the other pods of the node, and its namespace may not.
+        StartGroupIgnored => "leave podcheckpointer.io/start-group at 50 or above, or ask the cluster's owner to name the namespace in --early-namespaces (spec.earlyNamespaces)",
         /// Its init containers run again when it is brought back.
         InitContainersRunAgain => "make sure that its init containers can run again, and without the API server",
     }

@@ -91,6 +91,7 @@ pub(crate) async fn capture(
         runtime: &surroundings.runtime,
         settings: &surroundings.kubelet,
         planned_outage: settings.arguments.planned_outage,
+        early_namespaces: &settings.arguments.decision.early_namespaces,
     };
     let failed = |reason: &'static str, message: String| Captured::Failed { reason, message };
     let checkpoint = match timeout(CAPTURE_LIMIT, capture::capture(pod, &sources)).await {

@@ -72,6 +72,13 @@ pub struct PodCheckpointerSpec {
     #[schemars(length(max = 256), inner(length(max = 63)))]
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("write names of namespaces, such as shop; for labels of namespaces there is namespaceSelector"))]
     pub namespaces: Vec<String>,
+    /// Names of the namespaces whose pods may start before all others; by default kube-system,
+    /// kube-flannel and calico-system. In any other, the annotation `podcheckpointer.io/start-group`
+    /// counts only from 50 upwards. An empty list allows it nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("write names of namespaces, such as kube-system"))]
+    pub early_namespaces: Option<Vec<String>>,
     /// How long the API server must be silent before a checkpoint is activated; by default 3s. In
     /// any case at least 3 probes must have failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,6 +35,7 @@ use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use serde_json::Value;
 
 use crate::checkpoint::{Captured, NodeCheckpoint, Parent};
+use crate::names::DEFAULT_START_GROUP;
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime};
 use crate::node::{certificate, clock, kubelet, network};
@@ -107,6 +108,8 @@ pub struct Sources<'a> {
     pub settings: &'a kubelet::Settings,
     /// The longest planned outage.
     pub planned_outage: Duration,
+    /// Namespaces whose pods may start before all others.
+    pub early_namespaces: &'a [String],
 }
 
 /// Default of the longest planned outage. A kubelet renews its certificate when a tenth to a third
@@ -236,6 +239,17 @@ pub async fn capture(pod: &Value, sources: &Sources<'_>) -> Result<NodeCheckpoin
 /// network's plugins, and every pod needs a kubelet that starts.
 fn warnings(pod: &Pod, sources: &Sources<'_>) -> Vec<Warning> {
     let mut warnings = eligibility::warnings(pod);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let is_early =
+        eligibility::policy(pod).is_ok_and(|policy| policy.start_group < DEFAULT_START_GROUP);
+    if is_early
+        && !sources
+            .early_namespaces
+            .iter()
+            .any(|name| name == namespace)
+    {
+        warnings.push(Warning::StartGroupIgnored);
+    }
     let is_on_host = pod
         .spec
         .as_ref()

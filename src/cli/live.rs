@@ -14,6 +14,7 @@ use crate::cli::render::{Item, Report, print_report};
 use crate::cli::show::redact_environment;
 use crate::cli::table::size;
 use crate::client::{Unknown, kube_client, kube_config};
+use crate::names::EARLY_NAMESPACES;
 use crate::node::host::HostRoot;
 use crate::node::kubelet;
 use crate::node::runtime::{self, Runtime};
@@ -83,6 +84,7 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
         runtime: &Runtime::new(socket, RUNTIME_LIMIT),
         settings: &settings,
         planned_outage: capture::PLANNED_OUTAGE,
+        early_namespaces: &EARLY_NAMESPACES.map(str::to_owned),
     };
     let captured = tokio::time::timeout(CAPTURE_LIMIT, capture::capture(&object, &sources)).await;
     let item = match captured.context("the capture took longer than a minute")? {

@@ -150,6 +150,7 @@ fn flags(spec: &PodCheckpointerSpec) -> Vec<(&'static str, String)> {
         namespace_selector,
         select,
         namespaces,
+        early_namespaces,
         activation_delay,
         retention,
         max_age,
@@ -164,6 +165,11 @@ fn flags(spec: &PodCheckpointerSpec) -> Vec<(&'static str, String)> {
     if !namespaces.is_empty() {
         flags.push(("namespaces", namespaces.join(",")));
     }
+    flags.extend(
+        early_namespaces
+            .iter()
+            .map(|given| ("early-namespaces", given.join(","))),
+    );
     flags.extend(
         namespace_selector
             .iter()

@@ -94,7 +94,8 @@ impl Shell {
             delay: decision.activation_delay,
         };
         let mut this = Self {
-            core: Core::new(node_name.clone(), decide, pace),
+            core: Core::new(node_name.clone(), decide, pace)
+                .with_early_namespaces(decision.early_namespaces),
             listener: Listener::new(
                 Probes::new(root.clone(), decision.probe_timeout),
                 root.clone(),

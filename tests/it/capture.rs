@@ -33,6 +33,7 @@ struct Node {
     root: tempfile::TempDir,
     runtime: Runtime,
     settings: Settings,
+    early_namespaces: Vec<String>,
 }
 
 impl Node {
@@ -43,6 +44,7 @@ impl Node {
             root,
             runtime,
             settings: Settings::default(),
+            early_namespaces: vec!["shop".to_owned()],
         };
         let env = |pairs: &[(&str, &str)]| {
             pairs
@@ -163,6 +165,7 @@ impl Node {
             runtime,
             settings: &self.settings,
             planned_outage: pod_checkpointer::capture::PLANNED_OUTAGE,
+            early_namespaces: &self.early_namespaces,
         };
         capture::capture(pod, &sources).await
     }
@@ -535,6 +538,23 @@ async fn a_kubelet_whose_certificate_ends_soon_is_warned_of() {
             "{year}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_may_not_start_first_is_warned_of() {
+    let mut node = Node::new();
+    node.early_namespaces.clear();
+    let mut pod = Node::pod();
+    let warnings = node.capture(&pod).await.unwrap().warnings.clone();
+    assert_eq!(
+        warnings,
+        [Warning::InitContainersRunAgain, Warning::StartGroupIgnored]
+    );
+    pod["metadata"]["annotations"]["podcheckpointer.io/start-group"] = json!("50");
+    assert_eq!(
+        node.capture(&pod).await.unwrap().warnings,
+        [Warning::InitContainersRunAgain]
+    );
 }
 
 #[tokio::test]

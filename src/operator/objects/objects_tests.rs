@@ -80,6 +80,7 @@ fn every_setting_reaches_the_agents() {
             },
         ],
         namespaces: vec!["shop".into(), "edge".into()],
+        early_namespaces: Some(vec!["kube-system".into(), "edge".into()]),
         activation_delay: Some("5s".into()),
         retention: Some("2m".into()),
         max_age: Some("72h".into()),
@@ -105,6 +106,7 @@ fn every_setting_reaches_the_agents() {
         json!([
             "agent",
             "--namespaces=shop,edge",
+            "--early-namespaces=kube-system,edge",
             "--namespace-selector=kind=edge",
             "--select=app=till",
             "--select=app=radio,tier in (a,b)",

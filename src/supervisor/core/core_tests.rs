@@ -126,6 +126,21 @@ fn phase(core: &Core) -> Phase {
 }
 
 #[test]
+fn a_pod_goes_first_only_if_its_namespace_may() {
+    let group_of = |core: Core| {
+        let mut core = core;
+        let mut node = Node::new();
+        let known = node.stored.changed.get_mut(&key()).unwrap();
+        known.policy.start_group = -10;
+        node.observed(&mut core, SECOND * 20);
+        core.facts.pods[&key()].start_group
+    };
+    assert_eq!(group_of(in_outage()), DEFAULT_START_GROUP);
+    let allowed = in_outage().with_early_namespaces([key().namespace().to_owned()]);
+    assert_eq!(group_of(allowed), -10);
+}
+
+#[test]
 fn what_is_linked_is_known_and_recorded_and_what_is_refused_is_blocked() {
     let (mut core, now) = (in_outage(), SECOND * 20);
     let actions = Node::new().observed(&mut core, now);

@@ -40,6 +40,8 @@ pub const TAKE_BACK_REJECTED: Duration = Duration::from_secs(1);
 pub const PARTIAL: Duration = Duration::from_secs(10);
 /// How long a group may take before the next one starts all the same.
 pub const GROUP_LIMIT: Duration = Duration::from_mins(1);
+/// How long all groups together may take before every other one starts all the same.
+pub const GROUPS_LIMIT: Duration = Duration::from_mins(3);
 /// A twin that has no sandbox after this gets the kubelet unstuck.
 pub const UNSTICK_AFTER: Duration = Duration::from_millis(500);
 /// No longer than this after linking.
@@ -153,6 +155,8 @@ pub struct Block {
 pub struct State {
     /// By pod.
     pub pods: BTreeMap<Key, Pod>,
+    /// Since when some start group has been waited for.
+    pub groups_since: Option<Duration>,
     /// The start group that is waited for, and since when.
     pub group: Option<(i32, Duration)>,
     /// The highest start group that had its time and is no longer waited for.
@@ -704,6 +708,7 @@ fn is_in_the_way(seen: &PodFacts) -> bool {
 fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
     let facts = look.facts;
     if !look.is_lost(look.settings.activation_delay) {
+        state.groups_since = None;
         state.group = None;
         state.passed = None;
         return i32::MAX;
@@ -724,6 +729,14 @@ fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
         .collect();
     groups.sort_unstable();
     groups.dedup();
+    if groups.is_empty() {
+        state.groups_since = None;
+        return i32::MAX;
+    }
+    let since = *state.groups_since.get_or_insert(facts.now);
+    if facts.now.saturating_sub(since) >= GROUPS_LIMIT {
+        return i32::MAX;
+    }
     if let Some((group, since)) = state.group
         && facts.now.saturating_sub(since) >= GROUP_LIMIT
     {

@@ -283,6 +283,37 @@ fn lower_start_groups_go_first_and_have_a_minute() {
 }
 
 #[test]
+fn all_start_groups_together_have_three_minutes() {
+    let mut seen = facts(
+        contact(Class::Silent, 5),
+        PodFacts {
+            start_group: 50,
+            ..gone()
+        },
+    );
+    for group in -10..0 {
+        seen.pods.insert(
+            id(&format!("kube-system_stuck{}", -group)),
+            PodFacts {
+                start_group: group,
+                ..gone()
+            },
+        );
+    }
+    let (mut after, began) = (State::default(), seen.now);
+    loop {
+        let (next, actions) = decide(&after, &seen, &settings());
+        after = next;
+        if actions.contains(&Action::Activate(key())) {
+            break;
+        }
+        seen.now += SECOND;
+        assert!(seen.now - began <= GROUPS_LIMIT, "it waits for all of them");
+    }
+    assert!(seen.now - began > GROUP_LIMIT, "it waits for the first");
+}
+
+#[test]
 fn the_next_group_starts_when_the_lower_one_runs_or_is_blocked() {
     let mut seen = facts(
         contact(Class::Silent, 5),

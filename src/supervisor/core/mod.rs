@@ -29,7 +29,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checkpoint::Policy;
-use crate::names::{ACTIVATED, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK};
+use crate::names::{
+    ACTIVATED, DEFAULT_START_GROUP, EARLY_NAMESPACES, REJECTED_AT_RETURN, RENEWED, TAKEN_BACK,
+};
 use crate::node::contact::{Class, Contact, Outcome as Probed, Tracker};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::Detail;
@@ -152,6 +154,8 @@ pub struct Core {
     /// Pods whose remains are being stopped: what runs of them is changing.
     busy: BTreeSet<Key>,
     outages: OutageLog,
+    /// Namespaces whose pods may start before all others.
+    early_namespaces: BTreeSet<String>,
     exclusive_host_ports: bool,
     knows_links: bool,
     /// Contact answers and nothing is active: passes are rare.
@@ -176,10 +180,19 @@ impl Core {
             health: Health::default(),
             busy: BTreeSet::new(),
             outages: OutageLog::default(),
+            early_namespaces: EARLY_NAMESPACES.map(str::to_owned).into(),
             exclusive_host_ports: false,
             knows_links: false,
             is_quiet: false,
         }
+    }
+
+    /// Names the namespaces whose pods may start before all others, in the place of the default. In
+    /// any other, a start group below [`DEFAULT_START_GROUP`] counts as that.
+    #[must_use]
+    pub fn with_early_namespaces(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
+        self.early_namespaces = namespaces.into_iter().collect();
+        self
     }
 
     /// Goes on with the outages that a supervisor before this one recorded in this boot.
@@ -335,7 +348,7 @@ impl Core {
         if seen.knows_links {
             for (key, known) in &self.known {
                 let exclusive = seen.exclusive_host_ports;
-                let facts = observe::pod_facts(
+                let mut facts = observe::pod_facts(
                     key,
                     known,
                     &self.node_name,
@@ -344,6 +357,9 @@ impl Core {
                     seen.agent,
                     exclusive,
                 );
+                if !self.early_namespaces.contains(key.namespace()) {
+                    facts.start_group = facts.start_group.max(DEFAULT_START_GROUP);
+                }
                 let is_busy = self.busy.contains(key);
                 pods.insert(
                     key.clone(),

@@ -168,7 +168,8 @@ impl Supervised {
             interval: Duration::from_secs(1),
             delay: settings.activation_delay,
         };
-        let mut core = Core::new(NODE.into(), settings, pace);
+        let mut core =
+            Core::new(NODE.into(), settings, pace).with_early_namespaces(["shop".into()]);
         let disk = &mut *view.disk;
         let dangling: Vec<usize> = disk
             .links
