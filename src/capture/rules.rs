@@ -44,7 +44,7 @@ pub struct Unless {
 pub struct Rule {
     /// The fields: names separated by dots, `{a,b}` for either, `[*]` for each element of a list or
     /// each key of a map, `[x*]` for the keys that begin so, and `**` at the end for everything
-    /// below.
+    /// below. A list or an object has no rule of its own, only what is in it.
     pub paths: &'static str,
     /// What happens to them.
     pub verdict: Verdict,

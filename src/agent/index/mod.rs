@@ -64,6 +64,8 @@ struct Pod {
     done: Option<u64>,
     /// To be captured again, whatever the fingerprint says.
     dirty: bool,
+    /// Not captured before this time: the end of the pause after a failure, which a change of the
+    /// pod ends at once.
     not_before: Duration,
     retry: Retry,
     outcome: Outcome,

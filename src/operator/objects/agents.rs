@@ -1,4 +1,4 @@
-//! The agents: a DaemonSet.
+//! The agents: a DaemonSet. Their flags are made in `operator::settings`.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
