@@ -155,7 +155,7 @@ fn what_runs_otherwise_than_it_was_captured_is_told_without_its_value() {
         let shown = answer(&output);
         assert_eq!(
             shown["pods"][0]["differences"][0],
-            "app: another value of environment variable CURRENCY"
+            "app: environment variable CURRENCY has a different value"
         );
         assert_eq!(output.status.code(), Some(0), "it recovers all the same");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("s3cret"));
@@ -318,7 +318,7 @@ fn nothing_is_done_in_an_outage_or_with_nobody_to_recover() {
         eventually("the API server is silent", silent).await;
         let output = node.drilled(&[]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("this is no drill"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("this would be no drill"));
 
         supervisor.end().await;
         let output = node.drilled(&[]).await;
@@ -341,7 +341,7 @@ fn a_full_node_is_left_alone() {
         node.kubelet.settle().await;
         let output = node.drilled(&[]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("no room for one pod more"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no room for one more pod"));
         node.is_as_before("till");
         supervisor.end().await;
     });
