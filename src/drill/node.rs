@@ -18,7 +18,7 @@ use crate::node::runtime::{self, Container, Runtime, Sandbox, State};
 use crate::places::Places;
 use crate::places::drill::Place;
 use crate::places::node_record::NodeRecord;
-use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::reports::{AGENT, AgentReport, Phase, STATUS, Status};
 use crate::places::store::Generation;
 use crate::pod::id::PodId;
 use crate::supervisor::core::Refused;
@@ -159,7 +159,7 @@ impl DrillNode {
 
     /// The pods to drill, by key, and those of them that are already refused, with the reasons.
     pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(Key, Vec<String>)>> {
-        let word: AgentWord = self.places.run.read(AGENT)?.unwrap_or_default();
+        let word: AgentReport = self.places.run.read(AGENT)?.unwrap_or_default();
         let mut known = self
             .places
             .store

@@ -53,19 +53,19 @@ use crate::places::store::Store;
 use crate::supervisor::metrics_source::MetricsSource;
 use crate::supervisor::shell::Shell;
 
-/// Why a supervisor cannot start. Everything else is shown and tried again.
+/// Why a supervisor cannot start. Every other fault is reported and retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Settings that mean nothing.
+    /// Invalid settings.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The host's files cannot be reached.
     #[error("cannot reach the host's files")]
     Host(#[source] io::Error),
-    /// A host path leads nowhere.
+    /// A host path does not exist.
     #[error("cannot find {} on the host", .0.display())]
     Path(PathBuf, #[source] io::Error),
-    /// The run directory cannot be made.
+    /// The run directory cannot be created.
     #[error(transparent)]
     Write(#[from] write::Error),
     /// The lock cannot be taken.
@@ -76,8 +76,8 @@ pub enum Error {
     Ca(PathBuf, #[source] io::Error),
 }
 
-/// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's
-/// state.
+/// Runs until `stop`. Linked twins stay linked: the next supervisor continues from the state of the
+/// node.
 pub async fn run(
     arguments: SupervisorArguments,
     stop: impl Future<Output = ()>,
@@ -90,7 +90,7 @@ pub async fn run(
             .map_err(|error| Error::Path(path.to_owned(), error))
     };
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
-    // read when something is activated, which may be before the disk with the keys is there
+    // read at each activation, because the disk with the keys may be mounted later
     let keys = KeyFiles::new(root.clone(), host.key_files.clone());
     let store = Store::new(resolve(&host.state_dir)?).with_keys(keys);
     let boot_id = clock::boot_id().map_err(Error::Host)?;
@@ -114,7 +114,7 @@ pub async fn run(
         run,
         source.clone(),
     )?;
-    // one thread does all of it; the stops in the background are its tasks too
+    // one thread does everything, including the stops in the background
     tokio::task::LocalSet::new()
         .run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics))
         .await
@@ -123,8 +123,8 @@ pub async fn run(
 /// How long a supervisor may take to end when its successor starts.
 const SUCCESSION: Duration = Duration::from_secs(10);
 
-/// An old supervisor may still be ending while its successor starts: one at a time, and never none
-/// for long.
+/// Takes the lock of the supervisor. The previous one may still be ending while its successor
+/// starts: only one runs at a time, and the gap between them is short.
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
     let begun = tokio::time::Instant::now();
     loop {

@@ -1,13 +1,13 @@
-//! What cannot be learned or done, by what it is about.
+//! What cannot be learned or done at the moment, by topic.
 
 use std::collections::BTreeMap;
 
-/// Says each problem in the log when it begins or changes, and when it is over.
+/// Logs each problem when it begins or changes, and when it is over.
 #[derive(Debug, Default)]
 pub struct Problems(BTreeMap<&'static str, String>);
 
 impl Problems {
-    /// There is this problem, or none.
+    /// Sets or clears the problem of a topic.
     pub fn set(&mut self, about: &'static str, problem: Option<String>) {
         match problem {
             Some(text) => {
@@ -24,7 +24,7 @@ impl Problems {
         }
     }
 
-    /// The problem about this, if there is one.
+    /// The problem of this topic, if there is one.
     pub fn get(&self, about: &'static str) -> Option<&str> {
         self.0.get(about).map(String::as_str)
     }
