@@ -22,7 +22,8 @@ const CAPTURE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The newest generation of every pod in the store. One that cannot be read is logged, and an older
 /// one is used. A pod without any readable one is listed nevertheless, so that its files are
-/// removed when the pod is proven gone: with what a sealed file says in clear, else by name only,
+/// removed when the pod is proven gone: with the unencrypted part of a sealed file, else by name
+/// only,
 /// without UID and generation.
 pub(crate) fn load(store: &Store) -> Result<Vec<Stored>, Error> {
     let mut all = Vec::new();

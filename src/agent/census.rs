@@ -74,7 +74,7 @@ impl Census {
         })
     }
 
-    /// What the pods that are so do for others, each with the name of its owner.
+    /// What the pods for which `is_so` holds do for others, each with the name of its owner.
     pub(crate) fn supporting(
         &self,
         is_so: impl Fn(&PodId, &str) -> bool,

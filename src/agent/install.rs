@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_is_a_pod_that_a_kubelet_takes_without_the_api_server() {
+    fn the_manifest_is_a_pod_that_a_kubelet_accepts_without_the_api_server() {
         let text = manifest(&plan());
         let pod: Pod = serde_json::from_str(&text).unwrap();
         let yaml: Value = serde_yaml::from_str(&text).unwrap();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_stays_and_is_named() {
+    fn files_of_others_stay_and_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pod-checkpointer-supervisor.yaml");
         fs::write(&path, "somebody's").unwrap();

@@ -28,14 +28,14 @@ const DIRECTORIES: [&str; 3] = [
 ];
 /// Its annotation on the copy of a pod: the pod's name.
 pub(crate) const COPY: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
-/// A longer file is no manifest of its.
+/// A longer file is not one of its manifests.
 const LONGEST: u64 = 1 << 20;
 /// How long the directories must not be needed before they are removed: longer than a DaemonSet
 /// takes to replace a pod.
 const QUIET: Duration = Duration::from_mins(10);
 
-/// Is this bootkube's checkpointer itself? It is marked like the pods that it looks after, and must
-/// not come back beside us.
+/// Is this bootkube's checkpointer itself? It is marked like the pods that it protects, and must
+/// not come back while this program runs.
 pub(crate) fn is_checkpointer(pod: &Value) -> bool {
     let list = |path: &str| {
         pod.pointer(path)

@@ -85,7 +85,7 @@ fn what_it_left_is_named_and_nothing_else() {
 }
 
 #[test]
-fn it_stays_while_anybody_could_need_it() {
+fn it_stays_while_it_could_be_needed() {
     let node = Node::new();
     node.leave("till");
     let found = node.find().unwrap();
@@ -151,7 +151,7 @@ fn it_stays_while_anybody_could_need_it() {
 }
 
 #[test]
-fn it_is_removed_when_nobody_has_needed_it_for_a_while_and_not_before() {
+fn it_is_removed_only_after_it_has_not_been_needed_for_a_while() {
     let node = Node::new();
     node.leave("till");
     fs::write(node.path("kubelet.conf"), "theirs").unwrap();
@@ -205,7 +205,7 @@ fn a_link_in_the_place_of_a_directory_is_removed_and_what_it_leads_to_is_not() {
 }
 
 #[test]
-fn its_own_pod_is_told_by_its_command_and_its_directory() {
+fn its_own_pod_is_recognized_by_its_command_and_its_directory() {
     let pod = |command: &str, path: &str| {
         json!({"spec": {"containers": [{"name": "pod-checkpointer", "command": [command, "--lock-file=/x"]}],
             "volumes": [{"name": "etc", "hostPath": {"path": path}}]}})

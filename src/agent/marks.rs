@@ -179,7 +179,7 @@ impl Marks {
             return Some(Marked::No);
         }
         let mark = mark::mark(pod);
-        // it marks itself for its own use, and must not run beside this program
+        // it marks itself for its own use, and must not run together with this program
         if leftovers::is_checkpointer(pod) && mark != Some(CHECKPOINT) {
             return Some(Marked::No);
         }

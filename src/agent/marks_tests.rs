@@ -122,7 +122,7 @@ fn what_marks_a_pod_is_named_and_an_opt_out_wins_over_everything() {
 }
 
 #[test]
-fn a_mark_on_many_pods_means_none_that_comes_back_by_itself_or_ends_and_not_the_agent() {
+fn a_mark_on_many_pods_excludes_static_pods_completed_pods_and_the_agent() {
     let mut mirror = pod(
         "shop",
         &json!({"app": "till"}),
@@ -156,7 +156,7 @@ fn a_mark_on_many_pods_means_none_that_comes_back_by_itself_or_ends_and_not_the_
 }
 
 #[test]
-fn nothing_marks_a_pod_of_a_namespace_that_we_do_not_look_after() {
+fn nothing_marks_a_pod_in_a_namespace_that_is_not_selected() {
     let mut marks = Marks::new(Rules {
         limit: vec!["office".into()],
         ..rules()
@@ -185,7 +185,7 @@ fn without_a_selector_of_namespaces_everything_is_known_at_once_and_nothing_is_k
 }
 
 #[test]
-fn the_pods_of_a_namespace_are_looked_at_again_when_its_label_comes_or_goes_and_only_then() {
+fn the_pods_of_a_namespace_are_checked_again_only_when_its_labels_change() {
     let mut marks = Marks::new(rules());
     assert_eq!(
         marks

@@ -8,7 +8,7 @@
 //!                        ├─► agent.yaml (for the supervisor and the command line)
 //!                        └─► ledger (pure) ─► PodCheckpoints, Events
 //! ```
-//! One loop owns all of it. Work runs beside the loop, which waits for every result. While the API
+//! One loop owns all of it. Work runs concurrently; the loop waits for every result. While the API
 //! server is silent, no checkpoint is removed, and only pods that it reported before are captured.
 
 mod captures;

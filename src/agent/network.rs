@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_that_run_the_network_are_told_by_what_they_have() {
+    fn network_pods_are_recognized_by_their_mounts_and_labels() {
         let labelled =
             |name: &str, value: &str| json!({"metadata": {"labels": {name: value}}, "spec": {}});
         let mounts = |on_host: bool, path: &str| {

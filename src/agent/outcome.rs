@@ -1,4 +1,4 @@
-//! What the store has of a pod, and what its last capture came to.
+//! What the store has of a pod, and the result of its last capture.
 
 use crate::capture::Reason;
 use crate::pod::id::PodId;

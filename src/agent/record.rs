@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_object_with_another_uid_is_believed_only_after_an_hour_without_a_break() {
+    fn a_node_object_with_another_uid_is_recorded_only_after_an_uninterrupted_hour() {
         let mut replaced = ReplacedNode::default();
         let start = Instant::now();
         let at = |minutes: u64| start + Duration::from_secs(minutes * 60);

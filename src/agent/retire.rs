@@ -33,7 +33,7 @@ use crate::names::{AGENT_LOCK, DRILL_LOCK, SUPERVISOR};
 use crate::node::clock;
 use crate::places;
 use crate::places::manifests::Manifests;
-use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::reports::{AGENT, AgentReport, Phase, STATUS, Status};
 use crate::places::store::{self, Store};
 use crate::places::{Places, run};
 use crate::pod::id::PodId;
@@ -293,14 +293,14 @@ impl Retirement<'_> {
             }
         }
         let heartbeat = u64::try_from(clock::boot_time().as_millis()).unwrap_or_default();
-        let word = AgentWord {
+        let report = AgentReport {
             heartbeat,
             gone,
             retire: true,
-            ..AgentWord::default()
+            ..AgentReport::default()
         };
         node.run
-            .write(AGENT, &word)
+            .write(AGENT, &report)
             .map_err(|error| chain(&error))?;
         let waits = || format!(", and twins still serve in place of {}", names.join(", "));
         Ok(if names.is_empty() {
@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_supervisor_goes_first_and_nothing_is_removed_while_anybody_may_need_it() {
+    fn the_supervisor_leaves_first_and_nothing_is_removed_while_it_may_be_needed() {
         let clear = Remaining {
             supervisor: Some(false),
             ..Remaining::default()

@@ -122,7 +122,7 @@ pub(crate) fn of_network(
     (!named.is_empty()).then(text)
 }
 
-/// Checkpoints that are damaged, by `<namespace>_<name>`.
+/// Pods whose checkpoints are damaged, in words.
 pub(crate) fn of_damage(keys: &BTreeSet<PodId>) -> Option<String> {
     let named: Vec<String> = keys.iter().take(NAMED).map(ToString::to_string).collect();
     (!named.is_empty()).then(|| {
@@ -219,7 +219,7 @@ fn by_name<'a>(root: &HostRoot, servers: impl Iterator<Item = &'a str>) -> Optio
 }
 
 /// The images that checkpoints need and no running container uses, where the kubelet is about to
-/// clean up. `None`: the runtime or the file system does not tell.
+/// clean up. `None`: the runtime or the file system does not report it.
 async fn images(
     root: &HostRoot,
     runtime: &Runtime,
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_the_network_are_named_and_a_plugin_that_needs_nobody_is_not() {
+    fn network_pods_are_named_and_a_plugin_that_needs_no_pod_is_not() {
         let lacking = BTreeSet::from([
             (Support::Plugin, "kube-system/flannel"),
             (Support::Names, "kube-system/dns"),

@@ -1,7 +1,7 @@
 //! Watches files with inotify: the kubelet's swap of a volume's `..data`, and the supervisor's
 //! reports.
 //!
-//! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume beside
+//! The kubelet writes new content of a Secret, ConfigMap, projected or downward-API volume next to
 //! the old and renames a link over `..data` (pkg/volume/util/atomic_writer.go): one event in the
 //! volume's own directory, whatever changed.
 
@@ -178,7 +178,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[tokio::test]
-    async fn a_swap_is_told_and_what_happens_beside_it_is_not() {
+    async fn a_swap_is_reported_and_other_changes_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (directory.path().join("one"), directory.path().join("two"));
         fs::create_dir(&one).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_supervisors_reports_are_told_and_our_own_word_is_not() {
+    async fn changes_of_the_supervisors_reports_are_noticed_and_of_the_agents_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let mut swaps = Swaps::new();
         swaps.follow_reports(directory.path()).unwrap();

@@ -222,7 +222,7 @@ mod tests {
     use crate::pod::id::id;
 
     #[test]
-    fn an_agent_tells_every_metric_of_its_own_and_of_its_supervisor() {
+    fn an_agent_exports_every_metric_of_its_own_and_of_its_supervisor() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("supervisor.lock");
         let _lock = lock::lock(&path).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_supervisor_every_checkpoint_is_inactive_and_nothing_is_said_of_contact() {
+    fn without_a_supervisor_every_checkpoint_is_inactive_and_contact_is_not_exported() {
         let telemetry = Telemetry::new("/nowhere".into());
         let stored = Stored {
             key: id("shop_till"),

@@ -2,7 +2,7 @@
 //! and what an older checkpointer left. Done at the start, again after a fault, and every few
 //! minutes.
 //!
-//! A step that fails is a problem that is reported, and the other steps are done nevertheless.
+//! A step that fails is reported as a problem, and the other steps are done anyway.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;

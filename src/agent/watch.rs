@@ -84,8 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_forgot_where_we_were_is_asked_for_a_list_without_a_pause_once_in_a_minute()
-     {
+    async fn after_a_410_the_watcher_lists_again_without_a_pause_once_in_a_minute() {
         let faults = async |code: u16, seconds: &[u64]| {
             let status = kube::core::Status {
                 code,

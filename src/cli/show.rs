@@ -8,7 +8,7 @@ use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::encoding::decode;
 use crate::cli::{Answer, answer};
 use crate::places::Places;
-use crate::places::reports::{AGENT, AgentWord};
+use crate::places::reports::{AGENT, AgentReport};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
@@ -54,7 +54,7 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
 /// Adds what marks the pod. This is in the agent's report and not in the checkpoint, because the
 /// mark can change without the pod's content.
 fn with_mark(mut shown: Value, node: &Places, key: &PodId) -> Value {
-    let word: Option<AgentWord> = node.run.read(AGENT).unwrap_or_default();
+    let word: Option<AgentReport> = node.run.read(AGENT).unwrap_or_default();
     if let (Some(object), Some(mark)) = (
         shown.as_object_mut(),
         word.and_then(|word| word.marked.get(key).cloned()),

@@ -12,7 +12,7 @@ use crate::cli::table::{age, columns, size};
 use crate::cli::{Answer, answer};
 use crate::node::clock;
 use crate::places::Places;
-use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::reports::{AGENT, AgentReport, Phase, STATUS, Status};
 use crate::places::run::RunDir;
 use crate::text::chain;
 
@@ -93,7 +93,7 @@ pub fn status(arguments: &LookArguments) -> anyhow::Result<Answer> {
 fn look(node: &Places) -> anyhow::Result<Shown> {
     let mut problems = Vec::new();
     let report: Status = read(&node.run, STATUS, &mut problems);
-    let word: AgentWord = read(&node.run, AGENT, &mut problems);
+    let word: AgentReport = read(&node.run, AGENT, &mut problems);
     let manifests = node.manifests()?;
     problems.extend(node.key_problems());
     problems.extend(node.no_static_pods.iter().map(|error| chain(error)));
@@ -141,7 +141,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(
     }
 }
 
-fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<Pod>> {
+fn pods(node: &Places, report: &Status, word: &AgentReport) -> anyhow::Result<Vec<Pod>> {
     let mut keys = node.store.keys().context("cannot list the checkpoints")?;
     keys.extend(word.refused.keys().cloned());
     keys.sort_unstable();

@@ -1,4 +1,4 @@
-//! Looks at running containers: how the runtime made them, and the files that they see.
+//! Inspects running containers: how the runtime created them, and the files that they see.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,15 @@ use crate::drill::view::View;
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Container, Runtime};
 
-/// What is known of one container.
+/// What is known about one container.
 pub struct Look {
-    /// How it was made; `None`: the runtime does not tell.
+    /// How it was created; `None`: the runtime does not report it.
     pub view: Option<View>,
-    /// The captured volumes that it sees, by where they are mounted. One that cannot be read is not
-    /// among them.
+    /// The captured volumes that it sees, by mount path. A volume that cannot be read is left out.
     pub trees: BTreeMap<String, Tree>,
 }
 
-/// The containers of a manifest, by name, init containers among them.
+/// The containers of a manifest by name, including init containers.
 pub fn containers(manifest: &Value) -> BTreeMap<String, &Value> {
     let list = |field: &str| {
         manifest
@@ -34,7 +33,7 @@ pub fn containers(manifest: &Value) -> BTreeMap<String, &Value> {
         .collect()
 }
 
-/// Where a container of the manifest has captured volumes: mount path, volume, and the part of it.
+/// Where a container of the manifest mounts captured volumes: mount path, volume, and subpath.
 pub fn captured_mounts<'a>(
     checkpoint: &NodeCheckpoint,
     container: &'a Value,
@@ -46,7 +45,7 @@ pub fn captured_mounts<'a>(
         .flatten();
     let text = |mount: &'a Value, field: &str| mount.get(field).and_then(Value::as_str);
     mounts
-        // an expression is expanded by the kubelet alone
+        // only the kubelet can expand an expression
         .filter(|mount| mount.get("subPathExpr").is_none())
         .filter_map(|mount| {
             Some((
@@ -59,7 +58,7 @@ pub fn captured_mounts<'a>(
         .collect()
 }
 
-/// Looks at the running containers that the manifest names, by name.
+/// Inspects the running containers that the manifest names. Returns them by name.
 pub async fn at(
     runtime: &Runtime,
     running: &[&Container],

@@ -1,11 +1,11 @@
 //! The manifest of a rehearsal: the twin of a checkpoint with nothing of the workload in it, so
-//! that it can run beside its parent. Pure.
+//! that it can run alongside its parent. Pure.
 //!
-//! Every container runs this program, which does nothing but wait, in place of its image; so
-//! nothing of the workload can start, whatever else goes wrong. What could harm what serves is
-//! taken out: ports of the node, requests and priority (the kubelet lets a static pod preempt
-//! others), labels and annotations (nothing selects it, no network is told to give it an address of
-//! the parent's), writing to data of the owner's.
+//! Every container runs this program, which only waits, instead of its own image; so nothing of
+//! the workload can start, whatever else goes wrong. Everything that could harm running pods is
+//! left out: host ports, requests and priority (the kubelet lets a static pod preempt others),
+//! labels and annotations (so that no Service selects it and no network plugin gives it an address
+//! of the parent), and write access to the owner's data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::names::DRILL_OF;
 const PRIORITY: i64 = -1_234_567_890;
 /// Longest name of a pod (pkg/apis/core/validation, a DNS subdomain).
 const LONGEST_NAME: usize = 253;
-/// What a rehearsal's name ends in, before the kubelet adds the node's.
+/// End of a rehearsal's name, before the kubelet appends the name of the node.
 const SUFFIX: &str = "-drill";
 
 /// What a rehearsal is made of.
@@ -32,13 +32,13 @@ pub struct Plan<'a> {
     pub uid: &'a str,
     /// Name of the node.
     pub node: &'a str,
-    /// Host path of the directory with the unpacked volumes, by name.
+    /// Host path of the directory that has each unpacked volume under its name.
     pub volumes: &'a Path,
-    /// An image with this program, which is on the node.
+    /// An image of this program that is present on the node.
     pub image: &'a str,
-    /// How long its containers wait, if nobody ends them.
+    /// How long its containers wait if nothing ends them.
     pub hold: Duration,
-    /// Is there something at this host path?
+    /// Does this host path exist?
     pub exists: &'a dyn Fn(&Path) -> bool,
 }
 
@@ -47,7 +47,7 @@ pub struct Plan<'a> {
 pub struct Rehearsal {
     /// The static pod.
     pub manifest: Value,
-    /// What of the twin is not in it, in words: beyond what never is.
+    /// Which parts of the twin it lacks, in words, apart from those that every rehearsal lacks.
     pub left_out: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub fn make(plan: &Plan<'_>) -> Rehearsal {
     }
 }
 
-/// The name before the kubelet adds the node's; cut where both would be longer than a name may be.
+/// The name to which the kubelet appends the name of the node; cut if both together are too long.
 pub fn name(parent: &str, node: &str) -> String {
     let room = LONGEST_NAME.saturating_sub(SUFFIX.len() + 1 + node.len());
     let cut = parent
@@ -84,7 +84,7 @@ pub fn name(parent: &str, node: &str) -> String {
     format!("{cut}{SUFFIX}")
 }
 
-/// Names of the containers that must run: all but init containers that end.
+/// Names of the containers that must run: all except init containers that end.
 pub fn main_containers(manifest: &Value) -> Vec<String> {
     let list = |field: &str| {
         manifest
@@ -109,14 +109,14 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
     }
     spec.insert("priority".into(), json!(PRIORITY));
     spec.insert("terminationGracePeriodSeconds".into(), json!(2));
-    let mut theirs = Theirs::default();
+    let mut owner_data = OwnerData::default();
     for volume in spec
         .get_mut("volumes")
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
     {
-        self::volume(volume, plan, &mut theirs, left_out);
+        self::volume(volume, plan, &mut owner_data, left_out);
     }
     let pod_user = spec.get("securityContext").cloned().unwrap_or_default();
     if let Some(context) = spec
@@ -134,21 +134,21 @@ fn pod(spec: &mut Map<String, Value>, plan: &Plan<'_>, left_out: &mut BTreeSet<S
         {
             let ends = is_init && !is_sidecar(container);
             if let Some(container) = container.as_object_mut() {
-                self::container(container, plan, ends, &theirs, left_out);
+                self::container(container, plan, ends, &owner_data, left_out);
                 user(container, &pod_user);
             }
         }
     }
 }
 
-/// Volumes of the owner's data, by name, with their paths on the host.
+/// Volumes with data of the owner, by name, with their paths on the host.
 #[derive(Default)]
-struct Theirs(BTreeMap<String, PathBuf>);
+struct OwnerData(BTreeMap<String, PathBuf>);
 
 fn volume(
     volume: &mut Value,
     plan: &Plan<'_>,
-    theirs: &mut Theirs,
+    owner_data: &mut OwnerData,
     left_out: &mut BTreeSet<String>,
 ) {
     let name = volume
@@ -168,11 +168,11 @@ fn volume(
         .map(PathBuf::from);
     let why = match path {
         Some(path) if (plan.exists)(&path) => {
-            theirs.0.insert(name, path);
+            owner_data.0.insert(name, path);
             return;
         }
-        // the kubelet would make it, and a rehearsal leaves nothing behind
-        Some(path) => format!("{} is not there yet", path.display()),
+        // the kubelet would create it, and a rehearsal must leave nothing behind
+        Some(path) => format!("{} does not exist yet", path.display()),
         None if volume.get("nfs").is_some() => "on another machine".to_owned(),
         None => return,
     };
@@ -184,7 +184,7 @@ fn container(
     container: &mut Map<String, Value>,
     plan: &Plan<'_>,
     ends: bool,
-    theirs: &Theirs,
+    owner_data: &OwnerData,
     left_out: &mut BTreeSet<String>,
 ) {
     let gone = [
@@ -207,7 +207,7 @@ fn container(
         "args".into(),
         json!(["hold", format!("{}s", hold.as_secs())]),
     );
-    // no request, so that nothing is preempted for it; a limit alone would be one
+    // no request, so that nothing is preempted for it; a limit alone would count as a request
     let resources = json!({"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "64Mi"}});
     container.insert("resources".into(), resources);
     let name = container
@@ -230,7 +230,7 @@ fn container(
         .get_mut("volumeMounts")
         .and_then(Value::as_array_mut)
     {
-        mounts.retain_mut(|mount| self::mount(mount, &name, plan, theirs, left_out));
+        mounts.retain_mut(|mount| self::mount(mount, &name, plan, owner_data, left_out));
     }
     if let Some(context) = container
         .get_mut("securityContext")
@@ -240,26 +240,26 @@ fn container(
     }
 }
 
-/// Mounts of the owner's data are read-only and reach nobody else; says whether it stays.
+/// Makes a mount of the owner's data read-only and private to the container. False: leave it out.
 fn mount(
     mount: &mut Value,
     container: &str,
     plan: &Plan<'_>,
-    theirs: &Theirs,
+    owner_data: &OwnerData,
     left_out: &mut BTreeSet<String>,
 ) -> bool {
     let volume = mount
         .get("name")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let Some(path) = theirs.0.get(volume) else {
+    let Some(path) = owner_data.0.get(volume) else {
         return true;
     };
     let below = mount
         .get("subPath")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    // the kubelet makes a subPath that is not there, also below a read-only mount
+    // the kubelet creates a missing subPath, also below a read-only mount
     // (pkg/kubelet/kubelet_pods.go)
     if mount.get("subPathExpr").is_some() || !(plan.exists)(&path.join(below)) {
         let at = mount
@@ -267,7 +267,7 @@ fn mount(
             .and_then(Value::as_str)
             .unwrap_or_default();
         left_out.insert(format!(
-            "mount {at} of {container}: its subPath would be made"
+            "mount {at} of {container}: its subPath would be created"
         ));
         return false;
     }
@@ -279,7 +279,7 @@ fn mount(
     true
 }
 
-/// A profile that is made for the workload may not let this program run.
+/// A profile written for the workload may keep this program from running.
 fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
     for field in ["seccompProfile", "appArmorProfile"] {
         let kind = context
@@ -293,8 +293,8 @@ fn profiles(context: &mut Map<String, Value>, left_out: &mut BTreeSet<String>) {
     }
 }
 
-/// A user that only the image names is not that of ours: it runs as root then, which `runAsNonRoot`
-/// would forbid.
+/// If only the workload's image names a user, this program's image runs as root instead, which
+/// `runAsNonRoot` would forbid.
 fn user(container: &mut Map<String, Value>, pod: &Value) {
     let own = container
         .get("securityContext")

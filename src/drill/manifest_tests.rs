@@ -27,7 +27,7 @@ fn web() -> Value {
 }
 
 #[test]
-fn nothing_of_the_workload_is_in_it() {
+fn a_rehearsal_contains_nothing_of_the_workload() {
     for twin in ["web", "everything", "node-agent"] {
         let path = format!(
             "{}/tests/fixtures/pods/{twin}.twin.json",
@@ -55,7 +55,7 @@ fn nothing_of_the_workload_is_in_it() {
 }
 
 #[test]
-fn it_takes_nothing_from_what_serves() {
+fn a_rehearsal_takes_nothing_from_running_pods() {
     let mut spec = web();
     spec["priorityClassName"] = json!("system-node-critical");
     spec["resources"] = json!({"requests": {"cpu": "4"}});
@@ -112,7 +112,7 @@ fn captured_volumes_are_mounted_from_the_drills_own_directory() {
 }
 
 #[test]
-fn data_of_the_owners_is_mounted_read_only_or_not_at_all() {
+fn data_of_the_owner_is_mounted_read_only_or_not_at_all() {
     let spec = json!({
         "containers": [{"name": "db", "securityContext": {"runAsUser": 7}, "volumeDevices": [{"name": "raw"}],
             "volumeMounts": [

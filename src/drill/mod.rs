@@ -1,6 +1,6 @@
-//! What a drill is made of: the manifest of a rehearsal ([`manifest`]), what is compared ([`view`],
-//! [`tree`]), and where its traces are ([`crate::places::drill`]), which the supervisor removes
-//! when the drill does not. Holding one is the command line's.
+//! The parts of a drill: the manifest of a rehearsal ([`manifest`]) and what is compared ([`view`],
+//! [`tree`]). Its files on the node are in [`crate::places::drill`]; the supervisor removes them if
+//! the drill does not. The command line runs a drill.
 
 mod look;
 pub mod manifest;
@@ -15,31 +15,31 @@ use serde::Serialize;
 
 use crate::supervisor::core::Refused;
 
-/// What became of one pod.
+/// Result of the drill for one pod.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     pub(crate) recovers: bool,
-    /// Machine-readable, where it does not.
+    /// Machine-readable reason, if it does not recover.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
-    /// From the link, or from the end of the pod itself, to all containers running.
+    /// From the link, or from the end of the pod itself, until all containers run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seconds: Option<f64>,
-    /// From the way back to the pod itself running alone.
+    /// From the restored path to the API server until only the pod itself runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) handed_back: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) differences: Vec<String>,
-    /// What of this pod a rehearsal had to leave out.
+    /// Which parts of this pod a rehearsal had to leave out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) left_out: Vec<String>,
 }
 
 impl Outcome {
-    /// What the supervisor would say.
+    /// The supervisor would refuse the pod, for this reason.
     pub(crate) fn refused(refused: &Refused) -> Self {
         let (reason, message) = (
             Some(refused.reason.to_string()),
@@ -52,7 +52,7 @@ impl Outcome {
         }
     }
 
-    /// It could not be tried.
+    /// The pod could not be tried.
     pub(crate) fn not_tried(why: &str) -> Self {
         Self {
             reason: Some("NotTried".into()),

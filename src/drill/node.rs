@@ -1,5 +1,5 @@
-//! The node that a drill is held on: its kubelet and runtime, and what must be so before anything
-//! is done.
+//! The node that a drill runs on: its kubelet and runtime, and what must hold before anything is
+//! changed.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::node::runtime::{self, Container, Runtime, Sandbox, State};
 use crate::places::Places;
 use crate::places::drill::Place;
 use crate::places::node_record::NodeRecord;
-use crate::places::reports::{AGENT, AgentWord, Phase, STATUS, Status};
+use crate::places::reports::{AGENT, AgentReport, Phase, STATUS, Status};
 use crate::places::store::Generation;
 use crate::pod::id::PodId;
 use crate::supervisor::core::Refused;
@@ -27,15 +27,15 @@ use crate::supervisor::core::observe::{self, Lists, is_parent_of};
 use crate::supervisor::preconditions::{ApiPods, Checked, Findings, Preconditions};
 use crate::supervisor::twin_files::TwinFiles;
 
-/// Limit of one call to the runtime or the kubelet.
+/// Time limit of one call to the runtime or the kubelet.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A node that a drill can be held on.
+/// A node that a drill can run on.
 pub struct DrillNode {
     places: Places,
-    /// What the supervisor would work with.
+    /// The settings that the supervisor would use.
     pub files: TwinFiles,
-    /// What the drill works with.
+    /// The drill's own settings.
     pub place: Place,
     /// The container runtime.
     pub runtime: Runtime,
@@ -44,11 +44,10 @@ pub struct DrillNode {
     settings: kubelet::Settings,
     kubelet_dir: PathBuf,
     boot_id: String,
-    /// Name of the node, in lower case as the kubelet has it in names of pods.
+    /// Name of the node, in lower case as the kubelet uses it in names of pods.
     pub name: String,
     record: Option<NodeRecord>,
-    /// What was found out of images, and the room that is left beside the pods that were checked
-    /// before.
+    /// What is known about images, and the room left by the pods that were checked before.
     findings: RefCell<Findings>,
 }
 
@@ -72,7 +71,7 @@ impl DrillNode {
             .or(recorded)
             .or_else(|| arguments.node_name().ok());
         let name =
-            name.context("the name of this node is not recorded: give it with --node-name")?;
+            name.context("the name of this node is not recorded: set it with --node-name")?;
         Ok(Self {
             place: Place::new(places.manifests.clone()),
             files: TwinFiles::new(places.manifests.clone()),
@@ -103,23 +102,24 @@ impl DrillNode {
         self.settings.kubeconfig.as_deref()
     }
 
-    /// What the supervisor says.
+    /// What the supervisor reports.
     pub fn status(&self) -> anyhow::Result<Status> {
         Ok(self.places.run.read(STATUS)?.unwrap_or_default())
     }
 
-    /// Nothing is going on, and somebody would bring the pods back and tidy up after us.
+    /// Fails unless the node is in normal operation and its supervisor runs, which would bring the
+    /// pods back and clean up after the drill.
     pub async fn is_quiet(&self) -> anyhow::Result<()> {
         if !Places::is_locked(&self.places.supervisor_lock())? {
-            bail!("no supervisor runs on this node: nothing would be brought back");
+            bail!("no supervisor runs on this node: no pod would be brought back");
         }
-        // insists on memory
+        // fails if the directory is not in memory
         self.places.run.open(&self.boot_id)?;
         let status = self.status()?;
         match &status.contact {
             Some(contact) if contact.class == Class::Answering => {}
             Some(contact) => bail!(
-                "the API server does not answer ({}): this is no drill, and nothing is done",
+                "the API server does not answer ({}): this would be no drill, so nothing was changed",
                 format!("{:?}", contact.class).to_lowercase()
             ),
             None => bail!("the supervisor has not asked the API server yet"),
@@ -151,15 +151,15 @@ impl DrillNode {
             .context("a drill needs the kubelet")?;
         if !observe::is_synced(&owned, &self.name) {
             bail!(
-                "the kubelet has not heard of the API server since it started: it would not end what a drill starts"
+                "the kubelet has received no pods from the API server since it started: it would not end what a drill starts"
             );
         }
         Ok(())
     }
 
-    /// The pods to drill, by key, and those of them that are refused already, with the reasons.
+    /// The pods to drill, by key, and those of them that are already refused, with the reasons.
     pub fn keys(&self, pods: &[String]) -> anyhow::Result<Vec<(Key, Vec<String>)>> {
-        let word: AgentWord = self.places.run.read(AGENT)?.unwrap_or_default();
+        let word: AgentReport = self.places.run.read(AGENT)?.unwrap_or_default();
         let mut known = self
             .places
             .store
@@ -212,7 +212,7 @@ impl DrillNode {
     }
 
     /// What the supervisor checks before it activates, on this node as it is after a reboot without
-    /// the API server: beside its static pods and the pods that were checked before.
+    /// the API server: with its static pods and the pods that were checked before.
     pub async fn check(&self, key: &Key) -> Result<Generation, Refused> {
         let against = Preconditions {
             now: clock::boot_time(),
@@ -220,7 +220,7 @@ impl DrillNode {
             root: self.root(),
             store: &self.places.store,
             manifests: &self.places.manifests,
-            // it was opened before, which insists on memory
+            // it was opened before, so it is in memory
             not_memory: None,
             runtime: &self.runtime,
             settings: &self.settings,
@@ -238,12 +238,12 @@ impl DrillNode {
         checked.map(|checked| checked.generation)
     }
 
-    /// A name that no activation had before.
+    /// A name that no earlier activation had.
     pub fn nonce(&self) -> String {
         format!("{}/{}/drill", self.boot_id, clock::boot_time().as_nanos())
     }
 
-    /// An image with this program: the supervisor's, unless another is given.
+    /// An image of this program: the supervisor's, unless another is given.
     pub async fn image(&self, given: Option<&str>) -> anyhow::Result<String> {
         let image = if let Some(image) = given {
             image.to_owned()
@@ -257,7 +257,7 @@ impl DrillNode {
                 .and_then(Value::as_str)
                 .map(str::to_owned);
             image.with_context(|| {
-                format!("{} names no image: give one with --image", path.display())
+                format!("{} names no image: set one with --image", path.display())
             })?
         };
         if self.runtime.image(&image).await?.is_none() {
@@ -266,7 +266,7 @@ impl DrillNode {
         Ok(image)
     }
 
-    /// Is there room for one pod more? A static pod that finds none ends another one
+    /// Is there room for one more pod? For a static pod without room the kubelet ends another one
     /// (pkg/kubelet/preemption).
     pub async fn has_room(&self) -> anyhow::Result<()> {
         let owned = self.kubelet.owned().await?;
@@ -275,7 +275,7 @@ impl DrillNode {
             .settings
             .most_pods(u32::try_from(cores).unwrap_or(u32::MAX));
         if owned.pods.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
-            bail!("the node has no room for one pod more ({most}): a rehearsal would end another");
+            bail!("the node has no room for one more pod ({most}): a rehearsal would end another");
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! A real outage of this node alone, for a time: its path to the API server is cut, the kubelet
-//! forgets its pods, the pods end, and the supervisor does what it is for.
+//! A real outage of this node only, for a limited time: its path to the API server is cut, the
+//! kubelet forgets its pods, the pods end, and the supervisor brings them back.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -32,18 +32,18 @@ use crate::supervisor::core::stops::{Stop, parent_targets, twin_targets};
 use crate::supervisor::perform::stop_through;
 use crate::text::chain;
 
-/// Between looks.
+/// Pause between checks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long an API server may take to answer before the drill.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the supervisor may take to notice that the way is cut.
+/// How long the supervisor may take to notice that the path is cut.
 const NOTICE: Duration = Duration::from_secs(15);
 /// How long the kubelet may take to come back.
 const KUBELET: Duration = Duration::from_mins(1);
-/// How long the hand-over may take: a kubelet asks again after up to a minute, and a twin is held
+/// How long the hand-over may take: a kubelet asks again after up to a minute, and a twin is kept
 /// for two.
 const HAND_OVER: Duration = Duration::from_mins(6);
-/// How much later than the drill itself the dead man's switch restores.
+/// How much later than the drill itself the dead man's switch restores the path.
 const SWITCH: Duration = Duration::from_secs(3);
 
 /// A pod before its outage.
@@ -52,7 +52,7 @@ struct Before {
     looks: BTreeMap<String, Look>,
 }
 
-/// What has been found out of each pod, by key.
+/// The result for each pod, by key.
 pub type Outcomes = BTreeMap<Key, Outcome>;
 
 /// What an outage needs, found before anything is changed.
@@ -63,7 +63,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Refuses where the cut would not be this node's alone, or could not be undone.
+    /// Fails if the cut would affect more than this node, or could not be undone.
     pub async fn make(
         node: &DrillNode,
         arguments: &DrillArguments,
@@ -71,7 +71,7 @@ impl Plan {
     ) -> anyhow::Result<Self> {
         if node.root().path() != Path::new("/") {
             bail!(
-                "--outage works on the node itself, as root, not in a container: it starts the kubelet again"
+                "--outage must run on the node itself, as root, not in a container: it restarts the kubelet"
             );
         }
         let restart = match &arguments.restart_kubelet {
@@ -80,7 +80,7 @@ impl Plan {
                 "systemctl restart kubelet".to_owned()
             }
             None => bail!(
-                "no systemd runs here: say with --restart-kubelet how the kubelet is started again"
+                "no systemd runs here: set the command that restarts the kubelet with --restart-kubelet"
             ),
         };
         let addresses = addresses(node).await?;
@@ -104,7 +104,7 @@ impl Plan {
     }
 }
 
-/// Every address of the API servers that the agent recorded and that the kubelet uses. Each must
+/// Every address of the API servers that the agent recorded or that the kubelet uses. Each must
 /// answer now.
 async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
     let record = node.store().node()?;
@@ -122,12 +122,12 @@ async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
         let url = server.url.clone();
         if server.proxy.is_some() {
             bail!(
-                "{url} is reached through a proxy: cutting the way to that would cut off more than the API server"
+                "{url} is reached through a proxy: cutting the path to the proxy would cut off more than the API server"
             );
         }
         let prober = Prober::new(server, node.root().clone(), PROBE_LIMIT)?;
         if !matches!(prober.probe().await, Probed::Status(_)) {
-            bail!("{url} does not answer: this is no drill, and nothing is done");
+            bail!("{url} does not answer: this would be no drill, so nothing was changed");
         }
         found.extend(
             prober
@@ -143,7 +143,7 @@ async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
             "no API server is known: the agent has recorded none, and the kubelet's kubeconfig is not known"
         );
     }
-    // an address of our own can be bound
+    // only an address of this node can be bound
     if let Some(own) = found
         .iter()
         .find(|address| UdpSocket::bind((**address, 0)).is_ok())
@@ -155,8 +155,8 @@ async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// Cuts, watches, restores. Outcomes are filled in as they are known, so that an early end has
-/// some.
+/// Cuts the path, watches the pods, and restores the path. Outcomes are filled in as they become
+/// known, so that an early end still has some.
 pub async fn run(
     node: &DrillNode,
     plan: &Plan,
@@ -170,7 +170,10 @@ pub async fn run(
             Ok(generation) => match parent(node, &lists, key, generation.checkpoint).await? {
                 Some(known) => drop(before.insert(key.clone(), known)),
                 None => {
-                    drop(outcomes.insert(key.clone(), Outcome::not_tried("it does not run now")));
+                    drop(outcomes.insert(
+                        key.clone(),
+                        Outcome::not_tried("the pod itself does not run now"),
+                    ));
                 }
             },
             Err(refused) => drop(outcomes.insert(key.clone(), Outcome::refused(&refused))),
@@ -192,8 +195,8 @@ pub async fn run(
     let mut switch = switch::arm(node.place.run.path())?;
     let result = cut_off(node, plan, &before, end, outcomes).await;
     node.place.restore(&record)?;
-    eprintln!("the way to the API server is there again");
-    // what is recorded is undone: the switch need not wait for its time
+    eprintln!("the path to the API server is restored");
+    // everything recorded is undone: the switch need not wait for its time
     let _ = switch.kill();
     let _ = switch.wait();
     node.place.clear()?;
@@ -201,7 +204,7 @@ pub async fn run(
     hand_over(node, &before, outcomes).await
 }
 
-/// Of a pod that runs: what its containers were made with, and the files that they see.
+/// How the containers of a running pod were created, and the files that they see.
 async fn parent(
     node: &DrillNode,
     lists: &Lists,
@@ -249,9 +252,9 @@ async fn cut_off(
 
     let old = node.owned().await?.pid;
     restart(&plan.restart)?;
-    // It lists its static pods, the supervisor's among them, when it has found all containers that
-    // run. One that ends while it still looks for them costs it three seconds each (cadvisor,
-    // "Failed to create existing container"), which a reboot does not.
+    // The new kubelet lists its static pods, including the supervisor's, once it has found all
+    // running containers. Each container that ends before that delays it by three seconds
+    // (cadvisor, "Failed to create existing container"), which does not happen after a reboot.
     let forgot = async || match node.owned().await {
         Ok(owned) => Ok(owned.pid != old
             && !owned.pods.is_empty()
@@ -260,7 +263,7 @@ async fn cut_off(
     };
     wait_for(
         KUBELET.min(plan.time),
-        "no new kubelet that knows nothing of the API server's pods",
+        "the kubelet did not restart without the API server's pods",
         forgot,
     )
     .await?;
@@ -335,7 +338,7 @@ async fn cut_off(
         );
     }
     sleep_until(end).await;
-    // what ran must run still
+    // every twin that ran must still run
     let lists = node.lists().await?;
     for (key, before) in before {
         if let Some(outcome) = outcomes.get_mut(key).filter(|outcome| outcome.recovers)
@@ -360,9 +363,7 @@ fn restart(command: &str) -> anyhow::Result<()> {
         .status();
     let status = status.with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
-        bail!(
-            "the kubelet was not started again: {command:?} ended with {status} (--restart-kubelet)"
-        );
+        bail!("the kubelet was not restarted: {command:?} ended with {status} (--restart-kubelet)");
     }
     Ok(())
 }
@@ -406,7 +407,7 @@ async fn compare(
     Ok(found)
 }
 
-/// Until every pod serves itself again and nothing is in its place.
+/// Waits until every pod itself runs again and no twin is in its place.
 async fn hand_over(
     node: &DrillNode,
     before: &BTreeMap<Key, Before>,

@@ -1,4 +1,4 @@
-//! The rehearsal of one pod while all is well: the kubelet runs a static pod made from the
+//! The rehearsal of one pod in normal operation: the kubelet runs a static pod made from the
 //! checkpoint, in which this program waits in place of the workload.
 
 use std::path::Path;
@@ -20,15 +20,15 @@ use crate::reasons::Blocked;
 use crate::supervisor::core::facts::Key;
 use crate::supervisor::core::observe::twin_name;
 
-/// Between looks at the runtime.
+/// Pause between queries of the runtime.
 const PAUSE: Duration = Duration::from_millis(50);
-/// When the kubelet has not seen the link by then, it is put there once more: its own poll comes
-/// after 20 s.
+/// If the kubelet has not seen the link by then, the link is created again: its own poll comes
+/// only after 20 s.
 const NUDGE: Duration = Duration::from_secs(1);
 /// How long the end of a rehearsal may take.
 const END: Duration = Duration::from_secs(30);
 
-/// Rehearses a pod and leaves nothing of it.
+/// Rehearses a pod and leaves nothing behind.
 pub async fn rehearse(
     node: &DrillNode,
     key: &Key,
@@ -47,8 +47,8 @@ pub async fn rehearse(
     Ok(outcome)
 }
 
-/// Gives the node its way back, if it was cut off, and removes links and files of rehearsals; what
-/// runs of them ends first, so that no file goes while it is mounted.
+/// Restores the path to the API server, if it was cut, and removes links and files of rehearsals.
+/// Their containers end first, so that no file is removed while it is mounted.
 pub async fn end(node: &DrillNode) -> anyhow::Result<()> {
     if let Some(record) = node.place.recorded()? {
         node.place.restore(&record)?;
@@ -92,7 +92,7 @@ async fn run(
     let volumes = directory.join("volumes");
     write::directory(&directory)?;
     twin::unpack(checkpoint, &volumes, node.files.selinux).context(
-        "cannot unpack the volumes (in a container it needs the rights of the supervisor's)",
+        "cannot unpack the volumes (in a container this needs the same rights as the supervisor's)",
     )?;
     let uid = twin::make(checkpoint, key, &node.nonce(), node.place.run.host_path()).uid;
     let made = manifest::make(&manifest::Plan {
@@ -128,7 +128,7 @@ async fn run(
     Ok(outcome)
 }
 
-/// Waits until every container of it runs; the inner error says in words why they do not.
+/// Waits until every container of it runs. The inner error explains why they do not.
 async fn wait(
     node: &DrillNode,
     key: &Key,
@@ -190,8 +190,8 @@ async fn wait(
     }
 }
 
-/// What the containers were made with and see, beside the pod itself where it runs, and beside the
-/// checkpoint.
+/// How the containers were created and what they see, compared with the checkpoint and, if it
+/// runs, with the pod itself.
 async fn compare(
     node: &DrillNode,
     key: &Key,
@@ -228,7 +228,7 @@ async fn compare(
             continue;
         };
         let mut differences = Vec::new();
-        // without a process to look through the runtime's word must do
+        // without a process whose files can be read, only the runtime's report is compared
         if seen.view.as_ref().is_some_and(|view| view.pid.is_some()) {
             let expected = look::unpacked(checkpoint, container, volumes);
             differences.extend(look::file_differences(&expected, &seen.trees));

@@ -1,5 +1,5 @@
-//! The dead man's switch: a process of its own that gives the node its way back when the drill is
-//! gone or its time is over, whatever becomes of the drill.
+//! The dead man's switch: a separate process that restores the path to the API server when the
+//! drill has ended or its time is over, however the drill ended.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -18,12 +18,12 @@ use crate::places::drill::{Place, Record};
 use crate::places::manifests::ManifestDir;
 use crate::places::run::RunDir;
 
-/// Between looks at the clock and at the drill.
+/// Pause between checks of the clock and of the drill.
 const PAUSE: Duration = Duration::from_millis(200);
-/// What it says when it is ready.
+/// What it prints when it is ready.
 const READY: &str = "ready\n";
 
-/// Starts the switch for what is recorded, and waits until it is ready.
+/// Starts the switch for the recorded drill, and waits until it is ready.
 pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut child = Command::new(program)
@@ -38,9 +38,9 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
         .context("cannot start the dead man's switch")?;
     let mut said = String::new();
     if let Some(mut out) = child.stdout.take() {
-        // it closes its end when it has said so, and when it ends
+        // it closes its end of the pipe once it is ready, and when it ends
         out.read_to_string(&mut said)
-            .context("cannot hear the dead man's switch")?;
+            .context("cannot read from the dead man's switch")?;
     }
     if said != READY {
         bail!("the dead man's switch did not start: nothing was cut");
@@ -48,13 +48,13 @@ pub fn arm(run_dir: &Path) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Restores what the drill that is recorded in this run directory (a real path) changed, when its
-/// time is over or it has died.
+/// Undoes what the drill that is recorded in this run directory (a real path) changed, when its
+/// time is over or its process has ended.
 pub async fn run(run_dir: &Path) -> anyhow::Result<()> {
     let place = Place::new(ManifestDir::new("/", RunDir::new(run_dir, run_dir)));
     let record = place.recorded()?.context("no drill is recorded")?;
-    // neither the end of the terminal nor a signal to the drill's whole group ends it; and memory
-    // is found elsewhere
+    // neither the end of the terminal nor a signal to the drill's process group must end it, and
+    // when memory runs out the kernel should kill other processes first
     let _ = rustix::process::setsid();
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let _deaf = [
@@ -74,20 +74,20 @@ pub async fn run(run_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The drill waits for the end of our output.
+/// The drill waits for the end of this process's output.
 fn close_output() -> std::io::Result<()> {
     let null = std::fs::File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null)?;
     Ok(())
 }
 
-/// Restores at the end of the drill's time, or when nobody holds its lock any more, and ends when
-/// all is restored.
+/// Restores everything when the drill's time is over, or when its lock is no longer held, and then
+/// ends.
 async fn watch(place: &Place, record: &Record) {
     let lock = place.run.path().join(DRILL_LOCK);
     loop {
         let is_over = clock::boot_time() >= Duration::from_millis(record.until);
-        // unknown is not "gone": its time ends anyway
+        // unknown is not "gone", and the time ends anyway
         let is_gone = lock::is_locked(&lock).is_ok_and(|held| !held);
         if (is_over || is_gone) && place.restore(record).is_ok() {
             return;

@@ -1,5 +1,5 @@
-//! Files as a container sees them, and how they differ from others. Of contents only digests are
-//! kept.
+//! Files as a container sees them, and how they differ from others. Only digests of the contents
+//! are kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +13,14 @@ use crate::checkpoint::Volume;
 use crate::checkpoint::encoding;
 use crate::checkpoint::format::{self, MAX_SIZE};
 
-/// A captured volume holds no more: each is a few objects of 1 MiB.
+/// More than a captured volume can hold: each is a few objects of 1 MiB.
 const MOST: usize = 20_000;
 
-/// What is at one path.
+/// The file, directory or link at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     kind: Kind,
-    /// Of a link: nobody asks for it.
+    /// Mode; the mode of a link is not compared.
     mode: u32,
     owner: (u32, u32),
 }
@@ -33,10 +33,10 @@ enum Kind {
     Other,
 }
 
-/// Every file, directory and link by its path; the empty path is the place itself.
+/// Every file, directory and link by its path; the empty path is the root of the tree.
 pub type Tree = BTreeMap<PathBuf, Item>;
 
-/// What is at a place of the file system, links not followed.
+/// Reads the tree at a path of the file system. Links are not followed.
 pub fn read(place: &Path) -> io::Result<Tree> {
     let mut tree = Tree::new();
     let mut bytes = 0;
@@ -85,7 +85,7 @@ pub fn read(place: &Path) -> io::Result<Tree> {
     Ok(tree)
 }
 
-/// What a checkpoint says of a volume.
+/// The tree that a checkpoint describes for a volume.
 pub fn of_volume(volume: &Volume) -> Tree {
     let item = |entry: &format::Entry| {
         let kind = match (&entry.data, &entry.link) {
@@ -113,7 +113,7 @@ pub fn of_volume(volume: &Volume) -> Tree {
     volume.entries.iter().map(item).collect()
 }
 
-/// How what is seen differs from what is expected, each in words, below `place`.
+/// The differences of the tree `seen` from the expected one, in words, with paths below `place`.
 pub fn differences(expected: &Tree, seen: &Tree, place: &str) -> Vec<String> {
     let mut found = Vec::new();
     let shown = |path: &Path| {
@@ -131,9 +131,9 @@ pub fn differences(expected: &Tree, seen: &Tree, place: &str) -> Vec<String> {
         };
         if item.kind != other.kind {
             found.push(match (&item.kind, &other.kind) {
-                (Kind::File(_), Kind::File(_)) => format!("{at} has another content"),
+                (Kind::File(_), Kind::File(_)) => format!("{at} has different content"),
                 (Kind::Link(_), Kind::Link(_)) => format!("{at} leads elsewhere"),
-                _ => format!("{at} is of another kind"),
+                _ => format!("{at} is a different kind of file"),
             });
         }
         if item.mode != other.mode {
@@ -164,7 +164,7 @@ mod tests {
     use crate::checkpoint::twin;
 
     #[test]
-    fn what_is_unpacked_is_what_the_checkpoint_says() {
+    fn an_unpacked_volume_is_as_the_checkpoint_describes_it() {
         let directory = tempfile::tempdir().unwrap();
         let made = checkpoint("shop", "till");
         twin::unpack(&made, &directory.path().join("volumes"), false).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_told() {
+    fn every_difference_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let make = |name: &str, content: &str| {
             let place = directory.path().join(name);
@@ -203,9 +203,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                "/etc/below/file has another content",
+                "/etc/below/file has different content",
                 "/etc/gone is missing",
-                "/etc/kind is of another kind",
+                "/etc/kind is a different kind of file",
                 "/etc/link leads elsewhere",
                 "/etc/mode has mode 0400, not 0440",
                 "/etc/new is new",
@@ -222,7 +222,7 @@ mod tests {
         fs::write(&file, "2").unwrap();
         assert_eq!(
             differences(&before, &read(&file).unwrap(), "/etc/file"),
-            ["/etc/file has another content"]
+            ["/etc/file has different content"]
         );
         assert!(read(&directory.path().join("none")).is_err());
     }

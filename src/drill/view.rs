@@ -1,14 +1,15 @@
-//! A container as the runtime made it, by its own specification (OCI runtime-spec, `config.md`),
-//! and how it differs from another. Pure. Values of an environment are compared and never told.
+//! A container as the runtime created it, according to its OCI specification (runtime-spec,
+//! `config.md`), and how it differs from another. Pure. Values of environment variables are
+//! compared but never shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// What a container was made with.
+/// How a container was created.
 #[derive(Clone, PartialEq, Eq)]
 pub struct View {
-    /// Process id of its first process on the node, if the runtime tells it.
+    /// Process id of its first process on the node, if the runtime reports it.
     pub pid: Option<u32>,
     args: Vec<String>,
     directory: String,
@@ -19,7 +20,7 @@ pub struct View {
 }
 
 impl View {
-    /// From `info` of the runtime's verbose status; `None`: the runtime does not tell.
+    /// From `info` in the runtime's verbose status; `None`: the runtime does not report it.
     pub fn of(info: &Value) -> Option<Self> {
         let pid = info
             .get("pid")
@@ -72,7 +73,7 @@ impl View {
                 id("gid"),
                 groups.filter_map(Value::as_u64).collect(),
             ),
-            // of a name that stands twice the last one counts
+            // if a name occurs twice, the last one counts
             env: texts(process.get("env"))
                 .iter()
                 .filter_map(variable)
@@ -119,9 +120,9 @@ pub fn differences(parent: &View, twin: &View, manifest: &Value) -> Vec<String> 
     found
 }
 
-/// The same of a rehearsal, where this program runs in the workload's place: only what the manifest
-/// names is compared. `own`: of the volumes that are not the owner's data, which a rehearsal mounts
-/// read-only.
+/// The same for a rehearsal, where this program runs in the workload's place: only what the
+/// manifest names is compared. `own` is true for captured volumes, which a rehearsal mounts as the
+/// parent does, and false for the owner's data, which it mounts read-only.
 pub fn rehearsed(
     parent: &View,
     rehearsal: &View,
@@ -157,7 +158,7 @@ fn environment(
     found: &mut Vec<String>,
 ) {
     let variables = manifest.get("env").and_then(Value::as_array);
-    // what depends on the pod's address means the new one
+    // a value that depends on the pod's address may have the new address
     let is_free = |name: &str| {
         variables
             .into_iter()
@@ -173,10 +174,10 @@ fn environment(
     };
     for name in names.into_iter().filter(|name| !is_free(name)) {
         match (parent.env.get(name), twin.env.get(name)) {
-            (Some(_), None) => found.push(format!("no environment variable {name}")),
-            (None, Some(_)) => found.push(format!("a new environment variable {name}")),
+            (Some(_), None) => found.push(format!("environment variable {name} is missing")),
+            (None, Some(_)) => found.push(format!("environment variable {name} is new")),
             (one, other) if one != other => {
-                found.push(format!("another value of environment variable {name}"));
+                found.push(format!("environment variable {name} has a different value"));
             }
             _ => {}
         }
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_differs_in_nothing_and_its_address_may_be_another() {
+    fn equal_containers_do_not_differ_even_with_another_address() {
         let parent = view(|_| {});
         assert_eq!(
             (parent.pid, parent.env["LEVEL"].as_str()),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_told_without_a_value() {
+    fn every_difference_is_reported_without_a_value() {
         let parent = view(|_| {});
         let twin = view(|spec| {
             spec["runtimeSpec"]["process"] = json!({"args": ["other"], "cwd": "/", "user": {"uid": 0, "gid": 8},
@@ -268,9 +269,9 @@ mod tests {
                 "another command",
                 "working directory /, not /srv",
                 "user 0:8 (), not 7:8 (9,10)",
-                "no environment variable EMPTY",
-                "another value of environment variable LEVEL",
-                "a new environment variable NEW",
+                "environment variable EMPTY is missing",
+                "environment variable LEVEL has a different value",
+                "environment variable NEW is new",
                 "nothing is mounted at /data",
                 "/etc/web is mounted read-write",
                 "something is mounted at /new",
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_rehearsal_only_what_the_manifest_names_counts() {
+    fn in_a_rehearsal_only_what_the_manifest_names_counts() {
         let parent = view(|_| {});
         let rehearsal = view(|spec| {
             spec["runtimeSpec"]["process"] =
@@ -288,19 +289,19 @@ mod tests {
             spec["runtimeSpec"]["mounts"][2]["options"] = json!(["ro"]);
         });
         let found = rehearsed(&parent, &rehearsal, &manifest(), |volume| volume != "data");
-        assert_eq!(found, ["no environment variable EMPTY"]);
+        assert_eq!(found, ["environment variable EMPTY is missing"]);
         let found = rehearsed(&parent, &rehearsal, &manifest(), |_| true);
         assert_eq!(
             found,
             [
-                "no environment variable EMPTY",
+                "environment variable EMPTY is missing",
                 "/data is mounted read-only"
             ]
         );
     }
 
     #[test]
-    fn a_runtime_that_does_not_tell_is_no_empty_container() {
+    fn a_runtime_that_reports_nothing_is_not_an_empty_container() {
         assert!(View::of(&json!({"pid": 1})).is_none());
         assert!(View::of(&Value::Null).is_none());
     }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn repairs_again_and_again_wait_longer_until_it_is_calm() {
+    async fn repeated_repairs_wait_longer_until_changes_stop() {
         let mut drift = Drift::new();
         let now = Instant::now();
         assert!(drift.pause(now) < Duration::from_secs(1));

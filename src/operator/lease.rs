@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn each_renewal_makes_those_who_wait_begin_again() {
+    fn each_renewal_restarts_the_wait_of_the_others() {
         let (mut one, mut two) = (Election::new("one".into()), Election::new("two".into()));
         let first = write(one.step(None, SECOND, wall()));
         two.step(Some(&first), Duration::ZERO, wall());

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_with_which_no_agent_would_start_are_refused_with_what_the_agent_would_say() {
+    fn settings_with_which_no_agent_would_start_are_refused_with_the_agents_message() {
         let spec = |change: fn(&mut PodCheckpointerSpec)| {
             let mut spec = PodCheckpointerSpec::default();
             change(&mut spec);

@@ -41,7 +41,7 @@ fn reasons(status: &PodCheckpointerStatus) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn ready_is_what_the_daemon_sets_controller_counted_of_the_template_of_now() {
+fn ready_counts_only_agents_with_the_current_template() {
     let none = PodCheckpointerStatus::default();
     let applied = Applied::Yes(None);
     for (set, expected) in [

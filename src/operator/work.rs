@@ -16,7 +16,7 @@ use crate::operator::process::Settings;
 use crate::operator::settings::{self, Checked, DEFAULT};
 use crate::operator::status::Applied;
 
-/// What a piece of work came to.
+/// The result of a piece of work.
 pub(crate) enum Outcome {
     /// The objects were applied, with these fingerprints.
     Applied {

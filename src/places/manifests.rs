@@ -62,7 +62,7 @@ pub enum Link {
 /// A twin's link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linked {
-    /// `<namespace>_<pod>` of the parent.
+    /// The parent.
     pub key: PodId,
     /// Path of the link, a real path.
     pub path: PathBuf,

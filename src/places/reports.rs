@@ -15,11 +15,11 @@ use crate::pod::room::Demand;
 /// API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct AgentWord {
+pub struct AgentReport {
     /// When the agent last wrote the file.
     pub heartbeat: u64,
     /// IDs of the running containers (without a prefix like `containerd://`) of each marked parent
-    /// that is Ready, by `<namespace>_<pod>`. The IDs show whether this is from now or from before
+    /// that is Ready, by pod. The IDs show whether this is from now or from before
     /// an outage.
     pub ready: BTreeMap<PodId, Vec<String>>,
     /// UID of each parent that is gone according to the API server, which was asked for exactly
@@ -35,9 +35,9 @@ pub struct AgentWord {
     /// Resources and ports that the API server's pods take on this node; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<Demand>,
-    /// What marks each marked pod, in words, by `<namespace>_<pod>`.
+    /// What marks each marked pod, in words.
     pub marked: BTreeMap<PodId, String>,
-    /// Marked pods that are refused, with the reasons, by `<namespace>_<pod>`.
+    /// Marked pods that are refused, with the reasons.
     pub refused: BTreeMap<PodId, Vec<String>>,
     /// What the agent could not find out or do on this node, each with what to do about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,7 +52,7 @@ pub struct AgentWord {
     pub retire: bool,
 }
 
-/// Name of the file with [`AgentWord`].
+/// Name of the file with [`AgentReport`].
 pub const AGENT: &str = "agent.yaml";
 /// Name of the file with [`Status`].
 pub const STATUS: &str = "status.yaml";
@@ -223,7 +223,7 @@ pub struct Outage {
     /// The same as wall-clock time, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_wall: Option<String>,
-    /// What was done for each pod, by `<namespace>_<pod>`.
+    /// What was done for each pod.
     pub pods: BTreeMap<PodId, PodOutage>,
 }
 

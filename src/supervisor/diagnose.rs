@@ -1,5 +1,5 @@
-//! What the node shows of a twin that the kubelet was given and that has no sandbox, in words for
-//! people.
+//! Explains in words why a twin that was given to the kubelet has no sandbox, from what the node
+//! shows.
 
 use std::fs;
 use std::io;
@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::node::host::HostRoot;
 
-/// What the node shows of a twin that has had no sandbox for a while, in words; `manifest` is its
-/// own.
+/// Why a twin has had no sandbox for a while, in words, as far as the node shows it. `manifest` is
+/// the twin's.
 ///
-/// The kubelet makes the pod's directory when it has admitted it, then waits for its volumes, then
-/// makes the sandbox (pkg/kubelet/kubelet.go, `SyncPod`).
+/// The kubelet creates the pod's directory once it has admitted the pod, then waits for its
+/// volumes, then creates the sandbox (pkg/kubelet/kubelet.go, `SyncPod`).
 pub fn without_sandbox(
     root: &HostRoot,
     kubelet_dir: &Path,
@@ -24,7 +24,7 @@ pub fn without_sandbox(
     let directory = kubelet_dir.join("pods").join(uid);
     if tried > 0 {
         return format!(
-            "the kubelet made {tried} sandboxes that do not stand: the node's network may be in the way"
+            "the kubelet created {tried} sandboxes and none is ready: the node's network may be the cause"
         );
     }
     match root.resolve(&directory).and_then(fs::symlink_metadata) {
@@ -32,12 +32,12 @@ pub fn without_sandbox(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let path = directory.display();
             return format!(
-                "the kubelet has made no {path}: it has not read the manifest, or refused the pod"
+                "the kubelet has not created {path}: it has not read the manifest, or refused the pod"
             );
         }
         Err(error) => {
             return format!(
-                "cannot tell whether the kubelet took it: {}: {error}",
+                "it is not known whether the kubelet accepted it: {}: {error}",
                 directory.display()
             );
         }
@@ -56,24 +56,24 @@ pub fn without_sandbox(
         );
         let lacks = lacks(root, Path::new(path), wanted)?;
         Some(format!(
-            "the kubelet took it and waits for volume {name}: {path} {lacks}"
+            "the kubelet accepted it and waits for volume {name}: {path} {lacks}"
         ))
     });
     missing.next().unwrap_or_else(|| {
-        "the kubelet took it and has made no sandbox: a volume or the node's network may be in the way".to_owned()
+        "the kubelet accepted it but has created no sandbox: a volume or the node's network may be the cause".to_owned()
     })
 }
 
 /// What keeps a path from being of this type, as the kubelet checks it before a volume is mounted
-/// (pkg/volume/hostpath/host_path.go, `checkType`); `None`: nothing, or that cannot be told.
+/// (pkg/volume/hostpath/host_path.go, `checkType`); `None`: nothing, or it is not known.
 fn lacks(root: &HostRoot, path: &Path, wanted: &str) -> Option<String> {
     if wanted.is_empty() || wanted.ends_with("OrCreate") {
         return None;
     }
     match root.host_path_type(path) {
-        Ok(found) => (found != Some(wanted)).then(|| format!("is no {wanted}")),
+        Ok(found) => (found != Some(wanted)).then(|| format!("is not a {wanted}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Some(format!("is not there ({wanted})"))
+            Some(format!("does not exist ({wanted})"))
         }
         Err(_) => None,
     }
@@ -104,20 +104,20 @@ mod tests {
             shown(0)
         );
         assert!(
-            shown(2).contains("2 sandboxes that do not stand"),
+            shown(2).contains("2 sandboxes and none is ready"),
             "{}",
             shown(2)
         );
         fs::create_dir_all(at("/var/lib/kubelet/pods/u")).unwrap();
         fs::create_dir_all(at("/run/ours")).unwrap();
         assert!(
-            shown(0).contains("volume modem: /dev/modem is not there (CharDevice)"),
+            shown(0).contains("volume modem: /dev/modem does not exist (CharDevice)"),
             "{}",
             shown(0)
         );
         fs::create_dir_all(at("/dev/modem")).unwrap();
         assert!(
-            shown(0).contains("volume modem: /dev/modem is no CharDevice"),
+            shown(0).contains("volume modem: /dev/modem is not a CharDevice"),
             "{}",
             shown(0)
         );
@@ -125,13 +125,13 @@ mod tests {
         std::os::unix::fs::symlink("/made", at("/dev/modem")).unwrap();
         fs::create_dir(at("/made")).unwrap();
         assert!(
-            shown(0).contains("is no CharDevice"),
+            shown(0).contains("is not a CharDevice"),
             "a link is followed, within the node: {}",
             shown(0)
         );
         fs::remove_dir_all(at("/dev")).unwrap();
         let without = json!({"spec": {"volumes": [{"name": "ours", "hostPath": {"path": "/run/ours", "type": "Directory"}}]}});
         let shown = without_sandbox(&root, Path::new("/var/lib/kubelet"), "u", &without, 0);
-        assert!(shown.contains("has made no sandbox"), "{shown}");
+        assert!(shown.contains("has created no sandbox"), "{shown}");
     }
 }

@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use crate::args::Invalid;
 use crate::files::{lock, write};
 
-/// Why a supervisor cannot start. Everything else is shown and tried again.
+/// Why a supervisor cannot start. Every other fault is reported and retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Settings that mean nothing.
+    /// Invalid settings.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The host's files cannot be reached.
     #[error("cannot reach the host's files")]
     Host(#[source] io::Error),
-    /// A host path leads nowhere.
+    /// A host path does not exist.
     #[error("cannot find {} on the host", .0.display())]
     Path(PathBuf, #[source] io::Error),
-    /// The run directory cannot be made.
+    /// The run directory cannot be created.
     #[error(transparent)]
     Write(#[from] write::Error),
     /// The lock cannot be taken.

@@ -1,4 +1,4 @@
-//! What is heard of the API server between two looks at the node: probes, and the kubelet's own
+//! Contact with the API server between two looks at the node: probes, and the kubelet's own
 //! connections to it.
 
 use std::io;
@@ -11,7 +11,7 @@ use crate::supervisor::core::Core;
 use crate::supervisor::core::pace::LOOK;
 use crate::supervisor::probes::{Probe, Probes};
 
-/// Where a name is asked for.
+/// Port of a name server.
 const DNS: u16 = 53;
 
 /// Listens for the API server.
@@ -20,7 +20,7 @@ pub struct Listener {
     pub probes: Probes,
     /// The kubelet's process; `None`: not known yet.
     pub kubelet: Option<u32>,
-    /// Why the kubelet's sockets cannot be looked at.
+    /// Why the kubelet's sockets cannot be listed.
     pub problem: Option<String>,
     root: HostRoot,
     next_probe: Instant,
@@ -30,14 +30,14 @@ pub struct Listener {
 /// What was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Contact is another than before, or the kubelet hears from the API server now.
+    /// Contact has changed, or the kubelet now receives from the API server.
     News,
-    /// A probe ended as the one before it.
+    /// A probe ended with the same result as the one before.
     Same,
 }
 
 impl Listener {
-    /// Probes at once.
+    /// The next probe begins at once.
     pub fn new(probes: Probes, root: HostRoot) -> Self {
         let now = Instant::now();
         Self {
@@ -55,11 +55,11 @@ impl Listener {
         self.next_probe
     }
 
-    /// Begins probes and looks at sockets when it is time, and waits until something is heard,
-    /// which `core` then knows. Can be dropped and asked again.
+    /// Begins probes and lists sockets when they are due, and waits until something is heard, which
+    /// `core` has taken in by then. May be dropped and called again.
     pub async fn heard(&mut self, core: &mut Core) -> Heard {
         loop {
-            // the pace may be another one since
+            // the pace may have changed since
             self.next_probe = self.next_probe.min(Instant::now() + core.between_probes());
             tokio::select! {
                 biased;
@@ -81,7 +81,7 @@ impl Listener {
         }
     }
 
-    /// Takes in what came of probes meanwhile. True when contact is another than before.
+    /// Takes in the results of probes that ended meanwhile. True if contact has changed.
     pub fn catch_up(&mut self, core: &mut Core) -> bool {
         let mut is_news = false;
         while let Some(ended) = self.probes.try_ended() {
@@ -98,12 +98,12 @@ impl Listener {
         let is_news = core.sockets(found.as_deref().ok(), clock::boot_time());
         self.problem = found
             .err()
-            .map(|error| format!("cannot look at the kubelet's sockets: {error}"));
+            .map(|error| format!("cannot list the kubelet's sockets: {error}"));
         is_news
     }
 
-    /// Closes the sockets of the kubelet's process that wait on the API server, or on a name
-    /// server. Unsupported kernels are an error.
+    /// Closes the sockets of the kubelet's process that wait for the API server or a name server.
+    /// An error if the kernel does not support this.
     pub fn unstick(&self, core: &mut Core) -> io::Result<()> {
         let Some(pid) = self.kubelet else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! One look at the node: everything that a decision may need, each asked once.
+//! One look at the node: everything that a decision may need, each queried once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::names::CHECKPOINTS;
 use crate::node::kubelet;
-use crate::places::reports::{AGENT, AgentWord};
+use crate::places::reports::{AGENT, AgentReport};
 use crate::places::run::RunDir;
 use crate::places::store::{self, Store};
 use crate::supervisor::core::KubeletAnswer;
@@ -21,11 +21,11 @@ use crate::text::chain;
 pub struct Found {
     /// What the store has.
     pub stored: Stored,
-    /// What the runtime lists; `None`: it did not say.
+    /// What the runtime lists; `None`: it did not answer.
     pub lists: Option<Lists>,
     /// What the kubelet owns.
     pub kubelet: KubeletAnswer,
-    /// What could not be learned, by what it is about.
+    /// What could not be learned, by topic.
     pub problems: [(&'static str, Option<String>); 3],
 }
 
@@ -37,12 +37,12 @@ pub struct Looker {
     read: BTreeMap<Key, Option<SystemTime>>,
     /// Every pod that has a checkpoint, as of the last look that succeeded.
     stored: Stored,
-    /// What the agent last said.
-    pub agent: Option<AgentWord>,
+    /// What the agent last reported.
+    pub agent: Option<AgentReport>,
 }
 
 impl Looker {
-    /// Looks at nothing yet.
+    /// Has not looked at anything yet.
     pub fn new(store: Store, run: RunDir) -> Self {
         Self {
             store,
@@ -61,20 +61,20 @@ impl Looker {
             changed: std::mem::take(&mut self.stored.changed),
         };
         let lists = reach.lists().await;
-        // the kubelet last: what it owns may be no older than the decision, also when the runtime
-        // hung for a while
+        // the kubelet last: what it owns must be current when the decision is made, even if the
+        // runtime hung for a while
         let (kubelet, silence) = match reach.owned().await {
             Ok(owned) => (KubeletAnswer::Owns(owned), None),
             Err(error @ kubelet::Error::Down(..)) => (KubeletAnswer::Down, Some(error)),
             Err(error) => (KubeletAnswer::Unknown, Some(error)),
         };
-        match self.run.read::<AgentWord>(AGENT) {
+        match self.run.read::<AgentReport>(AGENT) {
             Ok(agent) => self.agent = agent,
-            // what it said before holds
+            // its earlier report still counts
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the agent's word cannot be read"
+                    "the agent's report cannot be read"
                 );
             }
         }
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(
             changed(),
             (2, vec![id("shop_till")]),
-            "it was gone meanwhile"
+            "it is removed in between"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What the supervisor tells in figures, and whether it is well.
+//! Metrics and health of the supervisor.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,10 +10,10 @@ use crate::metrics::page::Page;
 use crate::metrics::{Pulse, Source};
 use crate::node::clock::{self, milliseconds};
 
-/// What the loop wrote down last.
+/// What the loop last recorded.
 #[derive(Debug, Default)]
 pub struct MetricsSource {
-    /// When the loop turns again.
+    /// When the loop is expected to turn again.
     pub pulse: Pulse,
     figures: RefCell<Figures>,
     /// When the last pass ended.
@@ -62,7 +62,7 @@ mod tests {
     use crate::places::reports::{ContactReport, Counts, Status};
 
     #[test]
-    fn a_supervisor_tells_every_metric_of_its_own_after_its_first_pass() {
+    fn a_supervisor_exports_all_of_its_metrics_after_its_first_pass() {
         let source = MetricsSource::default();
         assert_eq!(source.not_ready(), ["pass: none has ended yet"]);
         assert!(

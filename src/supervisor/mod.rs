@@ -53,8 +53,8 @@ pub use crate::supervisor::error::Error;
 use crate::supervisor::metrics_source::MetricsSource;
 use crate::supervisor::shell::Shell;
 
-/// Runs until `stop`. What is linked stays linked: the next supervisor goes on from the node's
-/// state.
+/// Runs until `stop`. Linked twins stay linked: the next supervisor continues from the state of the
+/// node.
 pub async fn run(
     arguments: SupervisorArguments,
     stop: impl Future<Output = ()>,
@@ -67,7 +67,7 @@ pub async fn run(
             .map_err(|error| Error::Path(path.to_owned(), error))
     };
     let run = RunDir::new(resolve(&host.run_dir)?, &host.run_dir);
-    // read when something is activated, which may be before the disk with the keys is there
+    // read at each activation, because the disk with the keys may be mounted later
     let keys = KeyFiles::new(root.clone(), host.key_files.clone());
     let store = Store::new(resolve(&host.state_dir)?).with_keys(keys);
     let boot_id = clock::boot_id().map_err(Error::Host)?;
@@ -91,7 +91,7 @@ pub async fn run(
         run,
         source.clone(),
     )?;
-    // one thread does all of it; the stops in the background are its tasks too
+    // one thread does everything, including the stops in the background
     tokio::task::LocalSet::new()
         .run_until(metrics::beside(Box::pin(supervisor.run(stop)), metrics))
         .await
@@ -100,8 +100,8 @@ pub async fn run(
 /// How long a supervisor may take to end when its successor starts.
 const SUCCESSION: Duration = Duration::from_secs(10);
 
-/// An old supervisor may still be ending while its successor starts: one at a time, and never none
-/// for long.
+/// Takes the lock of the supervisor. The previous one may still be ending while its successor
+/// starts: only one runs at a time, and the gap between them is short.
 async fn wait_for_lock(path: &Path) -> Result<File, Error> {
     let begun = tokio::time::Instant::now();
     loop {

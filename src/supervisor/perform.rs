@@ -1,5 +1,5 @@
-//! Does what was decided: files and links, and stops through the runtime, which go on in the
-//! background. What came of each action goes back to the core.
+//! Performs what was decided: files and links, and stops through the runtime, which continue in the
+//! background. The result of each action goes back to the core.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::node::host::HostRoot;
 use crate::node::kubelet;
 use crate::node::runtime::{self, Runtime};
 use crate::places::manifests::Link;
-use crate::places::reports::AgentWord;
+use crate::places::reports::AgentReport;
 use crate::places::store::Store;
 use crate::reasons::Blocked;
 use crate::supervisor::core::decide::Action;
@@ -28,7 +28,7 @@ use crate::supervisor::twin_files::TwinFiles;
 pub struct Settings {
     /// The host's files.
     pub root: HostRoot,
-    /// Which boot.
+    /// Id of this boot.
     pub boot_id: String,
     /// Name of this node.
     pub node_name: String,
@@ -38,9 +38,9 @@ pub struct Settings {
     pub store: Store,
 }
 
-/// What actions are done with in one pass.
+/// What actions need in one pass.
 #[derive(Clone, Copy)]
-pub struct Means<'a> {
+pub struct PassContext<'a> {
     /// What does not change.
     pub settings: &'a Settings,
     /// Twins' files; `None`: the manifest directory is not known yet.
@@ -49,8 +49,8 @@ pub struct Means<'a> {
     pub reach: &'a Reach,
     /// What the runtime listed.
     pub lists: Option<&'a Lists>,
-    /// What the agent last said.
-    pub agent: Option<&'a AgentWord>,
+    /// What the agent last reported.
+    pub agent: Option<&'a AgentReport>,
     /// Why the run directory cannot hold clear text.
     pub not_memory: Option<&'a str>,
 }
@@ -61,22 +61,22 @@ struct Stopped {
     result: Result<(), runtime::Error>,
 }
 
-/// Does actions.
+/// Performs actions.
 #[derive(Default)]
 pub struct Performer {
-    /// Stops under way: grace periods take their time, passes do not.
+    /// Stops in progress: a pass does not wait for grace periods.
     stops: JoinSet<Stopped>,
     /// Twins that were activated: no UID is used twice.
     activations: u64,
 }
 
 impl Performer {
-    /// Does one action.
+    /// Performs one action.
     pub async fn perform(
         &mut self,
         action: &Action,
         core: &Core,
-        with: &Means<'_>,
+        with: &PassContext<'_>,
         findings: &mut Findings,
     ) -> Outcome {
         tracing::debug!(?action, "acting");
@@ -92,12 +92,12 @@ impl Performer {
             }
             Action::Relink(key) => relink(files, key),
             Action::Nudge(key) => {
-                tracing::info!(pod = %key, "the kubelet does not list the twin yet: linking it afresh");
+                tracing::info!(pod = %key, "the kubelet does not list the twin yet: linking it again");
                 let result = match files.manifests.link(key) {
                     Link::Ours => files.relink(key),
                     Link::None | Link::Foreign => Ok(()),
                 };
-                outcome(key, result, "cannot link afresh")
+                outcome(key, result, "cannot link again")
             }
             Action::Release(key) => release(files, key, core),
             Action::StopTwin(_) | Action::EndTwin(_) | Action::StopParent(_) => {
@@ -115,7 +115,7 @@ impl Performer {
                     tracing::info!("the installation is being removed: leaving the node");
                 } else {
                     tracing::warn!(
-                        "the API server answers and no agent was heard of for an hour: leaving the node"
+                        "the API server answers, but no agent has run for an hour: leaving the node"
                     );
                 }
                 match files.retire(&with.settings.store) {
@@ -123,7 +123,7 @@ impl Performer {
                     Err(error) => {
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
-                            "cannot remove everything of ours"
+                            "cannot remove all of this program's files"
                         );
                         Outcome::Failed
                     }
@@ -139,7 +139,7 @@ impl Performer {
         key: &Key,
         core: &Core,
         files: &TwinFiles,
-        with: &Means<'_>,
+        with: &PassContext<'_>,
         findings: &mut Findings,
     ) -> Outcome {
         match self.prepare(key, core, files, with, findings).await {
@@ -160,10 +160,10 @@ impl Performer {
         key: &Key,
         core: &Core,
         files: &TwinFiles,
-        with: &Means<'_>,
+        with: &PassContext<'_>,
         findings: &mut Findings,
     ) -> Result<(String, Known), Refused> {
-        let Means {
+        let PassContext {
             settings, reach, ..
         } = with;
         let (Some(runtime), Some(process)) = (&reach.runtime, &reach.process) else {
@@ -208,7 +208,7 @@ impl Performer {
         Ok((uid, Known::of(&generation.checkpoint)))
     }
 
-    fn stop(&mut self, action: &Action, core: &Core, with: &Means<'_>) -> Outcome {
+    fn stop(&mut self, action: &Action, core: &Core, with: &PassContext<'_>) -> Outcome {
         let (Some(lists), Some(runtime)) = (with.lists, with.reach.runtime.clone()) else {
             return Outcome::Failed;
         };
@@ -231,7 +231,7 @@ impl Performer {
         Outcome::Started
     }
 
-    /// Waits for a stop to end. Never ends while none is under way; can be dropped and asked again.
+    /// Waits for a stop to end; forever if none is in progress. May be dropped and called again.
     pub async fn stopped(&mut self) -> Action {
         loop {
             match self.stops.join_next().await {
@@ -265,16 +265,16 @@ pub fn release(files: &TwinFiles, key: &Key, core: &Core) -> Outcome {
 
 fn relink(files: &TwinFiles, key: &Key) -> Outcome {
     if files.manifests.link(key) == Link::Foreign {
-        // put there since the twin was released
+        // created after the twin was released
         let path = files.manifests.link_path(key);
         return Outcome::Refused(Refused::new(
             Blocked::ForeignManifest,
-            format!("{} is not ours", path.display()),
+            format!("{} was not created by this program", path.display()),
         ));
     }
-    let outcome = outcome(key, files.relink(key), "cannot take back");
+    let outcome = outcome(key, files.relink(key), "cannot link the twin again");
     if matches!(outcome, Outcome::Done) {
-        tracing::info!(pod = %key, "contact is lost again: taken back");
+        tracing::info!(pod = %key, "contact is lost again: the twin is linked again");
     }
     outcome
 }
@@ -293,8 +293,9 @@ fn outcome<E: std::error::Error + 'static>(
     }
 }
 
-/// Stops the containers of each sandbox, which get the grace to end by themselves, then the
-/// sandbox. Without a grace the sandbox goes at once, and the runtime ends what runs in it.
+/// Stops the containers of each sandbox, which get the grace period to end by themselves, then the
+/// sandbox. Without a grace period the sandbox is stopped at once, and the runtime ends what runs
+/// in it.
 pub async fn stop_through(runtime: Runtime, stop: Stop) -> Result<(), runtime::Error> {
     let Stop { targets, grace } = stop;
     for target in targets {

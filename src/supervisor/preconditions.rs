@@ -1,5 +1,5 @@
-//! All that must hold before a checkpoint is activated. The supervisor asks before it links a twin,
-//! and a drill before it says that a pod recovers.
+//! Everything that must hold before a checkpoint is activated. The supervisor checks it before it
+//! links a twin, and a drill before it reports that a pod recovers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::text::chain;
 pub struct Preconditions<'a> {
     /// Time since boot.
     pub now: Duration,
-    /// Which boot.
+    /// Id of this boot.
     pub boot_id: &'a str,
     /// The host's files.
     pub root: &'a HostRoot,
@@ -36,29 +36,29 @@ pub struct Preconditions<'a> {
     pub not_memory: Option<&'a str>,
     /// The runtime that must have the images.
     pub runtime: &'a Runtime,
-    /// The kubelet that must let them be used.
+    /// The kubelet that must allow their use.
     pub settings: &'a kubelet::Settings,
-    /// Its directory, a host path.
+    /// The kubelet's directory, a host path.
     pub kubelet_dir: &'a Path,
     /// Name of this node.
     pub node_name: &'a str,
-    /// What the agent recorded of the node; `None`: nothing yet.
+    /// What the agent recorded about the node; `None`: nothing yet.
     pub record: Option<&'a NodeRecord>,
-    /// Pods of the API server that the kubelet has.
+    /// The pods that the kubelet has from the API server.
     pub api_pods: ApiPods<'a>,
 }
 
-/// Pods of the API server that the kubelet has.
+/// The pods that the kubelet has from the API server.
 #[derive(Clone, Copy, Debug)]
 pub enum ApiPods<'a> {
     /// None: it has not reached the API server since it started.
     None,
-    /// They take this; `None`: that is not known.
+    /// It has some, which take this; `None`: how much is not known.
     Take(Option<&'a Demand>),
 }
 
-/// What was found out already: many pods share an image, and each question is a call to the
-/// runtime; and each twin takes room from the next. For one pass.
+/// What earlier checks of this pass found: many pods share an image, and each query is a call to
+/// the runtime; and each twin leaves less room for the next.
 #[derive(Debug, Default)]
 pub struct Findings {
     images: BTreeMap<String, Image>,
@@ -66,7 +66,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// A twin that takes this is there now.
+    /// Counts a twin that was linked and takes this.
     pub fn take(&mut self, demand: &Demand) {
         if let Some(room) = &mut self.room {
             room.taken.add(demand);
@@ -74,7 +74,7 @@ impl Findings {
     }
 }
 
-/// What an image is good for on this node.
+/// Whether an image can be used on this node.
 #[derive(Clone, Copy, Debug)]
 enum Image {
     Usable,
@@ -85,9 +85,9 @@ enum Image {
 /// A checkpoint that can be activated.
 #[derive(Debug)]
 pub struct Checked {
-    /// Its newest good generation.
+    /// Its newest usable generation.
     pub generation: Generation,
-    /// What its twin takes.
+    /// The resources and ports that its twin takes.
     pub demand: Demand,
 }
 
@@ -105,7 +105,7 @@ impl Preconditions<'_> {
             let path = self.manifests.link_path(key);
             return Err(Refused::new(
                 Blocked::ForeignManifest,
-                format!("{} is not ours", path.display()),
+                format!("{} was not created by this program", path.display()),
             ));
         }
         self.check_node(&checkpoint.parent)?;
@@ -125,14 +125,14 @@ impl Preconditions<'_> {
         generation.ok_or_else(|| match bad.first() {
             None => Refused::new(
                 Blocked::Damaged,
-                "no whole generation of it is in the store",
+                "the store has no complete generation of it",
             ),
             Some(error) => self.unusable(error),
         })
     }
 
-    /// Why the newest generation cannot be used; with what is wrong with the keys, if one is
-    /// missing.
+    /// Why the newest generation cannot be used. If a key is missing, the message says what is
+    /// wrong with the keys.
     fn unusable(&self, error: &store::Error) -> Refused {
         let mut refused = Refused::new(error.blocked(), chain(error));
         if error.header().is_some() {
@@ -179,7 +179,7 @@ impl Preconditions<'_> {
         Ok(())
     }
 
-    /// Asks, once a name, whether the kubelet can use an image without its registry.
+    /// Whether the kubelet can use an image without its registry; queried once for each name.
     async fn image(&self, name: &str, findings: &mut Findings) -> Result<Image, runtime::Error> {
         if let Some(known) = findings.images.get(name) {
             return Ok(*known);
@@ -196,8 +196,8 @@ impl Preconditions<'_> {
                 ) {
                     Ok(true) => Image::Usable,
                     Ok(false) => Image::NeedsPullSecret,
-                    // a record that cannot be read makes the kubelet pull; we let it try rather
-                    // than refuse for it
+                    // with an unreadable record the kubelet pulls: it may try, which is better
+                    // than a refusal
                     Err(error) => {
                         tracing::warn!(image = name, %error, "cannot read the kubelet's pull records");
                         Image::Usable
@@ -209,15 +209,15 @@ impl Preconditions<'_> {
         Ok(image)
     }
 
-    /// A checkpoint of another node is not activated: one renamed, or removed and made again, is
-    /// another.
+    /// Refuses a checkpoint of another node. A node that was renamed, or deleted and created again,
+    /// is another node.
     fn check_node(&self, parent: &Parent) -> Result<(), Refused> {
         let Some(record) = self.record else {
             return Ok(());
         };
         if !record.node_name.eq_ignore_ascii_case(self.node_name) {
             let message = format!(
-                "captured on node {}, and this is {}",
+                "captured on node {}, but this is {}",
                 record.node_name, self.node_name
             );
             return Err(Refused::new(Blocked::OtherNode, message));
@@ -225,7 +225,7 @@ impl Preconditions<'_> {
         match (&parent.node_uid, record.current_uid()) {
             (Some(of), Some(now)) if of != now => {
                 let message = format!(
-                    "captured on the node object {of}, and that of {} is {now} now",
+                    "captured on node object {of}, but that of {} is now {now}",
                     self.node_name
                 );
                 Err(Refused::new(Blocked::OtherNode, message))
@@ -234,15 +234,15 @@ impl Preconditions<'_> {
         }
     }
 
-    /// What does not fit beside the kubelet's pods is not given to it: it would end some of them
-    /// for a static pod.
+    /// Refuses a twin that does not fit with the kubelet's pods: for a static pod the kubelet would
+    /// end some of them.
     fn check_room(
         &self,
         key: &Key,
         demand: &Demand,
         findings: &mut Findings,
     ) -> Result<(), Refused> {
-        // one that is linked again has its place already, but not its own
+        // a twin that is linked again does not conflict with itself
         if findings.room.is_none() || self.manifests.link(key) == Link::Ours {
             let taken = self.manifests.taken(key);
             let cannot_tell =
@@ -250,8 +250,7 @@ impl Preconditions<'_> {
             let mut taken = taken.map_err(cannot_tell)?;
             if let ApiPods::Take(of_others) = self.api_pods {
                 let Some(of_others) = of_others else {
-                    let message =
-                        "the kubelet has pods of the API server, and what they take is not known";
+                    let message = "the kubelet has pods from the API server, and it is not known what they take";
                     return Err(Refused::new(Blocked::NoRoom, message));
                 };
                 taken.add(of_others);
@@ -264,9 +263,9 @@ impl Preconditions<'_> {
     }
 }
 
-/// How long ago a checkpoint was captured, as far as is certain: time the node was off counts for
-/// nothing, and after a reboot only the time since counts. No wall clock is asked, so that one that
-/// lies neither expires nor revives anything.
+/// How long ago a checkpoint was captured, as far as is certain: time during which the node was off
+/// does not count, and after a reboot only the time since then counts. The wall clock is not used,
+/// so a wrong one neither expires nor revives a checkpoint.
 fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
     if checkpoint.captured.boot_id == boot_id {
         now.saturating_sub(Duration::from_secs(checkpoint.captured.uptime_seconds))
@@ -298,8 +297,7 @@ mod tests {
         );
     }
 
-    /// What is said of a checkpoint without images that is otherwise well, on a node of which this
-    /// is recorded.
+    /// Checks an otherwise valid checkpoint without images on a node with this record.
     fn check(
         record: Option<&NodeRecord>,
         api_pods: ApiPods<'_>,

@@ -13,7 +13,7 @@ use crate::node::host::HostRoot;
 use crate::node::kubelet::Server;
 use crate::node::probe::{self, Prober};
 
-/// Probes under way at once: a black hole holds each for its whole limit.
+/// Most probes in progress at once: if packets are dropped silently, each takes its whole limit.
 pub const AT_ONCE: usize = 4;
 
 /// A probe that ended.
@@ -23,11 +23,11 @@ pub struct Probe {
     pub began: Duration,
     /// When it ended, since boot.
     pub ended: Duration,
-    /// What it saw.
+    /// Its result.
     pub outcome: Outcome,
 }
 
-/// The API servers, and the probes of them that are under way.
+/// The API servers, and the probes of them that are in progress.
 pub struct Probes {
     root: HostRoot,
     limit: Duration,
@@ -48,7 +48,7 @@ impl Probes {
         }
     }
 
-    /// Probes these servers from now on. Those that cannot be probed are errors.
+    /// Probes these servers from now on. Returns an error for each that cannot be probed.
     pub fn probe(&mut self, servers: Vec<Server>) -> Vec<probe::Error> {
         if servers == self.servers {
             return Vec::new();
@@ -69,7 +69,7 @@ impl Probes {
         errors
     }
 
-    /// No server is known that could be probed.
+    /// No server that could be probed is known.
     pub fn is_idle(&self) -> bool {
         self.probers.is_empty()
     }
@@ -79,8 +79,8 @@ impl Probes {
         self.probers.iter().flat_map(Prober::addresses).collect()
     }
 
-    /// Begins a probe of all servers; the first answer is not held up by a server that says
-    /// nothing. Does nothing while too many are under way.
+    /// Begins a probe of all servers. A server that does not answer does not delay the answer of
+    /// another. Does nothing while too many probes are in progress.
     pub fn begin(&mut self) {
         if self.probers.is_empty() || self.under_way.len() >= AT_ONCE {
             return;
@@ -104,8 +104,7 @@ impl Probes {
         });
     }
 
-    /// Waits for a probe to end. Never ends while none is under way; can be dropped and asked
-    /// again.
+    /// Waits for a probe to end; forever if none is in progress. May be dropped and called again.
     pub async fn ended(&mut self) -> Probe {
         loop {
             match self.under_way.join_next().await {
@@ -116,7 +115,7 @@ impl Probes {
         }
     }
 
-    /// A probe that ended already, if there is one.
+    /// A probe that has already ended, if there is one.
     pub fn try_ended(&mut self) -> Option<Probe> {
         self.under_way.try_join_next()?.ok()
     }

@@ -1,6 +1,6 @@
-//! How the node's parts are reached: the kubelet, the runtime, the API servers and the manifest
-//! directory. Each is found when it is first needed, which may be long after the supervisor starts,
-//! and again when it is another one.
+//! Finds the kubelet, the runtime, the API servers and the manifest directory. Each is found when
+//! it is first needed, which may be long after the supervisor starts, and again when it is replaced
+//! by another.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::problems::Problems;
 use crate::supervisor::core::observe::Lists;
 use crate::text::chain;
 
-/// Limit of one call to the runtime or the kubelet: a hung one counts as unknown.
+/// Time limit of one call to the runtime or the kubelet. After that the answer is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The kubelet that runs.
@@ -23,11 +23,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 pub struct KubeletProcess {
     /// Its process id.
     pub pid: u32,
-    /// How it was started; `None`: that cannot be learned.
+    /// How it was started; `None`: it cannot be learned.
     pub settings: Option<kubelet::Settings>,
 }
 
-/// How the node's parts are reached.
+/// What was found on the node so far.
 pub struct Reach {
     root: HostRoot,
     cri_endpoint: Option<PathBuf>,
@@ -35,18 +35,18 @@ pub struct Reach {
     kubelet: Kubelet,
     /// The kubelet that last answered.
     pub process: Option<KubeletProcess>,
-    /// The runtime, once it answered, until it does not.
+    /// The runtime, from its first answer until it fails to answer.
     pub runtime: Option<Runtime>,
-    /// It refuses a second mapping of a host port; `None`: not known yet.
+    /// Whether the runtime refuses a second mapping of a host port; `None`: not known yet.
     pub exclusive_host_ports: Option<bool>,
-    /// What the agent recorded of the node.
+    /// What the agent recorded about the node.
     pub node: Option<NodeRecord>,
-    /// When that was last changed.
+    /// When that record was last changed.
     recorded: Option<SystemTime>,
 }
 
 impl Reach {
-    /// Looks for nothing yet. Paths are host paths; `None`: to be found.
+    /// Has found nothing yet. Paths are host paths; `None`: to be found.
     pub fn new(
         root: HostRoot,
         kubelet_dir: &Path,
@@ -67,7 +67,8 @@ impl Reach {
         }
     }
 
-    /// What the kubelet owns. One that answers is also asked how it was started, once.
+    /// What the kubelet owns. A kubelet that answers for the first time is also asked how it was
+    /// started.
     pub async fn owned(&mut self) -> Result<Owned, kubelet::Error> {
         let owned = self.kubelet.owned().await?;
         if self
@@ -77,7 +78,10 @@ impl Reach {
         {
             let settings = kubelet::settings(&self.root, owned.pid).inspect_err(|error| {
                 let error = error as &dyn std::error::Error;
-                tracing::warn!(error, "the kubelet's settings are taken to be the defaults");
+                tracing::warn!(
+                    error,
+                    "the kubelet's settings are not known: assuming the defaults"
+                );
             });
             tracing::info!(pid = owned.pid, "found the kubelet");
             self.process = Some(KubeletProcess {
@@ -88,7 +92,7 @@ impl Reach {
         Ok(owned)
     }
 
-    /// What the runtime lists; the error says in words why it does not.
+    /// What the runtime lists; the error is in words.
     pub async fn lists(&mut self) -> Result<Lists, String> {
         let lists = self.ask_runtime().await;
         if lists.is_err() {
@@ -124,7 +128,7 @@ impl Reach {
         })
     }
 
-    /// The kubelet's manifest directory, a real path. `None`: the kubelet has not said yet.
+    /// The kubelet's manifest directory, a real path. `None`: the kubelet has not reported it yet.
     pub fn manifest_dir(&self) -> Option<Result<PathBuf, manifests::Error>> {
         let given = self.manifest_dir.as_deref();
         if given.is_none() && self.process.is_none() {
@@ -140,8 +144,8 @@ impl Reach {
         }))
     }
 
-    /// The API servers to probe: what the agent recorded, else what the kubelet's own kubeconfig
-    /// names. `None`: those that are known already (`is_known`), as the record did not change.
+    /// The API servers to probe: those that the agent recorded, else those in the kubelet's own
+    /// kubeconfig. `None`: the servers are known (`is_known`) and the record has not changed.
     pub async fn servers(
         &mut self,
         store: &Store,

@@ -9,15 +9,15 @@ use crate::places::reports::{OUTAGES, Outages, STATUS, Status};
 use crate::places::run::{self, RunDir};
 use crate::supervisor::core::outages::OutageLog;
 
-/// What is written.
+/// Writes the two files.
 #[derive(Debug, Default)]
 pub struct Recorder {
     status: Option<Status>,
-    /// The files that could not be written when it was last tried.
+    /// The files that could not be written at the last attempt.
     unwritten: BTreeSet<&'static str>,
 }
 
-/// The outages that a supervisor before this one recorded in this boot.
+/// The outages that an earlier supervisor recorded in this boot.
 pub fn read_outages(run: &RunDir) -> Outages {
     let outages = run.read(OUTAGES).unwrap_or_else(|error| {
         tracing::warn!(
@@ -30,9 +30,9 @@ pub fn read_outages(run: &RunDir) -> Outages {
 }
 
 impl Recorder {
-    /// Writes what changed, and says what is exported as metrics. A failure is tried again at the
-    /// next pass, and logged once when it begins and once when it ends: passes follow each other
-    /// quickly while a directory is full.
+    /// Writes what changed, and returns what is exported as metrics. A failed write is retried at
+    /// the next pass, and logged only when it begins and when it ends, because passes follow each
+    /// other quickly while a directory is full.
     pub fn write(&mut self, run: &RunDir, status: Status, log: &mut OutageLog) -> Figures {
         if let Some(outages) = log.unwritten() {
             add_wall_times(outages, clock::boot_time());
@@ -63,7 +63,7 @@ impl Recorder {
     }
 }
 
-/// The wall clock's times of what was recorded since it was last written: for people.
+/// Adds the wall-clock times, for people, to what was recorded since the last write.
 fn add_wall_times(outages: &mut Outages, now: Duration) {
     let wall_now = jiff::Timestamp::now();
     let wall = |at: u64| {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clocks_times_are_those_of_the_moment_and_stay() {
+    fn wall_clock_times_are_taken_once_and_do_not_change() {
         let wall: jiff::Timestamp = jiff::Timestamp::now();
         let known = Outage {
             from: 1,

@@ -1,4 +1,4 @@
-//! The loop around the [`Core`]: it listens, looks at the node, does what the core says, and
+//! The loop around the [`Core`]: it listens, looks at the node, performs what the core decides, and
 //! reports.
 
 use std::fs;
@@ -20,7 +20,7 @@ use crate::places::store::Store;
 use crate::problems::Problems;
 use crate::reasons::Risk;
 use crate::supervisor::core::decide::{self, Action};
-use crate::supervisor::core::health::Ask;
+use crate::supervisor::core::health::LookUp;
 use crate::supervisor::core::observe::Lists;
 use crate::supervisor::core::pace::Pace;
 use crate::supervisor::core::{Core, Observation, Outcome};
@@ -29,7 +29,7 @@ use crate::supervisor::error::Error;
 use crate::supervisor::listen::{Heard, Listener};
 use crate::supervisor::look::{Found, Looker};
 use crate::supervisor::metrics_source::MetricsSource;
-use crate::supervisor::perform::{self, Means, Performer, Settings};
+use crate::supervisor::perform::{self, PassContext, Performer, Settings};
 use crate::supervisor::preconditions::Findings;
 use crate::supervisor::probes::Probes;
 use crate::supervisor::reach::Reach;
@@ -50,14 +50,14 @@ pub(super) struct Shell {
     recorder: Recorder,
     metrics: Rc<MetricsSource>,
     run: RunDir,
-    /// The run directory is in memory, and of this boot.
+    /// The run directory is in memory and belongs to this boot.
     is_memory: bool,
-    /// Twins' files, once the manifest directory is known and what is in it was taken in.
+    /// Twins' files, once the manifest directory is known and its contents were read.
     files: Option<TwinFiles>,
-    /// The API servers are those of a flag.
+    /// The API servers were given by a flag.
     servers_are_given: bool,
     problems: Problems,
-    /// Why connections of the kubelet cannot be closed, though they should be.
+    /// Why connections of the kubelet that should be closed cannot be.
     cannot_unstick: Option<String>,
 }
 
@@ -159,7 +159,7 @@ impl Shell {
         }
     }
 
-    /// Looks at the node, does what is to be done, and reports.
+    /// One pass: looks at the node, performs what is decided, and reports.
     async fn pass(&mut self) {
         self.find_servers().await;
         if !self.is_memory {
@@ -193,13 +193,13 @@ impl Shell {
         self.report();
     }
 
-    /// Releases by what is heard, which needs neither the kubelet nor the runtime.
+    /// Releases by contact alone, which needs neither the kubelet nor the runtime.
     fn release(&mut self) {
         release(&mut self.core, self.files.as_ref());
     }
 
-    /// Looks at the node. What is heard meanwhile releases at once: a kubelet or a runtime that
-    /// hangs delays no release.
+    /// Looks at the node. Contact that returns meanwhile releases at once, so that a kubelet or
+    /// runtime that hangs delays no release.
     async fn look(&mut self) -> Found {
         let Self {
             core,
@@ -238,7 +238,7 @@ impl Shell {
                 self.unstick();
                 continue;
             }
-            let with = Means {
+            let with = PassContext {
                 settings: &self.settings,
                 files: self.files.as_ref(),
                 reach: &self.reach,
@@ -257,7 +257,7 @@ impl Shell {
         }
     }
 
-    /// Closes the kubelet's sockets that wait on the API server.
+    /// Closes the kubelet's sockets that wait for the API server.
     fn unstick(&mut self) {
         let Err(error) = self.listener.unstick(&mut self.core) else {
             return;
@@ -278,12 +278,12 @@ impl Shell {
         };
         for (key, uid, ask, before) in self.core.examine(lists) {
             match ask {
-                Ask::Container(id) => {
+                LookUp::Container(id) => {
                     if let Ok(Some(detail)) = runtime.detail(&id).await {
                         self.core.container_ended(&key, &detail);
                     }
                 }
-                Ask::Node { tried } => {
+                LookUp::Node { tried } => {
                     let manifest = twin_files::read_manifest(&self.run.active(&key))
                         .ok()
                         .flatten();
@@ -298,7 +298,7 @@ impl Shell {
             }
             if let Some((reason, text)) = self
                 .core
-                .ailment(&key)
+                .twin_fault(&key)
                 .filter(|(_, text)| before.as_deref() != Some(text))
             {
                 tracing::warn!(pod = %key, reason = reason.as_str(), "{text}");
@@ -315,7 +315,7 @@ impl Shell {
         self.metrics.passed(figures);
     }
 
-    // --- what is found late
+    // --- found when first needed
     // --------------------------------------------------------------------------------------
 
     /// The API servers: what the flag says, else what the agent recorded, else the kubelet's own
@@ -348,15 +348,14 @@ impl Shell {
         let opened = self.run.open(&self.settings.boot_id);
         if opened.is_ok() {
             self.is_memory = true;
-            // what is in force could not be read before
+            // linked manifests could not be read before
             self.files = None;
         }
         self.problems
             .set("run directory", opened.err().map(|error| chain(&error)));
     }
 
-    /// Finds the kubelet's manifest directory, and takes in what a supervisor before this one left
-    /// in it.
+    /// Finds the kubelet's manifest directory, and reads what an earlier supervisor left in it.
     fn find_files(&mut self) {
         if self.files.is_some() {
             return;
@@ -366,7 +365,7 @@ impl Shell {
         };
         let found = directory.map_err(|error| chain(&error)).and_then(|path| {
             let files = TwinFiles::new(ManifestDir::new(path, self.run.clone()));
-            // without memory nothing is in force, and what should be is refused with that reason
+            // without memory nothing can be linked, and each activation is refused with this reason
             if self.is_memory {
                 let twins = files.find().map_err(|error| chain(&error))?;
                 let last = self
@@ -416,7 +415,7 @@ fn given_servers(
     Ok(urls.iter().map(server).collect())
 }
 
-/// Why connections of the kubelet cannot be closed; `None`: they can, or it cannot be told.
+/// Why connections of the kubelet cannot be closed; `None`: they can, or it is not known.
 fn cannot_unstick(root: &HostRoot) -> Option<String> {
     let error = sockets::try_destroy(root)
         .err()

@@ -15,7 +15,7 @@ use crate::supervisor::core::facts::Key;
 use crate::supervisor::core::{FoundTwin, Refused};
 use crate::text::chain;
 
-/// Why leftovers could not be removed, or twins not be found.
+/// Why leftovers could not be removed or twins could not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// In the kubelet's manifest directory.
@@ -32,14 +32,14 @@ pub enum Error {
 /// Where twins' files are.
 #[derive(Clone, Debug)]
 pub struct TwinFiles {
-    /// The kubelet's manifest directory, with the run directory that links in it lead to.
+    /// The kubelet's manifest directory, with the run directory that its links point to.
     pub manifests: ManifestDir,
     /// Files must be labelled for SELinux.
     pub selinux: bool,
 }
 
 impl TwinFiles {
-    /// In this manifest directory.
+    /// For this manifest directory.
     pub fn new(manifests: ManifestDir) -> Self {
         Self {
             manifests,
@@ -51,9 +51,9 @@ impl TwinFiles {
         self.manifests.run()
     }
 
-    /// The twins that are on the node. What no manifest names is removed first: it was being
-    /// unpacked when the supervisor before this one ended; and so are links of before a reboot,
-    /// whose files were in memory.
+    /// The twins that are on the node. First removes files that no manifest names, which were being
+    /// unpacked when an earlier supervisor ended, and links from before a reboot, whose files were
+    /// in memory.
     pub fn find(&self) -> Result<Vec<FoundTwin>, Error> {
         self.run().sweep()?;
         let linked: Vec<Key> = self
@@ -73,13 +73,13 @@ impl TwinFiles {
             let manifest = match read_manifest(&self.run().active(&key)) {
                 Ok(Some(manifest)) => manifest,
                 Ok(None) if is_linked => {
-                    tracing::info!(pod = %key, "removing a link of before the reboot");
+                    tracing::info!(pod = %key, "removing a link from before the reboot");
                     write::remove(&self.manifests.link_path(&key))?;
                     continue;
                 }
                 Ok(None) | Err(_) => serde_json::Value::Null,
             };
-            tracing::info!(pod = %key, linked = is_linked, "found a twin of a supervisor before this one");
+            tracing::info!(pod = %key, linked = is_linked, "found a twin of an earlier supervisor");
             found.push(FoundTwin {
                 key,
                 is_linked,
@@ -89,10 +89,10 @@ impl TwinFiles {
         Ok(found)
     }
 
-    /// Removes what a crash left in the kubelet's directory and in the run directory: links of ours
-    /// to nothing, and what [`RunDir::sweep`] finds. An unfinished file may be one that the agent
-    /// is writing, so it goes only if it was `seen` by the sweep before. Says what it saw and did
-    /// not remove.
+    /// Removes what a crash left in the kubelet's directory and in the run directory: dangling
+    /// links of this program, and what [`RunDir::sweep`] finds. An unfinished file may be one that
+    /// the agent is writing, so it is removed only if the previous sweep has `seen` it. Returns
+    /// what it saw and did not remove.
     pub fn sweep(&self, seen: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         let found = self.manifests.read()?;
         let dangling = found
@@ -111,8 +111,8 @@ impl TwinFiles {
         Ok(fresh)
     }
 
-    /// Unpacks and links a twin under a new UID, which is returned. What an earlier one left is
-    /// removed first.
+    /// Unpacks and links a twin under a new UID, which is returned. Files of an earlier twin of the
+    /// pod are removed first.
     pub fn activate(
         &self,
         checkpoint: &NodeCheckpoint,
@@ -137,7 +137,7 @@ impl TwinFiles {
     ) -> Result<(), Refused> {
         let failed =
             |error: &dyn std::error::Error| Refused::new(Blocked::WriteFailed, chain(error));
-        // an active manifest is never rewritten in place: the old link goes, then the new one comes
+        // a linked manifest is never rewritten in place: the old link is removed first
         if self.manifests.link(key) == Link::Ours {
             write::remove(&self.manifests.link_path(key)).map_err(|error| failed(&error))?;
         }
@@ -153,12 +153,12 @@ impl TwinFiles {
         Ok(())
     }
 
-    /// Puts a fresh link over whatever link of ours is there: the kubelet sees the manifest now.
+    /// Replaces the twin's link by an equal one, so that the kubelet notices the manifest now.
     pub fn relink(&self, key: &Key) -> Result<(), write::Error> {
         write::link(&self.run().link_target(key), &self.manifests.link_path(key))
     }
 
-    /// Removes the link, if it is ours.
+    /// Removes the link, if this program created it.
     pub fn release(&self, key: &Key) -> Result<(), write::Error> {
         if self.manifests.link(key) == Link::Ours {
             write::remove(&self.manifests.link_path(key))
@@ -172,7 +172,7 @@ impl TwinFiles {
         self.run().remove(key)
     }
 
-    /// Unpacked files of UIDs before this one: no manifest names them any more.
+    /// Removes unpacked files of earlier UIDs, which no manifest names any more.
     fn drop_other_volumes(&self, key: &Key, uid: &str) {
         let directory = self.run().path().join("volumes").join(key.file_form());
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
@@ -197,7 +197,7 @@ impl TwinFiles {
     }
 }
 
-/// Reads a manifest in force; `None`: there is none.
+/// Reads a linked or unpacked manifest; `None`: there is none.
 pub fn read_manifest(path: &Path) -> std::io::Result<Option<serde_json::Value>> {
     use std::io::Read as _;
     let file = match fs::File::open(path) {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn retiring_leaves_the_node_as_it_was_and_what_is_not_ours() {
+    fn retiring_leaves_the_node_as_it_was_and_keeps_files_of_others() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
         let store = Store::new(directory.path().join("state"));

@@ -1,4 +1,4 @@
-//! What a crash or a drill left on the node: looked for now and then, and removed.
+//! Regularly removes what a crash or a drill left on the node.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::supervisor::core::pace::QUIET;
 use crate::supervisor::twin_files::TwinFiles;
 use crate::text::chain;
 
-/// Between looks for what a crash left.
+/// Interval between sweeps.
 const SWEEP: Duration = Duration::from_hours(1);
 
-/// When it is looked for next.
+/// When the next sweep is due.
 pub struct Upkeep {
     next: Instant,
-    /// What the last sweep saw and left, because it may still have been being written.
+    /// What the last sweep saw and kept, because another process may have been writing it.
     swept: Option<Vec<PathBuf>>,
 }
 
 impl Upkeep {
-    /// At once.
+    /// The first sweep is due at once.
     pub fn new() -> Self {
         Self {
             next: Instant::now(),
@@ -31,7 +31,7 @@ impl Upkeep {
         }
     }
 
-    /// A twin's files were removed: see soon whether anything is left of them.
+    /// A twin's files were removed: the next sweep comes soon, in case anything is left of them.
     pub fn hasten(&mut self) {
         self.next = self.next.min(Instant::now() + QUIET);
     }
@@ -52,7 +52,7 @@ impl Upkeep {
         }
     }
 
-    /// Removes what a drill left that is gone or whose time is over: its routes above all.
+    /// Removes what a drill left, above all its routes, if it has ended or its time is over.
     pub fn tidy_drill(&self, files: &TwinFiles, problems: &mut Problems) {
         let tidied =
             Place::new(files.manifests.clone()).tidy(clock::boot_time(), self.swept.is_none());

@@ -86,7 +86,7 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-/// What a step of a history did, and which events the disk saw while it did.
+/// What a step of a history did, and which events the disk saw meanwhile.
 struct Step {
     task: Task,
     events: Range<usize>,
@@ -138,7 +138,8 @@ impl Kind {
         must("mount", &["-t", kind, "-o", self.options, disk, at]);
     }
 
-    /// Runs a history, and returns what the disk was told, from the making of the file system on.
+    /// Runs a history, and returns everything written to the disk since the file system was
+    /// created.
     fn write(&self, directory: &Path, random: &mut Random) -> (Vec<Event>, Vec<Step>) {
         let (served, mounted) = (directory.join("served"), directory.join("mounted"));
         let log = Log::default();
@@ -174,7 +175,7 @@ impl Kind {
         (log.take(), steps)
     }
 
-    /// Starts a machine on what a cut left, and looks at it.
+    /// Starts a machine on what a cut left, and inspects it.
     fn start(
         &self,
         directory: &Path,
@@ -204,7 +205,7 @@ impl Kind {
             }
         }
         let mut result = check(Path::new(at), &PODS, before, after, random);
-        // of what a bad disk damaged it would complain, and rightly
+        // it would rightly complain about what a bad disk damaged
         let is_damaged = |expected: &Expected| {
             expected
                 .pods

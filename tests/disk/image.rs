@@ -24,16 +24,16 @@ const FOREVER: Duration = Duration::from_secs(1 << 30);
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
-/// What the disk was told.
+/// A request to the disk.
 #[derive(Debug)]
 pub enum Event {
-    /// These bytes, there: in the cache, in no order.
+    /// Write these bytes at this offset: into the cache, in no particular order.
     Write(u64, Vec<u8>),
-    /// All that was written before is to last.
+    /// Make everything written before durable.
     Flush,
 }
 
-/// What is on a disk, by page; what was never written is zero.
+/// The content of a disk, by page; a page that was never written is zero.
 #[derive(Clone, Debug, Default)]
 pub struct Pages(BTreeMap<u64, Box<[u8; PAGE]>>);
 
@@ -86,12 +86,12 @@ impl Pages {
     }
 }
 
-/// How a cut treats what was written and not flushed.
+/// How a cut treats data that was written but not flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
     /// All of it was on the disk already.
     Kept,
-    /// None of it was.
+    /// All of it is lost.
     Lost,
     /// Each write or not, in any order.
     Any,
@@ -99,7 +99,7 @@ pub enum Cache {
     Torn,
 }
 
-/// Goes through a log from its start, and makes of each moment what a cut then leaves.
+/// Replays a log from its start, and builds for each moment what a cut then leaves.
 pub struct Replay<'a> {
     log: &'a [Event],
     lasting: Pages,
@@ -296,7 +296,7 @@ impl Filesystem for Image {
         _: i32,
         reply: ReplyEmpty,
     ) {
-        // no discard: what was written stays what it was
+        // no discard: written data stays as it is
         reply.error(Errno::EOPNOTSUPP);
     }
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Power cuts on real file systems. docs/durability.md tells what is cut and what is looked at.
+# Power cuts on real file systems. docs/durability.md says what is cut and what is checked.
 #
 #   run.sh [ext4|ext4-writeback|xfs|btrfs…]   all by default
 #
@@ -17,5 +17,5 @@ cd "$root"
 cargo build --quiet --locked --bin pod-checkpointer --example disk
 target=${CARGO_TARGET_DIR:-target}/debug
 export PROGRAM=$target/pod-checkpointer
-# what it mounts is gone with it, however it ends
+# its mounts end with it, however it ends
 exec unshare --mount --propagation private "$target/examples/disk" "$@"

@@ -51,7 +51,7 @@ struct Arguments {
     nodes: u8,
 }
 
-/// One thread: the agents are told to end with the thread that started them.
+/// One thread: the agents are set to end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
@@ -94,7 +94,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Tells each kubelet of the pods that are bound to its node.
+/// Passes each kubelet the pods that are bound to its node.
 async fn tell(
     client: Client,
     kubelets: &BTreeMap<String, UnboundedSender<Word>>,

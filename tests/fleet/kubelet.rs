@@ -27,11 +27,11 @@ use crate::stub::{self, PodResources, Runtime};
 
 /// Namespace and service account of the agents.
 const AGENT: &str = "pod-checkpointer";
-/// What every image is.
+/// The ID of every image.
 const IMAGE_ID: &str = "sha256:0123456789abcdef";
 /// How often a lease is renewed, as kubelets do it.
 const LEASE: Duration = Duration::from_secs(10);
-/// How long what failed is left alone.
+/// Pause after a failure.
 pub const PAUSE: Duration = Duration::from_secs(1);
 /// How long an agent's token is good, in seconds: longer than any story.
 const TOKEN: u32 = 6 * 60 * 60;
@@ -112,7 +112,7 @@ impl Kubelet {
         &self.name
     }
 
-    /// Does as it is told, and keeps its node Ready.
+    /// Runs the pods of its node, and keeps the node Ready.
     pub async fn run(mut self, mut words: UnboundedReceiver<Word>) -> anyhow::Result<()> {
         let mut renewal = Instant::now() + LEASE;
         loop {
@@ -448,7 +448,7 @@ fn micro_time() -> String {
     format!("{:.6}", Timestamp::now())
 }
 
-/// Nothing but what tolerates everything is scheduled to it.
+/// Only pods that tolerate everything are scheduled to it.
 fn object(name: &str, number: u8) -> Value {
     let amounts = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "50Gi", "pods": "110"});
     json!({

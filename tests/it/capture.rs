@@ -87,7 +87,7 @@ impl Node {
         node
     }
 
-    /// A file of the host's.
+    /// A file of the host.
     fn file(&self, path: &str, text: &str) {
         let path = self.root.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -418,7 +418,7 @@ async fn a_runtime_that_hangs_fails_or_is_not_there_is_no_reason_to_refuse() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_refused_anyway_is_told_so_when_the_runtime_is_away() {
+async fn a_pod_that_is_refused_in_any_case_is_refused_when_the_runtime_is_away() {
     let node = Node::new();
     node.runtime.stop().await;
     let mut pod = Node::pod();
@@ -430,7 +430,7 @@ async fn a_pod_that_is_refused_anyway_is_told_so_when_the_runtime_is_away() {
 }
 
 #[tokio::test]
-async fn a_pod_that_hangs_on_the_runtimes_word_is_not_refused_while_it_is_away() {
+async fn a_pod_whose_verdict_depends_on_the_runtime_is_not_refused_while_that_is_away() {
     let node = Node::new();
     node.runtime.stop().await;
     let mut pod = Node::pod();
@@ -497,7 +497,7 @@ async fn an_init_container_without_a_record_gets_what_the_kubelet_would_give_it(
             checkpoint.manifest["spec"]["initContainers"][0]["env"], wanted,
             "{runtime}"
         );
-        // What only an object of the API server or a container's resources tell is not known.
+        // Values that come only from an API object or a container's resources are not known.
         for from in [
             json!({"secretKeyRef": {"name": "s", "key": "k"}}),
             json!({"configMapKeyRef": {"name": "c", "key": "k", "optional": true}}),
@@ -578,7 +578,7 @@ async fn a_pod_network_that_needs_the_api_server_is_warned_of() {
 }
 
 #[tokio::test]
-async fn no_value_of_a_secret_or_of_the_environment_is_told() {
+async fn no_value_of_a_secret_or_of_the_environment_is_shown() {
     let node = Node::new();
     let bytes = "s3cret\u{fffd}";
     node.publish("..2", "s3cret");

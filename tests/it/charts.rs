@@ -22,7 +22,7 @@ use Warning::{
 /// Refusals, each with what it is about.
 type Reasons = &'static [(Refusal, &'static str)];
 
-/// Chart, what stands against its pods, what their owner should know.
+/// Chart, why its pods are refused, what their owner should know.
 const VERDICTS: &[(&str, Reasons, &[Warning])] = &[
     ("akri-agent", &[], &[Token]),
     ("alloy", &[], &[Token]),
@@ -270,7 +270,7 @@ fn push(object: &mut Value, list: &str, item: Value) {
 }
 
 #[test]
-fn each_chart_has_the_verdict_that_its_owner_must_be_told() {
+fn each_chart_has_the_expected_verdict() {
     let mut wrong = Vec::new();
     let mut recoverable = 0;
     for (chart, reasons, warnings) in VERDICTS {
@@ -296,7 +296,7 @@ fn each_chart_has_the_verdict_that_its_owner_must_be_told() {
         }
         recoverable += usize::from(reasons.is_empty());
     }
-    // past the capture of test output: the counts are part of the proof
+    // bypasses the capture of test output: the counts are part of the proof
     let _ = writeln!(
         std::io::stderr(),
         "charts: {}, {recoverable} recoverable",

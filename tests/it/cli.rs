@@ -12,7 +12,7 @@ use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::checkpoint::{Captured, Entry, NodeCheckpoint, Parent, Policy, Volume};
 use pod_checkpointer::files::lock::lock;
 use pod_checkpointer::node::host::HostRoot;
-use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase, PodReport, STATUS, Status};
+use pod_checkpointer::places::reports::{AGENT, AgentReport, Phase, PodReport, STATUS, Status};
 use pod_checkpointer::places::run::RunDir;
 use pod_checkpointer::places::store::Store;
 use pod_checkpointer::reasons::Warning;
@@ -89,7 +89,7 @@ impl Node {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Every file and link on the node, for what must be as it was.
+    /// Every file and link on the node, to compare before and after.
     fn files(&self) -> Vec<PathBuf> {
         fn walk(directory: PathBuf, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(directory).unwrap().flatten() {
@@ -213,12 +213,12 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     let marked = BTreeMap::from([(id("shop_till"), "selector app=till".to_owned())]);
     run.write(
         AGENT,
-        &AgentWord {
+        &AgentReport {
             heartbeat: 1,
             marked,
             refused,
             problems,
-            ..AgentWord::default()
+            ..AgentReport::default()
         },
     )
     .unwrap();
@@ -299,7 +299,7 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
 }
 
 #[test]
-fn show_gives_no_secret_away_unless_it_is_told_to() {
+fn show_reveals_no_secret_unless_asked_to() {
     let node = Node::new();
     node.store().put(&checkpoint("till")).unwrap();
     let shown = text(&node.command(&["show", "shop/till"]));
@@ -449,7 +449,7 @@ fn verify_repairs_what_it_can_and_says_what_it_did() {
         ["Damaged", "Leftover", "Foreign", "Link"]
     );
 
-    // beside an agent what may be its own stays
+    // while an agent runs, files that may be its own stay
     let agent = node.store().lock("agent.lock").unwrap();
     assert_eq!(
         kinds(&node.json(&["verify", "--repair"])),
@@ -627,7 +627,9 @@ fn uninstall_leaves_the_node_as_it_was_and_can_be_run_again() {
     let node = Node::new();
     let before = node.files();
     node.store().put(&checkpoint("till")).unwrap();
-    node.run_dir().write(AGENT, &AgentWord::default()).unwrap();
+    node.run_dir()
+        .write(AGENT, &AgentReport::default())
+        .unwrap();
     node.install();
     let dangling = node.manifest("pod-checkpointer_shop_till.yaml");
     symlink("/run/pod-checkpointer/active/shop_till.yaml", &dangling).unwrap();
@@ -640,7 +642,7 @@ fn uninstall_leaves_the_node_as_it_was_and_can_be_run_again() {
 }
 
 #[test]
-fn uninstall_refuses_beside_an_agent_or_a_twin_in_service() {
+fn uninstall_refuses_while_an_agent_or_a_twin_runs() {
     let node = Node::new();
     node.store().put(&checkpoint("till")).unwrap();
     let manifest = node.install();
@@ -693,7 +695,7 @@ fn uninstall_waits_for_the_supervisor_to_end() {
 }
 
 #[test]
-fn uninstall_touches_nothing_that_is_not_ours() {
+fn uninstall_does_not_touch_files_of_others() {
     let node = Node::new();
     node.store().put(&checkpoint("till")).unwrap();
     fs::write(node.path("var/lib/pod-checkpointer/notes"), "mine").unwrap();

@@ -7,7 +7,7 @@ use std::process::Output;
 use pod_checkpointer::checkpoint::NodeCheckpoint;
 use pod_checkpointer::node::contact::Class;
 use pod_checkpointer::node::proto::runtime as cri;
-use pod_checkpointer::places::reports::{AGENT, AgentWord};
+use pod_checkpointer::places::reports::{AGENT, AgentReport};
 use pod_checkpointer::pod::room::Amounts;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -83,7 +83,7 @@ impl Node {
             .join(format!("pod-checkpointer-drill_{key}.yaml"))
     }
 
-    /// Nothing of a drill is there, and what serves was not touched.
+    /// Nothing of a drill is left, and running pods were not touched.
     fn is_as_before(&self, name: &str) {
         assert!(
             std::fs::read_dir(&self.kubelet.manifests)
@@ -115,7 +115,7 @@ fn answer(output: &Output) -> Value {
 }
 
 #[test]
-fn a_pod_is_rehearsed_beside_itself_and_nothing_stays() {
+fn a_pod_is_rehearsed_while_it_runs_and_nothing_stays() {
     story(async {
         let (node, supervisor) = Node::well_with(&[checkpoint("till")]).await;
         until(&node.runtime.state, |state| state.is_running("parent-till")).await;
@@ -140,7 +140,7 @@ fn a_pod_is_rehearsed_beside_itself_and_nothing_stays() {
 }
 
 #[test]
-fn what_runs_otherwise_than_it_was_captured_is_told_without_its_value() {
+fn a_difference_between_pod_and_checkpoint_is_reported_without_its_value() {
     story(async {
         let (node, supervisor) = Node::well_with(&[checkpoint("till")]).await;
         node.runtime.change(|state| {
@@ -155,7 +155,7 @@ fn what_runs_otherwise_than_it_was_captured_is_told_without_its_value() {
         let shown = answer(&output);
         assert_eq!(
             shown["pods"][0]["differences"][0],
-            "app: another value of environment variable CURRENCY"
+            "app: environment variable CURRENCY has a different value"
         );
         assert_eq!(output.status.code(), Some(0), "it recovers all the same");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("s3cret"));
@@ -178,10 +178,10 @@ fn a_pod_that_would_not_come_back_is_the_answer_no_and_the_others_are_tried() {
             .path();
         std::fs::write(&file, "torn").unwrap();
         let refused = [(id("shop_ledger"), vec!["StatefulSet: ledger".to_owned()])].into();
-        let word = AgentWord {
+        let word = AgentReport {
             refused,
             heartbeat: 1,
-            ..AgentWord::default()
+            ..AgentReport::default()
         };
         node.run_dir().write(AGENT, &word).unwrap();
         let output = node.drilled(&[]).await;
@@ -301,7 +301,7 @@ fn a_kubelet_that_does_not_take_it_is_the_answer_no() {
 }
 
 #[test]
-fn nothing_is_done_in_an_outage_or_with_nobody_to_recover() {
+fn nothing_is_done_in_an_outage_or_without_a_supervisor() {
     story(async {
         let (node, supervisor) = Node::well_with(&[checkpoint("till")]).await;
         until(&node.runtime.state, |state| state.is_running("parent-till")).await;
@@ -318,7 +318,7 @@ fn nothing_is_done_in_an_outage_or_with_nobody_to_recover() {
         eventually("the API server is silent", silent).await;
         let output = node.drilled(&[]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("this is no drill"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("this would be no drill"));
 
         supervisor.end().await;
         let output = node.drilled(&[]).await;
@@ -341,7 +341,7 @@ fn a_full_node_is_left_alone() {
         node.kubelet.settle().await;
         let output = node.drilled(&[]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("no room for one pod more"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no room for one more pod"));
         node.is_as_before("till");
         supervisor.end().await;
     });

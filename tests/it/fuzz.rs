@@ -28,7 +28,7 @@ enum Mutation {
     Copy(Index, Index, Index),
 }
 
-/// What readers are known to stumble over.
+/// Values that are known to confuse readers.
 const WORDS: [&str; 16] = [
     "\n---\n",
     "..",
@@ -103,7 +103,7 @@ fn run(name: &str, corpus: &[Vec<u8>], test: impl Fn(&[u8])) {
             Ok(())
         })
         .unwrap();
-    // past the capture of test output: the counts are part of the proof
+    // bypasses the capture of test output: the counts are part of the proof
     let _ = writeln!(std::io::stderr(), "{name}: {cases} mutated inputs");
 }
 
@@ -196,7 +196,7 @@ fn render_says_something_of_whatever_it_is_given() {
 }
 
 #[test]
-fn whatever_stands_in_a_file_is_a_checkpoint_that_can_be_used_or_none() {
+fn any_file_is_either_a_usable_checkpoint_or_refused() {
     run(
         "checkpoint",
         &bytes(seeds::checkpoints(root(), &properties::key())),
@@ -205,12 +205,12 @@ fn whatever_stands_in_a_file_is_a_checkpoint_that_can_be_used_or_none() {
 }
 
 #[test]
-fn a_checkpoint_is_whole_or_it_is_none() {
+fn a_checkpoint_is_complete_or_refused() {
     let checkpoint = super::cli::checkpoint("till");
     let good = checkpoint.to_yaml().unwrap();
     assert_eq!(NodeCheckpoint::from_yaml(&good).unwrap(), checkpoint);
     run("checkpoint as it is", &[good], |bytes| {
-        // A mutation that changes nothing of the content may pass, and none else.
+        // Only a mutation that does not change the content may pass.
         if let Ok(read) = NodeCheckpoint::from_yaml(bytes) {
             assert_eq!(read, checkpoint);
         }

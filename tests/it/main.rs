@@ -1,6 +1,6 @@
 //! The integration tests, one binary. Where a new test goes:
 //!
-//! * What needs no node at all is tested beside the code: in its file, or above 100 lines in
+//! * What needs no node at all is tested next to the code: in its file, or above 100 lines in
 //!   `<module>_tests.rs`.
 //! * `capture`: what a checkpoint has in it, given a pod and what runs; one file a theme.
 //! * `agent`: when the agent captures, removes and publishes, against an API server; one file a
@@ -8,7 +8,7 @@
 //! * `supervisor`: stories of outages, from a boot without the API server to the hand-over; one
 //!   file a theme.
 //! * `operator`: what becomes of a PodCheckpointer.
-//! * `node`: one question to the node each, when it is well, gone, hung, or says no.
+//! * `node`: each query to the node, when what is queried works, is gone, hangs, or refuses.
 //! * `cli`, `render`, `drill`: commands, run as processes.
 //! * `metrics`: what the parts export, and their health, over HTTP.
 //! * `charts`: pods as well-known projects ship them, and the verdict on each.

@@ -1,4 +1,4 @@
-//! What the parts tell over HTTP, and that nobody can hold them up with it.
+//! What the parts export over HTTP, and that no client can block them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::id;
@@ -82,7 +82,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     )
 }
 
-/// The value of a series, without our prefix.
+/// The value of a series, given without the program's prefix.
 async fn value(address: SocketAddr, series: &str) -> Option<f64> {
     let (status, page) = get(address, "/metrics").await;
     assert_eq!(status, 200, "{page}");
@@ -284,7 +284,7 @@ async fn an_agent_is_not_ready_before_the_first_list_and_lives_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_agent_tells_the_record_of_a_supervisor_and_its_contact_only_while_it_lives() {
+async fn an_agent_exports_the_record_of_a_supervisor_and_its_contact_only_while_that_runs() {
     let node = Node::start();
     let address = free();
     let contact = ContactReport {
@@ -434,7 +434,7 @@ fn a_taken_port_hinders_nothing_and_is_taken_when_it_is_free() {
 }
 
 #[tokio::test]
-async fn the_operator_that_leads_tells_what_it_shows_and_what_it_did() {
+async fn the_leading_operator_exports_what_it_shows_and_what_it_did() {
     let (cluster, address) = (Api::default(), free());
     cluster.put(SETTINGS, wanted(&json!({})));
     let settings = operator::Settings {

@@ -1,5 +1,4 @@
-//! The node as seen, by what each question is answered with when things are well, gone, hung, or
-//! say no.
+//! Each query to the node, when what is queried works, is gone, hangs, or refuses.
 
 mod contact;
 mod kubelet;

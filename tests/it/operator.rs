@@ -27,7 +27,7 @@ pub fn settings(name: &str) -> Settings {
     }
 }
 
-/// An operator works on this cluster while the test goes on.
+/// Runs an operator on this cluster during the test.
 async fn with_operator(cluster: &Api, test: impl Future<Output = ()>) {
     with_settings(cluster, settings("one"), test).await;
 }
@@ -64,7 +64,7 @@ fn is(state: &State, kind: &str, status: &str, reason: &str) -> bool {
     seen == status && why == reason
 }
 
-/// What the controller of DaemonSets counts.
+/// What the DaemonSet controller counts.
 pub fn count(cluster: &Api, desired: i64, ready: i64) {
     cluster.edit(DAEMON_SET, |set| {
         set["status"] = json!({"observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": desired,
@@ -230,7 +230,7 @@ async fn what_cannot_be_applied_is_shown_and_nothing_that_runs_is_touched() {
 }
 
 #[tokio::test]
-async fn an_object_of_somebody_else_is_not_touched_and_one_of_a_plain_installation_is_taken_over() {
+async fn a_foreign_object_is_not_touched_and_one_of_a_plain_installation_is_taken_over() {
     let cluster = Api::default();
     let theirs = json!({"kind": "DaemonSet", "spec": {"theirs": true}, "metadata": {"labels": {"app": "another"}}});
     cluster.put(DAEMON_SET, theirs);

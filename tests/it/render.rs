@@ -128,7 +128,7 @@ fn a_pod_that_will_come_back_is_printed_as_it_would_be_linked() {
 }
 
 #[test]
-fn one_that_will_not_is_told_why_with_every_reason_and_the_code_3() {
+fn a_pod_that_would_not_come_back_is_listed_with_every_reason_and_exit_code_3() {
     let files = Files::new(&[("pod.yaml", REFUSED)]);
     let output = files.run(&["-f", "pod.yaml"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0));
@@ -217,7 +217,7 @@ fn nothing_to_render_is_a_failure_and_wrong_flags_are_usage() {
 }
 
 #[test]
-fn directories_are_read_in_order_and_deeper_only_when_told() {
+fn directories_are_read_in_order_and_recursively_only_when_asked() {
     let pod = |name: &str| POD.replace("till", name);
     let (a, b, c) = (pod("a"), pod("b"), pod("c"));
     let files = Files::new(&[
@@ -271,7 +271,7 @@ fn standard_input_is_read() {
 }
 
 #[test]
-fn every_change_is_explained_beside_the_manifest() {
+fn every_change_is_explained_next_to_the_manifest() {
     let files = Files::new(&[("pod.yaml", POD)]);
     let output = files.run(&["-f", "pod.yaml", "--explain"]);
     let text = String::from_utf8(output.stdout.clone()).unwrap();

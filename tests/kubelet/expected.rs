@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Of the pod's own fields: what a twin has none of.
+/// Fields of a pod that a twin does not have.
 const DROPPED: &[&str] = &[
     "activeDeadlineSeconds",
     "affinity",
@@ -23,7 +23,7 @@ const DROPPED: &[&str] = &[
     "serviceAccountName",
     "topologySpreadConstraints",
 ];
-/// Seconds that a hook of ours sleeps, and by which the pod's grace grows.
+/// Seconds that an added hook sleeps, and by which the pod's grace period grows.
 const HOLD: i64 = 120;
 
 /// What the kubelet must make of the twin. `uid` is the twin's.
@@ -95,7 +95,7 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
         {
             let is_held = list == "containers" && is_held(container);
             if list == "initContainers" {
-                // kubelets up to 1.34 refuse it, and nobody resizes a twin
+                // kubelets up to 1.34 refuse it, and a twin is never resized
                 container.as_object_mut().unwrap().remove("resizePolicy");
             }
             let grace = is_raised.then_some(if is_held { 1 } else { grace.max(1) });
@@ -115,7 +115,7 @@ pub fn twin(parent: &Value, node: &str, uid: &str, run_dir: &str) -> Value {
             ]
             .contains(&key.as_str())
     });
-    // an API server up to 1.33 notes in an annotation what a field says
+    // an API server up to 1.33 repeats the value of a field in an annotation
     // (pkg/registry/core/pod/strategy.go)
     annotations
         .retain(|key, _| !(key.starts_with("container.apparmor.security.beta.kubernetes.io/")));
@@ -142,12 +142,12 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Does it get a hook that holds it?
+/// Does it get a hook that delays its end?
 fn is_held(container: &Value) -> bool {
     container["lifecycle"]["preStop"].is_null()
 }
 
-/// A twin's name is another one, so what the parent's name gave is written out.
+/// A twin has another name, so values that came from the parent's name are written out.
 fn hostname(spec: &mut Map<String, Value>, name: &str, host_network: bool) {
     if host_network || spec.contains_key("hostname") || spec.contains_key("hostnameOverride") {
         return;
@@ -192,7 +192,7 @@ fn twin_container(container: &mut Value, is_held: bool, grace: Option<i64>, capt
     }
 }
 
-/// Takes out what is compared by its meaning: environment, words that are expanded, ports by name.
+/// Removes what is compared by its meaning: environment, expanded values, ports by name.
 pub fn without_meaning(pod: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in pod["spec"]
@@ -250,7 +250,7 @@ pub fn without_ports(pod: &mut Value) {
     }
 }
 
-/// Paths at which two values differ, without what stands there.
+/// Paths at which two values differ, without the values.
 pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
@@ -277,7 +277,7 @@ pub fn differences(one: &Value, other: &Value, path: &str, found: &mut Vec<Strin
     }
 }
 
-/// What refers to the API in a pod that a kubelet has decoded; a static pod must have none of it
+/// References to the API in a pod that a kubelet has decoded; a static pod must not have any
 /// (pkg/api/pod/util.go, `HasAPIObjectReference`, and here more strictly). Kubelets before 1.34 do
 /// not look themselves.
 pub fn references(pod: &Value) -> Vec<String> {

@@ -154,7 +154,7 @@ pub struct Pods<'a> {
     random: Random,
     /// How often an optional field is there, in a hundred.
     density: usize,
-    /// Only what can come back.
+    /// Only pods that can come back.
     is_plain: bool,
     host_network: bool,
     counter: usize,
@@ -861,7 +861,7 @@ impl<'a> Pods<'a> {
         }
     }
 
-    /// Devices are of a claim, and of 5000 pods one has both by chance.
+    /// Devices belong to a claim, and by chance only one of 5000 pods has both.
     fn add_claim(&mut self, spec: &mut Value) {
         let has_devices = array(&mut spec["containers"])
             .iter()

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What lies outside of a pod and gets into the environment of its containers; see
+/// What comes from outside a pod into the environment of its containers; see
 /// `judge/meaning.go`.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,7 +77,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Is there a character that is none?
+    /// Does it have an invalid character?
     pub fn is_garbled(&self) -> bool {
         self.probes
             .values()

@@ -1,5 +1,6 @@
-//! The kubelet is the judge of form: pods over the whole schema, what we make of them, and what API
-//! servers and kubelets of several versions say. Started by `run.sh`, which builds the other side;
+//! The kubelet judges the form: pods over the whole schema, what this program makes of them, and
+//! what API servers and kubelets of several versions say. Started by `run.sh`, which builds the
+//! other side;
 //! see README.md.
 
 #![allow(

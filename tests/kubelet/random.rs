@@ -1,4 +1,4 @@
-//! Random values from a seed and a number, so that one pod of a long run can be made again alone.
+//! Random values from a seed and a number, so that one pod of a long run can be generated again.
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// Words that a YAML 1.1 reader, or one that is careless, takes for something else.
+/// Words that a YAML 1.1 reader, or a careless one, reads as another type.
 const NASTY: &[&str] = &[
     "n",
     "y",
@@ -207,7 +207,7 @@ impl Random {
             .collect()
     }
 
-    /// A DNS label, sometimes one that reads as something else, sometimes of full length.
+    /// A DNS label, sometimes one that reads as another type, sometimes of full length.
     pub fn label(&mut self) -> String {
         match self.below(12) {
             0 => self

@@ -1,4 +1,4 @@
-//! docs/compatibility.md: written from what was seen, and compared with it in every long enough
+//! docs/compatibility.md: written from what was observed, and compared with it in every long enough
 //! run.
 
 use std::fmt::Write as _;
@@ -32,7 +32,7 @@ const NOT_ASKED: &[&str] = &[
 /// whole.
 const VOLUMES: &[&str] = &["name", "emptyDir", "hostPath", "image", "nfs"];
 
-/// Need this field of a pod's spec not come up?
+/// May this field of a pod's spec be missing from a run?
 pub fn is_not_asked(path: &str) -> bool {
     let is_below = |field: &&str| {
         path == *field
@@ -46,8 +46,8 @@ pub fn is_not_asked(path: &str) -> bool {
     NOT_ASKED.iter().any(is_below) || volume.is_some_and(|(kind, _)| !VOLUMES.contains(&kind))
 }
 
-/// Where kubelet and we do not agree, and why it stays so. Without the kubelet's version a pod's
-/// object does not tell.
+/// Where the kubelet and this program do not agree, and why it stays so: a pod's object does not
+/// show the kubelet's version.
 const DOCUMENTED: &[(&[&str], &str, &str)] = &[
     (
         &["v1.33.", "v1.34."],
@@ -107,7 +107,7 @@ pub fn is_documented(version: &str, problem: &str) -> bool {
     })
 }
 
-/// Is what stands in the document what was seen? `UPDATE=1` writes it instead.
+/// Does the document match what was observed? `UPDATE=1` writes it instead.
 pub fn check(sides: &[(Judge, Tally)], failures: &mut Vec<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
     let document = std::fs::read_to_string(&path).unwrap();

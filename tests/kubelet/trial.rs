@@ -1,5 +1,5 @@
-//! What is done with each pod: an API server stores it, we judge and render what is stored, a
-//! kubelet reads what we made.
+//! What is done with each pod: an API server stores it, this program judges and renders the stored
+//! pod, and a kubelet reads the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -109,15 +109,15 @@ pub struct Tally {
     unfit: usize,
     /// Fields of twins made of what the newest API server stores, which this kubelet does not know.
     pub unknown: BTreeMap<String, usize>,
-    /// What this kubelet says against such twins.
+    /// This kubelet's objections to such twins.
     pub against: BTreeMap<String, usize>,
-    /// What its API server said against generated pods, field by field.
+    /// Its API server's objections to generated pods, by field.
     complaints: BTreeMap<String, usize>,
     /// Disagreements that the table knows.
     pub documented: BTreeMap<String, usize>,
     /// Feature gates by default.
     pub gates: BTreeMap<String, bool>,
-    /// What must not be, with the number of an example and how often.
+    /// Faults, each with the number of an example and how often it was seen.
     pub failures: BTreeMap<String, (u64, usize)>,
     /// Manifests of the last batch.
     pub manifests: Vec<Accepted>,
@@ -125,7 +125,7 @@ pub struct Tally {
     pub paths: BTreeSet<String>,
 }
 
-/// What we say of a stored pod.
+/// This program's verdict on a stored pod.
 struct Verdict {
     reasons: Vec<Reason>,
     text: String,
@@ -157,7 +157,7 @@ impl Tally {
                 for complaint in complaints(&answer.error) {
                     *self.complaints.entry(complaint).or_default() += 1;
                 }
-                // no claim, but whatever it is, it must not crash us
+                // nothing is promised for such a pod, but it must not cause a crash
                 let _ = capture::judge(&case.pod, Path::new(RUN_DIR), NODE);
                 continue;
             }
@@ -255,7 +255,8 @@ impl Tally {
         self.failures.entry(why.into()).or_insert((number, 0)).1 += 1;
     }
 
-    /// The kubelet's whole file source must say of a directory what the function beneath it said of
+    /// The kubelet's whole file source must report about a directory what the function below it
+    /// reported about
     /// each text.
     fn list(&mut self, judge: &mut Judge, texts: &[String], decoded: &[Answer]) {
         let directory = tempfile::tempdir().unwrap();
@@ -495,7 +496,8 @@ fn checkpoint(pod: &Pod, manifest: &Value) -> NodeCheckpoint {
     checkpoint.with_digest()
 }
 
-/// A twin that we accept: what is wrong with it in the kubelet's eyes, or in those of the second
+/// A twin that this program accepts: what is wrong with it according to the kubelet, or to the
+/// second
 /// set of rules.
 pub fn disagreements_of(stored: &Answer, answer: &Answer, uid: &str) -> Vec<String> {
     if !answer.error.is_empty() {
@@ -547,7 +549,7 @@ pub fn disagreements_of(stored: &Answer, answer: &Answer, uid: &str) -> Vec<Stri
 fn disagreements(stored: &Answer, answer: &Answer, verdict: &Verdict) -> Vec<String> {
     let mut found = disagreements_of(stored, answer, &verdict.uid);
     if answer.error.is_empty() {
-        // what we wrote must be there word for word; what the kubelet adds does not count here
+        // what was written must be there literally; what the kubelet adds does not count here
         let mut lost = Vec::new();
         expected::differences(
             &verdict.manifest["spec"],

@@ -24,7 +24,7 @@ figure() { echo "$runtime, $story: $1: $2${3:+ (reference: $3)}" | tee -a "$dir/
 # cell FAULT EXPECTED SEEN: a row of docs/faults.md, which faults.sh makes of what stories print; no verdict either
 cell() { echo "  cell: $1 | $2 | $3"; }
 
-# In what wait_for and stays call, bash does not stop at the first failure: they must say `|| return 1`.
+# In functions that wait_for and stays call, bash does not stop at the first failure: they need `|| return 1`.
 # wait_for SECONDS WHAT COMMAND…: the story fails if it does not come true in time. The bound is an idle machine's; one with
 # several nodes is given PATIENCE times as much.
 wait_for() {
@@ -128,7 +128,7 @@ checkpointer() { on_node pod-checkpointer "$@"; }
 contact_is() { on_node grep -A2 '^contact:' /run/pod-checkpointer/status.yaml | grep "class: $1"; } # as the supervisor sees it
 pid_of() { on_node pgrep -f "^[^ ]*pod-checkpointer $1( |\$)"; }                # agent or supervisor
 kill_part() { on_node pkill -KILL -f "^[^ ]*pod-checkpointer $1( |\$)" || true; } # at any moment: it may be down already
-served_by() { # PART: the operator is one
+served_by() { # PART: agent, supervisor or operator
   case $1 in
   agent) echo "http://$node_ip:9797" ;;
   supervisor) echo http://127.0.0.1:9798 ;;
@@ -141,7 +141,7 @@ metrics() {
   promtool check metrics <<<"$page" >&2 || { echo "promtool does not like what the $1 serves" >&2; return 1; }
   echo "$page"
 }
-is_counted() { # PART SERIES LEAST: without our prefix
+is_counted() { # PART SERIES LEAST: the series without the program's prefix
   local value; value=$(metrics "$1" | awk -v s="pod_checkpointer_$2" '$1 == s {print $2}')
   awk -v v="${value:-none}" -v least="$3" 'BEGIN {exit !(v + 0 >= least && v != "none")}' || { echo "$2 of the $1 is ${value:-absent}"; return 1; }
 }
@@ -158,7 +158,7 @@ pods = [{**pod, "from": outage["from"]} for pod in outage["pods"].values()]
 print("%.2f" % ((max(pod[sys.argv[3]] for pod in pods) - min(pod[sys.argv[2]] for pod in pods)) / 1000))' \
     "$(outages)" "$@"
 }
-# recording OUTAGE: what the supervisor wrote of it, below target/recordings; the model is held against copies of these in
+# recording OUTAGE: what the supervisor wrote about it, below target/recordings; the model is compared with copies of these in
 # tests/fixtures/recordings
 recording() {
   local into=$here/../../target/recordings
@@ -197,8 +197,8 @@ deploy() {
 absent() { # of kubectl get: there is none
   local found; found=$(kubectl get "$@" --ignore-not-found -o name) && [ -z "$found" ] || { echo "found: $found"; return 1; }
 }
-as_before() { diff "$dir/before" <(traces); }    # the node's directories, before anything of ours was there
-uninstall() { # what was deployed by plain YAML; the next deployment is from nothing
+as_before() { diff "$dir/before" <(traces); }    # the node's directories, before the installation
+uninstall() { # what was deployed by plain YAML; the next deployment starts from nothing
   kubectl delete -k "$here/deploy" --ignore-not-found >/dev/null
   wait_for 60 "the agent to end" not pid_of agent
   checkpointer uninstall >/dev/null
@@ -223,7 +223,7 @@ shown() { # JSONPATH VALUE: what the PodCheckpointer shows
 }
 says() { shown "conditions[?(@.type==\"$1\")].$2" "$3"; }                      # CONDITION status|reason VALUE
 is_ready() { says Applied status True && says Ready reason Ready; }
-settled() { # the spec of now is in force everywhere
+settled() { # the current spec is applied everywhere
   shown observedGeneration "$(kubectl get podcheckpointers default -o jsonpath='{.metadata.generation}')" && is_ready
 }
 protected() { # with agents that are there
@@ -247,7 +247,7 @@ traces() { # what the program could leave behind on the node's disk and in its m
   on_node find /etc/kubernetes /var/lib/pod-checkpointer /run/pod-checkpointer -printf '%p %M %u:%g %l\n' 2>/dev/null | sort || true
 }
 
-# healthy: the state in which each story begins, and to which it must find back
+# healthy: the state in which each story begins, and to which it must return
 healthy() {
   mkdir -p "$work"; probe_start "$@"
   outage_end                                    # whatever a story left
@@ -283,7 +283,7 @@ remember() {
 pods_as_before() { diff "$work/pods" <(pods_now); }
 pods_now() { kubectl get pods -A --no-headers -o custom-columns=N:.metadata.namespace,P:.metadata.name,U:.metadata.uid,S:.status.phase; }
 
-# guarded: healthy, remembered, and with what a fault could harm: a pod of which there may never be two, and files of others
+# guarded: healthy, remembered, and with what a fault could harm: a pod that may never run twice, and files of others
 # where the kubelet looks. unharmed says at the end that none of it was.
 guarded() {
   healthy "$@"
@@ -297,11 +297,11 @@ guarded() {
   remember
   guarded=$(now)
 }
-foreign() { # what is not ours in the kubelet's directory, to the inode and the moment of the last change
+foreign() { # foreign files in the kubelet's directory, with inode and time of the last change
   find "$manifests" -mindepth 1 ! -name pod-checkpointer-supervisor.yaml ! \( -type l -name 'pod-checkpointer_*' \) ! -name '.pod-checkpointer-*' \
     ! -name floor.yaml -printf '%p %i %M %C@ %s %l\n' | sort
 }
-harmless() { # since guarded: nothing rejected, nothing of others touched, nobody twice but who may overlap
+harmless() { # since guarded: nothing rejected, no foreign file touched, no pod twice except those that may overlap
   local n most
   never_failed
   diff "$work/foreign" <(foreign) || fail "a file of somebody else was touched"
@@ -337,7 +337,7 @@ compare_twins() {
   done
 }
 
-# hand_back: the API server answers; everything becomes as it was, and the client notices as little as possible
+# hand_back: the API server answers; everything becomes as before, and the client notices as little as possible
 hand_back() { # [quiet]: sets ended, when the outage ended, and parents_after, in seconds
   local answered n
   ended=$(now)

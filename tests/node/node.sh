@@ -101,7 +101,7 @@ prepare_disk() {
  {"type":"bridge","bridge":"cni0","isGateway":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"$pod_cidr"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
  {"type":"portmap","capabilities":{"portMappings":true}}]}
 JSON
-  # where this machine lacks CAP_SYS_RESOURCE a sandbox cannot lower its score, and runc dies of it
+  # without CAP_SYS_RESOURCE a sandbox cannot lower its score, and runc fails
   local restrict=true
   (( (16#$(awk '/^CapBnd/{print $2}' /proc/self/status) >> 24) & 1 )) && restrict=false
   cat >"$disk/etc/containerd/config.toml" <<TOML
@@ -203,7 +203,7 @@ power_off() {
   if alive node; then kill_wait "$(<"$dir/node.pid")"; fi
   rm -f "$dir/node.pid"
   ip link delete site0 2>/dev/null || true     # the kernel takes its time to end the node's network
-  # a machine that boots has no cgroups of before
+  # a machine that boots has no old cgroups
   cgroups_end
 }
 observe() {
@@ -244,7 +244,7 @@ outage() {
   dead-dns) drop udp 53; drop tcp 53; drop tcp 6443 ;;   # the line to the site is cut
   hang) stop apiserver; start hang witness hang $site_ip:6443
     until_ok 5 eval "ss -ltn | grep -q $site_ip:6443" || die "outage: $(tail -1 "$dir/log/hang.log")" ;;
-  no-etcd) kill -STOP "$(<"$dir/etcd.pid")" ;;           # it stands still, and the API server with it
+  no-etcd) kill -STOP "$(<"$dir/etcd.pid")" ;;           # it is stopped, and the API server hangs with it
   slow | mute | [1-5][0-9][0-9] | wrong-ca | expired | not-yet-valid | foreign | portal)
     # the site itself still reaches the real one
     stop stand-in; start stand-in witness stand-in --pki "$dir/pki" :7443 "$1"

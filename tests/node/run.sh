@@ -1,5 +1,5 @@
 #!/bin/bash
-# The stories on a real node. README.md tells more.
+# Runs the stories on a real node. See README.md.
 #
 #   run.sh                            what CI runs: each story on the runtime that it names, or on both
 #   run.sh STORY…                     these, on both: a story's number or a part of its name
@@ -89,7 +89,7 @@ mkdir -p "$here/../../target/node-logs"; kept=$(cd "$here/../../target/node-logs
 
 # one_node NUMBER RUNTIME…: runs what no other node has begun, the stories of the first runtime first. After a failure the next story
 # gets a fresh node. A story that failed is tried once more there: the kubelet's pauses and several nodes on two processors make some of
-# them late. Both outcomes are told.
+# them late. Both outcomes are printed.
 one_node() {
   local number=$1 node=$here/node.sh have s; shift
   # shellcheck disable=SC2064

@@ -72,12 +72,12 @@ pub struct ProbeServer {
 }
 
 impl ProbeServer {
-    /// One without objects.
+    /// A server without objects.
     pub fn start() -> Self {
         Self::before(Api::default())
     }
 
-    /// One that leads to this API.
+    /// A server for this API.
     pub fn before(api: Api) -> Self {
         let state = State {
             mode: Mode::Status(200),

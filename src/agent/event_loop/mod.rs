@@ -40,7 +40,7 @@ use crate::agent::{captures, watch};
 use crate::client::heard::{Heard, explain_watch};
 use crate::client::retry::Retry;
 use crate::names::FIELD_MANAGER;
-use crate::places::reports::AgentWord;
+use crate::places::reports::AgentReport;
 use crate::places::run::RunDir;
 use crate::places::store::Store;
 use crate::pod::id::PodId;
@@ -101,7 +101,7 @@ pub(crate) struct Agent {
     run_on_disk: bool,
     /// Pods whose newest checkpoint is damaged; `None`: the store was not put in order yet.
     damaged: Option<BTreeSet<PodId>>,
-    written: Option<(AgentWord, Duration)>,
+    written: Option<(AgentReport, Duration)>,
     /// When the watch of pods last failed. Nothing reports when it has recovered.
     watch_failed: Duration,
     /// The same of the watch of namespaces.

@@ -10,7 +10,7 @@ use crate::agent::event_loop::{Agent, FRESH, REPORT_CHANGES, RUN_DIRECTORY};
 use crate::agent::risks;
 use crate::names::{REJECTED_AT_RETURN, REJECTED_AT_RETURN_ADVICE};
 use crate::node::clock;
-use crate::places::reports::{self, AgentWord};
+use crate::places::reports::{self, AgentReport};
 use crate::places::run;
 use crate::pod::id::PodId;
 use crate::text::chain;
@@ -72,34 +72,34 @@ impl Agent {
             .map(|(risk, seen)| (risk.to_string(), risks::message(*risk, seen)))
             .collect();
         let problems = self.problems.texts();
-        let word = AgentWord {
+        let report = AgentReport {
             problems,
             risks,
             rejected,
             unheard: !fresh,
-            ..self.index.word(fresh)
+            ..self.index.report(fresh)
         };
         if self
             .written
             .as_ref()
-            .is_some_and(|(said, at)| *said == word && now.saturating_sub(*at) < HEARTBEAT)
+            .is_some_and(|(said, at)| *said == report && now.saturating_sub(*at) < HEARTBEAT)
         {
             return;
         }
         let heartbeat = u64::try_from(clock::boot_time().as_millis()).unwrap_or_default();
         if let Err(error) = self.run.write(
             reports::AGENT,
-            &AgentWord {
+            &AgentReport {
                 heartbeat,
-                ..word.clone()
+                ..report.clone()
             },
         ) {
             self.problems.set(RUN_DIRECTORY, Some(chain(&error)));
         }
         let before = self
             .written
-            .replace((word, now))
-            .map(|(word, _)| word.rejected)
+            .replace((report, now))
+            .map(|(report, _)| report.rejected)
             .unwrap_or_default();
         for (key, uid) in self.rejected() {
             if before.get(&key) != Some(&uid) {

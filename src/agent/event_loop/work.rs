@@ -1,4 +1,4 @@
-//! Work that runs beside the loop: how it is started, and what is done with its result.
+//! Work that runs concurrently with the loop: how it is started, and what is done with its result.
 
 use std::path::PathBuf;
 use std::rc::Rc;

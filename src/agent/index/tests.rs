@@ -143,7 +143,7 @@ fn a_pod_that_is_not_ready_or_being_deleted_is_not_captured_whatever_changes() {
 }
 
 #[test]
-fn a_passing_fault_is_tried_again_later_and_a_refusal_only_after_a_change() {
+fn a_temporary_fault_is_retried_later_and_a_refusal_only_after_a_change() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
@@ -164,7 +164,7 @@ fn a_passing_fault_is_tried_again_later_and_a_refusal_only_after_a_change() {
     assert_eq!(decide(&mut index, 3600), [""; 0]);
     assert_eq!(index.wake(at(3)), None);
     assert_eq!(
-        index.word(true).refused[&id("shop_till")],
+        index.report(true).refused[&id("shop_till")],
         ["CsiVolume: volume data"]
     );
     index.see(
@@ -237,7 +237,7 @@ fn a_pod_that_a_list_or_the_watch_no_longer_has_is_asked_for_until_there_is_an_a
     assert_eq!(decide(&mut index, 100), ["ask shop/till u1"]);
     index.answered(&id("shop_till"), "u1", Answer::There, at(101));
     assert_eq!(decide(&mut index, 300), ["ask shop/till u1"]);
-    assert!(index.word(true).gone.is_empty());
+    assert!(index.report(true).gone.is_empty());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_pod_that_is_gone_keeps_its_checkpoint_for_the_retention() {
     index.answered(&id("shop_till"), "u1", Answer::Gone, at(2));
     assert_eq!(index.wake(at(2)), Some(at(62)));
     assert_eq!(decide(&mut index, 61), [""; 0]);
-    assert_eq!(index.word(true).gone[&id("shop_till")], "u1");
+    assert_eq!(index.report(true).gone[&id("shop_till")], "u1");
     assert_eq!(decide(&mut index, 62), ["remove shop/till u1"]);
     index.removed(&id("shop_till"), "u1", false, at(62));
     assert_eq!(decide(&mut index, 62), [""; 0], "after a pause");
@@ -255,15 +255,15 @@ fn a_pod_that_is_gone_keeps_its_checkpoint_for_the_retention() {
     index.removed(&id("shop_till"), "u1", true, at(200));
     assert!(index.stored(&id("shop_till")).is_none());
     assert!(
-        index.word(true).gone.contains_key(&id("shop_till")),
+        index.report(true).gone.contains_key(&id("shop_till")),
         "the supervisor is told for a while"
     );
     index.decide(at(2 + 3601));
-    assert!(index.word(true).gone.is_empty());
+    assert!(index.report(true).gone.is_empty());
 }
 
 #[test]
-fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_else_does() {
+fn only_a_captured_successor_of_the_same_controller_ends_the_retention() {
     let lost = || stored("shop_till-a", "u1", Some("owner"));
     for (other, ends) in [
         (stored("shop_till-b", "u2", Some("owner")), true),
@@ -284,7 +284,7 @@ fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_els
             "{other:?}"
         );
     }
-    // one that is gone itself is no successor, and two without a controller are not each other's
+    // a pod that is gone itself is no successor, and pods without a controller have none
     let mut index = listed(vec![lost(), stored("shop_till-b", "u2", Some("owner"))]);
     index.decide(at(0));
     index.answered(&id("shop_till-a"), "u1", Answer::Gone, at(1));
@@ -293,7 +293,7 @@ fn a_captured_successor_of_the_same_controller_ends_the_retention_and_nobody_els
 }
 
 #[test]
-fn an_unmarked_pod_needs_the_watchs_word_for_its_very_uid() {
+fn a_pod_counts_as_unmarked_only_if_the_watch_reports_its_very_uid() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_till", "u1"), at(1));
     index.decide(at(1));
@@ -442,7 +442,7 @@ fn a_second_list_finds_out_what_was_deleted_meanwhile() {
 }
 
 #[test]
-fn only_a_fresh_word_calls_a_parent_ready() {
+fn only_a_fresh_report_calls_a_parent_ready() {
     let mut index = listed(Vec::new());
     index.see(pod("shop_a", "u1"), at(1));
     index.see(
@@ -460,14 +460,14 @@ fn only_a_fresh_word_calls_a_parent_ready() {
         at(1),
     );
     assert_eq!(
-        index.word(true).ready,
+        index.report(true).ready,
         BTreeMap::from([(id("shop_a"), vec!["container-of-u1".to_owned()])])
     );
-    assert!(index.word(false).ready.is_empty());
+    assert!(index.report(false).ready.is_empty());
 }
 
 #[test]
-fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor_unmarked() {
+fn a_pod_that_may_be_marked_is_neither_captured_nor_unmarked() {
     let undecided = || Observed {
         marked: Marked::Unknown,
         ..pod("shop_till", "u1")
@@ -482,7 +482,7 @@ fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor
     );
     assert!(!index.is_settled(), "it may have to be captured yet");
     assert_eq!(index.views().count(), 0, "nothing is said of it");
-    assert!(index.word(true).marked.is_empty());
+    assert!(index.report(true).marked.is_empty());
 
     index.see(pod("shop_till", "u1"), at(3601));
     assert_eq!(decide(&mut index, 3601), ["capture shop/till"]);
@@ -491,7 +491,7 @@ fn a_pod_of_which_it_cannot_be_told_whether_it_is_marked_is_neither_captured_nor
         Captured::Stored(stored("shop_till", "u1", None)),
         at(3602),
     );
-    assert_eq!(index.word(true).marked[&id("shop_till")], "annotation");
+    assert_eq!(index.report(true).marked[&id("shop_till")], "annotation");
 
     index.see(
         Observed {
@@ -556,9 +556,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: a checkpoint is removed only if the API server said of
-    /// this very pod that it is gone, or the watch that it is not marked; and of one pod, one thing
-    /// is done at a time.
+    /// Whatever happens in whatever order: a checkpoint is removed only if the API server reported
+    /// exactly this pod as gone, or the watch reported it without a mark; and only one thing is
+    /// done for a pod at a time.
     #[test]
     fn nothing_is_removed_without_a_word_for_its_uid(steps in proptest::collection::vec(step(), 1..80)) {
         let (key, uid) = (|key: u8| format!("shop_{key}"), |key: u8, uid: u8| format!("uid-{key}-{uid}"));
@@ -626,7 +626,7 @@ proptest! {
 }
 
 #[test]
-fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
+fn what_pods_take_is_known_once_a_list_was_complete_and_follows_changes() {
     let takes = |key: &str, cpu: u64| {
         let requests = crate::pod::room::Amounts {
             cpu,
@@ -669,7 +669,7 @@ fn what_pods_take_is_told_once_a_list_was_complete_and_follows_them() {
 }
 
 #[test]
-fn a_rejected_pod_is_told_of_while_the_store_has_it_and_its_owner_has_not_deleted_it() {
+fn a_rejected_pod_is_reported_while_the_store_has_it_and_its_owner_has_not_deleted_it() {
     let stored = Stored {
         key: id("shop_till"),
         uid: "u1".into(),

@@ -6,7 +6,7 @@ use crate::agent::index::{Index, Pod};
 use crate::agent::leftovers::Neighbours;
 use crate::agent::network::{Needs, Support};
 use crate::agent::outcome::{Outcome, Stored};
-use crate::places::reports::AgentWord;
+use crate::places::reports::AgentReport;
 use crate::pod::id::PodId;
 use crate::pod::room::Demand;
 
@@ -45,10 +45,10 @@ impl Index {
 
     /// The content of `agent.yaml`, for the supervisor and the command line. `fresh`: the API
     /// server answered lately, so pods that it reported as Ready still count as Ready.
-    pub(crate) fn word(&self, fresh: bool) -> AgentWord {
+    pub(crate) fn report(&self, fresh: bool) -> AgentReport {
         let named = |pod: &Pod| (pod.observed.key.clone(), pod.observed.containers.clone());
         let ready = |pod: &&Pod| fresh && pod.observed.ready && !pod.observed.ending;
-        AgentWord {
+        AgentReport {
             ready: self.pods.values().filter(ready).map(named).collect(),
             taken: self.taken(),
             gone: self
@@ -72,7 +72,7 @@ impl Index {
                     _ => None,
                 })
                 .collect(),
-            ..AgentWord::default()
+            ..AgentReport::default()
         }
     }
 

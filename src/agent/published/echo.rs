@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_and_the_watch_goes_on_from_the_last_once_the_first_look_is_over() {
+    fn events_are_reported_and_the_watch_continues_from_the_last_once_the_first_look_is_over() {
         let mut version = ANY.to_owned();
         let there = Echo::There("shop_till".parse().unwrap());
         assert_eq!(

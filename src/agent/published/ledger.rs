@@ -43,7 +43,7 @@ pub(crate) enum Job {
     },
 }
 
-/// What came of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Debug)]
 pub(crate) enum Done {
     /// Of [`Job::Seed`].

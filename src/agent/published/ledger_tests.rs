@@ -131,7 +131,7 @@ fn it_is_deleted_only_when_the_store_has_nothing_of_the_pod_any_more() {
 }
 
 #[test]
-fn a_failed_write_is_told_once_waits_and_does_not_hold_others_up() {
+fn a_failed_write_is_reported_once_waits_and_does_not_delay_others() {
     let mut ledger = seeded(Vec::new());
     let mut told = 0;
     for second in [1, 100, 200] {
@@ -159,7 +159,7 @@ fn a_failed_write_is_told_once_waits_and_does_not_hold_others_up() {
 }
 
 #[test]
-fn one_that_somebody_deleted_is_written_whole_again() {
+fn a_deleted_object_is_written_again_in_full() {
     let known = Published {
         object: Some("o1".into()),
         pod: "u1".into(),
@@ -187,7 +187,7 @@ fn one_that_somebody_deleted_is_written_whole_again() {
 }
 
 #[test]
-fn a_missing_resource_is_told_once_and_asked_for_again() {
+fn a_missing_resource_is_reported_once_and_requested_again() {
     let mut ledger = Ledger::default();
     let mut told = Vec::new();
     for second in [0, 1000, 2000] {
@@ -206,7 +206,7 @@ fn a_missing_resource_is_told_once_and_asked_for_again() {
 }
 
 #[test]
-fn what_one_showed_is_not_lost_with_it() {
+fn the_status_of_a_deleted_object_is_not_lost() {
     let outage = LastOutage {
         from: "t0".into(),
         activated: Some("t1".into()),
@@ -283,7 +283,7 @@ fn what_one_showed_is_not_lost_with_it() {
 }
 
 #[test]
-fn one_that_is_not_there_any_more_is_written_again_after_a_moment() {
+fn an_object_that_is_gone_is_written_again_after_a_moment() {
     let shown = shown::status(
         &view(&Outcome::Waiting, None),
         &SupervisorReports::default(),

@@ -176,7 +176,7 @@ fn each_outcome_has_its_reasons() {
 }
 
 #[test]
-fn the_supervisors_word_counts_for_this_very_pod() {
+fn the_supervisors_report_counts_only_for_this_very_pod() {
     let good = stored();
     for (phase, active) in [
         (Phase::Inactive, ("False", "Inactive")),
@@ -320,7 +320,7 @@ fn times_of_an_outage_are_the_same_at_every_look_and_an_old_outage_stays() {
 /// A ledger that knows of these, and its supervisor.
 
 #[test]
-fn what_is_in_the_way_at_the_node_is_a_condition_of_each_of_its_pods() {
+fn a_risk_of_the_node_is_a_condition_of_each_of_its_pods() {
     let shown = |risks: &[(Risk, &str)]| {
         let risks: Risks = risks
             .iter()
@@ -366,7 +366,7 @@ fn what_is_in_the_way_at_the_node_is_a_condition_of_each_of_its_pods() {
 }
 
 #[test]
-fn what_is_new_is_told_once_and_again_for_each_outage() {
+fn news_is_recorded_once_and_again_for_each_outage() {
     let outage = |from: &str, activated: Option<&str>, released: Option<&str>| LastOutage {
         from: from.into(),
         activated: activated.map(str::to_owned),

@@ -203,7 +203,7 @@ fn namespaces_are_read_only_where_they_can_mark_pods() {
 }
 
 #[test]
-fn an_agent_may_read_no_secret_and_make_no_pod() {
+fn an_agent_may_not_read_secrets_or_create_pods() {
     let role = made(&PodCheckpointerSpec::default(), "ClusterRole").unwrap();
     for rule in role["rules"].as_array().unwrap() {
         let text = rule.to_string();

@@ -1,4 +1,4 @@
-//! What the core makes of what comes back, where the decision itself is not in question.
+//! How the core takes in results, apart from the decision itself.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ fn in_outage() -> Core {
     core
 }
 
-/// The twin of [`key`] is active, or released already.
+/// The twin of [`key`] is active, or already released.
 fn with_twin(is_linked: bool) -> Core {
     let mut core = core();
     let manifest =
@@ -174,7 +174,7 @@ fn what_is_linked_is_known_and_recorded_and_what_is_refused_is_blocked() {
 }
 
 #[test]
-fn what_failed_is_decided_again() {
+fn a_failed_action_is_decided_again() {
     let mut core = with_twin(true);
     core.heard(SECOND, SECOND, Probed::Status(200));
     let actions = core.release_at_sign(SECOND * 2);
@@ -190,7 +190,7 @@ fn what_failed_is_decided_again() {
 }
 
 #[test]
-fn while_remains_are_being_stopped_nothing_is_concluded_from_them() {
+fn while_a_pod_is_being_stopped_nothing_is_concluded_from_what_runs_of_it() {
     let mut core = in_outage();
     let node = Node::new().runs(Runs::Exited);
     assert!(node.observed(&mut core, SECOND * 20).is_empty());
@@ -218,7 +218,7 @@ fn while_remains_are_being_stopped_nothing_is_concluded_from_them() {
 }
 
 #[test]
-fn a_checkpoint_is_known_after_its_twin_went_as_long_as_it_is_in_the_store() {
+fn a_checkpoint_is_known_after_its_twin_ended_as_long_as_it_is_in_the_store() {
     for (in_store, known) in [(true, 1), (false, 0)] {
         let mut core = with_twin(false);
         let stored = if in_store {
@@ -293,7 +293,7 @@ fn passes_are_rare_only_while_the_api_server_answers_and_nothing_is_active() {
 }
 
 #[test]
-fn without_the_manifest_directory_nothing_is_decided_of_any_pod() {
+fn without_the_manifest_directory_nothing_is_decided_about_any_pod() {
     let (mut core, node) = (in_outage(), Node::new());
     let seen = Observation {
         stored: &node.stored,

@@ -1,8 +1,8 @@
 //! The decision: (state, facts) → (state, actions). Pure; docs/decision.md is this function as a
 //! table.
 //!
-//! It never waits and never fails. What an action found out comes back as a fact of a later pass,
-//! or through [`State::blocked`] when an activation could not be prepared.
+//! It never waits and never fails. The result of an action comes back as a fact of a later pass, or
+//! through [`State::blocked`] if an activation could not be prepared.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,125 +13,125 @@ use crate::node::contact::{Class, Contact};
 use crate::reasons::Blocked;
 use crate::supervisor::core::facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
 
-/// Failed probes before silence is believed.
+/// How many probes must fail before the API server counts as silent.
 pub const FAILED_PROBES: u32 = 3;
-/// How long an API server that cannot be proven must stay so before anything is activated: a board
-/// without a clock.
+/// How long something that cannot be proven to be the API server must answer before anything is
+/// activated: a board without a clock cannot verify certificates until its time is set.
 pub const UNPROVEN_DELAY: Duration = Duration::from_mins(1);
-/// How long an API server that answers 5xx must do so before anything is activated for it: one that
-/// starts says 500 for a while, and the kubelet may list its pods in that very moment. A twin
-/// linked then costs the parent its admission (seen on a node: `NodePorts`).
+/// How long an API server must answer 5xx before anything is activated: a starting one answers 500
+/// for a while, and the kubelet may list its pods at any moment. If a twin is linked then, the
+/// kubelet rejects the parent (seen on a node: `NodePorts`).
 pub const FAILING_DELAY: Duration = Duration::from_secs(10);
-/// The shortest silence after which a released twin is taken back, and the same under 5xx: its
-/// containers run on without the kubelet, so haste gains little, and a parent admitted while its
-/// twin is linked again is rejected for good. Under 5xx a twin of which nothing runs gets no more
-/// than [`FAILING_DELAY`], as what was never linked.
+/// The shortest silence, or time of 5xx answers, after which a released twin is linked again. Its
+/// containers continue without the kubelet, so haste gains little, and a parent that is admitted
+/// while its twin is linked again is rejected for good. Under 5xx, a twin of which nothing runs
+/// waits only for [`FAILING_DELAY`], like one that was never linked.
 pub const TAKE_BACK: Duration = Duration::from_secs(5);
 /// See [`TAKE_BACK`].
 pub const TAKE_BACK_FAILING: Duration = Duration::from_mins(1);
-/// The shortest silence after which anything is linked while the kubelet's own connection brings
-/// answers, though none reach us in time: an API server that takes seconds over each is silent for
-/// our probes, and the kubelet lists its pods all the same (seen on a node: `NodePorts`).
+/// The shortest silence after which anything is linked while the kubelet's own connection still
+/// receives answers: an API server that takes seconds for each answer is silent to the probes, yet
+/// the kubelet lists its pods (seen on a node: `NodePorts`).
 pub const HEARD_DELAY: Duration = Duration::from_mins(1);
-/// The same for a parent that the kubelet refused: the agent's word may be of a pod that its owner
-/// has just replaced.
+/// The same for a parent that the kubelet refused: its owner may have replaced the pod since the
+/// agent reported it.
 pub const TAKE_BACK_REJECTED: Duration = Duration::from_secs(1);
-/// How long a parent that runs in part is left alone.
+/// How long a parent that runs only in part is left alone.
 pub const PARTIAL: Duration = Duration::from_secs(10);
-/// How long a group may take before the next one starts all the same.
+/// How long a start group may take before the next one starts anyway.
 pub const GROUP_LIMIT: Duration = Duration::from_mins(1);
-/// How long all groups together may take before every other one starts all the same.
+/// How long all start groups together may take before every other one starts anyway.
 pub const GROUPS_LIMIT: Duration = Duration::from_mins(3);
-/// A twin that has no sandbox after this gets the kubelet unstuck.
+/// If a twin has no sandbox after this, the kubelet's waiting connections are closed.
 pub const UNSTICK_AFTER: Duration = Duration::from_millis(500);
-/// No longer than this after linking.
+/// They are closed no later than this after linking.
 pub const UNSTICK_LIMIT: Duration = Duration::from_mins(1);
-/// A twin that the kubelet does not list after this is nudged, and again at each multiple of five
-/// of it.
+/// If the kubelet does not list a twin after this, its link is replaced, and again after each five
+/// times this.
 pub const NUDGE_AFTER: Duration = Duration::from_secs(1);
-/// A twin without a sandbox that the kubelet does not list after this was rejected: it gets a new
-/// UID.
+/// If a twin without a sandbox is not listed by the kubelet after this, the kubelet rejected it: it
+/// gets a new UID.
 pub const RENEW_AFTER: Duration = Duration::from_secs(30);
-/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: its volumes may
-/// take a minute.
+/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: preparing its
+/// volumes may take a minute.
 pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
-/// Rejected this often: said so.
+/// A twin rejected this often is reported.
 pub const REFUSED_AFTER: u32 = 2;
-/// How long a released twin of which nothing runs is still reckoned with: the kubelet may be making
-/// it, and a container that is made after its files are gone leaves empty directories in their
+/// How long the files of a released twin of which nothing runs are kept: the kubelet may be
+/// creating it, and a container created after its files are gone leaves empty directories in their
 /// place (seen: released a quarter of a second after its link, and running a second later).
 pub const SETTLED: Duration = Duration::from_secs(5);
-/// A twin on the host network that was told to stop this long ago, and is still there when its
-/// parent has a container, is ended without more grace: what it holds, the parent is about to bind,
-/// and failing at that costs ten seconds and more of the kubelet's back-off (seen: etcd, which
+/// A twin on the host network that was asked to stop this long ago, and still exists when its
+/// parent has a container, is stopped without further grace: the parent is about to bind the same
+/// ports, and a failure costs ten seconds or more of the kubelet's back-off (seen: etcd, which
 /// waits five seconds for its clients).
 pub const LEAST_GRACE: Duration = Duration::from_millis(50);
-/// A parent that ran this long has taken over, though nobody says that it is Ready.
+/// A parent that has run this long has taken over, even if it is not reported as Ready.
 pub const TAKEN_OVER: Duration = Duration::from_secs(10);
-/// The longest pause before a released twin is taken back, and between attempts of a blocked one.
+/// The longest pause before a released twin is linked again, and between attempts of a blocked one.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// What is said of a kubelet that got nothing for [`LOCKED_OUT_AFTER`].
+/// The message for a kubelet that received nothing for [`LOCKED_OUT_AFTER`].
 pub const LOCKED_OUT: &str =
-    "the API server answers this node, but the kubelet has had no pod of it for minutes";
-/// Without a sign of the agent for this long, while the API server answers, we were removed from
-/// the cluster.
+    "the API server answers this node, but the kubelet has received no pods from it for minutes";
+/// Without a sign of the agent for this long, while the API server answers, this program counts as
+/// removed from the cluster.
 pub const RETIRE_AFTER: Duration = Duration::from_hours(1);
-/// How old the agent's word may be that the node is to be left: longer than a quiet pass takes to
-/// come, and short enough that a word from before an outage does not count after it.
+/// How old the agent's request to leave the node may be: more than the interval of quiet passes,
+/// and short enough that a request from before an outage does not count after it.
 pub const RETIRE_WORD: Duration = Duration::from_mins(2);
 
-/// How the owner wants it decided.
+/// The owner's settings for the decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Silence before anything is activated.
     pub activation_delay: Duration,
     /// Whether the kubelet's waiting sockets may be closed.
     pub unstick: bool,
-    /// How long a kubelet must have been locked out before its pods are activated all the same;
-    /// `None`: never, because nobody can ask whether they still exist.
+    /// How long a kubelet must have been locked out before its pods are activated anyway; `None`:
+    /// never, because nothing can check whether they still exist.
     pub activate_locked_out: Option<Duration>,
 }
 
-/// Where one checkpoint stands.
+/// The state of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing of it is on the node but the checkpoint.
+    /// Only the checkpoint is on the node.
     #[default]
     Inactive,
     /// Its twin is linked.
     Active {
         /// Since when.
         linked: Duration,
-        /// Contact when it was linked: the release is a change for the better.
-        /// [`Class::Answering`]: the API server is no help, because the kubelet refused the parent
+        /// Contact when it was linked: the twin is released when contact gets better.
+        /// [`Class::Answering`]: an answer does not help, because the kubelet refused the parent
         /// for good or is locked out.
         under: Class,
-        /// When the kubelet was last nudged.
+        /// When its link was last replaced.
         nudged: Option<Duration>,
         /// UIDs that the kubelet did not run.
         refused: u32,
     },
-    /// Its link is gone, its twin runs on.
+    /// Its link is removed; its twin continues to run.
     Released {
         /// Since when.
         since: Duration,
-        /// When its twin was told to stop.
+        /// When its twin was asked to stop.
         stopping: Option<Duration>,
     },
 }
 
-/// What is remembered of one checkpoint's pod.
+/// What is remembered about the pod of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// Where it stands.
+    /// Its state.
     pub phase: Phase,
-    /// Since when the parent runs in part.
+    /// Since when the parent runs only in part.
     pub partial_since: Option<Duration>,
     /// Since when the parent runs.
     pub parent_running_since: Option<Duration>,
-    /// Its twin got no more grace.
+    /// Its twin was stopped without further grace.
     pub ended: bool,
-    /// How often its twin was taken back in this outage.
+    /// How often its twin was linked again in this outage.
     pub rounds: u32,
     /// Why it could not be activated, how often, and when it is tried again.
     pub blocked: Option<Block>,
@@ -142,7 +142,7 @@ pub struct Pod {
 pub struct Block {
     /// The reason.
     pub reason: Blocked,
-    /// The same in words, with the thing it is about.
+    /// The same in words, with what it is about.
     pub message: String,
     /// Attempts so far.
     pub attempts: u32,
@@ -157,19 +157,18 @@ pub struct State {
     pub pods: BTreeMap<Key, Pod>,
     /// Since when some start group has been waited for.
     pub groups_since: Option<Duration>,
-    /// The start group that is waited for, and since when.
+    /// The start group that the next ones wait for, and since when.
     pub group: Option<(i32, Duration)>,
-    /// The highest start group that had its time and is no longer waited for.
+    /// The highest start group whose time is over; later groups no longer wait for it.
     pub passed: Option<i32>,
-    /// Since when the API server answers without a break.
+    /// Since when the API server answers without interruption.
     pub answering_since: Option<Duration>,
-    /// Since when this kubelet process got nothing from an API server that answers us.
+    /// Since when this kubelet process has received nothing although the API server answers probes.
     pub locked_out: Option<(Option<u32>, Duration)>,
 }
 
 impl State {
-    /// Takes note that an activation could not be prepared; it is tried again after a growing
-    /// pause.
+    /// Records that an activation could not be prepared; it is retried after a growing pause.
     pub fn blocked(&mut self, key: &Key, now: Duration, reason: Blocked, message: String) {
         let pod = self.pods.entry(key.clone()).or_default();
         let attempts = pod
@@ -187,20 +186,20 @@ impl State {
         });
     }
 
-    /// How long the kubelet has been getting nothing from an API server that answers us.
+    /// How long the kubelet has received nothing although the API server answers probes.
     fn locked_out_for(&self, now: Duration) -> Option<Duration> {
         self.locked_out.map(|(_, since)| now.saturating_sub(since))
     }
 
-    /// The kubelet is locked out: the API server has answered us for minutes, and this kubelet
-    /// process has no pod of it.
+    /// The kubelet is locked out: the API server has answered probes for minutes, and this kubelet
+    /// process has no pod from it.
     pub fn is_locked_out(&self, now: Duration) -> bool {
         self.locked_out_for(now)
             .is_some_and(|time| time >= LOCKED_OUT_AFTER)
     }
 
-    /// Why a twin is there although the API server answers; `None`: because it did not when the
-    /// twin was linked.
+    /// Why there is a twin although the API server answers; `None`: it did not answer when the twin
+    /// was linked.
     pub fn held_by(&self, pod: &Pod) -> Option<&'static str> {
         let Phase::Active {
             under: Class::Answering,
@@ -216,8 +215,8 @@ impl State {
         })
     }
 
-    /// Takes in whether the kubelet gets anything from an API server that answers us. Another
-    /// kubelet process may.
+    /// Takes in whether the kubelet receives anything while the API server answers probes. Counts
+    /// again from zero for another kubelet process.
     fn observe_lock_out(&mut self, facts: &Facts) {
         let Some(contact) = facts.contact else { return };
         match (facts.kubelet, facts.kubelet_synced) {
@@ -232,20 +231,20 @@ impl State {
     }
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop what is left of the parent through the runtime, with its grace period.
+    /// Stop the rest of the parent through the runtime, with its grace period.
     StopParent(Key),
     /// Verify, unpack and link a twin with a new UID.
     Activate(Key),
-    /// Link the twin that is unpacked already, under its UID.
+    /// Link the twin that is already unpacked, under its UID.
     Relink(Key),
-    /// Put a fresh link over the link.
+    /// Replace the link, so that the kubelet notices it.
     Nudge(Key),
-    /// As [`Action::Activate`], after taking back what the kubelet would not run.
+    /// As [`Action::Activate`], for a twin that the kubelet did not run.
     Renew(Key),
-    /// Close the kubelet's own sockets that wait on the API server.
+    /// Close the kubelet's own sockets that wait for the API server.
     Unstick,
     /// Remove the link, keep the files.
     Release(Key),
@@ -255,7 +254,7 @@ pub enum Action {
     EndTwin(Key),
     /// Delete the unpacked files.
     Forget(Key),
-    /// Remove everything of ours from the node, itself last.
+    /// Remove everything of this program from the node, the supervisor last.
     Retire,
 }
 
@@ -276,7 +275,7 @@ impl Action {
         }
     }
 
-    /// The kubelet is given something to run: from then on, only what is new is a sign of the API
+    /// The kubelet is given something to run: from then on, only new bytes are a sign of the API
     /// server.
     pub fn links(&self) -> bool {
         matches!(self, Self::Activate(_) | Self::Relink(_) | Self::Renew(_))
@@ -309,7 +308,7 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
             step(key, pod, seen, &look, open, &mut actions);
         }
     }
-    // where not all fit, those of the highest priority do
+    // if not all fit, the highest priority goes first
     actions.sort_by_key(|action| match action {
         Action::Activate(key) => std::cmp::Reverse(facts.pods.get(key).map(|seen| seen.priority)),
         _ => std::cmp::Reverse(None),
@@ -324,8 +323,8 @@ pub fn decide(state: &State, facts: &Facts, settings: &Settings) -> (State, Vec<
     (next, actions)
 }
 
-/// The part of a decision that needs nothing but contact, so that a hung runtime or kubelet delays
-/// no release.
+/// The part of a decision that needs only contact, so that a hung runtime or kubelet delays no
+/// release.
 pub fn release(state: &State, facts: &Facts) -> (State, Vec<Action>) {
     let mut next = state.clone();
     let mut actions = Vec::new();
@@ -339,15 +338,16 @@ pub fn release(state: &State, facts: &Facts) -> (State, Vec<Action>) {
     (next, actions)
 }
 
-/// What a pass looks at, the same for every pod.
+/// What holds for every pod in a pass.
 struct Look<'a> {
     facts: &'a Facts,
     settings: &'a Settings,
     /// The kubelet is locked out.
     locked_out: bool,
-    /// And for so long that the owner wants its pods activated.
+    /// It has been locked out for so long that the owner wants its pods activated.
     given_up: bool,
-    /// It may hear from the API server again: another process, or one that has pods of it.
+    /// The kubelet may receive from the API server again: it is another process, or has pods from
+    /// it.
     kubelet_is_back: bool,
 }
 
@@ -372,8 +372,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Contact is lost for so long, or of no use to the kubelet: nobody will start what the kubelet
-    /// does not own.
+    /// Contact has been lost for long enough, or is of no use to the kubelet: pods that the kubelet
+    /// does not own will not be started.
     fn is_lost(&self, delay: Duration) -> bool {
         let heard = self.facts.kubelet_connected.is_yes();
         let delay = if heard { delay.max(HEARD_DELAY) } else { delay };
@@ -386,7 +386,7 @@ impl<'a> Look<'a> {
             .is_some_and(|contact| contact.class == Class::Answering)
     }
 
-    /// The kubelet refused the parent for good, by the word of an agent that is there.
+    /// The kubelet refused the parent for good, according to an agent that runs.
     fn is_rejected(&self, seen: &PodFacts) -> bool {
         self.answers() && seen.parent_rejected.is_yes() && !self.is_agent_gone()
     }
@@ -397,7 +397,7 @@ impl<'a> Look<'a> {
             .is_none_or(|silence| silence >= RETIRE_AFTER)
     }
 
-    /// The parent is about to be run again by the kubelet.
+    /// The kubelet is about to run the parent again.
     fn is_back(&self, seen: &PodFacts, under: Class) -> bool {
         if under != Class::Answering {
             return is_first_sign(self.facts, under) || seen.parent_owned.is_yes();
@@ -406,12 +406,12 @@ impl<'a> Look<'a> {
             return false;
         }
         if seen.parent_gone {
-            // its successor may come at any moment, and a kubelet that hangs says nothing of it
+            // its successor may come at any moment, and a kubelet that hangs does not report it
             return true;
         }
         match seen.parent_rejected {
-            // of a twin that stands in for a refused parent; without an agent in this boot there
-            // was nobody to say so
+            // the twin of a refused parent; if no agent has run in this boot, no refusal was
+            // reported
             Seen::Unknown if !self.is_agent_gone() => seen.parent_owned.is_yes(),
             Seen::Unknown | Seen::Yes | Seen::No => {
                 self.kubelet_is_back || seen.parent_owned.is_yes()
@@ -455,8 +455,8 @@ fn step(
     match &mut pod.phase {
         Phase::Inactive => {
             if matches!(seen.twin, Run::Running | Run::Partial) {
-                // found running without a link: what a restart of ours lost, handed over as if
-                // released now
+                // found running without a link: a restart of the supervisor lost its state, so it
+                // is handed over as if released now
                 pod.phase = Phase::Released {
                     since: now,
                     stopping: None,
@@ -466,7 +466,7 @@ fn step(
             let is_rejected = look.is_rejected(seen)
                 && facts.kubelet == Kubelet::Up
                 && seen.parent == Run::Stopped;
-            // nobody runs it, and it is not deleted, as far as anybody can be asked
+            // the kubelet does not run it, and it is not deleted as far as is known
             let is_orphan = nobody_runs(facts, seen) && !(look.answers() && seen.parent_gone);
             if look.answers() && !look.given_up && !is_rejected {
                 pod.rounds = 0;
@@ -483,7 +483,7 @@ fn step(
                     .partial_since
                     .is_some_and(|since| now.saturating_sub(since) >= PARTIAL)
                 {
-                    // asked again only after as long again: the grace period may take its time
+                    // asked again only after the same time, because the grace period may be long
                     pod.partial_since = Some(now);
                     actions.push(Action::StopParent(key.clone()));
                 }
@@ -528,7 +528,8 @@ fn step(
             {
                 let refused = refused.saturating_add(1);
                 if refused >= REFUSED_AFTER {
-                    let message = "the kubelet took the manifest but made no sandbox".to_owned();
+                    let message =
+                        "the kubelet accepted the manifest but created no sandbox".to_owned();
                     pod.blocked = Some(Block {
                         reason: Blocked::KubeletRefuses,
                         message,
@@ -549,7 +550,7 @@ fn step(
                 *nudged = Some(now);
                 actions.push(Action::Nudge(key.clone()));
             }
-            // an API server whose etcd hangs says 500 of itself and nothing else
+            // an API server whose etcd hangs answers only with 500
             let hangs = facts.contact.is_some_and(|contact| match contact.class {
                 Class::Silent => contact.by_time_out,
                 Class::Failing => true,
@@ -584,7 +585,7 @@ fn step(
                 && !seen.parent_gone
             {
                 pod.rounds = pod.rounds.saturating_add(u32::from(is_lost_again));
-                // a twin that was told to stop must not be started again under the same UID
+                // a twin that was asked to stop must not be started again under the same UID
                 let again = seen.twin == Run::Stopped || stopping.is_some();
                 pod.phase = linked(facts, 0);
                 actions.push(if again {
@@ -625,13 +626,13 @@ fn step(
 }
 
 impl Facts {
-    /// Nothing is known of the kubelet.
+    /// Nothing is known about the kubelet.
     fn is_blind(&self) -> bool {
         self.kubelet == Kubelet::Unknown
     }
 }
 
-/// Contact is lost for long enough to act on it.
+/// Contact has been lost for long enough to act.
 fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
     let Some(contact) = contact else { return false };
     let (since, delay) = match contact.class {
@@ -643,30 +644,30 @@ fn is_lost(contact: Option<Contact>, delay: Duration, now: Duration) -> bool {
     contact.failures >= FAILED_PROBES && now.saturating_sub(since) >= delay
 }
 
-/// The first sign of the API server, as a change from what contact was when the twin was linked.
-/// Where it answered then, contact alone is no sign.
+/// The first sign of the API server: contact is better than when the twin was linked. If the API
+/// server answered then, contact alone is no sign.
 fn is_first_sign(facts: &Facts, under: Class) -> bool {
     let answered = facts.contact.is_some_and(|contact| match contact.class {
         Class::Answering => under != Class::Answering,
-        // where 5xx is what activated it, more of it is no news
+        // if a 5xx is why it was activated, another 5xx says nothing new
         Class::Failing => under != Class::Failing,
         Class::Silent | Class::Unproven => false,
     });
-    // a server that cannot be proven also sends bytes, and so does one that answers 5xx
+    // unproven servers and servers that answer 5xx also send bytes
     let may_be_proven = facts
         .contact
         .is_some_and(|contact| contact.class != Class::Unproven);
     answered || (facts.kubelet_connected.is_yes() && under == Class::Silent && may_be_proven)
 }
 
-/// The kubelet is there and will not run the parent, and the parent does not run.
+/// The kubelet is up and does not own the parent, and the parent does not run.
 fn nobody_runs(facts: &Facts, seen: &PodFacts) -> bool {
     facts.kubelet == Kubelet::Up
         && seen.parent_owned.is_no()
         && matches!(seen.parent, Run::Stopped | Run::Partial)
 }
 
-/// The parent serves, or is about to and needs what the twin holds.
+/// The parent serves, or is about to serve and needs ports that the twin holds.
 fn has_taken_over(
     seen: &PodFacts,
     facts: &Facts,
@@ -678,9 +679,10 @@ fn has_taken_over(
         return true;
     }
     match seen.handover {
-        // Not before its sandbox: the twin may be the API server that the kubelet reads its volumes
-        // from. And not before its container, unless nothing but making that is left to do: it may
-        // be the one that the services come from.
+        // Not before the parent's sandbox exists: the twin may be the API server from which the
+        // kubelet reads the parent's volumes. And not before its container exists, unless creating
+        // that is all that is left to do: the twin may be where the kubelet reads the services
+        // from.
         Some(Handover::Switch) if seen.host_network => {
             let is_next = seen.parent_sandbox.is_yes()
                 && !seen.slow_start
@@ -703,8 +705,8 @@ fn is_in_the_way(seen: &PodFacts) -> bool {
     seen.handover == Some(Handover::Switch) && seen.host_network && seen.parent_container.is_yes()
 }
 
-/// The highest start group that may be activated now: that of the lowest pod that should run and
-/// does not yet, unless it has had its time.
+/// The highest start group that may be activated now: the lowest one with a pod that should run and
+/// does not run yet, unless the time of that group is over.
 fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
     let facts = look.facts;
     if !look.is_lost(look.settings.activation_delay) {
@@ -754,7 +756,7 @@ fn open_groups(state: &mut State, look: &Look<'_>) -> i32 {
     lowest
 }
 
-/// Nobody of the cluster wants us here any more.
+/// The cluster no longer wants this program on the node.
 fn is_abandoned(state: &State, facts: &Facts) -> bool {
     let quiet = state.pods.values().all(|pod| pod.phase == Phase::Inactive);
     let answering = state
@@ -778,7 +780,7 @@ fn is_abandoned(state: &State, facts: &Facts) -> bool {
         && (told || silence >= RETIRE_AFTER)
 }
 
-/// What is said of a pod that nobody runs because its kubelet is locked out.
+/// The message for a pod that does not run because its kubelet is locked out.
 fn locked_out(now: Duration) -> Block {
     Block {
         reason: Blocked::KubeletLockedOut,
@@ -798,7 +800,7 @@ fn linked(facts: &Facts, refused: u32) -> Phase {
     }
 }
 
-/// `first` doubled so often, and no longer than [`LONGEST_PAUSE`].
+/// `first` doubled this often, and at most [`LONGEST_PAUSE`].
 fn pause(first: Duration, doubled: u32) -> Duration {
     first
         .saturating_mul(1_u32.checked_shl(doubled.min(16)).unwrap_or(u32::MAX))

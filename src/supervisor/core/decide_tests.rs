@@ -21,7 +21,7 @@ fn settings() -> Settings {
     }
 }
 
-/// As facts hold it.
+/// Contact as in the facts.
 #[allow(clippy::unnecessary_wraps)]
 fn contact(class: Class, ago: u64) -> Option<Contact> {
     let failures = if class == Class::Answering { 0 } else { 3 };
@@ -92,7 +92,7 @@ fn key() -> Key {
 }
 
 #[test]
-fn silence_for_the_activation_delay_activates_what_nobody_runs() {
+fn silence_for_the_activation_delay_activates_what_does_not_run() {
     assert_eq!(
         actions(Phase::Inactive, &facts(contact(Class::Silent, 3), gone())),
         [Action::Activate(key())]
@@ -104,7 +104,7 @@ fn silence_for_the_activation_delay_activates_what_nobody_runs() {
 }
 
 #[test]
-fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds_of_it() {
+fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds() {
     assert_eq!(
         actions(Phase::Inactive, &facts(contact(Class::Failing, 10), gone())),
         [Action::Activate(key())]
@@ -118,7 +118,7 @@ fn a_server_that_answers_5xx_may_be_starting_and_gets_ten_seconds_of_it() {
 }
 
 #[test]
-fn a_released_twin_is_not_taken_back_while_the_api_server_starts() {
+fn a_released_twin_is_not_linked_again_while_the_api_server_starts() {
     let starting = facts(
         contact(Class::Failing, 59),
         serving(Handover::Overlap, false),
@@ -151,14 +151,14 @@ fn a_released_twin_that_never_ran_gets_no_more_than_ten_seconds_of_5xx() {
 }
 
 #[test]
-fn a_released_twin_is_not_taken_back_while_the_kubelet_hears_what_we_do_not() {
+fn a_released_twin_is_not_linked_again_while_the_kubelet_receives_answers_that_probes_do_not() {
     let mut slow = facts(
         contact(Class::Silent, 59),
         serving(Handover::Overlap, false),
     );
     slow.kubelet_connected = Seen::Yes;
     assert!(actions(released(900), &slow).is_empty());
-    // a server that greets and then says nothing keeps such a connection for good
+    // a server that finishes TLS and then sends nothing keeps such a connection open for ever
     slow.contact = contact(Class::Silent, 60);
     assert_eq!(actions(released(900), &slow), [Action::Relink(key())]);
     slow.pods.insert(key(), gone());
@@ -351,7 +351,7 @@ fn the_next_group_starts_when_the_lower_one_runs_or_is_blocked() {
 }
 
 #[test]
-fn a_blocked_one_is_tried_again_with_growing_pauses() {
+fn a_blocked_checkpoint_is_retried_with_growing_pauses() {
     let mut seen = facts(contact(Class::Silent, 5), gone());
     let mut now = state(Phase::Inactive);
     let mut pauses = Vec::new();
@@ -382,7 +382,7 @@ fn the_first_answer_of_any_kind_releases() {
 }
 
 #[test]
-fn a_release_needs_contact_alone_and_nothing_else_comes_of_that() {
+fn contact_alone_causes_a_release_and_nothing_else() {
     let blind = |contact| Facts {
         now: NOW,
         contact,
@@ -415,7 +415,7 @@ fn bytes_from_a_server_that_cannot_be_proven_release_nothing() {
 }
 
 #[test]
-fn what_was_activated_under_5xx_is_not_released_by_more_of_it() {
+fn a_twin_activated_under_5xx_is_not_released_by_another_5xx() {
     let phase = Phase::Active {
         linked: NOW,
         under: Class::Failing,
@@ -442,7 +442,7 @@ fn a_parent_that_the_kubelet_owns_releases_whatever_contact_says() {
 }
 
 #[test]
-fn a_twin_that_waits_for_a_black_hole_gets_the_kubelet_unstuck() {
+fn the_kubelets_waiting_connections_are_closed_when_a_twin_has_no_sandbox() {
     let waits = PodFacts {
         twin_owned: Seen::Yes,
         ..gone()
@@ -491,7 +491,7 @@ fn a_twin_that_waits_for_a_black_hole_gets_the_kubelet_unstuck() {
 }
 
 #[test]
-fn a_twin_that_the_kubelet_does_not_list_is_nudged() {
+fn a_twin_that_the_kubelet_does_not_list_is_linked_again() {
     let mut seen = facts(contact(Class::Silent, 9), gone());
     seen.contact.as_mut().unwrap().by_time_out = false;
     assert_eq!(actions(active(NUDGE_AFTER), &seen), [Action::Nudge(key())]);
@@ -502,7 +502,7 @@ fn a_twin_that_the_kubelet_does_not_list_is_nudged() {
 }
 
 #[test]
-fn a_twin_that_the_kubelet_rejected_gets_a_new_uid_and_is_said_to_be_refused() {
+fn a_twin_that_the_kubelet_rejected_gets_a_new_uid_and_is_reported_as_refused() {
     let seen = facts(contact(Class::Silent, 60), gone());
     let (after, first) = decide(&state(active(RENEW_AFTER)), &seen, &settings());
     assert_eq!(first, [Action::Renew(key())]);
@@ -565,7 +565,7 @@ fn switch_on_the_host_network_waits_for_the_parents_container() {
 }
 
 #[test]
-fn a_twin_that_is_in_its_parents_way_gets_no_more_grace() {
+fn a_twin_that_blocks_its_parent_is_stopped_without_further_grace() {
     let told = |ago| Phase::Released {
         since: before(SECOND),
         stopping: Some(before(ago)),
@@ -610,7 +610,7 @@ fn a_twin_that_is_in_its_parents_way_gets_no_more_grace() {
 }
 
 #[test]
-fn switch_on_the_host_network_needs_but_the_sandbox_once_the_kubelet_makes_containers() {
+fn switch_on_the_host_network_needs_only_the_sandbox_once_the_kubelet_creates_containers() {
     let sandbox = PodFacts {
         parent_owned: Seen::Yes,
         parent_sandbox: Seen::Yes,
@@ -717,7 +717,7 @@ fn the_twin_of_a_parent_that_is_gone_ends_at_once() {
 }
 
 #[test]
-fn a_twin_whose_parent_is_gone_is_not_taken_back_when_contact_is_lost_again() {
+fn a_twin_whose_parent_is_gone_is_not_linked_again_when_contact_is_lost_again() {
     let seen = facts(
         contact(Class::Silent, 900),
         PodFacts {
@@ -756,7 +756,7 @@ fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
 }
 
 #[test]
-fn a_twin_that_the_kubelet_may_be_making_is_waited_for_before_its_files_go() {
+fn files_of_a_twin_that_the_kubelet_may_be_creating_are_kept_for_a_while() {
     let none = |ago| {
         actions(
             released(ago),
@@ -776,7 +776,7 @@ fn a_twin_that_the_kubelet_may_be_making_is_waited_for_before_its_files_go() {
 }
 
 #[test]
-fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
+fn a_twin_is_linked_again_when_contact_is_lost_again_and_each_round_waits_twice_as_long() {
     let mut waits = Vec::new();
     let mut now = state(released(1000));
     for _ in 0..9 {
@@ -801,7 +801,7 @@ fn contact_lost_again_takes_the_twin_back_and_each_round_waits_twice_as_long() {
 }
 
 #[test]
-fn a_twin_that_ended_or_was_told_to_end_comes_back_under_a_new_uid() {
+fn a_twin_that_ended_or_was_asked_to_stop_comes_back_under_a_new_uid() {
     let ended = facts(contact(Class::Silent, 500), gone());
     assert_eq!(actions(released(1000), &ended), [Action::Renew(key())]);
     let told = Phase::Released {
@@ -889,7 +889,7 @@ fn a_parent_that_the_kubelet_refused_at_its_return_gets_its_twin_back() {
             }
         )
         .is_empty(),
-        "a word of nobody"
+        "no agent has reported"
     );
 }
 
@@ -913,7 +913,7 @@ fn the_twin_of_a_refused_parent_ends_when_its_owner_has_replaced_it() {
     );
     assert!(
         actions(held(SECOND), &seen).is_empty(),
-        "the agent's word cannot be read"
+        "the agent's report cannot be read"
     );
     seen.kubelet = Kubelet::Unknown;
     seen.kubelet_synced = Seen::Unknown;
@@ -947,7 +947,7 @@ fn the_twin_of_a_refused_parent_ends_when_its_owner_has_replaced_it() {
     );
 }
 
-/// The API server answers us, and the kubelet has had nothing of it for this long.
+/// The API server answers probes, and the kubelet has received nothing from it for this long.
 fn locked_out(ago: Duration, pod: PodFacts) -> (State, Facts) {
     let state = State {
         locked_out: Some((Some(1), before(ago))),
@@ -957,7 +957,7 @@ fn locked_out(ago: Duration, pod: PodFacts) -> (State, Facts) {
 }
 
 #[test]
-fn a_kubelet_that_is_locked_out_is_said_to_be_and_nothing_is_activated() {
+fn a_locked_out_kubelet_is_reported_and_nothing_is_activated() {
     let (before, seen) = locked_out(LOCKED_OUT_AFTER, gone());
     let (after, actions) = decide(&before, &seen, &settings());
     assert!(actions.is_empty());
@@ -1063,7 +1063,7 @@ fn a_locked_out_kubelets_pods_are_activated_after_as_long_as_the_owner_says() {
         ..later.clone()
     };
     assert!(decide(&after, &unknown, &wanted).1.is_empty());
-    // after a reboot the agent itself waits for the kubelet, and has said nothing
+    // after a reboot the agent itself waits for the kubelet, and has reported nothing
     let wordless = PodFacts {
         parent_rejected: Seen::Unknown,
         ..serves
@@ -1085,7 +1085,7 @@ fn a_locked_out_kubelets_pods_are_activated_after_as_long_as_the_owner_says() {
 }
 
 #[test]
-fn being_locked_out_is_counted_anew_with_each_kubelet_and_not_while_nothing_is_known() {
+fn the_time_of_being_locked_out_restarts_with_each_kubelet_and_stops_while_nothing_is_known() {
     let (before, seen) = locked_out(SECOND * 600, gone());
     let since = |facts: &Facts| decide(&before, facts, &settings()).0.locked_out;
     assert_eq!(since(&seen), before.locked_out);
@@ -1131,7 +1131,7 @@ fn being_locked_out_is_counted_anew_with_each_kubelet_and_not_while_nothing_is_k
 }
 
 #[test]
-fn those_of_the_highest_priority_go_first() {
+fn pods_of_the_highest_priority_go_first() {
     let mut seen = facts(contact(Class::Silent, 3), gone());
     seen.pods.insert(
         id("shop_a"),
@@ -1171,7 +1171,7 @@ fn a_node_that_the_cluster_abandoned_is_cleaned_after_an_hour() {
 }
 
 #[test]
-fn a_node_is_left_on_the_agents_word_while_the_api_server_answers_and_nothing_is_active() {
+fn a_node_is_left_when_the_agent_asks_while_the_api_server_answers_and_nothing_is_active() {
     let mut seen = facts(
         contact(Class::Answering, 0),
         PodFacts {
@@ -1280,8 +1280,8 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
         for class in classes {
             for ago in [0, 900] {
                 for kubelet in [Kubelet::Up, Kubelet::Down, Kubelet::Unknown] {
-                    // of a parent that was refused there is nothing but a twin, and an API server
-                    // that tells
+                    // of a refused parent only a twin exists, and an API server that reports the
+                    // refusal
                     for (connected, rejected) in [
                         (Seen::Yes, Seen::No),
                         (Seen::No, Seen::No),
@@ -1329,8 +1329,8 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
     count
 }
 
-/// Those of [`exhaustively`] in which something may be started at all: the kubelet is up, and
-/// contact is as it is for long.
+/// Those cases of [`exhaustively`] in which something may be started at all: the kubelet is up, and
+/// contact has been the same for long.
 fn in_an_outage(mut check: impl FnMut(&State, &Facts, &PodFacts)) {
     exhaustively(|before, facts, pod| {
         if facts.kubelet == Kubelet::Up
@@ -1344,7 +1344,7 @@ fn in_an_outage(mut check: impl FnMut(&State, &Facts, &PodFacts)) {
 }
 
 #[test]
-fn nothing_is_started_unless_everything_is_known_and_nobody_else_runs_it() {
+fn nothing_is_started_unless_everything_is_known_and_nothing_else_runs_it() {
     let count = exhaustively(|before, facts, pod| {
         let (_, actions) = decide(before, facts, &settings());
         if actions.iter().any(Action::links) {
@@ -1361,7 +1361,7 @@ fn nothing_is_started_unless_everything_is_known_and_nobody_else_runs_it() {
             assert_ne!(pod.twin, Run::Unknown, "{facts:?}");
         }
     });
-    // past the capture of test output: the counts are part of the proof
+    // bypasses the capture of test output: the counts are part of the proof
     let _ = writeln!(std::io::stderr(), "decide: {count} combinations");
 }
 
@@ -1460,7 +1460,7 @@ fn a_fact_that_becomes_unknown_adds_nothing_to_what_is_done() {
 }
 
 #[test]
-fn a_sign_that_nobody_can_tell_is_no_sign() {
+fn an_unknown_sign_is_no_sign() {
     let signs: [fn(&mut Facts, &mut PodFacts, Seen); 4] = [
         |facts, _, sign| facts.kubelet_connected = sign,
         |facts, _, sign| facts.kubelet_makes_containers = sign,

@@ -17,7 +17,7 @@ pub enum Seen {
     Yes,
     /// It is not so.
     No,
-    /// Nobody could tell.
+    /// It is not known.
     #[default]
     Unknown,
 }
@@ -45,11 +45,11 @@ impl From<bool> for Seen {
 pub enum Run {
     /// Its sandbox is ready and every container that is not an init container runs.
     Running,
-    /// Something of it is there.
+    /// Some of it exists.
     Partial,
     /// No ready sandbox, no running container.
     Stopped,
-    /// The runtime did not tell.
+    /// The runtime did not answer.
     #[default]
     Unknown,
 }
@@ -57,16 +57,16 @@ pub enum Run {
 /// The kubelet process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kubelet {
-    /// It told what it owns.
+    /// It answered what it owns.
     Up,
-    /// Nobody listens on its socket.
+    /// No process listens on its socket.
     Down,
     /// It did not answer.
     #[default]
     Unknown,
 }
 
-/// What is known of one checkpoint's pod.
+/// What is known about the pod of one checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // facts of a pod, each by itself
 pub struct PodFacts {
@@ -74,7 +74,7 @@ pub struct PodFacts {
     pub in_store: bool,
     /// Activation order.
     pub start_group: i32,
-    /// Who goes first where not all fit: the parent's priority.
+    /// The parent's priority: if not all fit, the highest goes first.
     pub priority: i32,
     /// How its parent takes over.
     pub handover: Option<Handover>,
@@ -86,31 +86,31 @@ pub struct PodFacts {
     pub twin_owned: Seen,
     /// What runs of the parent.
     pub parent: Run,
-    /// A container of the parent that is not an init container is there, in whatever state: the
-    /// kubelet has all that it needs of the API server to run it. A sandbox is no sign of that: it
-    /// is made before the services are read, and no container is made without them
+    /// A container of the parent that is not an init container exists, in any state: the kubelet
+    /// has everything from the API server that it needs to run it. A sandbox does not show that: it
+    /// is created before the services are read, and no container is created without them
     /// (pkg/kubelet/kubelet_pods.go, "services have not yet been read at least once").
     pub parent_container: Seen,
-    /// A ready sandbox of the parent is there.
+    /// The parent has a ready sandbox.
     pub parent_sandbox: Seen,
     /// See [`Policy::slow_start`].
     pub slow_start: bool,
-    /// The parent is Ready by the agent's word.
+    /// The parent is Ready according to the agent.
     pub parent_ready: Seen,
-    /// The API server said, for this very UID, that the parent is gone.
+    /// The API server reported for exactly this UID that the parent is gone.
     pub parent_gone: bool,
-    /// The API server said, for this very UID, that the kubelet refused the parent for good when it
-    /// came back from an outage: nothing starts it any more, and nobody replaces it but its owner.
+    /// The API server reported for exactly this UID that the kubelet refused the parent for good
+    /// after an outage: nothing starts it any more, and only its owner can replace it.
     pub parent_rejected: Seen,
     /// What runs of any twin of it.
     pub twin: Run,
-    /// A ready sandbox with the present twin's UID is there.
+    /// The present twin has a ready sandbox with its UID.
     pub twin_sandbox: Seen,
 }
 
 impl PodFacts {
-    /// Of a captured pod after a reboot: all is known, nothing of it runs, and the kubelet knows
-    /// nothing of it.
+    /// A captured pod after a reboot: everything is known, nothing of it runs, and the kubelet does
+    /// not own it.
     pub fn gone() -> Self {
         Self {
             in_store: true,
@@ -132,7 +132,7 @@ impl PodFacts {
         }
     }
 
-    /// From a checkpoint's policy; the rest unknown.
+    /// From a checkpoint's policy; everything else is unknown.
     pub fn of(policy: &Policy, exclusive_host_ports: bool) -> Self {
         Self {
             in_store: true,
@@ -145,7 +145,7 @@ impl PodFacts {
     }
 }
 
-/// What a pass knows of the node.
+/// What a pass knows about the node.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Time since boot.
@@ -154,20 +154,20 @@ pub struct Facts {
     pub contact: Option<Contact>,
     /// The kubelet process.
     pub kubelet: Kubelet,
-    /// Its process id, which tells a kubelet from the one before; `None`: it did not answer.
+    /// Its process id, which distinguishes it from an earlier kubelet; `None`: it did not answer.
     pub kubelet_pid: Option<u32>,
-    /// The kubelet's own process holds an established connection to the API server on which bytes
+    /// The kubelet's own process has an established connection to the API server on which bytes
     /// arrived.
     pub kubelet_connected: Seen,
     /// The checkpoints' pods.
     pub pods: BTreeMap<Key, PodFacts>,
     /// How long ago the agent gave a sign of life; `None`: never in this boot.
     pub agent_silence: Option<Duration>,
-    /// The agent last said that the node is to be left.
+    /// The agent last asked the supervisor to leave the node.
     pub agent_retires: bool,
     /// The kubelet owns a pod that came from the API server.
     pub kubelet_synced: Seen,
-    /// It made a container for such a pod already, so it has read the services, without which it
-    /// makes none.
+    /// It has already created a container for such a pod, so it has read the services, without
+    /// which it creates none.
     pub kubelet_makes_containers: Seen,
 }

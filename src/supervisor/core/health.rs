@@ -1,9 +1,8 @@
-//! Twins that the kubelet was given and that do not run: it makes no sandbox, or starts their
-//! containers again and again. What is said of them, from the runtime's and the node's own
-//! evidence.
+//! Twins that were given to the kubelet and do not run: it creates no sandbox, or restarts their
+//! containers again and again. Explains why, from what the runtime and the node show.
 //!
-//! Nothing is decided by it. The kubelet tries again with growing pauses of its own, and a twin
-//! that serves now and then is better than none.
+//! No decision depends on it. The kubelet retries with growing pauses of its own, and a twin that
+//! serves at times is better than none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +13,25 @@ use crate::supervisor::core::facts::Key;
 use crate::supervisor::core::known::Known;
 use crate::supervisor::core::observe::Lists;
 
-/// A twin may take this long to come up, and one that fails must run this long to be well again.
+/// A twin may take this long to start, and one that failed must run this long to count as healthy
+/// again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What of a twin should be there and is not.
+/// What is missing of a twin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fallen {
-    /// No sandbox of it stands.
+pub enum Fault {
+    /// No sandbox of it is ready.
     Sandbox {
-        /// How many the runtime has of it that do not.
+        /// How many sandboxes of it the runtime has that are not ready.
         tried: usize,
     },
     /// A container that should run has ended.
     Ended(Record),
-    /// There is none of this name.
+    /// There is no container of this name.
     Missing {
         /// Its name in the pod.
         name: String,
-        /// The last init container before it of which there is a record, and whether that one has
-        /// ended.
+        /// The last init container before it that the runtime lists, and whether that has ended.
         after: Option<(Record, bool)>,
     },
 }
@@ -44,30 +43,32 @@ pub struct Record {
     pub name: String,
     /// Its id in the runtime.
     pub id: String,
-    /// How often it was started anew.
+    /// How often it was restarted.
     pub attempt: u32,
 }
 
-/// What the text on a twin is still to be made of.
+/// What must be looked up to explain the fault of a twin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// What the runtime says of this container: [`Health::told`].
+pub enum LookUp {
+    /// What the runtime reports about this container; the answer goes to
+    /// [`Health::container_ended`].
     Container(String),
-    /// What the node shows of a twin without a sandbox: [`Health::shown`].
+    /// What the node shows of a twin without a sandbox; the answer goes to
+    /// [`Health::has_no_sandbox`].
     Node {
-        /// See [`Fallen::Sandbox`].
+        /// See [`Fault::Sandbox`].
         tried: usize,
     },
 }
 
-/// The first thing of the twin with this UID that should be there and is not. `None`: all of it is.
-pub fn fallen(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fallen> {
+/// The first thing that is missing of the twin with this UID. `None`: nothing is.
+pub fn find_fault(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fault> {
     let sandboxes = lists
         .sandboxes
         .iter()
         .filter(|sandbox| sandbox.uid == twin_uid);
     let Some(sandbox) = sandboxes.clone().find(|sandbox| sandbox.ready) else {
-        return Some(Fallen::Sandbox {
+        return Some(Fault::Sandbox {
             tried: sandboxes.count(),
         });
     };
@@ -85,40 +86,48 @@ pub fn fallen(lists: &Lists, twin_uid: &str, known: &Known) -> Option<Fallen> {
         Some((record, newest.state == State::Exited))
     };
     known.containers.iter().find_map(|name| match newest(name) {
-        None => Some(Fallen::Missing {
+        None => Some(Fault::Missing {
             name: name.clone(),
             after: known.init_containers.iter().rev().find_map(newest),
         }),
-        Some((record, true)) => Some(Fallen::Ended(record)),
+        Some((record, true)) => Some(Fault::Ended(record)),
         Some((_, false)) => None,
     })
 }
 
+fn restarts(attempt: u32) -> String {
+    match attempt {
+        0 => "it was not restarted".to_owned(),
+        1 => "it was restarted once".to_owned(),
+        times => format!("it was restarted {times} times"),
+    }
+}
+
 #[derive(Debug)]
-struct Ailing {
-    fallen: Fallen,
+struct Unhealthy {
+    fault: Fault,
     text: String,
     asked: Duration,
     well_since: Option<Duration>,
 }
 
-/// What is known of twins that do not stay up.
+/// What is known about twins that do not keep running.
 #[derive(Debug, Default)]
-pub struct Health(BTreeMap<Key, Ailing>);
+pub struct Health(BTreeMap<Key, Unhealthy>);
 
 impl Health {
-    /// Takes in what a pass saw of an active twin that was linked at `linked`. Says what should be
-    /// asked, if that is not known yet.
+    /// Takes in what a pass saw of an active twin that was linked at `linked`. Returns what to look
+    /// up, if that is not known yet.
     pub fn observe(
         &mut self,
         key: &Key,
         linked: Duration,
         now: Duration,
-        fallen: Option<Fallen>,
-    ) -> Option<Ask> {
-        let Some(fallen) = fallen else {
-            if let Some(ailing) = self.0.get_mut(key) {
-                let since = *ailing.well_since.get_or_insert(now);
+        fault: Option<Fault>,
+    ) -> Option<LookUp> {
+        let Some(fault) = fault else {
+            if let Some(unhealthy) = self.0.get_mut(key) {
+                let since = *unhealthy.well_since.get_or_insert(now);
                 if now.saturating_sub(since) >= PATIENCE {
                     self.0.remove(key);
                 }
@@ -128,35 +137,38 @@ impl Health {
         if now.saturating_sub(linked) < PATIENCE {
             return None;
         }
-        if let Some(ailing) = self.0.get_mut(key).filter(|ailing| ailing.fallen == fallen) {
-            ailing.well_since = None;
-            // what the node shows may be another thing by now
-            let Fallen::Sandbox { tried } = fallen else {
+        if let Some(unhealthy) = self
+            .0
+            .get_mut(key)
+            .filter(|unhealthy| unhealthy.fault == fault)
+        {
+            unhealthy.well_since = None;
+            // the node may show something else by now
+            let Fault::Sandbox { tried } = fault else {
                 return None;
             };
-            let is_old = now.saturating_sub(ailing.asked) >= PATIENCE;
+            let is_old = now.saturating_sub(unhealthy.asked) >= PATIENCE;
             return is_old.then(|| {
-                ailing.asked = now;
-                Ask::Node { tried }
+                unhealthy.asked = now;
+                LookUp::Node { tried }
             });
         }
-        let (text, ask) = match &fallen {
-            Fallen::Sandbox { tried } => (
+        let (text, ask) = match &fault {
+            Fault::Sandbox { tried } => (
                 "it has no sandbox".to_owned(),
-                Some(Ask::Node { tried: *tried }),
+                Some(LookUp::Node { tried: *tried }),
             ),
-            Fallen::Ended(Record { name, id, attempt }) => {
-                let text =
-                    format!("container {name} has ended; it was started anew {attempt} times");
-                (text, Some(Ask::Container(id.clone())))
+            Fault::Ended(Record { name, id, attempt }) => {
+                let text = format!("container {name} has ended; {}", restarts(*attempt));
+                (text, Some(LookUp::Container(id.clone())))
             }
-            Fallen::Missing { name, after: None } => (
+            Fault::Missing { name, after: None } => (
                 format!(
-                    "the kubelet has made no container {name}: its image, or that of an init container, may be in the way"
+                    "the kubelet has created no container {name}: its image, or that of an init container, may be the cause"
                 ),
                 None,
             ),
-            Fallen::Missing {
+            Fault::Missing {
                 name,
                 after:
                     Some((
@@ -166,17 +178,17 @@ impl Health {
                         is_over,
                     )),
             } => {
-                let state = if *is_over { "has ended" } else { "runs still" };
+                let state = if *is_over { "has ended" } else { "still runs" };
                 let text = format!(
-                    "the kubelet has made no container {name}: init container {before} {state}"
+                    "the kubelet has created no container {name}: init container {before} {state}"
                 );
-                (text, is_over.then(|| Ask::Container(id.clone())))
+                (text, is_over.then(|| LookUp::Container(id.clone())))
             }
         };
         self.0.insert(
             key.clone(),
-            Ailing {
-                fallen,
+            Unhealthy {
+                fault,
                 text,
                 asked: now,
                 well_since: None,
@@ -185,29 +197,30 @@ impl Health {
         ask
     }
 
-    /// What the runtime said of the container that was asked for.
-    pub fn told(&mut self, key: &Key, detail: &Detail) {
-        let Some(Ailing { fallen, text, .. }) = self.0.get_mut(key) else {
+    /// Takes in what the runtime reported about the container that was looked up.
+    pub fn container_ended(&mut self, key: &Key, detail: &Detail) {
+        let Some(Unhealthy { fault, text, .. }) = self.0.get_mut(key) else {
             return;
         };
         let (code, reason) = (detail.exit_code, &detail.reason);
-        let (what, Record { name, attempt, .. }) = match fallen {
-            Fallen::Ended(record) => ("container", record),
-            Fallen::Missing {
+        let (what, Record { name, attempt, .. }) = match fault {
+            Fault::Ended(record) => ("container", record),
+            Fault::Missing {
                 after: Some((record, true)),
                 ..
             } if code != 0 => ("init container", record),
-            Fallen::Missing { .. } | Fallen::Sandbox { .. } => return,
+            Fault::Missing { .. } | Fault::Sandbox { .. } => return,
         };
         *text = format!(
-            "{what} {name} ended with exit code {code} ({reason}); it was started anew {attempt} times"
+            "{what} {name} ended with exit code {code} ({reason}); {}",
+            restarts(*attempt)
         );
     }
 
-    /// What the node showed of a twin without a sandbox.
-    pub fn shown(&mut self, key: &Key, shown: String) {
-        if let Some(Ailing {
-            fallen: Fallen::Sandbox { .. },
+    /// Takes in what the node showed of a twin without a sandbox.
+    pub fn has_no_sandbox(&mut self, key: &Key, shown: String) {
+        if let Some(Unhealthy {
+            fault: Fault::Sandbox { .. },
             text,
             ..
         }) = self.0.get_mut(key)
@@ -216,19 +229,19 @@ impl Health {
         }
     }
 
-    /// Forgets twins that are not active any more.
+    /// Forgets twins that are no longer active.
     pub fn retain(&mut self, is_active: impl Fn(&Key) -> bool) {
         self.0.retain(|key, _| is_active(key));
     }
 
-    /// What is to be said of a twin; `None`: it is well, as far as is known.
+    /// What is wrong with a twin; `None`: it is healthy, as far as is known.
     pub fn of(&self, key: &Key) -> Option<(Blocked, &str)> {
-        self.0.get(key).map(|ailing| {
-            let reason = match ailing.fallen {
-                Fallen::Sandbox { .. } => Blocked::KubeletRefuses,
-                Fallen::Ended(_) | Fallen::Missing { .. } => Blocked::NotRunning,
+        self.0.get(key).map(|unhealthy| {
+            let reason = match unhealthy.fault {
+                Fault::Sandbox { .. } => Blocked::KubeletRefuses,
+                Fault::Ended(_) | Fault::Missing { .. } => Blocked::NotRunning,
             };
-            (reason, ailing.text.as_str())
+            (reason, unhealthy.text.as_str())
         })
     }
 }

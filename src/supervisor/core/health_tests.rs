@@ -50,7 +50,7 @@ fn record(name: &str, attempt: u32) -> Record {
 
 #[test]
 fn the_newest_record_of_each_container_counts() {
-    let find = |containers: &[(&str, u32, State)]| fallen(&lists(containers), "twin", &known());
+    let find = |containers: &[(&str, u32, State)]| find_fault(&lists(containers), "twin", &known());
     assert_eq!(
         find(&[("app", 0, State::Running), ("log", 0, State::Running)]),
         None
@@ -68,9 +68,9 @@ fn the_newest_record_of_each_container_counts() {
         ("log", 0, State::Exited),
         ("log", 1, State::Exited),
     ];
-    assert_eq!(find(&ended), Some(Fallen::Ended(record("log", 1))));
+    assert_eq!(find(&ended), Some(Fault::Ended(record("log", 1))));
     let missing = |name: &str, after| {
-        Some(Fallen::Missing {
+        Some(Fault::Missing {
             name: name.into(),
             after,
         })
@@ -92,23 +92,24 @@ fn the_newest_record_of_each_container_counts() {
 }
 
 #[test]
-fn a_sandbox_that_does_not_stand_is_none() {
+fn a_sandbox_that_is_not_ready_does_not_count() {
     let mut lists = lists(&[]);
     assert_eq!(
-        fallen(&lists, "another", &known()),
-        Some(Fallen::Sandbox { tried: 0 })
+        find_fault(&lists, "another", &known()),
+        Some(Fault::Sandbox { tried: 0 })
     );
     lists.sandboxes[0].ready = false;
     assert_eq!(
-        fallen(&lists, "twin", &known()),
-        Some(Fallen::Sandbox { tried: 1 })
+        find_fault(&lists, "twin", &known()),
+        Some(Fault::Sandbox { tried: 1 })
     );
 }
 
 #[test]
-fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_for_a_while() {
+fn a_twin_that_does_not_keep_running_is_reported_with_the_runtimes_reason_until_it_has_run_for_a_while()
+ {
     let mut health = Health::default();
-    let ended = |attempt: u32| Some(Fallen::Ended(record("app", attempt)));
+    let ended = |attempt: u32| Some(Fault::Ended(record("app", attempt)));
     assert_eq!(
         health.observe(&key(), at(0), at(29), ended(0)),
         None,
@@ -116,9 +117,9 @@ fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_
     );
     assert_eq!(
         health.observe(&key(), at(0), at(30), ended(1)),
-        Some(Ask::Container("app-1".into()))
+        Some(LookUp::Container("app-1".into()))
     );
-    health.told(
+    health.container_ended(
         &key(),
         &Detail {
             exit_code: 137,
@@ -126,7 +127,7 @@ fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_
             ..Detail::default()
         },
     );
-    let text = "container app ended with exit code 137 (OOMKilled); it was started anew 1 times";
+    let text = "container app ended with exit code 137 (OOMKilled); it was restarted once";
     assert_eq!(health.of(&key()), Some((Blocked::NotRunning, text)));
     assert_eq!(
         health.observe(&key(), at(0), at(31), ended(1)),
@@ -142,7 +143,7 @@ fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_
     );
     assert_eq!(
         health.observe(&key(), at(0), at(69), ended(2)),
-        Some(Ask::Container("app-2".into()))
+        Some(LookUp::Container("app-2".into()))
     );
     health.observe(&key(), at(0), at(70), None);
     health.observe(&key(), at(0), at(100), None);
@@ -153,17 +154,15 @@ fn a_twin_that_does_not_stay_up_is_told_with_the_runtimes_word_until_it_has_run_
 }
 
 #[test]
-fn an_init_container_in_the_way_is_named() {
+fn an_init_container_that_fails_is_named() {
     let mut health = Health::default();
     let mut tell = |after, code| {
-        let fallen = Fallen::Missing {
+        let fault = Fault::Missing {
             name: "app".into(),
             after,
         };
-        let asked = health
-            .observe(&key(), at(0), at(60), Some(fallen))
-            .is_some();
-        health.told(
+        let asked = health.observe(&key(), at(0), at(60), Some(fault)).is_some();
+        health.container_ended(
             &key(),
             &Detail {
                 exit_code: code,
@@ -180,12 +179,12 @@ fn an_init_container_in_the_way_is_named() {
     begins(
         tell(Some((record("fetch", 0), false)), 0),
         false,
-        "init container fetch runs still",
+        "init container fetch still runs",
     );
     begins(
         tell(Some((record("fetch", 4), true)), 3),
         true,
-        "fetch ended with exit code 3 (Error); it was started anew 4",
+        "fetch ended with exit code 3 (Error); it was restarted 4",
     );
     begins(
         tell(Some((record("fetch", 5), true)), 0),
@@ -195,15 +194,15 @@ fn an_init_container_in_the_way_is_named() {
 }
 
 #[test]
-fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
+fn a_twin_without_a_sandbox_is_reported_with_what_the_node_shows() {
     let mut health = Health::default();
-    let none = |tried| Some(Fallen::Sandbox { tried });
+    let none = |tried| Some(Fault::Sandbox { tried });
     assert_eq!(health.observe(&key(), at(0), at(29), none(0)), None);
     assert_eq!(
         health.observe(&key(), at(0), at(30), none(0)),
-        Some(Ask::Node { tried: 0 })
+        Some(LookUp::Node { tried: 0 })
     );
-    health.shown(&key(), "shown".into());
+    health.has_no_sandbox(&key(), "shown".into());
     assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
     assert_eq!(
         health.observe(&key(), at(30), at(31), none(0)),
@@ -213,7 +212,7 @@ fn a_twin_without_a_sandbox_is_told_with_what_the_node_shows() {
     assert_eq!(health.of(&key()), Some((Blocked::KubeletRefuses, "shown")));
     assert_eq!(
         health.observe(&key(), at(30), at(60), none(0)),
-        Some(Ask::Node { tried: 0 }),
+        Some(LookUp::Node { tried: 0 }),
         "it may be otherwise now"
     );
     assert_eq!(health.observe(&key(), at(30), at(61), none(0)), None);

@@ -1,4 +1,4 @@
-//! What is kept in memory of a checkpoint: enough to decide, nothing secret. Pure;
+//! What is kept in memory about a checkpoint: enough to decide, nothing secret. Pure;
 //! `supervisor::look` reads the store.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,27 +9,27 @@ use crate::checkpoint::{NodeCheckpoint, Policy};
 use crate::names::{DEFAULT_START_GROUP, PARENT_UID};
 use crate::supervisor::core::facts::Key;
 
-/// What is known of one checkpoint.
+/// What is known about one checkpoint.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// How it is activated and handed over.
     pub policy: Policy,
     /// UID of the parent.
     pub parent_uid: String,
-    /// Its priority, which decides where not all fit.
+    /// Its priority, which decides if not all fit.
     pub priority: i32,
     /// Names of its containers that are not init containers.
     pub containers: Vec<String>,
-    /// Names of its init containers, in their order.
+    /// Names of its init containers, in order.
     pub init_containers: Vec<String>,
-    /// It is in the store, not only on the node.
+    /// It is in the store; otherwise only its twin is on the node.
     pub in_store: bool,
-    /// UID of the twin that is linked, or was and is still on the node.
+    /// UID of the twin that is linked, or was linked and is still on the node.
     pub twin_uid: Option<String>,
 }
 
 impl Known {
-    /// Of a checkpoint in the store.
+    /// From a checkpoint in the store.
     pub fn of(checkpoint: &NodeCheckpoint) -> Self {
         Self {
             policy: checkpoint.policy.clone(),
@@ -39,8 +39,9 @@ impl Known {
         }
     }
 
-    /// Of a checkpoint in the store that cannot be read. Where only its key is missing, its policy
-    /// and its parent's UID stand in clear; otherwise what is least likely to do harm is assumed.
+    /// For a checkpoint in the store that cannot be read. If only its key is missing, its policy
+    /// and its parent's UID are known, because they are not encrypted; otherwise assumes what is
+    /// least likely to do harm.
     pub fn unreadable(clear: Option<(&Policy, &str)>) -> Self {
         let (policy, uid) = clear.unzip();
         Self {
@@ -51,7 +52,7 @@ impl Known {
         }
     }
 
-    /// Of a twin on the node, from its manifest in force.
+    /// For a twin on the node, from its linked manifest.
     pub fn of_manifest(manifest: &Value) -> Self {
         let text = |pointer: &str| {
             manifest
@@ -126,12 +127,12 @@ fn container_names(manifest: &Value, list: &str) -> Vec<String> {
 pub struct Stored {
     /// Every pod that has a checkpoint.
     pub keys: BTreeSet<Key>,
-    /// Those whose checkpoints changed since the look before.
+    /// Those whose checkpoints changed since the previous look.
     pub changed: BTreeMap<Key, Known>,
 }
 
-/// Takes a look at the store in. A checkpoint that left it stays known while its twin `is_held` on
-/// the node.
+/// Takes in a look at the store. A checkpoint that was removed from it stays known while its twin
+/// `is_held` on the node.
 pub fn refresh(known: &mut BTreeMap<Key, Known>, stored: &Stored, is_held: impl Fn(&Key) -> bool) {
     known.retain(|key, about| {
         about.in_store &= stored.keys.contains(key);
@@ -156,7 +157,7 @@ mod tests {
     use crate::pod::id::id;
 
     #[test]
-    fn a_checkpoint_that_left_the_store_is_known_as_long_as_its_twin_is_on_the_node() {
+    fn a_checkpoint_removed_from_the_store_is_known_as_long_as_its_twin_is_on_the_node() {
         let key: Key = id("shop_till");
         let twin_uid = Some("twin".to_owned());
         let before = Known {
@@ -175,7 +176,7 @@ mod tests {
         );
         assert_eq!(
             known[&key].twin_uid, twin_uid,
-            "a new generation is no other twin"
+            "a new generation does not change the twin"
         );
         refresh(&mut known, &Stored::default(), |_| true);
         assert!(!known[&key].in_store);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_that_cannot_be_read_what_stands_in_clear_is_known() {
+    fn the_unencrypted_part_of_an_unreadable_checkpoint_is_known() {
         let policy = checkpoint("shop", "till").policy.clone();
         let sealed = Known::unreadable(Some((&policy, "uid")));
         assert_eq!(

@@ -1,5 +1,5 @@
-//! The supervisor without its input and output: what it remembers, and what it makes of what it is
-//! shown.
+//! The supervisor without its input and output: what it remembers, and what it concludes from what
+//! is observed.
 //!
 //! ```text
 //!   heard, sockets ──► release_at_sign ─┐
@@ -7,9 +7,9 @@
 //!   observed ──► facts ──► decide ──────┘
 //!   settle, status, between_probes, between_passes
 //! ```
-//! No file, socket, clock or log here: observations and the time come in, actions go out, and what
-//! came of them comes back. `supervisor::shell` drives it on a node, and the model drives it in
-//! tests. Everything it remembers can be rebuilt from the node ([`Core::rebuild`]).
+//! No file, socket, clock or log here: observations and the time come in, actions go out, and their
+//! results come back. `supervisor::shell` drives it on a node, and the model drives it in tests.
+//! Everything it remembers can be rebuilt from the node ([`Core::rebuild`]).
 
 pub mod decide;
 pub mod facts;
@@ -36,11 +36,11 @@ use crate::node::contact::{Class, Contact, Outcome as Probed, Tracker};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::Detail;
 use crate::node::sockets::Socket;
-use crate::places::reports::{AgentWord, Outages, PodReport, Status};
+use crate::places::reports::{AgentReport, Outages, PodReport, Status};
 use crate::reasons::Blocked;
 use decide::{Action, Phase, Pod, Settings, State, decide};
 use facts::{Facts, Key, Kubelet, PodFacts, Run, Seen};
-use health::{Ask, Fallen, Health};
+use health::{Fault, Health, LookUp};
 use known::{Known, Stored};
 use observe::{Lists, NewContainers};
 use outages::OutageLog;
@@ -48,12 +48,12 @@ use pace::Pace;
 use sockets::KubeletSockets;
 use stops::Stop;
 
-/// What the kubelet said of itself.
+/// The kubelet's answer to what it owns.
 #[derive(Clone, Debug, Default)]
 pub enum KubeletAnswer {
     /// It owns these pods.
     Owns(Owned),
-    /// Nobody listens on its socket.
+    /// No process listens on its socket.
     Down,
     /// It did not answer.
     #[default]
@@ -61,7 +61,7 @@ pub enum KubeletAnswer {
 }
 
 impl KubeletAnswer {
-    /// What it owns, if it said so.
+    /// What it owns, if it answered.
     pub fn owned(&self) -> Option<&Owned> {
         match self {
             Self::Owns(owned) => Some(owned),
@@ -70,28 +70,28 @@ impl KubeletAnswer {
     }
 }
 
-/// What a look at the node found. What could not be learned is `None` or unknown, never empty.
+/// What a look at the node found. Whatever could not be learned is `None` or unknown, never empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     /// What the store has.
     pub stored: &'a Stored,
-    /// What the runtime lists; older than what the kubelet said.
+    /// What the runtime lists; older than the kubelet's answer.
     pub lists: Option<&'a Lists>,
-    /// What the kubelet said.
+    /// The kubelet's answer.
     pub kubelet: &'a KubeletAnswer,
-    /// What the agent last said.
-    pub agent: Option<&'a AgentWord>,
+    /// What the agent last reported.
+    pub agent: Option<&'a AgentReport>,
     /// The runtime refuses a second mapping of a host port.
     pub exclusive_host_ports: bool,
-    /// The kubelet's manifest directory is known. Without it nobody knows what is linked, and
-    /// nothing is decided of any pod.
+    /// The kubelet's manifest directory is known. Otherwise it is not known what is linked, and
+    /// nothing is decided about any pod.
     pub knows_links: bool,
 }
 
-/// A twin that a supervisor before this one left on the node.
+/// A twin that an earlier supervisor left on the node.
 #[derive(Clone, Debug)]
 pub struct FoundTwin {
-    /// Of which pod.
+    /// Its pod.
     pub key: Key,
     /// Its manifest is linked.
     pub is_linked: bool,
@@ -104,12 +104,12 @@ pub struct FoundTwin {
 pub struct Refused {
     /// The reason.
     pub reason: Blocked,
-    /// In words, with the thing it is about and the chain of causes.
+    /// In words, with what it is about and the chain of causes.
     pub message: String,
 }
 
 impl Refused {
-    /// For this reason, in these words.
+    /// With this reason and message.
     pub fn new(reason: Blocked, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -118,29 +118,29 @@ impl Refused {
     }
 }
 
-/// What came of an action.
+/// The result of an action.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// It is done.
     Done,
-    /// A twin with this UID is linked, of a checkpoint of which this is known.
+    /// A twin with this UID is linked; this is known about its checkpoint.
     Linked(String, Box<Known>),
-    /// It goes on in the background: [`Core::ended`] will be called.
+    /// It continues in the background: [`Core::ended`] will be called.
     Started,
-    /// The activation could not be prepared. It is tried again after a growing pause.
+    /// The activation could not be prepared. It is retried after a growing pause.
     Refused(Refused),
-    /// It could not be done. It is decided again at the next pass.
+    /// It failed. It is decided again at the next pass.
     Failed,
 }
 
-/// What is remembered, and what it is decided by.
+/// What is remembered, and the settings for the decision.
 #[derive(Debug)]
 pub struct Core {
     node_name: String,
     settings: Settings,
     pace: Pace,
     state: State,
-    /// As it was before the actions that are being done: what fails is decided again from there.
+    /// The state before the actions in progress: an action that fails is decided again from there.
     before: State,
     /// What the last pass knew.
     facts: Facts,
@@ -151,14 +151,14 @@ pub struct Core {
     sockets: KubeletSockets,
     new_containers: NewContainers,
     health: Health,
-    /// Pods whose remains are being stopped: what runs of them is changing.
+    /// Pods of which something is being stopped: what runs of them is changing.
     busy: BTreeSet<Key>,
     outages: OutageLog,
     /// Namespaces whose pods may start before all others.
     early_namespaces: BTreeSet<String>,
     exclusive_host_ports: bool,
     knows_links: bool,
-    /// Contact answers and nothing is active: passes are rare.
+    /// The API server answers and nothing is active: passes are rare.
     is_quiet: bool,
 }
 
@@ -195,18 +195,18 @@ impl Core {
         self
     }
 
-    /// Goes on with the outages that a supervisor before this one recorded in this boot.
+    /// Continues the outages that an earlier supervisor recorded in this boot.
     pub fn go_on_with(&mut self, outages: Outages) {
         self.outages = OutageLog::new(outages);
     }
 
-    /// Where each pod stands, from links and unpacked files, and from what the supervisor before
-    /// this one last reported. `now`: time since boot, here and below.
+    /// Restores the state of each pod from links and unpacked files, and from the last report of an
+    /// earlier supervisor. `now`: time since boot, here and below.
     pub fn rebuild(&mut self, last: &Status, twins: Vec<FoundTwin>, now: Duration) {
         self.state.locked_out = last
             .locked_out
             .map(|it| (it.kubelet_pid, Duration::from_millis(it.since)));
-        // what was linked although the API server answered is not released by its answer
+        // a twin that was linked although the API server answered is not released by an answer
         let is_held = |pod: &PodReport| {
             let reason = pod.reason.as_deref();
             reason.is_some_and(|reason| {
@@ -262,8 +262,8 @@ impl Core {
     // --- contact
     // -------------------------------------------------------------------------------------------------
 
-    /// A probe of the API server ended. True when contact is of another class than before, or
-    /// silent in another way.
+    /// A probe of the API server ended. True if the class of contact has changed, or the way in
+    /// which it is silent.
     pub fn heard(&mut self, began: Duration, ended: Duration, outcome: Probed) -> bool {
         let kind =
             |contact: Option<Contact>| contact.map(|contact| (contact.class, contact.by_time_out));
@@ -272,18 +272,18 @@ impl Core {
         kind(self.tracker.current()) != before
     }
 
-    /// Contact as known now; `None`: nothing is known yet.
+    /// Contact now; `None`: nothing is known yet.
     pub fn contact(&self) -> Option<Contact> {
         self.tracker.current()
     }
 
-    /// A look at the kubelet's own sockets to the API server found these; `None`: they could not be
-    /// looked at. True when the kubelet hears from the API server and did not before.
+    /// The kubelet's own sockets to the API server; `None`: they could not be listed. True if the
+    /// kubelet receives from the API server and did not before.
     pub fn sockets(&mut self, found: Option<&[Socket]>, now: Duration) -> bool {
         self.sockets.look(found, now)
     }
 
-    /// Those of the kubelet's sockets that wait, and may be closed so that it goes on.
+    /// Those of the kubelet's sockets that wait, and may be closed so that it continues.
     pub fn waiting(&self, found: Vec<Socket>, now: Duration) -> Vec<Socket> {
         let failing = self
             .contact()
@@ -294,7 +294,7 @@ impl Core {
             .collect()
     }
 
-    /// So many of them were closed. True when they are the first of this outage.
+    /// This many of them were closed. True if they are the first of this outage.
     pub fn closed(&mut self, sockets: usize) -> bool {
         let is_first = self.sockets.count_closed(sockets);
         if is_first {
@@ -303,13 +303,13 @@ impl Core {
         is_first
     }
 
-    /// This kernel closes no sockets: it is not tried again.
+    /// This kernel cannot close sockets: it is not tried again.
     pub fn cannot_close_sockets(&mut self) {
         self.settings.unstick = false;
     }
 
-    /// Releases by contact alone. To be asked whenever there is news, and before the kubelet and
-    /// the runtime are asked, which may take their time.
+    /// Releases by contact alone. Must be called whenever contact changed, and before the kubelet
+    /// and the runtime are queried, which may take long.
     pub fn release_at_sign(&mut self, now: Duration) -> Vec<Action> {
         let (contact, kubelet_connected) = (self.contact(), self.sockets.connected());
         let facts = Facts {
@@ -325,7 +325,7 @@ impl Core {
     // --- passes
     // --------------------------------------------------------------------------------------------------
 
-    /// Takes in what a look at the node found, and says what is to be done.
+    /// Takes in what a look at the node found, and returns what to do.
     pub fn observed(&mut self, seen: &Observation<'_>, now: Duration) -> Vec<Action> {
         let state = &self.state;
         let is_held = |key: &Key| {
@@ -340,7 +340,7 @@ impl Core {
         let owned = seen.kubelet.owned();
         let pid = owned.map(|owned| owned.pid);
         if pid.is_some() && self.kubelet_pid != pid {
-            // what is known of sockets is known of those of one process
+            // what is known about sockets belongs to one process
             self.kubelet_pid = pid;
             self.sockets.reset();
         }
@@ -375,7 +375,7 @@ impl Core {
             }
         }
         let silence =
-            |agent: &AgentWord| now.saturating_sub(Duration::from_millis(agent.heartbeat));
+            |agent: &AgentReport| now.saturating_sub(Duration::from_millis(agent.heartbeat));
         self.facts = Facts {
             now,
             contact: self.contact(),
@@ -401,21 +401,21 @@ impl Core {
     fn follow(&mut self, next: State, actions: Vec<Action>) -> Vec<Action> {
         self.before = std::mem::replace(&mut self.state, next);
         if actions.iter().any(Action::links) && self.sockets.connected().is_yes() {
-            // what came so far is no sign of what comes
+            // bytes received so far are no sign
             self.sockets.reset();
         }
         actions
     }
 
-    /// What an action stops through the runtime, going by what the runtime listed; `None`: it stops
-    /// nothing.
+    /// What an action stops through the runtime, according to what the runtime listed; `None`: it
+    /// stops nothing.
     pub fn stop(&self, action: &Action, lists: &Lists) -> Option<Stop> {
         let policy = |key: &Key| self.known.get(key).map(|known| &known.policy);
         let grace = |key: &Key| policy(key).map_or(Duration::from_secs(30), Policy::grace);
         match action {
             Action::StopTwin(key) => {
-                // where two mappings of a host port cannot be, the parent's sandbox is about to be
-                // made
+                // if two mappings of a host port are impossible, the parent's sandbox is about to
+                // be created
                 let at_once =
                     self.exclusive_host_ports && policy(key).is_some_and(|policy| policy.host_port);
                 Some(Stop {
@@ -435,7 +435,7 @@ impl Core {
         }
     }
 
-    /// What came of an action.
+    /// Takes in the result of an action.
     pub fn done(&mut self, action: &Action, outcome: Outcome, now: Duration) {
         let (key, result) = match action {
             Action::Activate(key) => (key, ACTIVATED),
@@ -496,14 +496,14 @@ impl Core {
         }
     }
 
-    /// An action that went on in the background has ended, however.
+    /// An action that continued in the background has ended, with success or not.
     pub fn ended(&mut self, action: &Action) {
         if let Action::StopParent(key) = action {
             self.busy.remove(key);
         }
     }
 
-    /// What could not be done is decided again at the next pass.
+    /// An action that failed is decided again at the next pass.
     fn restore(&mut self, key: &Key) {
         if let Some(pod) = self.before.pods.get(key) {
             self.state.pods.insert(key.clone(), pod.clone());
@@ -520,7 +520,7 @@ impl Core {
             .activated(key, parent_uid, result, &self.facts, now);
     }
 
-    /// A pass is over: all of its actions were done, or not.
+    /// A pass is over: all of its actions were performed, or failed.
     pub fn settle(&mut self) {
         self.outages.observe(&self.state, &self.facts);
         if !self.is_alert() {
@@ -534,13 +534,13 @@ impl Core {
             && self.knows_links;
     }
 
-    // --- twins that do not stay up
+    // --- twins that do not keep running
     // -------------------------------------------------------------------------------
 
-    /// Looks whether what the kubelet was given runs and stays up. What is to be asked of twins
-    /// that do not, with their UIDs and what was said of them before: the answers go to
-    /// [`Self::container_ended`] and [`Self::has_no_sandbox`].
-    pub fn examine(&mut self, lists: &Lists) -> Vec<(Key, String, Ask, Option<String>)> {
+    /// Checks whether the twins that were given to the kubelet run and keep running. Returns what
+    /// to look up about those that do not, with their UIDs and what was known about them before;
+    /// the answers go to [`Self::container_ended`] and [`Self::has_no_sandbox`].
+    pub fn examine(&mut self, lists: &Lists) -> Vec<(Key, String, LookUp, Option<String>)> {
         let is_active = |pod: &Pod| matches!(pod.phase, Phase::Active { .. });
         self.health
             .retain(|key| self.state.pods.get(key).is_some_and(is_active));
@@ -551,30 +551,30 @@ impl Core {
                 continue;
             };
             let Some(uid) = &known.twin_uid else { continue };
-            let fallen = health::fallen(lists, uid, known);
-            if matches!(fallen, Some(Fallen::Sandbox { .. })) && self.facts.kubelet != Kubelet::Up {
-                // nobody is there to make one
+            let fault = health::find_fault(lists, uid, known);
+            if matches!(fault, Some(Fault::Sandbox { .. })) && self.facts.kubelet != Kubelet::Up {
+                // the kubelet that would create one is down
                 continue;
             }
             let before = self.health.of(key).map(|(_, text)| text.to_owned());
-            let ask = self.health.observe(key, *linked, self.facts.now, fallen);
-            asked.extend(ask.map(|ask| (key.clone(), uid.clone(), ask, before)));
+            let look_up = self.health.observe(key, *linked, self.facts.now, fault);
+            asked.extend(look_up.map(|look_up| (key.clone(), uid.clone(), look_up, before)));
         }
         asked
     }
 
-    /// What the runtime said of a container that was asked for.
+    /// Takes in what the runtime reported about a container that was looked up.
     pub fn container_ended(&mut self, key: &Key, detail: &Detail) {
-        self.health.told(key, detail);
+        self.health.container_ended(key, detail);
     }
 
-    /// What the node shows of a twin without a sandbox, in words.
+    /// Takes in what the node shows of a twin without a sandbox, in words.
     pub fn has_no_sandbox(&mut self, key: &Key, shown: String) {
-        self.health.shown(key, shown);
+        self.health.has_no_sandbox(key, shown);
     }
 
     /// What is wrong with a twin; `None`: nothing, as far as is known.
-    pub fn ailment(&self, key: &Key) -> Option<(Blocked, &str)> {
+    pub fn twin_fault(&self, key: &Key) -> Option<(Blocked, &str)> {
         self.health.of(key)
     }
 
@@ -586,7 +586,7 @@ impl Core {
         self.pace.between_probes(self.contact(), self.is_alert())
     }
 
-    /// How long to wait after a pass before the next one, at the most.
+    /// How long to wait after a pass before the next one, at most.
     pub fn between_passes(&self) -> Duration {
         if self.is_quiet {
             pace::QUIET
@@ -595,8 +595,8 @@ impl Core {
         }
     }
 
-    /// Something is active or about to be handed over: the kubelet's sockets are to be looked at
-    /// every [`pace::LOOK`].
+    /// Something is active or about to be handed over: the kubelet's sockets must be listed every
+    /// [`pace::LOOK`].
     pub fn is_alert(&self) -> bool {
         self.state
             .pods
@@ -604,12 +604,12 @@ impl Core {
             .any(|pod| pod.phase != Phase::Inactive)
     }
 
-    /// The API server answers and nothing is active: only a change of contact is worth a pass.
+    /// The API server answers and nothing is active: only a change of contact needs a pass.
     pub fn is_quiet(&self) -> bool {
         self.is_quiet
     }
 
-    /// Whether the kubelet hears from the API server.
+    /// Whether the kubelet receives from the API server.
     pub fn kubelet_connected(&self) -> Seen {
         self.sockets.connected()
     }
@@ -619,7 +619,7 @@ impl Core {
         &self.facts
     }
 
-    /// Where each pod stands.
+    /// The state of each pod.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -634,7 +634,7 @@ impl Core {
         &mut self.outages
     }
 
-    /// The kubelet is locked out, and pods of this node depend on it: in words.
+    /// In words, that the kubelet is locked out, if pods of this node depend on it.
     pub fn lock_out(&self) -> Option<String> {
         let is_locked_out = self.state.is_locked_out(self.facts.now)
             && self.known.values().any(|known| known.in_store);
@@ -642,7 +642,7 @@ impl Core {
         is_locked_out.then(|| format!("{reason}: {}: {}", decide::LOCKED_OUT, reason.advice()))
     }
 
-    /// What is reported of all this. `problems`: what could not be learned or done;
+    /// The content of `status.yaml`. `problems`: what could not be learned or done;
     /// `cannot_unstick`: why connections of the kubelet cannot be closed.
     pub fn status(&self, problems: Vec<String>, cannot_unstick: Option<String>) -> Status {
         status::status(self, problems, cannot_unstick)
@@ -651,7 +651,7 @@ impl Core {
 
 #[cfg(test)]
 impl Core {
-    /// A fault for the model to find: what was known of a checkpoint is lost.
+    /// A fault that the model must find: what was known about a checkpoint is lost.
     pub(super) fn lose(&mut self, key: &Key) {
         self.known.remove(key);
     }

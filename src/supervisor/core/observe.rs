@@ -1,11 +1,11 @@
-//! From what was listed to facts: pure.
+//! Turns what was listed into facts. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::names::{CHECKPOINT_OF, CONFIG_SOURCE};
 use crate::node::kubelet::Owned;
 use crate::node::runtime::{Container, Sandbox, State};
-use crate::places::reports::AgentWord;
+use crate::places::reports::AgentReport;
 use crate::supervisor::core::facts::{Key, PodFacts, Run, Seen};
 use crate::supervisor::core::known::Known;
 
@@ -18,9 +18,9 @@ pub struct Lists {
     pub containers: Vec<Container>,
 }
 
-/// Whether this kubelet process made a container for a pod of the API server: one that was not
-/// there when it owned no such pod. A supervisor that came later than the kubelet's first pods does
-/// not know.
+/// Whether this kubelet process has created a container for a pod of the API server, that is, one
+/// that did not exist when it owned no such pod. A supervisor that starts after the kubelet has its
+/// first pods does not know.
 #[derive(Debug, Default)]
 pub struct NewContainers {
     before: Option<BTreeSet<String>>,
@@ -32,7 +32,7 @@ impl NewContainers {
     /// did not answer.
     pub fn look(&mut self, lists: Option<&Lists>, owned: Option<&Owned>, node_name: &str) -> Seen {
         let Some(owned) = owned else {
-            // another process may be next
+            // the next answer may come from another process
             *self = Self::default();
             return Seen::Unknown;
         };
@@ -71,14 +71,14 @@ impl NewContainers {
     }
 }
 
-/// What is known of one pod, from what was listed.
+/// What is known about one pod, from what was listed.
 pub fn pod_facts(
     key: &Key,
     known: &Known,
     node_name: &str,
     lists: Option<&Lists>,
     owned: Option<&Owned>,
-    agent: Option<&AgentWord>,
+    agent: Option<&AgentReport>,
     exclusive_host_ports: bool,
 ) -> PodFacts {
     let (namespace, name) = (key.namespace(), key.name());
@@ -129,8 +129,8 @@ pub fn pod_facts(
     facts
 }
 
-/// The agent's word counts for the very containers that run: a word from before the outage does
-/// not.
+/// The agent's report that a pod is Ready counts only for the containers that run now, so a report
+/// from before the outage does not count.
 fn is_ready(
     ready: Option<&Vec<String>>,
     lists: Option<&Lists>,
@@ -170,18 +170,18 @@ pub fn is_twin_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
         && source(sandbox) == Some("file")
 }
 
-/// A sandbox of the pod itself, whatever its UID: of that name, and not from a file.
+/// A sandbox of the pod itself, whatever its UID: it has the pod's name and is not from a file.
 pub fn is_parent_of(sandbox: &Sandbox, namespace: &str, name: &str) -> bool {
     sandbox.namespace == namespace && sandbox.name == name && source(sandbox) != Some("file")
 }
 
-/// Does the kubelet own a pod that did not come from a file? Its name lacks the node's.
+/// Does the kubelet own a pod that did not come from a file? Its name does not end in the node's.
 pub fn is_synced(owned: &Owned, node_name: &str) -> bool {
     let suffix = format!("-{}", node_name.to_lowercase());
     owned.pods.iter().any(|(_, name)| !name.ends_with(&suffix))
 }
 
-/// A container that is not an init container was made in a sandbox that is ready.
+/// A ready sandbox has a container that is not an init container.
 fn has_container(lists: &Lists, expected: &[String], belongs: impl Fn(&&Sandbox) -> bool) -> bool {
     let ready: Vec<&Sandbox> = lists
         .sandboxes

@@ -46,7 +46,7 @@ fn facts(lists: Option<&Lists>, owned: Option<&Owned>) -> PodFacts {
 }
 
 #[test]
-fn what_could_not_be_asked_is_unknown() {
+fn whatever_could_not_be_queried_is_unknown() {
     let seen = facts(None, None);
     assert_eq!(
         (seen.parent, seen.twin, seen.parent_owned),
@@ -87,7 +87,7 @@ fn a_parent_under_another_uid_counts_as_the_parent() {
 }
 
 #[test]
-fn a_parent_that_has_but_a_sandbox_may_wait_for_the_api_server_still() {
+fn a_parent_that_has_only_a_sandbox_may_still_wait_for_the_api_server() {
     let mut lists = Lists {
         sandboxes: vec![sandbox("p", "till", "parent", "api", true)],
         containers: Vec::new(),
@@ -108,7 +108,7 @@ fn a_parent_that_has_but_a_sandbox_may_wait_for_the_api_server_still() {
 }
 
 #[test]
-fn a_container_made_since_the_kubelet_owned_no_api_pod_shows_that_it_makes_them() {
+fn a_container_created_since_the_kubelet_owned_no_api_pod_shows_that_it_creates_them() {
     let owned = |name: &str| Owned {
         pid: 1,
         pods: [("shop".to_owned(), name.to_owned())].into(),
@@ -165,7 +165,7 @@ fn dead_sandboxes_of_the_last_boot_count_for_nothing() {
 }
 
 #[test]
-fn the_agents_word_counts_for_the_containers_that_run_now() {
+fn the_agents_report_counts_for_the_containers_that_run_now() {
     let mut lists = Lists {
         sandboxes: vec![sandbox("p", "till", "parent", "api", true)],
         containers: vec![container("p", "app", State::Running)],
@@ -173,21 +173,21 @@ fn the_agents_word_counts_for_the_containers_that_run_now() {
     lists.containers[0].id = "new".into();
     let ready = |id: &str| is_ready(Some(&vec![id.to_owned()]), Some(&lists), "shop", "till");
     assert!(ready("new"));
-    assert!(!ready("old"), "Ready by a word from before the outage");
+    assert!(!ready("old"), "Ready by a report from before the outage");
     assert!(!is_ready(Some(&Vec::new()), Some(&lists), "shop", "till"));
     assert!(!is_ready(None, Some(&lists), "shop", "till"));
 }
 
 #[test]
-fn who_is_refused_is_unknown_while_the_agent_hears_nothing() {
+fn refused_parents_are_unknown_while_the_agent_has_no_contact() {
     let checkpoint = crate::checkpoint::testing::checkpoint("shop", "till");
     let known = Known::of(&checkpoint);
     let rejected = |uid: &str, unheard| {
         let rejected = BTreeMap::from([(id("shop_till"), uid.to_owned())]);
-        let word = AgentWord {
+        let report = AgentReport {
             rejected,
             unheard,
-            ..AgentWord::default()
+            ..AgentReport::default()
         };
         pod_facts(
             &id("shop_till"),
@@ -195,7 +195,7 @@ fn who_is_refused_is_unknown_while_the_agent_hears_nothing() {
             "node-1",
             None,
             None,
-            Some(&word),
+            Some(&report),
             false,
         )
         .parent_rejected

@@ -1,5 +1,5 @@
 //! The record of outages: what was done for each pod, and when. Pure; [`crate::supervisor::record`]
-//! writes it, and adds the wall clock's times for people.
+//! writes it and adds wall-clock times for people.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::reasons::Blocked;
 use crate::supervisor::core::decide::{Phase, State};
 use crate::supervisor::core::facts::{Facts, Key, Run};
 
-/// Outages that are remembered.
+/// How many outages are remembered.
 const REMEMBERED: usize = 20;
 
-/// Outages of this boot.
+/// The outages of this boot.
 #[derive(Debug, Default)]
 pub struct OutageLog {
     outages: Outages,
@@ -22,7 +22,7 @@ pub struct OutageLog {
 }
 
 impl OutageLog {
-    /// Goes on with what a supervisor before this one recorded.
+    /// Continues what an earlier supervisor recorded.
     pub fn new(outages: Outages) -> Self {
         Self {
             outages,
@@ -30,23 +30,23 @@ impl OutageLog {
         }
     }
 
-    /// All of it.
+    /// The whole record.
     pub fn outages(&self) -> &Outages {
         &self.outages
     }
 
-    /// What is to be written, if it changed since it was last written: add the wall clock's times,
-    /// then [`Self::written`].
+    /// The record to write, if it changed since the last write. The caller adds the wall-clock
+    /// times, writes it, and calls [`Self::written`].
     pub fn unwritten(&mut self) -> Option<&mut Outages> {
         self.changed.then_some(&mut self.outages)
     }
 
-    /// It is written.
+    /// The record was written.
     pub fn written(&mut self) {
         self.changed = false;
     }
 
-    /// A twin was linked, as `facts` made it due; `result` is one of
+    /// A twin was linked because of `facts`; `result` is one of
     /// [`crate::names::activation_results`].
     pub fn activated(
         &mut self,
@@ -91,7 +91,7 @@ impl OutageLog {
     /// A twin could not be linked.
     pub fn refused(&mut self, reason: Blocked) {
         self.count(reason.as_str());
-        // on a disk the record would outlive its boot
+        // on a disk the record would survive a reboot
         self.changed |= reason != Blocked::RunDirNotMemory;
     }
 
@@ -115,7 +115,7 @@ impl OutageLog {
         self.change(key, |pod| pod.released = Some(milliseconds(now)));
     }
 
-    /// Notes what a pass saw: twins that serve, parents that took over, twins that ended, the end
+    /// Records what a pass saw: twins that serve, parents that took over, twins that ended, the end
     /// of the outage.
     pub fn observe(&mut self, state: &State, facts: &Facts) {
         let Outages { outages, counts } = &mut self.outages;
@@ -186,7 +186,7 @@ mod tests {
     use crate::supervisor::core::facts::PodFacts;
 
     #[test]
-    fn an_outage_is_told_from_its_first_silence_to_the_parents_return_and_survives_a_restart() {
+    fn an_outage_is_recorded_from_its_first_silence_to_the_parents_return_and_survives_a_restart() {
         let at = Duration::from_secs;
         let key: Key = id("shop_till");
         let silent = Contact {
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(
             sums,
             [(1, 2_000), (1, 5_000), (1, 3_000)],
-            "each once, though looked at twice"
+            "each once, although seen twice"
         );
     }
 

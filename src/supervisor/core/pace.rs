@@ -1,4 +1,4 @@
-//! How often is asked: pauses between probes of the API server, and between passes. Pure.
+//! Pauses between probes of the API server, and between passes. Pure.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use crate::node::contact::{Class, Contact};
 use crate::supervisor::core::decide::{FAILED_PROBES, Phase, State};
 use crate::supervisor::core::facts::Facts;
 
-/// Least distance of two probes.
+/// Shortest pause between two probes.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// Between passes, and between probes, while something is active or contact is lost.
+/// Pause between passes, and between probes, while something is active or contact is lost.
 const ALERT: Duration = Duration::from_millis(250);
-/// How often the kubelet's sockets are looked at while something is active or about to be handed
-/// over. Also the pause between passes while a twin waits for its parent to take over.
+/// How often the kubelet's sockets are listed while something is active or about to be handed over.
+/// Also the pause between passes while a twin waits for its parent to take over.
 pub const LOOK: Duration = Duration::from_millis(50);
-/// Between passes while a twin waits for its sandbox.
+/// Pause between passes while a twin waits for its sandbox.
 const BUSY: Duration = Duration::from_millis(100);
-/// Between passes while a twin must go the moment its parent has a container.
+/// Pause between passes while a twin must end the moment its parent has a container.
 const SWITCH: Duration = Duration::from_millis(20);
-/// Between passes while all is quiet.
+/// Pause between passes in normal operation.
 pub const QUIET: Duration = Duration::from_mins(1);
 
-/// How often API servers are asked.
+/// How often API servers are probed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// `--probe-interval`.
     pub interval: Duration,
-    /// `--activation-delay`: within it, silence must be proven.
+    /// `--activation-delay`: the time within which enough probes must fail to count as silence.
     pub delay: Duration,
 }
 
@@ -38,14 +38,14 @@ impl Pace {
         match contact {
             Some(contact) if contact.class == Class::Answering && !alert => interval,
             Some(contact) if contact.class == Class::Answering => ALERT.min(interval),
-            // silence is not proven yet: as often as the delay needs
+            // too few probes have failed yet: as often as the delay needs
             Some(contact) if contact.failures >= FAILED_PROBES => ALERT.min(interval),
             Some(_) | None => (delay / FAILED_PROBES).clamp(LEAST_PAUSE, interval.max(LEAST_PAUSE)),
         }
     }
 }
 
-/// How long to wait between two passes at the most, while it is not quiet.
+/// How long to wait between two passes at most, when not in normal operation.
 pub fn between_passes(state: &State, facts: &Facts) -> Duration {
     let mut pause = ALERT;
     for (key, pod) in &state.pods {
@@ -53,7 +53,7 @@ pub fn between_passes(state: &State, facts: &Facts) -> Duration {
         match pod.phase {
             Phase::Active { .. } if !seen.twin_sandbox.is_yes() => pause = pause.min(BUSY),
             Phase::Released { .. } => {
-                // between making the parent's container and starting it lies a tenth of a second
+                // the parent's container starts a tenth of a second after it is created
                 let soon = seen.handover == Some(Handover::Switch) && seen.parent_owned.is_yes();
                 pause = pause.min(if soon { SWITCH } else { LOOK });
             }
@@ -71,7 +71,7 @@ mod tests {
     use crate::supervisor::core::facts::{PodFacts, Seen};
 
     #[test]
-    fn silence_is_proven_within_the_activation_delay_and_then_the_pace_is_that_of_an_outage() {
+    fn silence_is_established_within_the_activation_delay_and_then_the_pace_is_that_of_an_outage() {
         let pace = Pace {
             interval: Duration::from_secs(1),
             delay: Duration::from_secs(3),

@@ -1,5 +1,5 @@
-//! The kubelet's own sockets to the API server: does it hear from it, and which of them hold it up?
-//! Pure.
+//! The kubelet's own sockets to the API server: does the kubelet receive answers, and which sockets
+//! block it? Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,26 +7,27 @@ use std::time::Duration;
 use crate::node::sockets::{Socket, State};
 use crate::supervisor::core::facts::Seen;
 
-/// The longest that a server says of itself before it was asked anything: its side of TLS, with its
-/// certificates and the names of the CAs that it trusts, and the settings of HTTP/2.
+/// The most bytes that a server sends before any request: its side of TLS, with its certificates
+/// and the names of the CAs that it trusts, and the settings of HTTP/2.
 const LONGEST_GREETING: u64 = 16 * 1024;
-/// Less than this is no answer. The reply to an HTTP/2 ping, which also a server gives that answers
-/// nothing, is 39 bytes.
+/// Fewer bytes than this are no answer. The reply to an HTTP/2 ping, which also comes from a server
+/// that answers no request, has 39 bytes.
 const LEAST_ANSWER: u64 = 128;
-/// A connection on which nothing came for so long waits, whatever it brought before: an API server
-/// whose etcd hangs answers some requests with 5xx at once, and others after a minute.
+/// A connection that received nothing for this long counts as waiting, whatever it received before:
+/// an API server whose etcd hangs answers some requests with 5xx at once, and others after a
+/// minute.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What is remembered of the kubelet's sockets while something is active or about to be handed
+/// What is remembered about the kubelet's sockets while something is active or about to be handed
 /// over.
 #[derive(Debug, Default)]
 pub struct KubeletSockets {
-    /// What each socket was at the last look: a connection from before the outage may stay
-    /// established for long, so only what is new is a sign. `None`: not looked yet.
+    /// Each socket at the last look: a connection from before the outage may stay established for
+    /// long, so only new bytes are a sign. `None`: not looked yet.
     before: Option<HashMap<[u32; 2], Before>>,
-    /// Bytes that came on a connection although nothing answers: a server can finish TLS and then
-    /// say nothing, for want of its etcd for example. Every connection to it begins with as many,
-    /// and they are no sign. 0: there is no such.
+    /// How many bytes a connection received although the server answers nothing: a server can
+    /// finish TLS and then stay silent, for example without its etcd. Every connection to it begins
+    /// with this many, and they are no sign. 0: there was no such connection.
     greeting: u64,
     connected: Seen,
     closed: usize,
@@ -36,26 +37,26 @@ pub struct KubeletSockets {
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
     received: u64,
-    /// When the last of that came, or was seen.
+    /// When the last of these bytes came, or were first seen.
     changed: Duration,
-    /// It brought an answer since something was linked.
+    /// It received an answer since something was linked.
     has_answered: bool,
 }
 
 impl KubeletSockets {
-    /// Forgets everything: nothing of ours is in force, what came so far is to be no sign, or the
-    /// kubelet is another process.
+    /// Forgets everything: nothing is linked, bytes received so far must not count as a sign, or
+    /// the kubelet is another process.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether the kubelet heard from the API server since something was linked.
+    /// Whether the kubelet received from the API server since something was linked.
     pub fn connected(&self) -> Seen {
         self.connected
     }
 
-    /// Takes in what a look found; `None`: they could not be looked at. True when the kubelet hears
-    /// from the API server and did not before.
+    /// Takes in the sockets of a look; `None`: they could not be listed. True if the kubelet
+    /// receives from the API server and did not before.
     pub fn look(&mut self, found: Option<&[Socket]>, now: Duration) -> bool {
         let Some(found) = found else {
             self.connected = Seen::Unknown;
@@ -93,11 +94,11 @@ impl KubeletSockets {
         is_news
     }
 
-    /// Whether this connection brought an answer since something was linked.
+    /// Whether this connection received an answer since something was linked.
     fn has_answered(&self, socket: &Socket) -> bool {
         let before = self.known(socket).unwrap_or_default();
         let known = before.received.max(self.greeting);
-        // where nothing came at all before, the first byte is a sign
+        // if no connection received anything before, the first byte is a sign
         let least = if known == 0 { 1 } else { LEAST_ANSWER };
         let is_new = socket.received.saturating_sub(known) >= least;
         socket.state == State::Established && (before.has_answered || is_new)
@@ -110,8 +111,8 @@ impl KubeletSockets {
             .copied()
     }
 
-    /// Whether it waits for an answer. Where the API server answers 5xx (`failing`), what came on
-    /// it is no help.
+    /// Whether it waits for an answer. If the API server answers 5xx (`failing`), bytes received
+    /// earlier do not count.
     pub fn waits(&self, socket: &Socket, failing: bool, now: Duration) -> bool {
         if failing {
             self.known(socket).is_some_and(|known| {
@@ -122,7 +123,8 @@ impl KubeletSockets {
         }
     }
 
-    /// So many that waited were closed; true when they are the first since something was linked.
+    /// This many waiting sockets were closed. True if they are the first since something was
+    /// linked.
     pub fn count_closed(&mut self, closed: usize) -> bool {
         let is_first = self.closed == 0 && closed > 0;
         self.closed += closed;
@@ -158,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_is_a_sign_where_nothing_came_before() {
+    fn the_first_byte_is_a_sign_if_nothing_came_before() {
         let mut sockets = KubeletSockets::default();
         assert!(
             !sockets.look(Some(&[socket(1, State::SynSent, 0)]), NOW),
-            "what is there when something becomes active is no sign"
+            "bytes received before something becomes active are no sign"
         );
         assert_eq!(sockets.connected(), Seen::No);
         assert!(sockets.look(Some(&[established(1, 1)]), NOW));
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_finishes_tls_and_then_says_nothing_is_no_sign() {
+    fn a_server_that_finishes_tls_and_then_sends_nothing_is_no_sign() {
         let mut sockets = KubeletSockets::default();
         sockets.look(Some(&[established(1, 2_400)]), NOW);
         assert!(
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_from_before_the_outage_is_a_sign_once_it_brings_more() {
+    fn a_connection_from_before_the_outage_is_a_sign_once_it_receives_more() {
         let mut sockets = KubeletSockets::default();
         sockets.look(Some(&[established(1, 5_000_000)]), NOW);
         assert!(!sockets.look(Some(&[established(1, 5_000_000)]), NOW));
@@ -217,12 +219,12 @@ mod tests {
         );
         assert!(
             sockets.look(Some(&[established(1, 5_000_000), established(2, 10)]), NOW),
-            "the old one is no greeting"
+            "the old connection is not a new greeting"
         );
     }
 
     #[test]
-    fn where_the_server_answers_5xx_a_connection_waits_once_nothing_came_for_a_second() {
+    fn if_the_server_answers_5xx_a_connection_waits_once_nothing_came_for_a_second() {
         let (mut sockets, at) = (KubeletSockets::default(), Duration::from_millis);
         assert!(
             !sockets.waits(&established(1, 2_400), true, at(0)),
@@ -238,11 +240,11 @@ mod tests {
         assert!(sockets.waits(&established(1, 2_900), true, at(1_500)));
         assert!(
             !sockets.waits(&established(1, 2_901), true, at(1_500)),
-            "something came this very moment"
+            "something came at this moment"
         );
         assert!(
             !sockets.waits(&established(1, 2_900), false, at(1_500)),
-            "it brought an answer, which counts elsewhere"
+            "it received an answer, which counts elsewhere"
         );
     }
 

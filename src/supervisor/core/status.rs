@@ -1,4 +1,4 @@
-//! What is reported: `status.yaml`, from what is remembered. Pure.
+//! Builds `status.yaml` from what is remembered. Pure.
 
 use crate::node::clock::milliseconds;
 use crate::places::reports::{ContactReport, LockedOut, Phase, PodReport, Status};
@@ -43,7 +43,7 @@ fn report(core: &Core, key: &Key, pod: &Pod) -> PodReport {
         .of(key)
         .map(|(reason, text)| (reason, text.to_owned()));
     let blocked = match (blocked, ails) {
-        // the same, and more of it
+        // the same fault, explained in more detail
         (Some((before, _)), Some((reason, text))) if before == reason => Some((reason, text)),
         (blocked, ails) => blocked.or(ails),
     };

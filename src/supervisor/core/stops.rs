@@ -1,4 +1,4 @@
-//! What is stopped through the runtime, and with how much grace. Pure.
+//! What is stopped through the runtime, and with which grace period. Pure.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::supervisor::core::observe::{Lists, is_parent_of, is_twin_of};
 /// Sandboxes to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// Which.
+    /// The sandboxes.
     pub targets: Vec<Target>,
     /// How long containers get to end by themselves; `None`: their sandbox is stopped at once, and
     /// they end with it.
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(
             ids(parent_targets(&lists, &key)),
             [("parent".into(), vec![])].into(),
-            "a static pod is another's"
+            "a static pod belongs to its own file"
         );
         assert_eq!(
             ids(twin_targets(&lists, &key)),

@@ -12,12 +12,12 @@ use crate::node::sockets::{self, Socket, Transport};
 use crate::supervisor::core::observe::{Lists, twin_name};
 
 pub(super) const NODE: &str = "edge-1";
-/// A removed static pod's container sleeps that long in its preStop hook, unless it is stopped
+/// A removed static pod's container sleeps this long in its preStop hook, unless it is stopped
 /// through the runtime.
 const HOLD: u64 = HOLD_SECONDS.unsigned_abs() * 1000;
-/// A volume that was there before the reboot waits for two dials into a black hole.
+/// A volume from before the reboot waits for two connection attempts whose packets are dropped.
 const BLACK_HOLE: u64 = 61_000;
-/// Bytes of an answer of the API server.
+/// Bytes of one answer of the API server.
 const ANSWER: u64 = 200;
 /// pkg/kubelet: the manifest directory's poll.
 const POLL: u64 = 20_000;
@@ -29,17 +29,17 @@ pub(super) enum Reach {
     Up,
     /// It answers its health check with 500, and lists pods.
     Starting,
-    /// It takes seconds over each answer: for a probe that is silence, and the kubelet waits.
+    /// It takes seconds for each answer: a probe counts that as silence, while the kubelet waits.
     Slow,
     /// It answers everything with 5xx.
     Broken,
-    /// Nobody listens.
+    /// No process listens.
     Refused,
     /// Packets are dropped.
     BlackHole,
-    /// Somebody else answers, or its certificate is not valid yet.
+    /// Another server answers, or its certificate is not valid yet.
     Foreign,
-    /// It answers, and knows the kubelet no more: an expired certificate, a deleted node.
+    /// It answers, but no longer accepts the kubelet: an expired certificate, a deleted node.
     LockedOut,
 }
 
@@ -48,7 +48,7 @@ impl Reach {
         matches!(self, Self::Up | Self::Starting | Self::Slow)
     }
 
-    /// It answers whoever asks without a name.
+    /// It answers anonymous requests.
     pub(super) fn answers(self) -> bool {
         matches!(self, Self::Up | Self::LockedOut)
     }
@@ -67,7 +67,7 @@ pub(super) struct Container {
     id: u64,
     attempt: u32,
     pub(super) state: State,
-    /// It was told to stop, and will have by then.
+    /// It was asked to stop, and will have ended at this time.
     ends_at: Option<u64>,
     since: u64,
 }
@@ -122,7 +122,7 @@ impl Runtime {
             .max()
     }
 
-    /// SIGTERM to the containers of these sandboxes, then the sandboxes go.
+    /// SIGTERM to the containers of these sandboxes, then the sandboxes are removed.
     pub(super) fn stop(&mut self, belongs: impl Fn(&Sandbox) -> bool, ends_at: u64) {
         for sandbox in self.sandboxes.iter_mut().filter(|sandbox| belongs(sandbox)) {
             match &mut sandbox.container {
@@ -135,7 +135,7 @@ impl Runtime {
         }
     }
 
-    /// The supervisor tells the containers of these sandboxes to end.
+    /// The supervisor asks the containers of these sandboxes to end.
     pub(super) fn end_containers(&mut self, ids: &[String], ends_at: u64) {
         for sandbox in self
             .sandboxes
@@ -152,7 +152,7 @@ impl Runtime {
         }
     }
 
-    /// It stops these sandboxes, with whatever runs in them.
+    /// It stops these sandboxes and everything that runs in them.
     pub(super) fn end_sandboxes(&mut self, ids: &[String]) {
         for sandbox in self
             .sandboxes
@@ -166,7 +166,7 @@ impl Runtime {
         }
     }
 
-    /// A twin of this pod runs and was not told to end.
+    /// A twin of this pod runs and was not asked to end.
     pub(super) fn twin_stays(&self, pod: usize) -> bool {
         let stays = |container: &Container| {
             container.state == State::Running && container.ends_at.is_none()
@@ -176,7 +176,7 @@ impl Runtime {
             .any(|it| it.pod == pod && it.file && it.container.as_ref().is_some_and(stays))
     }
 
-    /// The parent has a container that was made for it in a sandbox that is ready.
+    /// The parent has a container in a ready sandbox.
     pub(super) fn has_container(&self, pod: usize) -> bool {
         self.sandboxes
             .iter()
@@ -189,7 +189,7 @@ impl Runtime {
                 && container.ends_at.is_some_and(|at| at <= now)
             {
                 (container.state, container.ends_at) = (State::Exited, None);
-                // who stops a container of a twin stops its sandbox next
+                // after a container of a twin, its sandbox is stopped next
                 sandbox.ready &= !sandbox.file;
             }
         }
@@ -336,7 +336,7 @@ pub(super) struct Kubelet {
     workers: Vec<Worker>,
 }
 
-/// What of the node the kubelet sees and changes.
+/// The part of the node that the kubelet sees and changes.
 pub(super) struct Node<'a> {
     pub(super) now: u64,
     pub(super) reach: Reach,
@@ -367,7 +367,7 @@ impl Kubelet {
         }
     }
 
-    /// What `List` of the pod-resources socket says.
+    /// What `List` of the pod-resources socket returns.
     pub(super) fn owned(&self, pods: &[Marked]) -> Owned {
         let active = self
             .workers
@@ -404,12 +404,12 @@ impl Kubelet {
         self.connected
     }
 
-    /// Its socket to the API server. Where it is locked out, what arrives on it are refusals.
+    /// Its socket to the API server. If the kubelet is locked out, refusals arrive on it.
     pub(super) fn socket(&self, reach: Reach) -> Socket {
         let address = SocketAddr::from(([10, 1, 0, 1], 6443));
         let (before, number) = self.connection;
         let is_established = self.connected || reach == Reach::LockedOut;
-        // a dial is a socket of its own
+        // each connection attempt is a separate socket
         let cookie = [self.pid, number * 2 + u32::from(is_established)];
         let state = if is_established {
             sockets::State::Established
@@ -432,7 +432,7 @@ impl Kubelet {
         }
     }
 
-    /// Its waiting sockets were closed: what waits for a black hole goes on.
+    /// Its waiting sockets were closed: whatever waited on them continues.
     pub(super) fn unstick(&mut self, now: u64) {
         for worker in self.workers.iter_mut().filter(|worker| worker.file) {
             if let Stage::Volumes(at) = &mut worker.stage {
@@ -509,8 +509,8 @@ impl Kubelet {
                 node.said.push("kubelet hears from the API server".into());
             }
         }
-        // it asks for its own node and for the services first, and at once (seen: each answer is
-        // some hundred bytes)
+        // it requests its own node and the services first, and at once (seen: each answer has some
+        // hundred bytes)
         if self.connected
             && node.reach == Reach::Slow
             && self.list_at.is_some_and(|at| now + 5_000 >= at && at > now)
@@ -523,7 +523,7 @@ impl Kubelet {
         self.has_services |= self.connected && self.services_at.is_some_and(|at| at <= now);
     }
 
-    /// Takes the API server's pods in, and ends what is nobody's any more.
+    /// Takes in the API server's pods, and ends what no longer belongs to any pod.
     fn list(&mut self, node: &mut Node<'_>) {
         let now = node.now;
         let first = !self.synced;
@@ -555,7 +555,7 @@ impl Kubelet {
                 .of(&object.uid)
                 .map(|sandbox| sandbox.is_running());
             if adopted.is_none() && !node.pods[*pod].is_api_server && node.random.one_in(40) {
-                // a taint, a device that is not there yet, a disk that is full
+                // a taint, a device that does not exist yet, a full disk
                 object.rejected = true;
                 node.said.push(format!(
                     "refused {} for a reason of its own",
@@ -639,7 +639,7 @@ impl Kubelet {
             {
                 worker.removed = removed;
             }
-            // what never ran is gone at once, also in the first regime
+            // what never ran is removed at once, also before the first list
             self.workers.retain(|worker| {
                 worker.uid != was || (!worker.rejected && has_sandbox(worker.stage))
             });

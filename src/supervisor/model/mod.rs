@@ -1,4 +1,4 @@
-//! The [`crate::supervisor::core::Core`] that ships against a model of a node: kubelet, container
+//! Runs the real [`crate::supervisor::core::Core`] against a model of a node: kubelet, container
 //! runtime, API server, agent and time.
 //!
 //! ```text
@@ -6,18 +6,18 @@
 //!                                     ├─► node: kubelet, runtime ──► probes, sockets, lists, owned ──► Core (real)
 //! links, stops (some of which fail) ◄─┴─────────────────────────────────────────────────────────────────┘
 //! ```
-//! The core is driven as the shell drives it: looks take time, longer where kubelet or runtime
-//! hang; stops go on in the background; passes come when the core says, or when there is news; and
-//! every restart rebuilds it from what is on the node. That the model can find faults is tested by
-//! planting them ([`Flaw`]): each must be found.
+//! The core is driven as the shell drives it: looks take time, longer if kubelet or runtime hang;
+//! stops continue in the background; passes come when the core says, or when something is heard;
+//! and every restart rebuilds it from what is on the node. To test that the model can find faults,
+//! they are planted ([`Flaw`]): each must be found.
 //!
-//! What the model's kubelet does is what the stories of `tests/node` saw a kubelet do: sources that
-//! stay seen, admission of a parent beside its twin, removed static pods that run on until the
-//! first list, a rejected UID that is never tried again, volumes that wait a minute for a black
-//! hole, no container before the services are read, back-off, and a preStop sleep that is slept to
-//! its end.
+//! The model's kubelet does what the stories of `tests/node` saw a kubelet do: sources stay seen, a
+//! parent is admitted next to its twin, removed static pods continue until the first list, a
+//! rejected UID is never tried again, volumes wait a minute for dropped packets, no container is
+//! created before the services are read, back-off, and a preStop sleep that runs to its end.
 //!
-//! `MODEL_STEPS=5000000 MODEL_SEED=7 cargo test --lib supervisor::model` runs it longer, or again.
+//! `MODEL_STEPS=5000000 MODEL_SEED=7 cargo test --lib supervisor::model` runs it for longer, or
+//! repeats a run.
 
 mod kubelet;
 mod pods;
@@ -42,26 +42,26 @@ fn variable(name: &str) -> Option<u64> {
     })
 }
 
-/// Random schedules until the steps are used up; a violated invariant tells its seed and the last
-/// things that happened.
+/// Runs random schedules until the steps are used up. A violated invariant reports its seed and the
+/// last events.
 fn run(name: &str, first_seed: u64, world: impl Fn(u64) -> World) {
     let steps = variable("MODEL_STEPS").unwrap_or(STEPS);
-    let (mut done, mut schedules, mut told) = (0, 0, world::Tally::default());
+    let (mut done, mut schedules, mut tally) = (0, 0, world::Tally::default());
     let first_seed = variable("MODEL_SEED").unwrap_or(first_seed);
     while done < steps {
         let mut world = world(first_seed + schedules);
         done += world.run();
-        told += world.told;
+        tally += world.tally;
         schedules += 1;
     }
-    // past the capture of test output: the counts are part of the proof
+    // bypasses the capture of test output: the counts are part of the proof
     let _ = writeln!(
         std::io::stderr(),
-        "model, {name}: {done} steps in {schedules} schedules from seed {first_seed}: {told:?}"
+        "model, {name}: {done} steps in {schedules} schedules from seed {first_seed}: {tally:?}"
     );
     assert!(
-        told.activations > schedules / 4 && told.handovers > schedules / 4,
-        "nothing was tried: {told:?}"
+        tally.activations > schedules / 4 && tally.handovers > schedules / 4,
+        "hardly anything was tried: {tally:?}"
     );
 }
 
@@ -94,8 +94,8 @@ fn the_model_rejects_parents_when_twins_are_not_released_at_the_first_answer() {
 
 #[test]
 #[should_panic(expected = "linked while the kubelet owns its parent")]
-fn the_model_notices_a_twin_beside_a_parent_that_the_kubelet_owns() {
-    // without those that would be rejected first
+fn the_model_notices_a_twin_of_a_parent_that_the_kubelet_owns() {
+    // without pods that would be rejected first
     plant(Flaw::BlindToOwner, || {
         pods::ordinary()
             .into_iter()
@@ -106,7 +106,7 @@ fn the_model_notices_a_twin_beside_a_parent_that_the_kubelet_owns() {
 
 #[test]
 #[should_panic(expected = "linked while its parent runs")]
-fn the_model_notices_a_twin_beside_a_running_parent() {
+fn the_model_notices_a_twin_of_a_running_parent() {
     plant(Flaw::BlindToParent, pods::ordinary);
 }
 
@@ -117,7 +117,7 @@ fn the_model_notices_a_twin_of_a_pod_whose_owner_wants_none_while_the_kubelet_is
 }
 
 #[test]
-#[should_panic(expected = "shop/api: nobody runs it")]
+#[should_panic(expected = "shop/api: it is down")]
 fn the_model_loses_an_api_server_whose_twin_ends_before_the_services_are_read() {
     plant(Flaw::BlindToServices, pods::self_hosted);
 }
@@ -129,7 +129,7 @@ fn the_model_rejects_parents_when_a_hung_runtime_delays_the_release() {
 }
 
 #[test]
-#[should_panic(expected = "is linked though it is not active")]
+#[should_panic(expected = "is linked although it is not active")]
 fn the_model_notices_what_is_left_when_a_failed_action_is_taken_for_done() {
     plant(Flaw::ForgetsFailures, pods::ordinary);
 }
@@ -147,13 +147,13 @@ fn the_model_loses_a_pod_whose_checkpoint_is_forgotten_with_its_twin() {
 }
 
 #[test]
-#[should_panic(expected = "is not told to end")]
+#[should_panic(expected = "is not asked to end")]
 fn the_model_notices_a_supervisor_that_sleeps_while_parents_wait() {
     plant(Flaw::Sleeps, pods::ordinary);
 }
 
 #[test]
 #[should_panic(expected = "left the node though the agent lives")]
-fn the_model_notices_a_supervisor_that_leaves_for_want_of_an_agent_that_is_there() {
+fn the_model_notices_a_supervisor_that_leaves_although_an_agent_runs() {
     plant(Flaw::DeafToAgent, pods::ordinary);
 }

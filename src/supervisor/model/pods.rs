@@ -3,13 +3,13 @@
 use crate::checkpoint::Policy;
 use crate::supervisor::core::facts::Key;
 
-/// A marked pod, as far as the kubelet treats it in its own way.
+/// A marked pod, as far as the kubelet treats it differently from others.
 #[derive(Clone)]
 pub(super) struct Marked {
     pub(super) key: Key,
     pub(super) policy: Policy,
-    /// Its twin, while the kubelet owns it, costs the parent its admission: a host port, or too
-    /// little room for both.
+    /// The kubelet rejects the parent while it owns the twin: a host port, or too little room for
+    /// both.
     pub(super) excludes: bool,
     /// From SIGTERM to the end of its process, in milliseconds.
     pub(super) ends_in: u64,

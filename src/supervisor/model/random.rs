@@ -20,7 +20,7 @@ impl Random {
         low + self.next() % (high - low)
     }
 
-    /// Once in so many times.
+    /// True once in `many` times on average.
     pub(super) fn one_in(&mut self, many: u64) -> bool {
         self.next().is_multiple_of(many)
     }

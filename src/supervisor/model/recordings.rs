@@ -1,9 +1,9 @@
-//! What a real node did, held against what the model's node can do.
+//! Compares what a real node did with what the model's node can do.
 //!
 //! tests/fixtures/recordings holds `outages.yaml` files as supervisors wrote them on a real node,
 //! named `<runtime>-<outage>.yaml`. How long a twin took to run, how long its parent took to take
-//! over, and how long the twin was there beside it, must be times that the model's node can take as
-//! well: else its schedules leave out what happens.
+//! over, and how long both ran together, must be times that the model's node can take as well:
+//! otherwise its schedules miss what really happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,20 +16,19 @@ use crate::files::yaml;
 use crate::places::reports::{Outages, PodOutage};
 use crate::supervisor::core::facts::Key;
 
-/// Schedules that tell how long the model takes.
+/// Number of schedules from which the model's times are taken.
 const SCHEDULES: u64 = 200;
-/// The supervisor notes a moment at its next pass, and the model's clock goes in steps of 50 ms.
+/// The supervisor records a time at its next pass, and the model's clock moves in steps of 50 ms.
 const TOLERANCE: i64 = 300;
 
-/// One way of the kubelet, in milliseconds.
+/// One duration that depends on the kubelet, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     /// From the link to the twin running.
     Starts,
     /// From the release to the parent running.
     TakesOver,
-    /// From the parent running to nothing of the twin running; less than nothing, where the twin
-    /// goes first.
+    /// From the parent running to nothing of the twin running; negative if the twin ends first.
     Ends,
 }
 
@@ -63,8 +62,8 @@ fn ways(pod: &PodOutage) -> Vec<(Way, i64)> {
     .collect()
 }
 
-/// The same from what the model said.
-fn told(lines: &[(u64, String)], key: &str) -> PodOutage {
+/// The same from the model's log.
+fn times(lines: &[(u64, String)], key: &str) -> PodOutage {
     let key: Key = key.parse().unwrap();
     let at = |text: String| {
         lines
@@ -89,13 +88,13 @@ fn told(lines: &[(u64, String)], key: &str) -> PodOutage {
     }
 }
 
-/// The least and the most that the model takes.
+/// The shortest and the longest time that the model takes.
 fn model(outage: Reach) -> BTreeMap<(&'static str, Way), (i64, i64)> {
     let mut ranges = BTreeMap::new();
     for seed in 0..SCHEDULES {
         let lines = World::new(seed, pods::ordinary()).one_outage(outage);
         for key in ["shop_web", "shop_proxy", "shop_radio", "shop_store"] {
-            for (way, time) in ways(&told(&lines, key)) {
+            for (way, time) in ways(&times(&lines, key)) {
                 let range = ranges.entry((key, way)).or_insert((time, time));
                 *range = (range.0.min(time), range.1.max(time));
             }
@@ -105,7 +104,7 @@ fn model(outage: Reach) -> BTreeMap<(&'static str, Way), (i64, i64)> {
 }
 
 #[test]
-fn what_real_nodes_did_the_models_node_can_do() {
+fn the_model_can_reproduce_what_real_nodes_did() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings");
     let models = [Reach::Refused, Reach::BlackHole].map(model);
     let (mut wrong, mut compared, mut kinds) = (Vec::new(), 0, BTreeSet::new());
@@ -118,7 +117,7 @@ fn what_real_nodes_did_the_models_node_can_do() {
             .unwrap_or_else(|| panic!("{name} is not <runtime>-<outage>"));
         let model = match kind {
             "refused" => &models[0],
-            // what waits for it, waits
+            // a parent that waits for it takes longer
             "blackhole" | "dead" | "hang" => &models[1],
             _ => panic!("{name}: the model has no outage of that kind"),
         };

@@ -1,5 +1,5 @@
-//! The supervisor on the model's node: the [`Core`] that ships, driven as `shell` drives it. Looks
-//! and stops take time here, and actions fail now and then.
+//! The supervisor on the model's node: the real [`Core`], driven as `shell` drives it. Looks and
+//! stops take time here, and actions sometimes fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::checkpoint::Handover;
 use crate::names::{HOLD_SECONDS, LOCKED_OUT_AFTER, PARENT_UID};
 use crate::node::contact::{Class, Outcome as Probed};
 use crate::node::runtime::{Container, State};
-use crate::places::reports::{AgentWord, Status};
+use crate::places::reports::{AgentReport, Status};
 use crate::reasons::Blocked;
 use crate::supervisor::core::decide::{Action, Phase, Settings};
 use crate::supervisor::core::facts::{Key, Run};
@@ -23,7 +23,7 @@ use crate::supervisor::core::pace::{LOOK, Pace, QUIET};
 use crate::supervisor::core::{Core, FoundTwin, KubeletAnswer, Observation, Outcome, Refused};
 use crate::supervisor::probes::AT_ONCE;
 
-/// How long a call of a kubelet or a runtime that hangs takes.
+/// How long a call to a kubelet or runtime that hangs takes.
 const CALL_LIMIT: u64 = 2_000;
 
 /// A twin that is unpacked.
@@ -33,29 +33,29 @@ pub(super) struct Unpacked {
     parent_uid: String,
 }
 
-/// What of the node outlives a supervisor.
+/// The part of the node that outlives a supervisor.
 #[derive(Default)]
 pub(super) struct Disk {
-    /// Links in the manifest directory, by pod: the UID behind each, empty where the file behind it
+    /// Links in the manifest directory, by pod, with the UID in the linked file; empty if that file
     /// is gone.
     pub(super) links: BTreeMap<usize, String>,
     /// Unpacked twins (memory: gone after a reboot).
     pub(super) active: BTreeMap<usize, Unpacked>,
     /// Names that changed in the manifest directory since the kubelet looked.
     pub(super) changed: BTreeSet<usize>,
-    /// What the agent last said.
-    pub(super) word: Option<AgentWord>,
+    /// What the agent last reported.
+    pub(super) agent: Option<AgentReport>,
     /// What the supervisor last reported.
     pub(super) status: Status,
-    /// How often a twin was linked, ever: the UIDs are made of it.
+    /// How often a twin was ever linked: UIDs are built from it.
     pub(super) linked: u64,
-    /// When a link could last not be removed, by pod.
+    /// When the removal of a link last failed, by pod.
     pub(super) unreleased: BTreeMap<usize, u64>,
     /// The supervisor left the node.
     pub(super) is_left: bool,
 }
 
-/// A fault that is planted: the model must find it.
+/// A planted fault, which the model must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// There is none.
@@ -69,26 +69,25 @@ pub(super) enum Flaw {
     BlindToParent,
     /// It does not see that the kubelet has read no services yet.
     BlindToServices,
-    /// It does not see the owner's will: as if pods of a kubelet that is locked out were to be
-    /// activated.
+    /// It ignores the owner's setting: pods of a kubelet that is locked out are activated.
     BlindToWill,
-    /// What failed is taken for done.
+    /// An action that failed counts as done.
     ForgetsFailures,
-    /// A stop in the background is taken to be over at once.
+    /// A stop in the background counts as over at once.
     ForgetsStops,
     /// A checkpoint is forgotten with its twin.
     ForgetsCheckpoints,
-    /// Passes are rare whatever happens.
+    /// Passes are always rare.
     Sleeps,
-    /// Nothing is released before the kubelet and the runtime were asked.
+    /// Nothing is released before the kubelet and the runtime have answered.
     ReleasesLate,
-    /// What was linked although the API server answers is not remembered over a restart.
+    /// A restart forgets which twins were linked although the API server answers.
     ForgetsReasons,
-    /// The agent's sign of life is not seen, unless it has something to say.
+    /// The agent's heartbeat is not seen, unless it reports a rejected parent.
     DeafToAgent,
 }
 
-/// The node, as the supervisor meets it.
+/// The node as the supervisor sees it.
 #[allow(clippy::struct_excessive_bools)] // what is so of a node, each by itself
 pub(super) struct View<'a> {
     pub(super) now: u64,
@@ -122,10 +121,10 @@ impl View<'_> {
     }
 }
 
-/// A look at the node that is under way.
+/// A look at the node in progress.
 struct Look {
     lists: Option<Lists>,
-    /// When the runtime has answered, or has not.
+    /// When the runtime has answered or the call has timed out.
     kubelet_asked: u64,
 }
 
@@ -148,7 +147,7 @@ pub(super) struct Supervised {
     /// Parents' UIDs in the checkpoints that were read.
     read: BTreeMap<Key, String>,
     stops: Vec<Stop>,
-    /// What failed last: it does not fail twice in a row.
+    /// The action that failed last: none fails twice in a row.
     failed: Option<Action>,
 }
 
@@ -239,8 +238,8 @@ impl Supervised {
     // --- what is heard
     // ---------------------------------------------------------------------------------------------
 
-    /// Begins and ends probes, and looks at the kubelet's sockets: whether anything was heard, and
-    /// whether that is news.
+    /// Begins and ends probes, and lists the kubelet's sockets. Returns whether anything was heard,
+    /// and whether it changed anything.
     fn listen(&mut self, view: &mut View<'_>) -> (bool, bool) {
         let now = view.now;
         let pause = |core: &Core| u64::try_from(core.between_probes().as_millis()).unwrap();
@@ -291,7 +290,7 @@ impl Supervised {
 
     fn begin_look(&mut self, view: &mut View<'_>) {
         let lists = (!view.runtime_hangs).then(|| view.runtime.lists(view.pods));
-        // a runtime that takes its time: what it lists is older than what the kubelet then says
+        // a slow runtime: its lists are older than the kubelet's later answer
         let takes = match lists {
             None => CALL_LIMIT,
             Some(_) if view.random.one_in(50) => view.random.between(50, 1_500),
@@ -310,12 +309,12 @@ impl Supervised {
             seen_owned(kubelet, view.flaw),
         );
         self.kubelet = kubelet.owned().map(|owned| owned.pid).or(self.kubelet);
-        let mut agent = view.disk.word.clone();
-        if let Some(word) = agent
+        let mut agent = view.disk.agent.clone();
+        if let Some(report) = agent
             .as_mut()
-            .filter(|word| view.flaw == Flaw::DeafToAgent && word.rejected.is_empty())
+            .filter(|report| view.flaw == Flaw::DeafToAgent && report.rejected.is_empty())
         {
-            word.heartbeat = 0;
+            report.heartbeat = 0;
         }
         let seen = Observation {
             stored: &stored,
@@ -338,7 +337,7 @@ impl Supervised {
         view.disk.status = self.core.status(Vec::new(), None);
     }
 
-    /// What the store has, and what of it changed.
+    /// What the store has, and what changed in it.
     fn stored(&mut self, view: &View<'_>) -> Stored {
         let mut stored = Stored::default();
         for (pod, uid) in view.captured {
@@ -354,7 +353,7 @@ impl Supervised {
         stored
     }
 
-    /// What the runtime lists, but for what a planted blindness hides.
+    /// What the runtime lists, without what a planted fault hides.
     fn seen(&self, mut lists: Lists, view: &View<'_>) -> Lists {
         let is_api = |source: Option<&String>| source.is_some_and(|source| source == "api");
         match view.flaw {
@@ -387,8 +386,7 @@ impl Supervised {
         lists
     }
 
-    /// Of a pod that overlaps with its twin, the twin serves until the parent does, or until its
-    /// hold is over.
+    /// The twin of a pod with overlap serves until the parent serves, or until its hold is over.
     fn check_early_stop(&self, action: &Action, view: &mut View<'_>) {
         let Action::StopTwin(key) = action else {
             return;
@@ -546,9 +544,9 @@ impl Supervised {
             .is_some_and(|contact| contact.class == Class::Answering);
         let is_rejected = view
             .disk
-            .word
+            .agent
             .as_ref()
-            .is_some_and(|word| word.rejected.contains_key(key));
+            .is_some_and(|report| report.rejected.contains_key(key));
         let has_nothing = view.kubelet.as_ref().is_some_and(|kubelet| !kubelet.synced);
         let is_locked_out = has_nothing
             && view
@@ -570,8 +568,8 @@ impl Supervised {
             .any(|stop| stop.action == Action::StopParent(key.clone()))
     }
 
-    /// Tells the containers to end; the sandboxes follow when the stop ends, which a slow runtime
-    /// makes late.
+    /// Asks the containers to end; the sandboxes follow when the stop ends, which a slow runtime
+    /// delays.
     fn stop(&mut self, action: &Action, key: &Key, lists: &Lists, view: &mut View<'_>) -> Outcome {
         if matches!(action, Action::StopParent(_)) && self.stops_parent(key) {
             view.said.push(format!(
@@ -631,7 +629,7 @@ impl Supervised {
     }
 }
 
-/// How long a probe takes, and what it sees.
+/// How long a probe takes, and its result.
 fn probe(view: &View<'_>) -> (u64, Probed) {
     match view.reach {
         Reach::Up | Reach::Starting | Reach::Broken | Reach::LockedOut
@@ -647,7 +645,7 @@ fn probe(view: &View<'_>) -> (u64, Probed) {
     }
 }
 
-/// What the kubelet says; `None`: it has not said yet.
+/// The kubelet's answer; `None`: it has not answered yet.
 fn ask_kubelet(look: &Look, view: &View<'_>) -> Option<KubeletAnswer> {
     if view.now < look.kubelet_asked {
         return None;
@@ -659,7 +657,7 @@ fn ask_kubelet(look: &Look, view: &View<'_>) -> Option<KubeletAnswer> {
     }
 }
 
-/// What the kubelet owns, but for what a planted blindness hides.
+/// What the kubelet owns, without what a planted fault hides.
 fn seen_owned(kubelet: KubeletAnswer, flaw: Flaw) -> KubeletAnswer {
     match kubelet {
         KubeletAnswer::Owns(mut owned) if flaw == Flaw::BlindToOwner => {
@@ -683,7 +681,7 @@ fn manifest(uid: &str, parent_uid: &str) -> Value {
     })
 }
 
-/// Of a checkpoint in the store.
+/// For a checkpoint in the store.
 fn known(pod: &Marked, parent_uid: &str) -> Known {
     let found = Known::of_manifest(&manifest("", parent_uid));
     Known {

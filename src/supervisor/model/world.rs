@@ -1,4 +1,4 @@
-//! One schedule: what happens to a node, and what must hold all the while.
+//! One schedule: what happens to a node, and what must always hold.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::AddAssign;
@@ -10,43 +10,42 @@ use super::random::Random;
 use super::supervised::{Disk, Flaw, Supervised, View};
 use crate::checkpoint::Handover;
 use crate::node::contact::Class;
-use crate::places::reports::{AgentWord, Status};
+use crate::places::reports::{AgentReport, Status};
 use crate::supervisor::core::decide::Phase;
 
-/// A step while anything moves, in milliseconds, and one while nothing does.
+/// Length of a step in milliseconds, while something happens and while nothing does.
 const STEP: u64 = 50;
 const STRIDE: u64 = 1_000;
-/// Things keep moving for so long after each event.
+/// How long short steps continue after each event.
 const MOVING: u64 = 10_000;
-/// A pod that nobody runs runs again within this time after the last fault: five minutes is the
-/// longest pause of the decision and of the kubelet's back-off; some groups wait for others.
+/// A pod that is down runs again within this time after the last fault: five minutes is the longest
+/// pause of the decision and of the kubelet's back-off, and some groups wait for others.
 const BOUND: u64 = 900_000;
-/// What happens in one schedule, before it is left alone.
+/// Number of events in one schedule, before the node is left alone.
 const EVENTS: u64 = 60;
 /// How soon the owner of a rejected pod replaces it, if a controller does, and if a person does.
 const OWNER: [u64; 2] = [60_000, 3_600_000];
-/// The agent says for so long what it last heard: `FRESH` in agent/hub.rs.
+/// How long the agent repeats what it last heard: `FRESH` in agent/event_loop/mod.rs.
 const FRESH: u64 = 75_000;
 
-/// A supervisor that is well tells a twin within this time that it is over: a look may take a
-/// second and a half.
+/// A healthy supervisor asks a twin to end within this time: a look may take a second and a half.
 const LATE: u64 = 5_000;
 /// The supervisor leaves a node within this time after the installation was removed, once nothing
-/// keeps it there.
+/// prevents it.
 const LEAVES: u64 = 4_500_000;
 
 /// How the installation is removed from the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removal {
-    /// It is not.
+    /// It is not removed.
     No,
-    /// The agent says so.
+    /// The agent asks the supervisor to leave.
     ByWord,
     /// The agent is gone.
     InSilence,
 }
 
-/// What came to pass.
+/// Counts of what happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) reboots: u64,
@@ -54,11 +53,11 @@ pub(super) struct Tally {
     pub(super) handovers: u64,
     pub(super) taken: u64,
     pub(super) rejected: u64,
-    /// Refused by the kubelet though nothing of ours was in the way.
+    /// Refused by the kubelet although no twin conflicted.
     pub(super) refused: u64,
-    /// Activated because the kubelet was locked out, and the owner wanted that.
+    /// Activated because the kubelet was locked out, as the owner wanted.
     pub(super) locked_out: u64,
-    /// Remains of parents that were stopped.
+    /// Parents of which the rest was stopped.
     pub(super) stopped: u64,
     /// Supervisors that left their node.
     pub(super) left: u64,
@@ -83,7 +82,7 @@ pub(super) struct World {
     random: Random,
     pods: Vec<Marked>,
     now: u64,
-    /// What the path to the API server does.
+    /// State of the path to the API server.
     path: Reach,
     path_until: u64,
     objects: BTreeMap<usize, Object>,
@@ -104,8 +103,8 @@ pub(super) struct World {
     answers_since: u64,
     /// See [`crate::supervisor::core::decide::Settings`].
     activate_locked_out: Option<Duration>,
-    /// When the agent, which lives on until the node reboots, last heard from the API server;
-    /// `None`: it was not started.
+    /// When the agent, which runs until the node reboots, last heard from the API server; `None`:
+    /// it was not started.
     heard_at: Option<u64>,
     word_at: u64,
     disk: Disk,
@@ -115,17 +114,17 @@ pub(super) struct World {
     fault_at: u64,
     owner_at: u64,
     unserved_since: BTreeMap<usize, u64>,
-    /// Since when a twin should be told to end.
+    /// Since when a twin should have been asked to end.
     due_since: BTreeMap<usize, u64>,
     /// Since when something is linked that is not active.
     linked_since: BTreeMap<usize, u64>,
     removal: Removal,
     trace: VecDeque<String>,
-    pub(super) told: Tally,
+    pub(super) tally: Tally,
 }
 
 impl World {
-    /// A node in order: synced, every pod running and captured.
+    /// A healthy node: synced, every pod running and captured.
     pub(super) fn new(seed: u64, pods: Vec<Marked>) -> Self {
         let mut random = Random::new(seed);
         let uid = |pod: usize| format!("parent-{pod}");
@@ -182,12 +181,12 @@ impl World {
             linked_since: BTreeMap::new(),
             removal: Removal::No,
             trace: VecDeque::new(),
-            told: Tally::default(),
+            tally: Tally::default(),
             pods,
         }
     }
 
-    /// The same with a fault planted.
+    /// The same with a planted fault.
     pub(super) fn with(self, flaw: Flaw) -> Self {
         let activate_locked_out = self
             .activate_locked_out
@@ -199,7 +198,7 @@ impl World {
         }
     }
 
-    /// Runs the whole schedule; says how many steps it took.
+    /// Runs the whole schedule and returns its number of steps.
     pub(super) fn run(&mut self) -> u64 {
         let mut steps = 0;
         let end = loop {
@@ -211,7 +210,7 @@ impl World {
         };
         self.say("left alone");
         self.path_until = self.path_until.min(self.now);
-        // in the end the owner comes
+        // in the end the owner acts
         self.owner_at = self.owner_at.min(self.now + OWNER[0]);
         while self.now < end {
             self.step();
@@ -221,7 +220,7 @@ impl World {
         steps + self.leave()
     }
 
-    /// The installation is removed from a node in order: the supervisor leaves it.
+    /// The installation is removed from a healthy node: the supervisor leaves it.
     fn leave(&mut self) -> u64 {
         let mut steps = 0;
         let ways = [Removal::ByWord, Removal::InSilence];
@@ -235,12 +234,12 @@ impl World {
             self.step();
             steps += 1;
         }
-        self.told.left += 1;
+        self.tally.left += 1;
         steps
     }
 
-    /// A node in order reboots in this outage; when it is over, its pods are handed back. What was
-    /// said since the reboot, each with its time.
+    /// A healthy node reboots in this outage; when it is over, its pods are handed back. Returns
+    /// what was logged since the reboot, each with its time.
     pub(super) fn one_outage(mut self, outage: Reach) -> Vec<(u64, String)> {
         self.events = EVENTS;
         self.go_on(self.next_event);
@@ -261,7 +260,7 @@ impl World {
         self.trace.iter().filter_map(said).collect()
     }
 
-    /// For so long, in small steps.
+    /// Runs for this long, in short steps.
     fn go_on(&mut self, time: u64) {
         let end = self.now + time;
         self.moving_until = self.moving_until.max(end);
@@ -312,15 +311,15 @@ impl World {
                 {
                     self.fail(&line);
                 }
-                self.told.rejected += 1;
+                self.tally.rejected += 1;
             }
-            self.told.refused += u64::from(line.starts_with("refused"));
-            self.told.locked_out +=
+            self.tally.refused += u64::from(line.starts_with("refused"));
+            self.tally.locked_out +=
                 u64::from(line.starts_with("Activate") && reach == Reach::LockedOut);
-            self.told.activations += u64::from(line.starts_with("Activate"));
-            self.told.handovers += u64::from(line.starts_with("Forget"));
-            self.told.stopped += u64::from(line.starts_with("StopParent"));
-            self.told.taken += u64::from(line.contains("its port is taken"));
+            self.tally.activations += u64::from(line.starts_with("Activate"));
+            self.tally.handovers += u64::from(line.starts_with("Forget"));
+            self.tally.stopped += u64::from(line.starts_with("StopParent"));
+            self.tally.taken += u64::from(line.contains("its port is taken"));
             self.say(&line);
         }
         self.own(reach);
@@ -329,8 +328,8 @@ impl World {
         self.check_links();
     }
 
-    /// The owner replaces what the kubelet refused for good: deletes it, and a while later makes
-    /// another of that name.
+    /// The owner replaces what the kubelet refused for good: deletes it, and later creates another
+    /// of the same name.
     fn own(&mut self, reach: Reach) {
         if reach != Reach::Up || self.now < self.owner_at {
             return;
@@ -345,20 +344,20 @@ impl World {
     }
 
     fn rejected(&self) -> Option<usize> {
-        // a refused API server has nobody who could hear of it
+        // if the API server itself is refused, no owner can learn of it
         let lost =
             |(pod, object): &(&usize, &Object)| object.rejected && !self.pods[**pod].is_api_server;
         self.objects.iter().find(lost).map(|(pod, _)| *pod)
     }
 
-    /// What a client finds at the API server's address: on a self-hosted node, what one of its own
-    /// pods does.
+    /// What a client finds at the API server's address; on a self-hosted node, that depends on one
+    /// of its own pods.
     fn reach(&self) -> Reach {
         let Some(pod) = self.pods.iter().position(|pod| pod.is_api_server) else {
             return self.path;
         };
         if self.path == Reach::BlackHole {
-            // its own address is on another interface, which is down
+            // its own address belongs to another interface, which is down
             return self.path;
         }
         match self.runtime.served_for(pod, self.now) {
@@ -376,7 +375,7 @@ impl World {
         if self.now < self.kubelet_hangs_until {
             return;
         }
-        // a link whose file went with the last boot's memory leads nowhere
+        // a link whose file was in memory before the reboot is dangling
         let mut links = self.disk.links.clone();
         links.retain(|pod, _| self.disk.active.contains_key(pod));
         let mut node = Node {
@@ -389,7 +388,8 @@ impl World {
             random: &mut self.random,
             said,
         };
-        // what changes before the kubelet watches its directory is found by its poll, or by a nudge
+        // changes before the kubelet watches its directory are found by its poll, or when the link
+        // is replaced
         for pod in std::mem::take(&mut self.disk.changed) {
             if self.now > kubelet.started + 1_000 || node.random.one_in(2) {
                 kubelet.notice(pod, &mut node);
@@ -398,8 +398,8 @@ impl World {
         kubelet.tick(&mut node);
     }
 
-    /// The agent is started by a kubelet that has its pods, and lives on without it; it sees each
-    /// object and captures what is Ready.
+    /// The agent is started by a kubelet that has its pods, and continues without it; it sees each
+    /// object and captures pods that are Ready.
     fn tick_agent(&mut self, reach: Reach) {
         if self
             .kubelet
@@ -414,12 +414,12 @@ impl World {
         let Some(heard_at) = &mut self.heard_at else {
             return;
         };
-        if let Some(word) = &mut self.disk.word {
-            word.heartbeat = self.now;
+        if let Some(report) = &mut self.disk.agent {
+            report.heartbeat = self.now;
         }
         if !reach.answers() {
-            if let Some(word) = &mut self.disk.word {
-                word.unheard |= self.now > *heard_at + FRESH;
+            if let Some(report) = &mut self.disk.agent {
+                report.unheard |= self.now > *heard_at + FRESH;
             }
             return;
         }
@@ -427,38 +427,38 @@ impl World {
         if self.now < self.word_at {
             return;
         }
-        // seen: four seconds from a parent running to its twin's end, most of them its readiness
-        // probe's
+        // seen: four seconds from a parent running to its twin's end, mostly because of the
+        // readiness probe
         let longest = if self.random.one_in(4) { 6_000 } else { 1_000 };
         self.word_at = self.now + self.random.between(100, longest);
         let retire = self.removal == Removal::ByWord;
-        let mut word = AgentWord {
+        let mut report = AgentReport {
             heartbeat: self.now,
             retire,
-            ..AgentWord::default()
+            ..AgentReport::default()
         };
         for (pod, uid) in self
             .captured
             .iter()
             .filter(|(pod, _)| !self.objects.contains_key(pod))
         {
-            word.gone.insert(self.pods[*pod].key.clone(), uid.clone());
+            report.gone.insert(self.pods[*pod].key.clone(), uid.clone());
         }
         for (pod, object) in &self.objects {
             let key = &self.pods[*pod].key;
             if object.ready
                 && let Some(id) = self.runtime.container_id(*pod, &object.uid)
             {
-                word.ready.insert(key.clone(), vec![id]);
+                report.ready.insert(key.clone(), vec![id]);
                 self.captured.insert(*pod, object.uid.clone());
             }
             if self.captured.get(pod).is_some_and(|uid| *uid != object.uid) {
-                word.gone.insert(key.clone(), self.captured[pod].clone());
+                report.gone.insert(key.clone(), self.captured[pod].clone());
             } else if object.rejected {
-                word.rejected.insert(key.clone(), object.uid.clone());
+                report.rejected.insert(key.clone(), object.uid.clone());
             }
         }
-        self.disk.word = Some(word);
+        self.disk.agent = Some(report);
     }
 
     fn tick_supervisor(&mut self, reach: Reach, said: &mut Vec<String>) {
@@ -489,18 +489,18 @@ impl World {
             supervised.tick(&mut view);
         }
         if self.disk.is_left {
-            // the kubelet ends it, as its manifest is gone
+            // the kubelet ends it, because its manifest is gone
             (self.supervised, self.supervised_at) = (None, None);
         }
     }
 
-    /// Has the supervisor been there since the API server began to answer?
+    /// Has the supervisor been running since the API server began to answer?
     fn was_watched(&self) -> bool {
         self.supervised.is_some() && self.supervised_since < self.serves_since
     }
 
-    /// A twin of this pod is there because the kubelet is locked out: nothing tells beforehand that
-    /// it is let in again.
+    /// This pod has a twin because the kubelet is locked out: nothing announces when it is accepted
+    /// again.
     fn holds_for_locked_out(&self, line: &str) -> bool {
         let pods = self
             .supervised
@@ -537,7 +537,7 @@ impl World {
             2 => self.random.between(30_000, 200_000),
             _ => self.random.between(200_000, 1_500_000),
         };
-        // an hour and more of calm: long enough to take an agent that is there for one that is gone
+        // more than an hour of calm: long enough to mistake a running agent for one that is gone
         let calm = if self.random.one_in(60) {
             self.random.between(3_700_000, 5_000_000)
         } else {
@@ -585,7 +585,7 @@ impl World {
         self.moving_until = self.now + MOVING;
     }
 
-    /// Where the API server is away, it may come back before then.
+    /// If the API server is away, it may come back before then.
     fn mend_before(&mut self, end: u64) {
         if self.path != Reach::Up && self.random.one_in(2) {
             self.path_until = self.random.between(self.now, end);
@@ -615,11 +615,11 @@ impl World {
             1_000_000
         };
         self.path_until = self.now + self.random.between(200, longest);
-        // a server that starts is soon up
+        // a server that starts is up soon
         if kind == Reach::Starting {
             self.path_until = self.now + self.random.between(200, 5_000);
         }
-        // and a new certificate takes somebody's time
+        // and a new certificate takes a person's time
         if kind == Reach::LockedOut {
             self.path_until = self.now + self.random.between(200, 3_000_000);
         }
@@ -634,7 +634,7 @@ impl World {
     }
 
     fn reboot(&mut self) {
-        self.told.reboots += 1;
+        self.tally.reboots += 1;
         self.say("the node reboots");
         self.runtime.power_off();
         if self.random.one_in(2) {
@@ -642,7 +642,7 @@ impl World {
             self.runtime.sandboxes.clear();
         }
         self.disk.active.clear();
-        (self.disk.word, self.disk.status, self.heard_at) = (None, Status::default(), None);
+        (self.disk.agent, self.disk.status, self.heard_at) = (None, Status::default(), None);
         self.kubelet = None;
         self.supervised = None;
         (self.kubelet_hangs_until, self.runtime_hangs_until) = (0, 0);
@@ -654,7 +654,7 @@ impl World {
     fn kill_kubelet(&mut self) {
         self.say("kubelet is killed");
         if self.random.one_in(2) {
-            // what killed it, for want of memory, killed a container too; and the node may be alone
+            // the lack of memory that killed it killed a container too; and the node may be cut off
             let pod = self.any_pod();
             self.runtime.crash(pod);
             if self.random.one_in(2) {
@@ -666,17 +666,17 @@ impl World {
         self.kubelet_at = Some(self.now + self.random.between(300, 30_000));
     }
 
-    /// The pod is deleted, and its controller makes another of that name.
+    /// The pod is deleted, and its controller creates another of the same name.
     fn replace(&mut self) {
         let pod = self.any_pod();
-        // a deleted API server has nobody to bring its successor up: no checkpointer's business
+        // nothing can start the successor of a deleted API server: not this program's task
         if self.reach() == Reach::Up && !self.pods[pod].is_api_server {
             self.recreate(pod);
         }
     }
 
     fn recreate(&mut self, pod: usize) {
-        // in the end the owner sees to all of them
+        // in the end the owner replaces all of them
         let takes_long = self.random.one_in(4) && self.events < EVENTS;
         self.owner_at = self.now + OWNER[usize::from(takes_long)];
         self.uids += 1;
@@ -695,28 +695,28 @@ impl World {
     // --- what must hold
     // -------------------------------------------------------------------------------------------
 
-    /// A pod that nobody runs is running again in time, whatever contact is like. But one that the
-    /// kubelet took up and could not start before contact was lost again is the kubelet's: beside
-    /// its parent a twin may not be admitted, and as a critical pod it may cost others their place.
+    /// A pod that is down runs again in time, whatever contact is like. Except one that the kubelet
+    /// accepted and could not start before contact was lost again: the kubelet may refuse a twin
+    /// next to its parent, and evict other pods for it because a static pod is critical.
     fn check_serving(&mut self, reach: Reach) {
         for pod in 0..self.pods.len() {
             let owned = self
                 .kubelet
                 .as_ref()
                 .is_some_and(|kubelet| kubelet.owns_parent(pod));
-            // a self-hosted API server likewise, when its twin dies by itself before the parent's
+            // likewise a self-hosted API server whose twin dies by itself before the parent's
             // volumes are mounted
             let is_ours = self.pods[pod].is_api_server && self.runtime.has_sandbox(pod);
             let waits = owned && !reach.serves() && !is_ours;
-            // one that is deleted, and a successor that was refused before it ever ran, have no
-            // checkpoint; and while the API server answers, that of its predecessor does not count
+            // a deleted pod, and a successor that was refused before it ever ran, have no
+            // checkpoint; and while the API server answers, the predecessor's does not count
             let captured = |object: &Object| self.captured.get(&pod) == Some(&object.uid);
             let is_without = |object: &Object| object.rejected || reach == Reach::LockedOut;
             let is_lost = self
                 .objects
                 .get(&pod)
                 .is_none_or(|object| is_without(object) && !captured(object));
-            // of a kubelet that is locked out nobody can ask whether the pod still exists: the
+            // with a kubelet that is locked out nothing can check whether the pod still exists: the
             // owner decides
             let limit = if reach == Reach::LockedOut {
                 self.activate_locked_out
@@ -733,14 +733,14 @@ impl World {
             let limit = u64::try_from(limit.unwrap_or_default().as_millis()).unwrap();
             if waited > BOUND + limit {
                 self.fail(&format!(
-                    "{}: nobody runs it for {waited} ms",
+                    "{}: it is down for {waited} ms",
                     self.pods[pod].key
                 ));
             }
         }
     }
 
-    /// A twin whose parent has taken over, or needs what it holds, is told to end at once.
+    /// A twin whose parent has taken over, or needs what it holds, is asked to end at once.
     fn check_handover(&mut self) {
         let is_well = self.kubelet.is_some()
             && self.now >= self.kubelet_hangs_until.max(self.runtime_hangs_until) + LATE
@@ -762,9 +762,9 @@ impl World {
                         .and_then(|it| self.runtime.container_id(pod, &it.uid));
                     let ready = self
                         .disk
-                        .word
+                        .agent
                         .as_ref()
-                        .and_then(|word| word.ready.get(&marked.key));
+                        .and_then(|report| report.ready.get(&marked.key));
                     running.is_some_and(|id| ready == Some(&vec![id]))
                 }
             };
@@ -775,14 +775,14 @@ impl World {
             let since = *self.due_since.entry(pod).or_insert(self.now);
             if self.now > since + LATE {
                 self.fail(&format!(
-                    "{}: its twin is not told to end",
+                    "{}: its twin is not asked to end",
                     self.pods[pod].key
                 ));
             }
         }
     }
 
-    /// What is linked is what the supervisor holds for active.
+    /// The linked twins are those that the supervisor considers active.
     fn check_links(&mut self) {
         for pod in 0..self.pods.len() {
             let phase = self
@@ -797,14 +797,14 @@ impl World {
             let since = *self.linked_since.entry(pod).or_insert(self.now);
             if self.now > since + LATE {
                 self.fail(&format!(
-                    "{}: is linked though it is not active",
+                    "{}: is linked although it is not active",
                     self.pods[pod].key
                 ));
             }
         }
     }
 
-    /// The API server answers for long: parents serve, and nothing of ours is left.
+    /// The API server has answered for long: parents serve, and no twin is left.
     fn check_order(&mut self) {
         for pod in 0..self.pods.len() {
             if !self.runtime.runs(pod, false) {

@@ -33,14 +33,15 @@ async fn a_marked_pod_is_captured_when_it_is_ready_and_not_before() {
     assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-1");
     assert_eq!(node.content("till"), b"1");
     assert_eq!(node.store().keys().unwrap(), [id("shop_till")]);
-    let word = node.word();
-    assert_eq!(word.ready[&id("shop_till")].len(), 1);
+    let report = node.agent_report();
+    assert_eq!(report.ready[&id("shop_till")].len(), 1);
     assert!(
-        word.problems
+        report
+            .problems
             .iter()
             .all(|problem| problem.contains("kubeconfig")),
         "{:?}",
-        word.problems
+        report.problems
     );
 }
 
@@ -85,12 +86,15 @@ async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_no
                 json!(format!("2026-11-21T10:0{minute}:00Z"));
             node.api.put_pod(pod.clone());
         }
-        // what comes after them has been seen when the word of it is out
+        // once this is reported, everything before it has been seen
         pod["status"]["containerStatuses"][0]["state"] =
             json!({"running": {"startedAt": "2026-11-21T10:06:00Z"}});
         pod["status"]["conditions"][0]["status"] = json!("False");
         node.api.put_pod(pod);
-        eventually("no container is ready", || node.word().ready.is_empty()).await;
+        eventually("no container is ready", || {
+            node.agent_report().ready.is_empty()
+        })
+        .await;
         assert_eq!(
             node.runtime.state.borrow().taken,
             before,
@@ -107,7 +111,7 @@ async fn new_content_of_a_volume_is_captured_and_a_heartbeat_of_the_status_is_no
 }
 
 #[tokio::test]
-async fn a_restarted_container_is_captured_anew() {
+async fn a_restarted_container_is_captured_again() {
     let node = Node::start();
     let mut pod = node.run_pod("till", "uid-1");
     node.api.put_pod(pod.clone());

@@ -7,7 +7,7 @@ use crate::stub::node::NAME;
 use crate::stub::{Node, eventually, until};
 
 #[tokio::test]
-async fn the_supervisor_is_installed_and_told_what_it_must_know() {
+async fn the_supervisor_is_installed_and_gets_what_it_must_know() {
     let node = Node::start();
     node.with_agent(
         node.settings(),
@@ -38,7 +38,7 @@ async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
         flags.decision.apiservers = vec!["https://10.0.0.1:6443".into()];
     });
     let path = checkpoint_path("shop", "till");
-    // said once the node was looked at
+    // reported once the node was surveyed
     let is_surveyed = |state: &State| {
         state
             .objects
@@ -47,7 +47,7 @@ async fn with_the_api_server_given_a_kubelet_that_names_none_is_no_problem() {
     };
     node.with_agent(settings, until(&node.api.state, is_surveyed))
         .await;
-    assert_eq!(node.word().problems, Vec::<String>::new());
+    assert_eq!(node.agent_report().problems, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn without_a_static_pod_path_no_supervisor_is_installed_and_captures_go_on
     node.with_agent(settings, async {
         node.captured("till", 1).await;
         eventually("the missing path is a problem", || {
-            node.word()
+            node.agent_report()
                 .problems
                 .iter()
                 .any(|problem| problem.contains("staticPodPath"))

@@ -23,7 +23,11 @@ async fn a_pod_that_is_no_longer_marked_leaves_at_once() {
         until(&node.api.state, |state| !state.objects.contains_key(&path)).await;
     })
     .await;
-    assert_eq!(node.api.count("GET pods"), 0, "the watch's word is enough");
+    assert_eq!(
+        node.api.count("GET pods"),
+        0,
+        "the report of the watch is enough"
+    );
 }
 
 #[tokio::test]
@@ -56,11 +60,11 @@ async fn a_label_of_its_namespace_marks_a_pod_and_unmarks_it_only_when_it_is_kno
     assert_eq!(mark("till"), "namespace selector site=edge");
     assert_eq!(mark("other"), "annotation podcheckpointer.io/checkpoint");
     assert_eq!(
-        node.word().marked[&id("shop_till")],
+        node.agent_report().marked[&id("shop_till")],
         "namespace selector site=edge"
     );
 
-    // an agent that is not told of the namespace
+    // an agent that does not learn of the namespace
     node.api
         .change(|state| state.objects.remove("/api/v1/namespaces/shop"));
     node.with_agent(settings.clone(), async {

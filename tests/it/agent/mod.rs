@@ -27,7 +27,7 @@ use clap::Parser as _;
 use pod_checkpointer::agent::{self, Settings};
 use pod_checkpointer::args::{AgentArguments, Arguments, Command};
 use pod_checkpointer::checkpoint::encoding::decode;
-use pod_checkpointer::places::reports::{AGENT, AgentWord};
+use pod_checkpointer::places::reports::{AGENT, AgentReport};
 use serde_json::{Value, json};
 
 use crate::stub::api::{State, checkpoint_path};
@@ -123,7 +123,7 @@ impl Node {
         );
     }
 
-    /// Lets an agent run for as long as the story takes; then it must end well.
+    /// Runs an agent for as long as the story takes; then it must end without an error.
     pub async fn with_agent(&self, settings: Settings, story: impl Future<Output = ()>) {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let agent = agent::run(settings, self.api.client(), self.api.client(), async {
@@ -164,8 +164,8 @@ impl Node {
             .map(|newest| newest.number)
     }
 
-    /// What the agent says to the supervisor.
-    fn word(&self) -> AgentWord {
+    /// What the agent reports to the supervisor.
+    fn agent_report(&self) -> AgentReport {
         self.run_dir().read(AGENT).unwrap().unwrap_or_default()
     }
 
@@ -178,7 +178,7 @@ impl Node {
         pod
     }
 
-    /// Waits until the agent asked so often whether a pod is gone.
+    /// Waits until the agent has asked this often whether a pod is gone.
     async fn asked(&self, times: u32) {
         self.api.until_asked("GET pods", times).await;
     }

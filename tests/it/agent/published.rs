@@ -10,8 +10,7 @@ use crate::stub::api::{GROUP, State, checkpoint_path};
 use crate::stub::{Node, eventually, id, until};
 
 #[tokio::test]
-async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_pod_that_is_gone_is_not()
- {
+async fn a_deleted_podcheckpoint_is_written_again_unless_its_pod_is_gone() {
     let node = Node::start();
     for (name, uid) in [("till", "uid-1"), ("other", "uid-2")] {
         node.api.put_pod(node.run_pod(name, uid));
@@ -31,7 +30,7 @@ async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_po
             .until_condition("shop", "till", "Recoverable", "True", "Recoverable")
             .await;
         assert_ne!(uid("till"), before, "another object");
-        // the definition is gone with all of them, and made again
+        // the definition is deleted with all objects, and created again
         node.api.change(|state| {
             state.lacks.insert(GROUP.into());
             state.delete(&path("till"));
@@ -62,8 +61,7 @@ async fn a_podcheckpoint_that_somebody_deleted_is_written_again_and_that_of_a_po
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_at_the_node_is_told_beside_its_pods_and_beside_itself_until_it_is_not()
-{
+async fn a_risk_of_the_node_is_reported_on_its_pods_and_on_the_node_until_it_is_over() {
     let node = Node::start();
     node.api.put_pod(node.run_pod("till", "uid-1"));
     let mut plugin = node.run_pod("cni", "uid-2");
@@ -90,7 +88,7 @@ async fn what_is_in_the_way_at_the_node_is_told_beside_its_pods_and_beside_itsel
                 .all(|it| reasons.clone().any(|one| one == *it))
         };
         until(&node.api.state, told).await;
-        let known = node.word().risks;
+        let known = node.agent_report().risks;
         assert!(
             known["NetworkNotCheckpointed"].contains("shop/cni (network plugin)"),
             "{known:?}"
@@ -154,7 +152,7 @@ async fn an_agent_that_starts_again_writes_nothing_that_is_written_already() {
 }
 
 #[tokio::test]
-async fn a_refused_pod_is_told_its_reason_once_everywhere() {
+async fn the_reason_of_a_refused_pod_is_reported_once_everywhere() {
     let node = Node::start();
     let mut pod = node.run_pod("till", "uid-1");
     pod["spec"]["volumes"] =
@@ -182,7 +180,7 @@ async fn a_refused_pod_is_told_its_reason_once_everywhere() {
         (&json!("PersistentVolume"), &json!("Warning"))
     );
     assert_eq!(told[0]["regarding"]["uid"], "uid-1");
-    assert!(node.word().refused[&id("shop_till")][0].starts_with("PersistentVolume"));
+    assert!(node.agent_report().refused[&id("shop_till")][0].starts_with("PersistentVolume"));
 }
 
 #[tokio::test]
@@ -280,9 +278,9 @@ async fn no_secret_leaves_the_node() {
     node.with_agent(node.settings(), node.captured("till", 1))
         .await;
     let shown = node.api.checkpoint("shop", "till").unwrap().to_string();
-    let word = std::fs::read_to_string(node.run_dir().path().join(AGENT)).unwrap();
+    let agent = std::fs::read_to_string(node.run_dir().path().join(AGENT)).unwrap();
     let secret = pod_checkpointer::checkpoint::encoding::encode(b"s3cret");
-    for text in [shown, word] {
+    for text in [shown, agent] {
         assert!(
             !text.contains("hunter2") && !text.contains("s3cret") && !text.contains(&secret),
             "{text}"

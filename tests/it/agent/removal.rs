@@ -18,7 +18,7 @@ async fn a_list_without_pods_removes_nothing() {
 }
 
 #[tokio::test]
-async fn silence_and_failure_of_the_api_server_remove_nothing_and_its_word_does() {
+async fn silence_and_failure_of_the_api_server_remove_nothing_but_its_answer_does() {
     for (mood, questions) in [(Mood::Silent, 1), (Mood::Failing, 3)] {
         let node = Node::start();
         let pod = node.run_pod("till", "uid-1");
@@ -49,12 +49,12 @@ async fn what_another_cluster_says_removes_nothing() {
     node.with_agent(node.settings(), node.asked(3)).await;
     assert_eq!(node.newest("shop_till"), Some(1));
     assert!(
-        node.word()
+        node.agent_report()
             .problems
             .iter()
             .any(|problem| problem.contains("another object")),
         "{:?}",
-        node.word()
+        node.agent_report()
     );
 }
 
@@ -67,7 +67,7 @@ async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
         node.captured("till", 1).await;
         node.api.delete_pod("shop", "till");
         eventually("the agent says that the pod is gone", || {
-            node.word()
+            node.agent_report()
                 .gone
                 .get(&id("shop_till"))
                 .is_some_and(|uid| uid == "uid-1")
@@ -76,7 +76,7 @@ async fn a_deleted_pods_checkpoint_goes_after_the_retention() {
         assert_eq!(node.newest("shop_till"), Some(1));
         node.removed().await;
         assert_eq!(
-            node.word().gone[&id("shop_till")],
+            node.agent_report().gone[&id("shop_till")],
             "uid-1",
             "the supervisor is told still"
         );
@@ -93,7 +93,7 @@ async fn a_captured_successor_ends_the_retention() {
         node.captured("till-a", 1).await;
         node.api.delete_pod("shop", "till-a");
         eventually("the agent says that the pod is gone", || {
-            node.word().gone.contains_key(&id("shop_till-a"))
+            node.agent_report().gone.contains_key(&id("shop_till-a"))
         })
         .await;
         assert_eq!(node.newest("shop_till-a"), Some(1));
@@ -136,7 +136,7 @@ async fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_nobody_can_read_goes_when_the_api_server_has_no_pod_of_its_name() {
+async fn an_unreadable_checkpoint_is_removed_when_the_api_server_has_no_pod_of_its_name() {
     let node = Node::start();
     node.after_capture().await;
     let path = node
@@ -147,7 +147,7 @@ async fn a_checkpoint_that_nobody_can_read_goes_when_the_api_server_has_no_pod_o
         .unwrap()
         .path;
     std::fs::write(&path, "torn").unwrap();
-    // refused from now on, so that it is not captured anew
+    // refused from now on, so that it is not captured again
     let mut pod = node.run_pod("till", "uid-2");
     pod["spec"]["restartPolicy"] = json!("Never");
     node.api.put_pod(pod);

@@ -11,7 +11,7 @@ use crate::stub::api::{State, checkpoint_path};
 use crate::stub::{Node, eventually, id, until};
 
 impl Node {
-    /// Settings with a key, which is on the host unless somebody takes it away.
+    /// Settings with a key, which is on the host until a test removes it.
     fn with_key(&self) -> Settings {
         let path = self.path("seal.key");
         std::fs::write(&path, format!("00{}", "5a".repeat(31))).unwrap();
@@ -116,7 +116,7 @@ async fn without_the_key_that_was_given_nothing_is_captured_until_it_is_there() 
 }
 
 #[tokio::test]
-async fn a_damaged_checkpoint_is_set_aside_at_the_start_and_captured_anew() {
+async fn a_damaged_checkpoint_is_set_aside_at_the_start_and_captured_again() {
     let node = Node::start();
     node.after_capture().await;
     let path = node
@@ -179,7 +179,7 @@ async fn a_run_directory_on_a_disk_is_a_problem_and_captures_go_on() {
 }
 
 #[tokio::test]
-async fn a_second_agent_on_the_node_is_told_so() {
+async fn a_second_agent_on_the_node_gets_an_error() {
     let node = Node::start();
     node.with_agent(node.settings(), async {
         eventually("the first has its lock", || {

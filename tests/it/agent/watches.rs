@@ -1,4 +1,5 @@
-//! What the agent asks of the API server, and how it lives with one that fails or lacks the custom
+//! What the agent requests from the API server, and how it copes with one that fails or lacks the
+//! custom
 //! resource.
 
 use crate::stub::api::{GROUP, Mood};
@@ -22,11 +23,11 @@ async fn a_list_is_asked_for_once_however_often_watches_end() {
 }
 
 #[tokio::test]
-async fn a_watch_that_failed_is_a_problem_until_it_is_well_again() {
+async fn a_failed_watch_is_a_problem_until_it_recovers() {
     let node = Node::start();
     node.api.change(|state| state.mood = Mood::Failing);
     let is_named = || {
-        node.word()
+        node.agent_report()
             .problems
             .iter()
             .any(|problem| problem.contains("watch of pods"))

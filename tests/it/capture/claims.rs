@@ -1,4 +1,4 @@
-//! Claims, by what ran.
+//! Claims, resolved from what ran.
 
 use super::*;
 
@@ -217,7 +217,7 @@ async fn a_host_path_volume_of_which_only_a_part_is_mounted_is_refused() {
 }
 
 #[tokio::test]
-async fn volumes_that_somebody_must_attach_are_refused_with_their_kind() {
+async fn volumes_that_must_be_attached_are_refused_with_their_kind() {
     let node = Node::new();
     for plugin in [
         "kubernetes.io~csi",

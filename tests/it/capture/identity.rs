@@ -32,7 +32,7 @@ async fn a_runtime_class_that_leads_to_the_default_handler_is_dropped_and_its_ov
 }
 
 #[tokio::test]
-async fn a_runtime_class_that_leads_elsewhere_or_nobody_knows_where_is_refused_with_its_handler() {
+async fn a_runtime_class_with_another_or_an_unknown_handler_is_refused_with_that_handler() {
     for (runtime, handler) in [("containerd", "kata-qemu"), ("cri-o", "runc")] {
         let node = Node::new();
         let mut pod = with_class(&node, handler);
@@ -48,7 +48,7 @@ async fn a_runtime_class_that_leads_elsewhere_or_nobody_knows_where_is_refused_w
 }
 
 #[tokio::test]
-async fn a_profile_that_is_not_on_the_node_is_a_reason_and_one_that_nobody_tells_of_is_none() {
+async fn an_absent_profile_is_a_reason_and_an_unknown_one_is_not() {
     let node = Node::new();
     let mut pod = Node::pod();
     pod["spec"]["securityContext"] = json!({

@@ -22,7 +22,7 @@ async fn images_are_looked_up_by_name_then_by_what_ran() {
     // The tag is gone altogether.
     node.change(|state| drop(state.images.remove(WEB)));
     assert_eq!(named().await, (json!("sha256:0e0e"), "sha256:0e0e".into()));
-    // And so is what ran; another image under the same name is not it.
+    // The image that ran is gone too; another image with the same name does not replace it.
     node.change(|state| drop(state.images.remove("sha256:0e0e")));
     assert_eq!(
         refusals(&node.refused(&Node::pod()).await),
@@ -85,8 +85,8 @@ async fn an_image_whose_tag_moved_is_named_by_its_digest_in_the_same_repository(
         }
     );
 
-    // The kubelet's record of the pull knows the repository: by it anybody may use the image, by
-    // its bare id nobody.
+    // The kubelet's pull record names the repository: by that name any pod may use the image, by
+    // its bare id none.
     node.settings.pull_verification = Some("AlwaysVerify".into());
     let record = |id: &str, repository: &str| {
         let name = format!("var/lib/kubelet/image_manager/pulled/sha256-{}", sha256(id));

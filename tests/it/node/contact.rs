@@ -190,7 +190,7 @@ fn named(api: &ProbeServer, hosts: &str, limit: Duration) -> (tempfile::TempDir,
 #[tokio::test]
 async fn every_address_of_a_name_is_tried_and_the_one_that_answers_goes_first() {
     let api = ProbeServer::start();
-    // Nobody listens at the first, and the second takes connections without a word.
+    // Nothing listens at the first, and the second accepts connections and sends nothing.
     let dead = Ipv4Addr::new(127, 0, 0, 2);
     let _mute = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), api.address.port()))
         .await

@@ -35,7 +35,7 @@ async fn what_the_kubelet_owns_comes_with_its_process_id() {
 }
 
 #[tokio::test]
-async fn no_socket_and_nobody_at_it_both_mean_that_no_kubelet_runs() {
+async fn an_absent_socket_and_one_without_a_listener_both_mean_that_no_kubelet_runs() {
     let directory = tempfile::tempdir().unwrap();
     let absent = kubelet::Kubelet::new(directory.path().join("none.sock"), PATIENCE);
     assert!(matches!(absent.owned().await, Err(Error::Down(..))));
@@ -91,7 +91,7 @@ fn the_settings_of_a_running_process_are_read_from_its_command_line_and_director
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Until it says something it may have no command line yet.
+    // Before its first output it may have no command line yet.
     process.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
     let settings = kubelet::settings(&HostRoot::new("/"), process.id());
     drop(process.stdin.take());

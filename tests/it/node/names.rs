@@ -45,7 +45,7 @@ enum Answer {
     Nothing,
 }
 
-/// A name server at an address of its own; `None` where the tests may not listen at port 53.
+/// A name server with its own address; `None` if the tests may not listen on port 53.
 async fn name_server(answer: Answer) -> Option<Ipv4Addr> {
     let address = own_address();
     let socket = UdpSocket::bind((address, 53)).await.ok()?;
@@ -194,7 +194,7 @@ fn prober(api: &ProbeServer, directory: &tempfile::TempDir, limit: Duration) -> 
 }
 
 #[tokio::test]
-async fn a_probe_tells_a_name_that_is_refused_from_one_that_nobody_answers_for() {
+async fn a_probe_distinguishes_a_name_that_is_refused_from_one_without_an_answer() {
     let (Some(mute), Some(other)) = (
         name_server(Answer::Nothing).await,
         name_server(Answer::Knows("other.example", Ipv4Addr::LOCALHOST)).await,

@@ -49,7 +49,7 @@ fn started() -> (Runtime, Client) {
 }
 
 #[tokio::test]
-async fn a_runtime_tells_its_name_and_version() {
+async fn a_runtime_reports_its_name_and_version() {
     let (runtime, client) = started();
     runtime.change(|state| (state.name, state.version) = ("cri-o".into(), "1.37.0".into()));
     let version = client.version().await.unwrap();
@@ -111,7 +111,7 @@ async fn containers_name_their_image_as_the_pod_does_and_as_the_runtime_does() {
 }
 
 #[tokio::test]
-async fn verbose_status_tells_the_environment_in_the_way_of_each_runtime() {
+async fn verbose_status_shows_the_environment_in_the_form_of_each_runtime() {
     let (runtime, client) = started();
     let web = client
         .containers_of("uid-web")
@@ -163,7 +163,7 @@ async fn an_answer_larger_than_what_grpc_takes_by_default_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_none_and_not_an_error() {
+async fn an_absent_object_is_none_and_not_an_error() {
     let (_runtime, client) = started();
     assert_eq!(client.detail("container-none").await.unwrap(), None);
     assert_eq!(

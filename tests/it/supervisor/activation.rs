@@ -112,7 +112,7 @@ fn a_server_that_begins_to_fail_releases_and_one_that_starts_with_failures_activ
 }
 
 #[test]
-fn beside_a_parent_that_outlived_its_kubelet_nothing_is_started_until_it_is_gone() {
+fn nothing_is_started_until_a_parent_that_outlived_its_kubelet_is_gone() {
     story(async {
         let node = Node::start();
         node.store_checkpoint(&checkpoint("till"));

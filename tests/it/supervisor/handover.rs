@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pod_checkpointer::node::clock;
 use pod_checkpointer::node::contact::Class;
-use pod_checkpointer::places::reports::{AGENT, AgentWord, OUTAGES, Outages, Phase};
+use pod_checkpointer::places::reports::{AGENT, AgentReport, OUTAGES, Outages, Phase};
 use pod_checkpointer::pod::room::Demand;
 use pod_checkpointer::supervisor::core::decide::TAKE_BACK_REJECTED;
 use serde_json::json;
@@ -227,10 +227,10 @@ fn a_pod_that_was_deleted_meanwhile_ends_with_its_twin() {
         node.run_dir()
             .write(
                 AGENT,
-                &AgentWord {
+                &AgentReport {
                     gone,
                     heartbeat: 1,
-                    ..AgentWord::default()
+                    ..AgentReport::default()
                 },
             )
             .unwrap();
@@ -263,13 +263,13 @@ fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_own
                 .map(|(key, uid)| (id(key), (*uid).to_owned()))
                 .collect();
             let taken = Some(Demand::default());
-            let word = AgentWord {
+            let report = AgentReport {
                 rejected,
                 taken,
                 heartbeat: now(),
-                ..AgentWord::default()
+                ..AgentReport::default()
             };
-            node.run_dir().write(AGENT, &word).unwrap();
+            node.run_dir().write(AGENT, &report).unwrap();
         };
         say(&[(TILL, "another pod of this name")]);
         node.passes_for(TAKE_BACK_REJECTED + Duration::from_millis(500))
@@ -294,10 +294,10 @@ fn a_parent_that_the_kubelet_refused_at_its_return_is_stood_in_for_until_its_own
         node.run_dir()
             .write(
                 AGENT,
-                &AgentWord {
+                &AgentReport {
                     gone,
                     heartbeat: now(),
-                    ..AgentWord::default()
+                    ..AgentReport::default()
                 },
             )
             .unwrap();

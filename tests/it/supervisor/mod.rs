@@ -5,9 +5,9 @@
 //! * `activation`: when twins are activated, and when not;
 //! * `preconditions`: what must hold of a checkpoint and its node before that;
 //! * `handover`: how a parent takes over from its twin;
-//! * `restart`: what a supervisor makes of what the one before it left.
+//! * `restart`: how a supervisor continues from what an earlier one left.
 //!
-//! What is decided in which case is tested beside the code, in `src/supervisor`.
+//! The decision itself is tested next to the code, in `src/supervisor`.
 
 mod activation;
 mod handover;
@@ -25,7 +25,7 @@ use pod_checkpointer::checkpoint::{
 use pod_checkpointer::node::clock;
 use pod_checkpointer::node::proto::runtime as cri;
 use pod_checkpointer::places::node_record::NodeRecord;
-use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase};
+use pod_checkpointer::places::reports::{AGENT, AgentReport, Phase};
 use pod_checkpointer::places::store::Put;
 use pod_checkpointer::pod::room::Amounts;
 use serde_json::json;
@@ -140,7 +140,7 @@ impl Node {
         Part::supervisor(self.arguments())
     }
 
-    /// Waits until the twin of this pod serves, and says its UID.
+    /// Waits until the twin of this pod serves, and returns its UID.
     pub async fn serves(&self, key: &str) -> String {
         eventually("the twin is active", || {
             self.report(key).phase == Phase::Active && self.is_linked(key)
@@ -170,7 +170,7 @@ impl Node {
         .await;
     }
 
-    /// The agent says which containers make the pod Ready: those that run now.
+    /// The agent reports the pod as Ready, with the containers that run now.
     pub fn agent_says_ready(&self, name: &str) {
         let uid = format!("parent-{name}");
         let state = self.runtime.state.borrow();
@@ -186,10 +186,10 @@ impl Node {
         self.run_dir()
             .write(
                 AGENT,
-                &AgentWord {
+                &AgentReport {
                     ready,
                     heartbeat: 1,
-                    ..AgentWord::default()
+                    ..AgentReport::default()
                 },
             )
             .unwrap();
@@ -259,7 +259,7 @@ impl Node {
             .clone()
     }
 
-    /// Records of the node what the agent does.
+    /// Records about the node what the agent records.
     pub fn record(&self, name: &str, uid: &str, allocatable: Option<Amounts>) {
         self.store().create().unwrap();
         let record = NodeRecord {

@@ -7,7 +7,7 @@ use std::path::Path;
 use pod_checkpointer::checkpoint::NodeCheckpoint;
 use pod_checkpointer::checkpoint::keys::KeyFiles;
 use pod_checkpointer::node::host::HostRoot;
-use pod_checkpointer::places::reports::{AGENT, AgentWord, Phase};
+use pod_checkpointer::places::reports::{AGENT, AgentReport, Phase};
 use pod_checkpointer::places::store::Put;
 use pod_checkpointer::pod::room::{Amounts, Demand};
 use serde_json::json;
@@ -146,7 +146,7 @@ fn nothing_of_another_node_is_activated() {
 }
 
 #[test]
-fn a_file_of_somebody_elses_under_our_links_name_blocks_the_pod_and_is_left_alone() {
+fn a_foreign_file_with_the_name_of_a_link_blocks_the_pod_and_is_left_alone() {
     story(async {
         let node = Node::rebooted_with(&[checkpoint("till")]).await;
         std::fs::write(node.link(TILL), "somebody's").unwrap();
@@ -222,7 +222,7 @@ pub fn requesting(name: &str, cpu: &str, priority: i32) -> NodeCheckpoint {
 }
 
 #[test]
-fn what_does_not_fit_beside_the_nodes_static_pods_waits_for_room_and_the_highest_priority_goes_first()
+fn a_twin_that_does_not_fit_with_the_static_pods_waits_for_room_and_the_highest_priority_goes_first()
  {
     story(async {
         let node = Node::start();
@@ -258,7 +258,7 @@ fn what_does_not_fit_beside_the_nodes_static_pods_waits_for_room_and_the_highest
 }
 
 #[test]
-fn beside_pods_of_the_api_server_nothing_is_started_unless_what_they_take_is_known() {
+fn nothing_is_started_with_pods_of_the_api_server_unless_what_they_take_is_known() {
     story(async {
         let node = Node::start();
         node.record(
@@ -285,12 +285,12 @@ fn beside_pods_of_the_api_server_nothing_is_started_unless_what_they_take_is_kno
             ports: Vec::new(),
         };
         let say = |cpu: u64| {
-            let word = AgentWord {
+            let report = AgentReport {
                 taken: Some(taken(cpu)),
                 heartbeat: 1,
-                ..AgentWord::default()
+                ..AgentReport::default()
             };
-            node.run_dir().write(AGENT, &word).unwrap();
+            node.run_dir().write(AGENT, &report).unwrap();
         };
         say(800);
         eventually("it is told what is missing", || {

@@ -1,4 +1,5 @@
-//! What a supervisor finds that starts again: after a crash, after a boot, or beside another one.
+//! What a supervisor finds when it starts again: after a crash, after a boot, or while another
+//! runs.
 
 use pod_checkpointer::places::reports::Phase;
 

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Reboot, API refused: every marked pod serves again and sees what it saw; the unmarked stay down.
+# Reboot while the API server refuses connections: every marked pod serves again with what it had before; others stay down.
 # both: capture, return and handover are the base of all others
 . "$(dirname "$0")/../lib.sh"
 
 healthy
 for _ in $(seq "${REPEAT:-1}"); do
-  remember                    # each return makes the parents' volumes anew
+  remember                    # each return creates the parents' volumes again
   cp "$here/pods/floor.yaml" "$manifests/"
   outage refused
   reboot

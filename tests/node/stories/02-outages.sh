@@ -6,8 +6,8 @@
 
 supervisor=$manifests/pod-checkpointer-supervisor.yaml
 for kind in $(for _ in $(seq "${REPEAT:-1}"); do echo blackhole dead-dns hang; done); do
-  healthy; remember           # each return makes the parents' volumes anew
-  # the kubelet alone: the pods' volumes of before the power cut are what it waits for
+  healthy; remember           # each return creates the parents' volumes again
+  # the kubelet alone: it waits for the pods' volumes from before the power cut
   cp "$here/pods/floor.yaml" "$manifests/"
   mv "$supervisor" "$work/"
   outage $kind

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Kubelet restarted without an API: nothing beside a running parent; once the parent is killed, its twin.
+# Kubelet restarted without an API server: no twin while the parent runs; once the parent is killed, its twin starts.
 # on containerd1
 . "$(dirname "$0")/../lib.sh"
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A deleted or replaced pod's checkpoint goes; none goes while the API is silent or lists nothing.
+# The checkpoint of a deleted or replaced pod is removed; none is removed while the API server is silent or lists nothing.
 # on containerd2
 . "$(dirname "$0")/../lib.sh"
 
@@ -20,8 +20,8 @@ stays 15 "every checkpoint is there" kept
 cell "API server silent" "no checkpoint is removed" "none in 15 s"
 outage_end
 
-# an API server that knows nobody: what a restored or mixed-up etcd looks like. Without the kubelet, which would
-# end every pod, the agent among them
+# an API server without any objects, as after a restore of the wrong etcd data. The kubelet is stopped, because it would
+# end every pod, including the agent
 kubelet_stop
 stop apiserver
 ETCD_PREFIX=/empty api_start

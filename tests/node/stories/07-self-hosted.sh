@@ -1,5 +1,5 @@
 #!/bin/bash
-# The API server is a marked pod of this node, the node is alone: it boots, and the control plane comes back.
+# The API server is a marked pod of this node, which boots alone: the control plane comes back.
 # on containerd1
 # self-hosted
 . "$(dirname "$0")/../lib.sh"

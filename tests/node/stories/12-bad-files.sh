@@ -1,5 +1,5 @@
 #!/bin/bash
-# Foreign and damaged files, a store that cannot be written to: named, left alone, in nobody's way.
+# Foreign and damaged files, a store that cannot be written to: reported, left alone, and no obstacle for other pods.
 # on containerd2
 . "$(dirname "$0")/../lib.sh"
 
@@ -23,7 +23,7 @@ checkpointer status >"$work/status" || true
 for reason in Damaged ForeignManifest; do grep -q $reason "$work/status" || fail "status does not say $reason: $(cat "$work/status")"; done
 
 # rm fails if one of them is no longer there
-grep -q "somebody else's" "$(link "$radio")" || fail "a file that is not ours was overwritten"
+grep -q "somebody else's" "$(link "$radio")" || fail "a foreign file was overwritten"
 rmdir "$manifests/pod-checkpointer_a_directory.yaml"
 rm "$(link "$radio")" "$manifests/dangling.yaml" "$store/checkpoints/README"
 wait_for 30 "radio, freed of the foreign file, to serve" all_served "$booted" radio

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Kubelet or runtime hang or are gone: unknown is not absent, nothing is activated until they answer.
+# Kubelet or runtime hang or are down: unknown is not absent, and nothing is activated until they answer.
 # both: each runtime hangs and ends in its own way
 . "$(dirname "$0")/../lib.sh"
 
@@ -20,7 +20,7 @@ wait_for 60 "every marked pod to serve" all_served "$(now)"
 cell "kubelet hangs, runtime hangs, no kubelet, before anything is activated" "unknown is not absent: nothing is activated until they answer" "nothing activated in 3 times 8 s, all serve when they answer"
 hand_back quiet
 
-# on a healthy node, what is called wrongly names what is wrong, and ends
+# on a healthy node, a command with wrong arguments says what is wrong, and ends
 refuses() { # WORD COMMAND…
   local word=$1 status=0; shift
   timeout 20 nsenter --target "$(<"$dir/node.pid")" --all -- "$@" >"$work/refused" 2>&1 || status=$?
@@ -29,7 +29,7 @@ refuses() { # WORD COMMAND…
 }
 refuses agent.lock pod-checkpointer agent --node-name "$name" --kubeconfig /etc/kubernetes/kubelet.conf --supervisor-image ""
 refuses supervisor.lock pod-checkpointer supervisor --node-name "$name"
-# a run directory on a disk: said, and nothing else; it goes on, for a tmpfs may yet be mounted there
+# a run directory on a disk: only reported; the supervisor continues, because a tmpfs may still be mounted there
 timeout 5 nsenter --target "$(<"$dir/node.pid")" --all -- pod-checkpointer supervisor --node-name "$name" --run-dir /var/tmp/run \
   >"$work/disk" 2>&1 || true
 grep -q "/var/tmp/run is not memory-backed" "$work/disk" || fail "does not name the run directory: $(cat "$work/disk")"

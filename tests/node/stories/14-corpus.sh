@@ -1,7 +1,7 @@
 #!/bin/bash
 # Pods with every field that a twin can carry: each twin sees what its parent saw; those that cannot come back are refused.
 # on containerd2
-# once: 15-charts does the like on the other runtime
+# once: 15-charts does the same on the other runtime
 . "$(dirname "$0")/../lib.sh"
 
 corpus=$here/corpus
@@ -52,7 +52,7 @@ kubectl apply -f "$corpus/refused.yaml" >/dev/null
 restarts() { kubectl -n corpus get pod env-restarted -o jsonpath='{.status.containerStatuses[0].restartCount}' | grep -qx 1; }
 witness get "http://$(address corpus/env-restarted):8080/exit" >/dev/null 2>&1 || true
 wait_for 30 "a restart" restarts
-# the name of an image means another one now
+# the name of an image refers to another image now
 echo two >"$work/marker"
 image localhost/moving:1 /witness witness="$dir/bin/witness" marker="$work/marker"
 kubectl -n corpus annotate pod life-image moved=yes >/dev/null
@@ -61,7 +61,7 @@ gone=$(on_node ctr -n k8s.io images ls | awk '$1 == "localhost/gone:1" {print $3
 on_node ctr -n k8s.io images ls | awk -v d="$gone" '$3 == d {print $1}' | xargs nsenter --target "$(<"$dir/node.pid")" --all -- ctr -n k8s.io images rm >/dev/null
 kubectl -n corpus annotate pod image gone=yes >/dev/null
 
-verdicts() { # every pod of the corpus, and what the program says of it
+verdicts() { # every pod of the corpus, with the program's verdict
   kubectl get podcheckpoints -A -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name} {.status.conditions[?(@.type=="Captured")].message}|{.status.conditions[?(@.type=="Recoverable")].status}{"\n"}{end}'
 }
 as_expected() {
@@ -97,7 +97,7 @@ reboot
 wait_for 120 "every twin to report" all_twins_report
 figure "boot to all $(find "$reports" -name "*.twin.json" | wc -l) reports of twins" "$(since "$booted") s"
 twins_equal "$corpus/differences"
-# privileged ones among them
+# including privileged ones
 on_node kube static-pods /etc/kubernetes/manifests "$name" >"$work/static-pods"
 python3 - "$work/static-pods" "$(find "$manifests" -type l -name 'pod-checkpointer_*' | wc -l)" <<'PYTHON' || fail "what \`kube static-pods\` makes of the manifests is not what runs"
 import json, sys

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Well-known projects' pods, those that are recoverable: each twin sees what its parent saw.
 # on containerd1
-# once: 14-corpus does the like on the other runtime
+# once: 14-corpus does the same on the other runtime
 . "$(dirname "$0")/../lib.sh"
 
 # the others are refused: tests/it/charts.rs says why

@@ -8,9 +8,9 @@ markers=$work/markers patterns=$work/patterns said=$work/said key=/etc/pod-check
 host() { echo "/proc/$(<"$dir/node.pid")/root"; }
 run() { echo "$(host)/run/pod-checkpointer"; }
 marker() { local text; text=m$(openssl rand -hex 12); echo "$text" | tee -a "$markers"; }
-# tokens that the kubelet gave to this pod, or to all, the agent among them: their signatures
+# signatures of the tokens that the kubelet gave to this pod, or to all pods including the agent
 tokens() { find "$(host)/var/lib/kubelet/pods/${1:-}" -path '*/kube-api-access-*/token' -type f -exec awk -F. '{print $NF}' {} +; }
-# each marker as it is and as it stands in base64, with none, one or two bytes before it in what was encoded
+# each marker in clear and in base64, with zero, one or two bytes before it in the encoded text
 search_for() {
   python3 -c '
 import base64, sys
@@ -26,7 +26,7 @@ none() { # WHAT FILE…: no marker is in them, or below them, and each can be re
   [ $status = 1 ] || fail "a marker is in $what, or it cannot be searched ($status): $found"
 }
 
-# look MOMENT [online]: nobody but root and the pod itself is told
+# look MOMENT [online]: only root and the pod itself can read them
 look() {
   local part pid command text files open
   if [ "${2:-}" = online ]; then tokens >>"$markers"; fi
@@ -121,7 +121,7 @@ kubectl -n edge patch secret keeper-files -p "{\"stringData\": {\"key\": \"$(mar
 kubectl -n edge annotate pod keeper touched=now >/dev/null
 again() { [ "$(checkpoint edge/keeper | wc -l)" = 2 ]; }
 wait_for 150 "the second generation" again
-# the search finds what it is to find: every word that was captured, and the pod's own token
+# the search works: it finds every captured word, and the pod's own token
 tokens "$(kubectl -n edge get pod keeper -o jsonpath='{.metadata.uid}')" >>"$work/captured"
 while read -r word; do
   grep -raqFf <(search_for <(echo "$word")) "$store/checkpoints/edge_keeper" || fail "the search does not find $word in a checkpoint in clear"

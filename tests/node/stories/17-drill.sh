@@ -1,11 +1,11 @@
 #!/bin/bash
-# A drill: rehearsed while all is well, cut off for real, and killed in the middle of either.
+# A drill: a rehearsal in normal operation, a real cut, and the drill killed in the middle of either.
 # on containerd1
 # once: the API and the kubelet are what is tried
 . "$(dirname "$0")/../lib.sh"
 
 healthy; remember
-# what other stories left in the store goes when its retention is over
+# what other stories left in the store is removed when its retention is over
 of_these() { [ "$(find "$store/checkpoints" -mindepth 1 -maxdepth 1 -type d | wc -l)" = 3 ]; }
 wait_for 180 "the checkpoints of pods that are gone to go" of_these
 pods=3
@@ -23,10 +23,10 @@ no_drill() {
   [ -z "$left" ] || { echo "in the API: $left"; return 1; }
 }
 serving() { observe containers | grep CONTAINER_RUNNING | grep -v -e '-drill-' -e pod-checkpointer-agent | cut -d' ' -f1,3- | sort; }
-untouched() { diff "$work/serving" <(serving); }  # what served runs still, no container of it another one
+untouched() { diff "$work/serving" <(serving); }  # what served still runs, in the same containers
 serving >"$work/serving"
 
-# --- while all is well
+# --- in normal operation
 begun=$(now)
 drill -o json >"$work/drill.json" 2>"$work/drill.err" || fail "a drill of healthy pods: $(cat "$work/drill.err" "$work/drill.json")"
 [ "$(answer 'sum(p["recovers"] for p in d["pods"])')" = $pods ] || fail "not all recover: $(cat "$work/drill.json")"
@@ -44,7 +44,7 @@ kubectl -n pod-checkpointer exec "pod-checkpointer-supervisor-$name" -- /pod-che
   fail "a drill through kubectl exec: $(cat "$work/drill.txt")"
 wait_for 10 "nothing of the drill to be left" no_drill
 
-# --- what would not come back is said
+# --- a pod that would not come back is reported
 kept=$work/kept; rm -rf "$kept"; cp -a "$store/checkpoints/${proxy/\//_}" "$kept"
 for f in $(checkpoint "$proxy"); do sed -i 's/digest: \(.*\)[0-9a-f]\{4\}/digest: \10000/' "$f"; done
 status=0; drill -o json >"$work/drill.json" 2>"$work/drill.err" || status=$?

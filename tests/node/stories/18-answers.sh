@@ -1,5 +1,5 @@
 #!/bin/bash
-# An API server that says no is there all the same: 401, 403 and 429 activate nothing; 500 does, after ten seconds.
+# An API server that refuses requests still answers: 401, 403 and 429 activate nothing; 500 does, after ten seconds.
 # on containerd2
 # once: the API server is what differs
 . "$(dirname "$0")/../lib.sh"

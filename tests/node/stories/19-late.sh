@@ -6,10 +6,10 @@
 guarded
 kinds="mute slow${LONG:+ no-etcd}"
 for kind in ${KINDS:-$kinds}; do
-  remember                    # each return makes the parents' volumes anew
+  remember                    # each return creates the parents' volumes again
   outage "$kind"
   reboot
-  # without etcd the API server still lists pods from its cache: what the kubelet takes up from there is its own to start, and
+  # without etcd the API server still lists pods from its cache: the kubelet owns what it gets from there, and its start
   # waits for tokens
   [ "$kind" = no-etcd ] || back_up 120
   since=$(now)

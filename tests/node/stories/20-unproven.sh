@@ -1,5 +1,5 @@
 #!/bin/bash
-# What answers cannot be proven to be the API server: a minute, in case it was one, then the pods serve all the same.
+# The server that answers cannot be proven to be the API server: after a minute the pods serve anyway.
 # long
 . "$(dirname "$0")/../lib.sh"
 

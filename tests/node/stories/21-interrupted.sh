@@ -1,6 +1,6 @@
 #!/bin/bash
-# Reboot, restart or hang of kubelet and runtime in the middle of activation, of release and of handover: the same end.
-# both: the faults are of the runtime, and each gets others
+# Reboot, restart or hang of kubelet and runtime during activation, release and handover: the outcome is the same.
+# both: the faults are those of the runtime, and each runtime gets different ones
 . "$(dirname "$0")/../lib.sh"
 
 case $runtime in containerd2) faults="reboot kubelet-hung" ;; *) faults="kubelet-restart runtime-hung" ;; esac
@@ -10,7 +10,7 @@ declare -A called=([reboot]="node loses power" [kubelet-restart]="kubelet killed
 overlapping() { served_lately "web proxy"; }
 links() { find "$manifests" -type l -name 'pod-checkpointer_*' | sort; }
 links_kept() { diff "$work/links" <(links); }
-meanwhile() { # MOMENT: eight seconds in which nobody can be asked
+meanwhile() { # MOMENT: eight seconds in which nothing answers
   if [ "$1" = activation ]; then
     links >"$work/links"
     stays 8 "the links are as they were" links_kept
@@ -41,7 +41,7 @@ is_handed_over() { running "$web"; }
 
 guarded
 for fault in ${FAULTS:-$faults}; do
-  remember                    # each return makes the parents' volumes anew
+  remember                    # each return creates the parents' volumes again
   outage refused
   reboot
   wait_for 60 "the first link" some_link

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Contact comes and goes in the same beat, from five times a second to once a minute; the pods are served all along.
+# Contact comes and goes at a fixed rate, from five times a second to once a minute; the pods are always served.
 # long
 . "$(dirname "$0")/../lib.sh"
 

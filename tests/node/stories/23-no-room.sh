@@ -1,5 +1,5 @@
 #!/bin/bash
-# No room: the run directory full, the store full, the supervisor out of memory. What can be done is done, the rest when there is room.
+# No room: run directory full, store full, supervisor out of memory. Whatever can be done is done, the rest once there is room.
 # long
 . "$(dirname "$0")/../lib.sh"
 
@@ -18,13 +18,13 @@ cell "run directory full (64 kB left), node rebooted" "what fits is activated, t
   "radio serves $(first radio "$booted") s after boot, web is too large; all serve $(slowest "$from") s after there is room"
 compare_twins
 
-# the supervisor gets no more memory than it has: the kernel kills it, the kubelet starts it again
+# the supervisor gets no further memory: the kernel kills it, and the kubelet restarts it
 supervisor=$(pgrep -f '^[^ ]*pod-checkpointer supervisor' | head -1)
 limit=$(while IFS=: read -r _ _ path; do
   for f in /sys/fs/cgroup/memory"$path"/memory.limit_in_bytes /sys/fs/cgroup"$path"/memory.max; do [ ! -e "$f" ] || echo "$f"; done
 done <"/proc/$supervisor/cgroup" | sed -n 1p)
 [ -n "$limit" ] || fail "the supervisor has no memory cgroup"
-starve() { # what it has is all that it gets, and those who ask it take some
+starve() { # its limit becomes what it uses now, and requests to it need more
   cat "${limit%/*}"/memory.{usage_in_bytes,current} 2>/dev/null >"$limit" || true
   # shellcheck disable=SC2016
   on_node bash -c 'for _ in $(seq 30); do exec {fd}<>/dev/tcp/127.0.0.1/9798 || break; printf "GET /metrics HTTP/1.1\r\n%08000d" 0 >&$fd; done' || true
@@ -57,7 +57,7 @@ on_node rm /var/lib/pod-checkpointer/full; from=$(now)
 wait_for 150 "captures to work again" not store_failed
 cell "disk of the store full" "capture fails and says StoreFull, the last good one stays whole, captured again later" \
   "so; captured again $(since "$from") s after there is room"
-reboot                                           # the store of before
+reboot                                           # the store from before
 wait_for 60 "the API server" api_wait 1
 wait_for 120 "every pod to be ready" pods_ready
 wait_for 60 "every parent to serve" parents_serve

@@ -1,5 +1,5 @@
 #!/bin/bash
-# etcd, API server and controllers are marked pods of this one node, all down at once: it boots alone, and they come back.
+# etcd, API server and controllers are marked pods of this node, all down at once: it boots alone, and they come back.
 # long
 # self-hosted
 . "$(dirname "$0")/../lib.sh"

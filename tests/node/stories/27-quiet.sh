@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the supervisor costs: memory, processor time and wake-ups, while all is quiet and in an outage.
+# What the supervisor costs: memory, processor time and wake-ups, in normal operation and in an outage.
 # long
 . "$(dirname "$0")/../lib.sh"
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The kubelet refuses a parent at its return: its twin stands in until the owner has replaced the pod.
+# The kubelet refuses a parent at its return: its twin serves until the owner has replaced the pod.
 # on containerd1
 # once: the refusal is the kubelet's
 . "$(dirname "$0")/../lib.sh"
@@ -13,7 +13,7 @@ picky=edge/picky
 outage blackhole                                  # between node and site; people still reach the API server
 reboot
 wait_for 60 "picky's twin to run" running "$(twin_of $picky)"
-does_not_stay_up() { # crashing, so that the kubelet waits longer and longer before it starts it anew
+does_not_stay_up() { # crashing, so that the kubelet waits longer and longer before it restarts it
   crash "$(twin_of $picky)" picky 2>/dev/null || true
   checkpointer status | grep -E 'picky .*NotRunning'
 }
@@ -32,7 +32,7 @@ told() { kubectl -n edge get podcheckpoint picky -o jsonpath='{.status.condition
 wait_for 60 "the condition to say RejectedAtReturn" told
 event() { kubectl -n edge get events --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message | grep '^RejectedAtReturn *picky .*delete and re-create the pod'; }
 wait_for 60 "the Event that says what to do" event
-checkpointer status | grep -E 'picky .*RejectedAtReturn' >/dev/null || fail "status does not tell: $(checkpointer status)"
+checkpointer status | grep -E 'picky .*RejectedAtReturn' >/dev/null || fail "status does not show it: $(checkpointer status)"
 wait_for 150 "every other parent to serve" parents_serve
 
 kill_part supervisor

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What a pod needs of the node is gone after the reboot: it is said which, the others serve, and it comes back with it.
+# A device that a pod needs is gone after the reboot: this is reported, the others serve, and the pod comes back with the device.
 # long
 . "$(dirname "$0")/../lib.sh"
 
@@ -14,7 +14,7 @@ power_off
 rm "$disk/var/lib/modem"
 booted=$(now); boot
 wait_for 60 "the others to serve" all_served "$booted"
-told() { checkpointer status | grep "modem .*KubeletRefuses: .* volume device: .var.lib.modem is not there (File)"; }
+told() { checkpointer status | grep "modem .*KubeletRefuses: .* volume device: .var.lib.modem does not exist (File)"; }
 wait_for 90 "the status to say what modem waits for" told
 took=$(since "$booted")
 served_now || fail "the others do not serve any more"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Not all fit beside a static pod that came meanwhile: it is left alone, and of the marked pods the highest priority goes first.
+# Not all pods fit with a static pod that was added meanwhile: it is left alone, and the marked pods of the highest priority go first.
 # long
 . "$(dirname "$0")/../lib.sh"
 
@@ -9,7 +9,7 @@ for p in wide-high wide-low; do wait_for 60 "a checkpoint of $p" checkpoint edge
 millis() { awk '/m$/{print $1 + 0; next} {print $1 * 1000}'; }
 remember
 allocatable=$(kubectl get node "$name" -o jsonpath='{.status.allocatable.cpu}' | millis)
-grep -q allocatable "$store/node.yaml" || fail "what the node may give is not recorded: $(<"$store/node.yaml")"
+grep -q allocatable "$store/node.yaml" || fail "what the node can allocate is not recorded: $(<"$store/node.yaml")"
 supervisor=$(kubectl -n pod-checkpointer get pod "pod-checkpointer-supervisor-$name" -o jsonpath='{.spec.containers[0].resources.requests.cpu}' | millis)
 
 outage refused
@@ -29,7 +29,7 @@ no_room() { checkpointer status | grep -E 'wide-low .*NoRoom'; }
 wait_for 30 "the status to say NoRoom of wide-low" no_room
 stays 10 "wide-low is not given to the kubelet" not is_active edge/wide-low
 ! grep 'Attempting to evict pods' "$dir/log/kubelet.log" || fail "the kubelet looked for pods to end"
-running "default/hog-$name" || fail "a static pod of somebody else's was ended"
+running "default/hog-$name" || fail "a foreign static pod was ended"
 rm "$manifests/hog.yaml"
 wait_for 120 "wide-low's twin, now that there is room" running "$(twin_of edge/wide-low)"
 cell "a static pod of somebody else has taken the processors meanwhile, node rebooted" \

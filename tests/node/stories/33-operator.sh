@@ -17,7 +17,7 @@ uninstall
 say "the operator alone changes nothing"
 operator_up
 wait_for 90 "the operator" operators 1
-absent -n pod-checkpointer daemonset pod-checkpointer || fail "nobody asked for it"
+absent -n pod-checkpointer daemonset pod-checkpointer || fail "there is a DaemonSet without a PodCheckpointer"
 
 from=$(now)
 ask_for_agents
@@ -38,7 +38,7 @@ for series in leads 'condition{type="Applied"}' 'condition{type="Ready"}' 'nodes
   is_counted operator "operator_$series" 1
 done
 for n in web proxy radio; do declare "$n=$(app_pod $n)"; done
-all_kept() { # a generation of each, and the same supervisor looks after them
+all_kept() { # a generation of each, and the same supervisor
   local n; for n in "$web" "$proxy" "$radio"; do checkpoint "$n" >/dev/null || { echo "no checkpoint of $n"; return 1; }; done
   [ "$(supervisor_pid)" = "$supervisor" ] || { echo "the supervisor is another process"; return 1; }
 }
@@ -95,7 +95,7 @@ say "of two operators one acts, and the other takes over when that is killed"
 kubectl -n pod-checkpointer-operator scale deployment pod-checkpointer-operator --replicas 2 >/dev/null
 wait_for 60 "the second operator" operators 2
 leader=$(holder)
-[ -n "$leader" ] || fail "nobody holds the Lease"
+[ -n "$leader" ] || fail "no operator holds the Lease"
 from=$(now)
 crash "pod-checkpointer-operator/${leader%_*}" operator
 taken_over() { local now; now=$(holder); [ -n "$now" ] && [ "$now" != "$leader" ]; }

@@ -1,10 +1,10 @@
 #!/bin/bash
-# An agent's token may write what is of its own node, and nothing else; settings that cannot work are refused.
+# An agent's token may write only objects of its own node; settings that cannot work are refused.
 # on containerd2
 # once: rights are the API server's
 . "$(dirname "$0")/../lib.sh"
 
-# with_token TOKEN COMMAND…: kubectl with nothing but this token
+# with_token TOKEN COMMAND…: kubectl with only this token
 with_token() {
   local token=$1; shift
   cat >"$work/agent.conf" <<YAML
@@ -55,7 +55,7 @@ own='may write only the PodCheckpoints of its own node'
 may with_token "$ours" create -f "$(object mine $name)"
 may set_phase "$ours" mine Inactive
 may with_token "$ours" apply --server-side -f "$(object mine $name)"
-# another node's: not to make, to change, to take or to give away, or to delete
+# objects of another node: not to create, change, take over, give away or delete
 may with_token "$theirs" create -f "$(object other node-9)"
 must_not "$own: the token is of node $name, the object of node node-9" with_token "$ours" create -f "$(object third node-9)"
 must_not "$own" with_token "$ours" apply --server-side -f "$(object third node-9)"
@@ -68,7 +68,7 @@ must_not "$own" with_token "$ours" -n shop delete podcheckpoint other
 must_not "$own" with_token "$theirs" -n shop delete podcheckpoint mine
 must_not "$own: the token is of no node" with_token "$unbound" -n shop delete podcheckpoint mine
 may with_token "$ours" -n shop delete podcheckpoint mine
-# nothing that is secret, nothing that runs
+# no Secrets, no pods
 for what in "get secrets -A" "-n shop get secret web-tls" "get configmaps -A" "get nodes" "-n shop delete pod --all" \
   "-n shop delete podcheckpoints --all" "-n shop run x --image localhost/witness:1" "-n pod-checkpointer create token pod-checkpointer" \
   "label node $name a=b" "-n shop exec deploy/web -- /witness" "get validatingadmissionpolicies" "get namespaces"; do
@@ -76,7 +76,7 @@ for what in "get secrets -A" "-n shop get secret web-tls" "get configmaps -A" "g
   must_not 'orbidden\|may write only' with_token "$ours" $what
 done
 may with_token "$ours" get pods -A
-# somebody else is not concerned
+# other clients are not affected
 kubectl -n shop label podcheckpoint other a=b >/dev/null
 say "an agent's token writes its own node's PodCheckpoints and nothing else"
 
@@ -109,7 +109,7 @@ for field in podcheckpointer.spec.select.matchLabels podcheckpoint.status.marked
   kubectl explain "$field" >"$work/last" && grep -q DESCRIPTION "$work/last" || fail "kubectl explain $field: $(<"$work/last")"
 done
 
-# its node is deleted: what was its token is of nobody
+# its node is deleted: its token belongs to no pod any more
 kubectl delete node node-9 >/dev/null
 is_nobody() { with_token "$theirs" get pods -A >"$work/answer" 2>&1 && return 1; grep 'must be logged in' "$work/answer"; }
 wait_for 150 "the token of a deleted node's agent to be refused" is_nobody

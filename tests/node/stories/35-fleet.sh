@@ -1,9 +1,9 @@
 #!/bin/bash
-# Twenty nodes with 500 marked pods: what the agents ask of the API server while all is quiet, and after it was away.
+# Twenty nodes with 500 marked pods: the agents' requests in normal operation, and after the API server was away.
 # on containerd2
 # once: the runtimes are stubs
 # long
-# The nodes are tests/fleet: real agents beside stub kubelets and runtimes. What agents ask is counted by the API server's own
+# The nodes are tests/fleet: real agents with stub kubelets and runtimes. The agents' requests are counted from the API server's
 # audit log. NODES=20, PODS=25 of each, QUIET=300 and AWAY=90 seconds.
 . "$(dirname "$0")/../lib.sh"
 
@@ -51,7 +51,7 @@ all_recoverable() {
   diff "$work/fleet-pods" "$work/fleet-shown"
 }
 
-## what the agents ask
+## the agents' requests
 requests() { # SINCE UNTIL: of the agents, and the probes of the real node's supervisor
   "$here/../fleet/requests.py" "$audit" "$@" >"$work/asked"
   grep -v ' supervisor ' "$work/asked" >"$work/requests" || true
@@ -149,7 +149,7 @@ watching=$(since "$answers")
 wait_for 150 "the agents to have said all" no_requests_but 20 'watch|get'
 requests "$back" "$(now)"
 say "after the outage: $(by_kind)"
-# when each agent was heard first, in seconds after the first of them
+# the first request of each agent, in seconds after the first of all
 awk '!seen[$2]++ {if (!from) from = $1; print ($1 - from) / 1000}' "$work/requests" >"$work/firsts"
 most=$(awk '{n[int($1)]++} END {for (s in n) if (n[s] > most) most = n[s]; print most}' "$work/firsts")
 figure "API server back to the last of $nodes agents watching" "$watching s"
@@ -179,14 +179,14 @@ all_recoverable >"$work/last" || fail "not as the pods are: $(<"$work/last")"
 agents_stay || fail "an agent has ended"
 pids | diff "$work/agents" - || fail "an agent was started again"
 
-# nothing of it is left
+# nothing of the fleet is left
 kubectl delete namespace fleet >/dev/null
 kubectl delete nodes -l fleet=yes >/dev/null
 no_fleet() {
   local left; left=$(kubectl get pods,podcheckpoints -A -o jsonpath='{range .items[*]}{.spec.nodeName} {.kind} {.metadata.name}{"\n"}{end}') || return 1
   not grep ^fleet- <<<"$left"
 }
-wait_for 180 "what was of the fleet to go" no_fleet            # pods of DaemonSets among it, a minute after their nodes
+wait_for 180 "the fleet's objects to be deleted" no_fleet            # pods of DaemonSets among it, a minute after their nodes
 stop fleet
 umount "$fleet"
 api_more=()

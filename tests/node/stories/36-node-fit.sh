@@ -1,5 +1,5 @@
 #!/bin/bash
-# What of the node is in its pods' way is shown while all is well: at its pods, beside the node, on the node, in figures.
+# Risks of the node are shown in normal operation: on its PodCheckpoints, as Events on the Node, by the command line, in metrics.
 # on containerd1
 # once: the risks are the kubelet's and the API's
 . "$(dirname "$0")/../lib.sh"
@@ -22,7 +22,7 @@ healthy
 kubectl delete --raw /api/v1/namespaces/default/events >/dev/null   # of earlier looks
 wait_for 60 "nothing to be in the way" fit True Fit
 # its kubelet knows the API server by name alone, which makes things slow and not impossible
-message | grep '^note: ServerNamedByDNS: the API server is api.site.test ' >/dev/null || fail "not said: $(message)"
+message | grep '^note: ServerNamedByDNS: the API server is api.site.test ' >/dev/null || fail "not reported: $(message)"
 
 # the kubelet's certificate is one of 30 days
 settings PLANNED_OUTAGE=2160h RETENTION=2s
@@ -32,7 +32,7 @@ kubectl get podcheckpoints -n shop "${web:=$(basename "$(app_pod web)")}" -o jso
 settings PLANNED_OUTAGE-
 wait_for 60 "nothing to be in the way again" fit True Fit
 
-# names in the cluster are answered by a pod of this node that would not come back
+# the cluster's DNS server is a pod of this node that would not come back
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
@@ -59,7 +59,7 @@ on_node umount --lazy /var/lib/pod-checkpointer    # the agent has its lock ther
 kill_part agent
 wait_for 90 "nothing to be in the way again" fit True Fit
 
-# the kubelet is about to remove images, and one of an init container is used by nobody
+# the kubelet is about to remove images, and that of an init container is not in use
 image localhost/once:1 /once once="$dir/bin/witness"   # another name, or it would be the same image
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: v1

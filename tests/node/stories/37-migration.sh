@@ -1,5 +1,5 @@
 #!/bin/bash
-# Bootkube's checkpointer was here: its marks work, it is not brought back itself, and its leftovers go once nobody needs them.
+# Bootkube's checkpointer was here: its marks work, it is not brought back itself, and its files are removed once they are not needed.
 # long
 . "$(dirname "$0")/../lib.sh"
 
@@ -43,7 +43,7 @@ wait_for 60 "the old checkpointer" running edge/pod-checkpointer-x
 kill_part agent                                  # the node is looked at when one starts
 says() { checkpointer status | grep "^Problem: *bootkube's checkpointer left .*$1"; }
 wait_for 60 "its leftovers to be named, and why they stay" says 'still runs here as edge/pod-checkpointer-x'
-not checkpoint edge/pod-checkpointer-x || fail "the old checkpointer is looked after like its pods"
+not checkpoint edge/pod-checkpointer-x || fail "the old checkpointer has a checkpoint like its pods"
 
 remember
 outage refused
@@ -60,10 +60,10 @@ from=$(now)
 gone() { ! ls -d "$old"/{inactive-manifests,checkpoint-secrets} 2>/dev/null; }
 wait_for 1300 "the leftovers to go" gone
 say "gone $(since "$deleted") s after the old checkpointer"
-(( $(now) - from > 590000 )) || fail "removed $(since "$from") s after nobody needed it any more"
+(( $(now) - from > 590000 )) || fail "removed $(since "$from") s after it was last needed"
 unnamed() { local status; status=$(checkpointer status) && not grep "bootkube's" <<<"$status"; }
 wait_for 30 "it to be named no more" unnamed
-checkpoint edge/scheduler >/dev/null || fail "our own checkpoint is gone, too"
+checkpoint edge/scheduler >/dev/null || fail "this program's checkpoint is gone, too"
 kubectl -n edge delete pod scheduler >/dev/null
 wait_for 150 "its checkpoint to go" not checkpoint edge/scheduler
 healthy

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What people do to an installation: an admission webhook refuses us or is dead, the namespace or a definition is deleted.
+# What people do to an installation: an admission webhook refuses it or is dead, the namespace or a definition is deleted.
 # on containerd1
 # once: the operator knows no runtime
 # long

@@ -1,5 +1,5 @@
 #!/bin/bash
-# All is removed while the node is cut off: it serves on, hands over when it is back, and is left an hour later.
+# The installation is removed while the node is cut off: it continues to serve, hands over when it is back, and is cleaned an hour later.
 # on containerd1
 # once: the operator knows no runtime
 # long
