@@ -99,6 +99,8 @@ reasons! {
         KeyWrong => "give the key that it was sealed with, with --key-file",
         /// An image is not on the node.
         ImageAbsent => "import the image into the runtime",
+        /// The container runtime does not say whether an image is on the node.
+        ImageUnknown => "look at the container runtime's log; it is asked again after a pause",
         /// The kubelet would ask for a pull secret that a static pod cannot name.
         ImageNeedsPullSecret => "let the kubelet trust images on the node (imagePullCredentialsVerificationPolicy)",
         /// The run directory is on a disk, where unsealed checkpoints must not be written.

@@ -9,6 +9,7 @@
 //! Links contain host paths, which may be other paths for this process. So a link is recognized by
 //! its text, not by where it leads.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -151,6 +152,23 @@ impl ManifestDir {
             }
             Ok(_) => Link::Foreign,
         }
+    }
+
+    /// The pods whose twins are linked. Reads no file.
+    pub fn linked(&self) -> Result<BTreeSet<PodId>, Error> {
+        let failed = |source| Error::Read(self.path.clone(), source);
+        let mut linked = BTreeSet::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let key = name.to_str().and_then(|name| {
+                name.strip_prefix(LINK_PREFIX)?
+                    .strip_suffix(".yaml")?
+                    .parse()
+                    .ok()
+            });
+            linked.extend(key.filter(|key| self.link(key) == Link::Ours));
+        }
+        Ok(linked)
     }
 
     /// Reads the whole directory.

@@ -14,7 +14,7 @@ use crate::places::reports::AgentReport;
 use crate::places::store::Store;
 use crate::reasons::Blocked;
 use crate::supervisor::core::decide::Action;
-use crate::supervisor::core::facts::Key;
+use crate::supervisor::core::facts::{Key, Seen};
 use crate::supervisor::core::known::Known;
 use crate::supervisor::core::observe::Lists;
 use crate::supervisor::core::stops::Stop;
@@ -71,26 +71,32 @@ pub struct Performer {
 }
 
 impl Performer {
-    /// Performs one action.
-    pub async fn perform(
+    /// Performs an action that links a twin. `synced`: whether the kubelet has pods from the API
+    /// server. If this is dropped before it ends, nothing was changed.
+    pub async fn link(
         &mut self,
         action: &Action,
-        core: &Core,
+        synced: Seen,
         with: &PassContext<'_>,
         findings: &mut Findings,
     ) -> Outcome {
+        tracing::debug!(?action, "acting");
+        let (Some(files), Some(key)) = (with.files, action.key()) else {
+            return Outcome::Failed;
+        };
+        if matches!(action, Action::Relink(_)) && files.manifests.run().active(key).exists() {
+            return relink(files, key);
+        }
+        self.activate(key, synced, files, with, findings).await
+    }
+
+    /// Performs any other action, which waits for nothing.
+    pub fn perform(&mut self, action: &Action, core: &Core, with: &PassContext<'_>) -> Outcome {
         tracing::debug!(?action, "acting");
         let Some(files) = with.files else {
             return Outcome::Failed;
         };
         match action {
-            Action::Activate(key) | Action::Renew(key) => {
-                self.activate(key, core, files, with, findings).await
-            }
-            Action::Relink(key) if !files.manifests.run().active(key).exists() => {
-                self.activate(key, core, files, with, findings).await
-            }
-            Action::Relink(key) => relink(files, key),
             Action::Nudge(key) => {
                 tracing::info!(pod = %key, "the kubelet does not list the twin yet: linking it again");
                 let result = match files.manifests.link(key) {
@@ -129,20 +135,22 @@ impl Performer {
                     }
                 }
             }
-            // the listener knows the sockets
-            Action::Unstick => Outcome::Done,
+            // The listener knows the sockets; links are made by `link`.
+            Action::Unstick | Action::Activate(_) | Action::Renew(_) | Action::Relink(_) => {
+                Outcome::Done
+            }
         }
     }
 
     async fn activate(
         &mut self,
         key: &Key,
-        core: &Core,
+        synced: Seen,
         files: &TwinFiles,
         with: &PassContext<'_>,
         findings: &mut Findings,
     ) -> Outcome {
-        match self.prepare(key, core, files, with, findings).await {
+        match self.prepare(key, synced, files, with, findings).await {
             Ok((uid, known)) => {
                 tracing::info!(pod = %key, uid, parent = known.parent_uid, "activated");
                 Outcome::Linked(uid, Box::new(known))
@@ -158,7 +166,7 @@ impl Performer {
     async fn prepare(
         &mut self,
         key: &Key,
-        core: &Core,
+        synced: Seen,
         files: &TwinFiles,
         with: &PassContext<'_>,
         findings: &mut Findings,
@@ -172,10 +180,7 @@ impl Performer {
                 "kubelet and runtime are not known yet",
             ));
         };
-        let (synced, taken) = (
-            core.facts().kubelet_synced,
-            with.agent.and_then(|agent| agent.taken.as_ref()),
-        );
+        let taken = with.agent.and_then(|agent| agent.taken.as_ref());
         let (now, defaults) = (clock::boot_time(), kubelet::Settings::default());
         let against = Preconditions {
             now,

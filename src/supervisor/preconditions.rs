@@ -62,6 +62,8 @@ pub enum ApiPods<'a> {
 #[derive(Debug, Default)]
 pub struct Findings {
     images: BTreeMap<String, Image>,
+    /// The runtime does not answer for images: it is not asked again in the same pass.
+    runtime_fails: Option<String>,
     room: Option<Room>,
 }
 
@@ -163,10 +165,14 @@ impl Preconditions<'_> {
     ) -> Result<(), Refused> {
         for (container, image) in &checkpoint.images {
             let name = &image.name;
-            let found = self.image(name, findings).await;
-            let (reason, what) = match found
-                .map_err(|error| Refused::new(Blocked::ImageAbsent, chain(&error)))?
-            {
+            if let Some(why) = &findings.runtime_fails {
+                return Err(Refused::new(Blocked::ImageUnknown, why.clone()));
+            }
+            let (reason, what) = match self.image(name, findings).await.map_err(|error| {
+                let why = chain(&error);
+                findings.runtime_fails = Some(why.clone());
+                Refused::new(Blocked::ImageUnknown, why)
+            })? {
                 Image::Usable => continue,
                 Image::Absent => (Blocked::ImageAbsent, "is not on the node"),
                 Image::NeedsPullSecret => (Blocked::ImageNeedsPullSecret, "needs its pull secret"),

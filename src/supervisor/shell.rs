@@ -1,6 +1,7 @@
 //! The loop around the [`Core`]: it listens, looks at the node, performs what the core decides, and
 //! reports.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::places::store::Store;
 use crate::problems::Problems;
 use crate::reasons::Risk;
 use crate::supervisor::core::decide::{self, Action};
+use crate::supervisor::core::facts::Key;
 use crate::supervisor::core::health::LookUp;
 use crate::supervisor::core::observe::Lists;
 use crate::supervisor::core::pace::Pace;
@@ -176,6 +178,7 @@ impl Shell {
             self.upkeep.tidy_drill(files, &mut self.problems);
         }
         self.listener.catch_up(&mut self.core);
+        let links = self.links();
         let seen = Observation {
             stored: &found.stored,
             lists: found.lists.as_ref(),
@@ -183,6 +186,7 @@ impl Shell {
             agent: self.looker.agent.as_ref(),
             exclusive_host_ports: self.reach.exclusive_host_ports.unwrap_or_default(),
             knows_links: self.files.is_some(),
+            links: links.as_ref(),
         };
         let actions = self.core.observed(&seen, clock::boot_time());
         self.perform(actions, found.lists.as_ref()).await;
@@ -191,6 +195,14 @@ impl Shell {
             self.examine_twins(lists).await;
         }
         self.report();
+    }
+
+    /// The pods whose twins are linked; `None`: that cannot be read.
+    fn links(&mut self) -> Option<BTreeSet<Key>> {
+        let read = self.files.as_ref()?.manifests.linked();
+        let problem = read.as_ref().err().map(|error| chain(error));
+        self.problems.set("links", problem);
+        read.ok()
     }
 
     /// Releases by contact alone, which needs neither the kubelet nor the runtime.
@@ -233,27 +245,60 @@ impl Shell {
         let not_memory =
             (!self.is_memory).then(|| self.problems.texts_of("run directory").join("; "));
         let mut findings = Findings::default();
+        let (mut unstick, mut is_news) = (false, false);
+        let Self {
+            core,
+            listener,
+            performer,
+            settings,
+            files,
+            reach,
+            looker,
+            ..
+        } = self;
+        let with = PassContext {
+            settings,
+            files: files.as_ref(),
+            reach,
+            lists,
+            agent: looker.agent.as_ref(),
+            not_memory: not_memory.as_deref(),
+        };
         for action in actions {
-            if action == Action::Unstick {
-                self.unstick();
+            let outcome = if action == Action::Unstick {
+                unstick = true;
                 continue;
-            }
-            let with = PassContext {
-                settings: &self.settings,
-                files: self.files.as_ref(),
-                reach: &self.reach,
-                lists,
-                agent: self.looker.agent.as_ref(),
-                not_memory: not_memory.as_deref(),
+            } else if !action.links() {
+                performer.perform(&action, core, &with)
+            } else if is_news {
+                Outcome::Canceled
+            } else {
+                let synced = core.facts().kubelet_synced;
+                let mut linked = pin!(performer.link(&action, synced, &with, &mut findings));
+                loop {
+                    tokio::select! {
+                        biased;
+                        heard = listener.heard(core) => {
+                            if heard == Heard::News {
+                                // what was decided may not hold any more: the next pass decides
+                                is_news = true;
+                                break Outcome::Canceled;
+                            }
+                        }
+                        outcome = &mut linked => break outcome,
+                    }
+                }
             };
-            let outcome = self
-                .performer
-                .perform(&action, &self.core, &with, &mut findings)
-                .await;
             if matches!((&action, &outcome), (Action::Forget(_), Outcome::Done)) {
                 self.upkeep.hasten();
             }
-            self.core.done(&action, outcome, clock::boot_time());
+            core.done(&action, outcome, clock::boot_time());
+        }
+        if is_news {
+            self.release();
+        }
+        if unstick {
+            self.unstick();
         }
     }
 

@@ -28,6 +28,7 @@ struct Node {
     stored: Stored,
     lists: Lists,
     kubelet: KubeletAnswer,
+    links: Option<BTreeSet<Key>>,
 }
 
 impl Node {
@@ -40,6 +41,7 @@ impl Node {
             stored: stored(),
             lists: Lists::default(),
             kubelet: KubeletAnswer::Owns(owned),
+            links: None,
         }
     }
 
@@ -74,6 +76,7 @@ impl Node {
             agent: None,
             exclusive_host_ports: false,
             knows_links: true,
+            links: self.links.as_ref(),
         };
         core.observed(&seen, now)
     }
@@ -302,8 +305,87 @@ fn without_the_manifest_directory_nothing_is_decided_about_any_pod() {
         agent: None,
         exclusive_host_ports: false,
         knows_links: false,
+        links: None,
     };
     assert!(core.observed(&seen, SECOND * 20).is_empty());
+    assert_eq!(
+        node.observed(&mut core, SECOND * 21),
+        [Action::Activate(key())]
+    );
+}
+
+#[test]
+fn a_renewal_that_cannot_be_prepared_keeps_its_link_which_the_first_answer_removes() {
+    let (mut core, mut node) = (with_twin(true), Node::new());
+    node.links = Some([key()].into());
+    for second in 1..200 {
+        core.heard(SECOND * second, SECOND * (second + 1), Probed::TimedOut);
+    }
+    let actions = node.observed(&mut core, SECOND * 201);
+    assert!(
+        actions.contains(&Action::Renew(key())),
+        "the kubelet does not run it: {actions:?}"
+    );
+    let refused = Refused::new(Blocked::ImageUnknown, "the runtime does not answer");
+    core.done(
+        &Action::Renew(key()),
+        Outcome::Refused(refused),
+        SECOND * 201,
+    );
+    assert!(matches!(phase(&core), Phase::Active { .. }));
+    let again = node.observed(&mut core, SECOND * 202);
+    assert!(!again.contains(&Action::Renew(key())), "after a pause");
+    core.heard(SECOND * 202, SECOND * 203, Probed::Status(200));
+    assert_eq!(core.release_at_sign(SECOND * 203), [Action::Release(key())]);
+}
+
+#[test]
+fn a_link_that_is_found_is_removed_at_the_first_answer_whatever_was_meant() {
+    let (mut core, mut node) = (in_outage(), Node::new());
+    node.links = Some([key()].into());
+    assert_eq!(
+        node.observed(&mut core, SECOND * 20),
+        [],
+        "it has a twin already"
+    );
+    core.heard(SECOND * 20, SECOND * 21, Probed::Status(200));
+    assert_eq!(core.release_at_sign(SECOND * 21), [Action::Release(key())]);
+    // and again, as long as it is there
+    assert_eq!(
+        node.observed(&mut core, SECOND * 22),
+        [Action::Release(key())]
+    );
+    node.links = Some(BTreeSet::new());
+    assert!(
+        !node
+            .observed(&mut core, SECOND * 23)
+            .contains(&Action::Release(key()))
+    );
+}
+
+#[test]
+fn a_twin_whose_link_is_gone_is_activated_again() {
+    let (mut core, mut node) = (with_twin(true), Node::new());
+    node.links = Some(BTreeSet::new());
+    for second in 1..10 {
+        core.heard(SECOND * second, SECOND * (second + 1), Probed::TimedOut);
+    }
+    node.observed(&mut core, SECOND * 12);
+    assert_eq!(
+        node.observed(&mut core, SECOND * 13),
+        [Action::Activate(key())]
+    );
+}
+
+#[test]
+fn what_was_canceled_is_decided_again() {
+    let (mut core, node) = (in_outage(), Node::new());
+    assert_eq!(
+        node.observed(&mut core, SECOND * 20),
+        [Action::Activate(key())]
+    );
+    core.done(&Action::Activate(key()), Outcome::Canceled, SECOND * 20);
+    assert_eq!(core.state().pods.get(&key()), None);
     assert_eq!(
         node.observed(&mut core, SECOND * 21),
         [Action::Activate(key())]

@@ -429,6 +429,43 @@ fn release_one(key: &Key, pod: &mut Pod, now: Duration, actions: &mut Vec<Action
     actions.push(Action::Release(key.clone()));
 }
 
+/// The manifest directory says what is linked, whatever was meant: an action may have failed after a
+/// part of it was done.
+fn follow_link(
+    key: &Key,
+    pod: &mut Pod,
+    seen: &PodFacts,
+    facts: &Facts,
+    actions: &mut Vec<Action>,
+) {
+    match (&pod.phase, seen.linked) {
+        // the first answer releases it
+        (Phase::Inactive, Seen::Yes) => {
+            let under = match facts.contact.map(|contact| contact.class) {
+                None | Some(Class::Answering) => Class::Silent,
+                Some(class) => class,
+            };
+            pod.phase = Phase::Active {
+                linked: facts.now,
+                under,
+                nudged: None,
+                refused: 0,
+            };
+        }
+        (Phase::Released { .. }, Seen::Yes) => actions.push(Action::Release(key.clone())),
+        (Phase::Active { .. }, Seen::No) => {
+            pod.phase = match seen.twin {
+                Run::Stopped => Phase::Inactive,
+                Run::Running | Run::Partial | Run::Unknown => Phase::Released {
+                    since: facts.now,
+                    stopping: None,
+                },
+            };
+        }
+        _ => {}
+    }
+}
+
 /// Remembers since when the parent runs, or runs in part.
 fn observe(pod: &mut Pod, seen: &PodFacts, now: Duration) {
     match seen.parent {
@@ -452,6 +489,8 @@ fn step(
     actions: &mut Vec<Action>,
 ) {
     let (facts, settings, now) = (look.facts, look.settings, look.facts.now);
+    follow_link(key, pod, seen, facts, actions);
+    let due = pod.blocked.as_ref().is_none_or(|block| block.again <= now);
     match &mut pod.phase {
         Phase::Inactive => {
             if matches!(seen.twin, Run::Running | Run::Partial) {
@@ -489,7 +528,6 @@ fn step(
                 }
                 return;
             }
-            let due = pod.blocked.as_ref().is_none_or(|block| block.again <= now);
             if seen.in_store && seen.start_group <= open && due {
                 pod.phase = linked(facts, 0);
                 actions.push(Action::Activate(key.clone()));
@@ -524,6 +562,7 @@ fn step(
                 && seen.parent == Run::Stopped
                 && seen.twin == Run::Stopped;
             if free
+                && due
                 && (refused_again || age >= RENEW_LISTED_AFTER.max(pause(RENEW_AFTER, *refused)))
             {
                 let refused = refused.saturating_add(1);
@@ -583,6 +622,7 @@ fn step(
                 && seen.parent == Run::Stopped
                 && seen.twin != Run::Unknown
                 && !seen.parent_gone
+                && due
             {
                 pod.rounds = pod.rounds.saturating_add(u32::from(is_lost_again));
                 // a twin that was asked to stop must not be started again under the same UID

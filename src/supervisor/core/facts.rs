@@ -102,6 +102,8 @@ pub struct PodFacts {
     /// The API server reported for exactly this UID that the kubelet refused the parent for good
     /// after an outage: nothing starts it any more, and only its owner can replace it.
     pub parent_rejected: Seen,
+    /// The manifest directory has its link.
+    pub linked: Seen,
     /// What runs of any twin of it.
     pub twin: Run,
     /// The present twin has a ready sandbox with its UID.
@@ -127,6 +129,7 @@ impl PodFacts {
             parent_ready: Seen::No,
             parent_gone: false,
             parent_rejected: Seen::No,
+            linked: Seen::Unknown,
             twin: Run::Stopped,
             twin_sandbox: Seen::No,
         }

@@ -86,6 +86,8 @@ pub struct Observation<'a> {
     /// The kubelet's manifest directory is known. Otherwise it is not known what is linked, and
     /// nothing is decided about any pod.
     pub knows_links: bool,
+    /// The pods whose twins are linked; `None`: the manifest directory cannot be read.
+    pub links: Option<&'a BTreeSet<Key>>,
 }
 
 /// A twin that an earlier supervisor left on the node.
@@ -131,6 +133,8 @@ pub enum Outcome {
     Refused(Refused),
     /// It failed. It is decided again at the next pass.
     Failed,
+    /// Contact changed before it was done. It is decided again at the next pass.
+    Canceled,
 }
 
 /// What is remembered, and the settings for the decision.
@@ -360,6 +364,9 @@ impl Core {
                 if !self.early_namespaces.contains(key.namespace()) {
                     facts.start_group = facts.start_group.max(DEFAULT_START_GROUP);
                 }
+                facts.linked = seen
+                    .links
+                    .map_or(Seen::Unknown, |links| links.contains(key).into());
                 let is_busy = self.busy.contains(key);
                 pods.insert(
                     key.clone(),
@@ -488,11 +495,17 @@ impl Core {
             Outcome::Refused(Refused { reason, message }) => {
                 self.outages.refused(reason);
                 self.state.blocked(key, self.facts.now, reason, message);
+                // what was linked or released before still is
+                let before = self.before.pods.get(key).map(|pod| pod.phase.clone());
+                if let (Some(pod), Some(before)) = (self.state.pods.get_mut(key), before) {
+                    pod.phase = before;
+                }
             }
             Outcome::Failed => {
                 self.outages.refused(Blocked::WriteFailed);
                 self.restore(key);
             }
+            Outcome::Canceled => self.restore(key),
         }
     }
 
@@ -505,8 +518,10 @@ impl Core {
 
     /// An action that failed is decided again at the next pass.
     fn restore(&mut self, key: &Key) {
-        if let Some(pod) = self.before.pods.get(key) {
-            self.state.pods.insert(key.clone(), pod.clone());
+        match self.before.pods.get(key) {
+            Some(pod) => drop(self.state.pods.insert(key.clone(), pod.clone())),
+            // it was not known yet
+            None => drop(self.state.pods.remove(key)),
         }
     }
 

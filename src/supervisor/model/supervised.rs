@@ -71,7 +71,7 @@ pub(super) enum Flaw {
     BlindToServices,
     /// It ignores the owner's setting: pods of a kubelet that is locked out are activated.
     BlindToWill,
-    /// An action that failed counts as done.
+    /// An action that failed counts as done, and the manifest directory is not looked at.
     ForgetsFailures,
     /// A stop in the background counts as over at once.
     ForgetsStops,
@@ -102,6 +102,8 @@ pub(super) struct View<'a> {
     pub(super) kubelet_hangs: bool,
     pub(super) runtime: &'a mut Runtime,
     pub(super) runtime_hangs: bool,
+    /// The runtime lists what runs, and does not answer when it is asked for images.
+    pub(super) images_hang: bool,
     pub(super) exclusive: bool,
     /// The installation is being removed.
     pub(super) is_removed: bool,
@@ -316,6 +318,8 @@ impl Supervised {
         {
             report.heartbeat = 0;
         }
+        let links = view.disk.links.keys();
+        let links = links.map(|pod| view.pods[*pod].key.clone()).collect();
         let seen = Observation {
             stored: &stored,
             lists: lists.as_ref(),
@@ -323,6 +327,7 @@ impl Supervised {
             agent: agent.as_ref(),
             exclusive_host_ports: view.exclusive,
             knows_links: true,
+            links: (view.flaw != Flaw::ForgetsFailures).then_some(&links),
         };
         let actions = self.core.observed(&seen, view.time());
         for action in actions {
@@ -499,6 +504,10 @@ impl Supervised {
 
     fn activate(&mut self, key: &Key, fails: bool, view: &mut View<'_>) -> Outcome {
         let pod = view.pod(key);
+        if view.images_hang {
+            // a precondition that is not known to hold: an earlier link stays
+            return Outcome::Refused(Refused::new(Blocked::ImageUnknown, "no answer"));
+        }
         if fails {
             if view.disk.links.remove(&pod).is_some() {
                 view.disk.changed.insert(pod);

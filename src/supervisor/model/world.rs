@@ -94,6 +94,7 @@ pub(super) struct World {
     pids: u32,
     runtime: Runtime,
     runtime_hangs_until: u64,
+    images_hang_until: u64,
     exclusive: bool,
     flaw: Flaw,
     supervised: Option<Supervised>,
@@ -163,6 +164,7 @@ impl World {
             pids: 0,
             runtime: Runtime::default(),
             runtime_hangs_until: 0,
+            images_hang_until: 0,
             supervised: None,
             supervised_at: Some(0),
             supervised_since: 0,
@@ -473,6 +475,7 @@ impl World {
             kubelet_hangs: self.now < self.kubelet_hangs_until,
             runtime: &mut self.runtime,
             runtime_hangs: self.now < self.runtime_hangs_until,
+            images_hang: self.now < self.images_hang_until,
             exclusive: self.exclusive,
             is_removed: self.removal != Removal::No,
             flaw: self.flaw,
@@ -562,7 +565,11 @@ impl World {
                 self.mend_before(self.kubelet_hangs_until);
             }
             10 => {
-                self.runtime_hangs_until = self.now + self.random.between(200, 30_000);
+                let time = self.random.between(200, 30_000);
+                self.runtime_hangs_until = self.now + time;
+                // some runtimes list containers again long before images
+                let longer = if time.is_multiple_of(2) { 4 } else { 1 };
+                self.images_hang_until = self.now + longer * time;
                 self.say("runtime hangs");
                 self.mend_before(self.runtime_hangs_until);
             }
@@ -646,6 +653,7 @@ impl World {
         self.kubelet = None;
         self.supervised = None;
         (self.kubelet_hangs_until, self.runtime_hangs_until) = (0, 0);
+        self.images_hang_until = 0;
         let up = self.now + 2_000;
         self.kubelet_at = Some(up);
         self.supervised_at = Some(up + self.random.between(500, 3_000));
