@@ -26,7 +26,14 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
     let mut all = Generations::new();
     let mut answer = Answer::Yes;
     for pod in node.store.keys()? {
-        let found = node.store.find(&pod)?;
+        let found = match node.store.find(&pod) {
+            Ok(found) => found,
+            Err(error) => {
+                eprintln!("pod-checkpointer: left out: {pod}: {}", chain(&error));
+                answer = Answer::No;
+                continue;
+            }
+        };
         for error in &found.bad {
             eprintln!("pod-checkpointer: left out: {}", chain(error));
         }

@@ -149,7 +149,11 @@ fn pods(node: &Places, report: &Status, word: &AgentWord) -> anyhow::Result<Vec<
     let mut pods = Vec::new();
     for key in keys {
         let (namespace, name) = (key.namespace(), key.name());
-        let (newest, bad) = node.store.newest(&key)?;
+        // one pod's directory that cannot be read hides no other pod
+        let (newest, bad) = node
+            .store
+            .newest(&key)
+            .unwrap_or_else(|error| (None, vec![error]));
         let header = bad.iter().find_map(|error| error.header());
         let aside = node
             .store

@@ -518,6 +518,28 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
 }
 
 #[test]
+fn a_bad_name_in_the_store_keeps_no_other_pod_from_being_shown_and_exported() {
+    let node = Node::new();
+    let store = node.store();
+    store.put(&checkpoint("till")).unwrap();
+    fs::write(store.directory().join("checkpoints/aaa_file"), "").unwrap();
+    let status = node.command(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status));
+    assert!(
+        text(&status).contains("till") && text(&status).contains("checkpoints/aaa_file"),
+        "{}",
+        text(&status)
+    );
+    let exported = node.command(&["export", "-", "--plain"]);
+    let said = String::from_utf8_lossy(&exported.stderr);
+    assert_eq!(exported.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("checkpoints/aaa_file") && said.contains("exported 1 generations of 1 pods"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_exported_node_seeds_another_and_nothing_newer_is_written_over() {
     let (old, new) = (Node::new(), Node::new());
     let (one, two) = (old.key("one.key", 1), new.key("two.key", 2));

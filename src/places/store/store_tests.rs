@@ -365,6 +365,36 @@ fn what_a_crash_left_goes_and_what_is_not_ours_stays() {
 }
 
 #[test]
+fn a_name_that_cannot_be_read_or_removed_keeps_no_other_from_being_tidied() {
+    let (directory, store) = store();
+    let checkpoints = directory.path().join("checkpoints");
+    fs::write(checkpoints.join("aaa_file"), "").unwrap();
+    fs::create_dir(checkpoints.join("aab_open")).unwrap();
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(checkpoints.join("aab_open"), mode(0o777)).unwrap();
+    store.put(&value("one")).unwrap();
+    let torn = checkpoints
+        .join("shop_till")
+        .join(format!("{}x", write::TEMPORARY));
+    fs::write(&torn, "").unwrap();
+    let tidied = store.tidy().unwrap();
+    assert_eq!(tidied.removed, [torn]);
+    let failed: Vec<String> = tidied.failed.iter().map(ToString::to_string).collect();
+    assert_eq!(failed.len(), 2, "each is named once: {failed:?}");
+    assert!(failed[0].contains("aaa_file") && failed[1].contains("aab_open"));
+    assert_eq!(tidied.damaged.unwrap(), []);
+
+    // a directory cannot be unlinked
+    let pod = checkpoints.join("shop_till");
+    fs::create_dir_all(pod.join("directory/inner")).unwrap();
+    fs::write(pod.join("file"), "").unwrap();
+    let paths = [pod.join("directory"), pod.join("file")];
+    let error = write::remove_each(&pod, &paths).unwrap_err();
+    assert!(error.to_string().contains("directory"), "{error}");
+    assert!(!pod.join("file").exists());
+}
+
+#[test]
 fn a_removal_takes_the_whole_pod_at_once() {
     let (directory, store) = store();
     store.put(&value("one")).unwrap();
