@@ -662,6 +662,36 @@ fn uninstall_leaves_the_node_as_it_was_and_can_be_run_again() {
 }
 
 #[test]
+fn a_reader_that_is_gone_stops_no_command() {
+    let node = Node::new();
+    let run = |arguments: &[&str]| {
+        let closed = || std::io::pipe().unwrap().1;
+        Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"))
+            .args(arguments)
+            .arg("--host-root")
+            .arg(node.0.path())
+            .args(["--manifest-dir", "/etc/kubernetes/manifests"])
+            .env_clear()
+            .stdout(closed())
+            .stderr(closed())
+            .status()
+            .unwrap()
+            .code()
+    };
+    node.store().put(&checkpoint("till")).unwrap();
+    node.run_dir();
+    node.install();
+    for arguments in [&["status"][..], &["verify"], &["show", "shop/till"]] {
+        assert_eq!(run(arguments), Some(0), "{arguments:?}");
+    }
+    assert_eq!(run(&["show", "shop/none"]), Some(1));
+    assert_eq!(run(&["export", "/nowhere/file", "--plain"]), Some(1));
+    assert_eq!(run(&["uninstall"]), Some(0));
+    assert!(!node.path("var/lib/pod-checkpointer").exists());
+    assert!(!node.path("run/pod-checkpointer").exists());
+}
+
+#[test]
 fn uninstall_refuses_beside_an_agent_or_a_twin_in_service() {
     let node = Node::new();
     node.store().put(&checkpoint("till")).unwrap();

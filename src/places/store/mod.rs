@@ -183,8 +183,9 @@ pub enum Put {
 pub struct Store {
     directory: PathBuf,
     keys: KeyFiles,
-    /// Held for reading while one pod is written, and for writing while the whole store is tidied.
-    order: Arc<RwLock<()>>,
+    /// Held for reading while one pod or the record of the node is written, and for writing while
+    /// the whole store is tidied.
+    pub(super) order: Arc<RwLock<()>>,
 }
 
 impl Store {

@@ -4,6 +4,7 @@ use super::*;
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::testing::checkpoint;
 use crate::node::host::HostRoot;
+use crate::places::node_record::NodeRecord;
 use crate::pod::id::id;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -392,6 +393,31 @@ fn a_name_that_cannot_be_read_or_removed_keeps_no_other_from_being_tidied() {
     let error = write::remove_each(&pod, &paths).unwrap_err();
     assert!(error.to_string().contains("directory"), "{error}");
     assert!(!pod.join("file").exists());
+}
+
+#[test]
+fn the_record_of_the_node_is_not_written_while_the_store_is_tidied() {
+    let (directory, store) = store();
+    let record = NodeRecord {
+        api_version: format::API_VERSION.into(),
+        kind: "NodeRecord".into(),
+        node_name: "node-1".into(),
+        node_uid: "uid".into(),
+        current_uid: None,
+        allocatable: None,
+        servers: Vec::new(),
+    };
+    let count = || fs::read_dir(directory.path()).unwrap().count();
+    let before = count();
+    let tidying = store.order.write().unwrap();
+    let writer = std::thread::spawn({
+        let store = store.clone();
+        move || store.put_node(&record)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(count(), before, "its unfinished file would be removed");
+    drop(tidying);
+    assert!(writer.join().unwrap().unwrap());
 }
 
 #[test]
