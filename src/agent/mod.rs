@@ -25,6 +25,7 @@ mod published;
 mod record;
 mod retire;
 mod risks;
+mod supervision;
 pub(crate) mod surroundings;
 mod swap;
 mod telemetry;

@@ -224,8 +224,21 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     .unwrap();
     node.install();
     let _agent = node.store().lock("agent.lock").unwrap();
-
+    let table = text(&node.command(&["status"]));
+    assert!(
+        table.contains("Risk:        NoSupervisor: the supervisor does not run"),
+        "{table}"
+    );
     let shown = node.json(&["status"]);
+    assert!(shown["risks"]["NoSupervisor"].is_string(), "{shown}");
+    for pod in shown["pods"].as_array().unwrap() {
+        assert_eq!(pod["recoverable"], "No", "nothing would bring it back");
+    }
+    assert_eq!(shown["pods"][1]["reasons"], json!(["NoSupervisor"]));
+
+    let _supervisor = lock(&run.path().join("supervisor.lock")).unwrap();
+    let shown = node.json(&["status"]);
+    assert_eq!(shown.get("risks"), None);
     let pods: Vec<(&str, &str, &str)> = shown["pods"]
         .as_array()
         .unwrap()
@@ -265,7 +278,7 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
             &shown["supervisor"]["installed"],
             &shown["supervisor"]["running"]
         ),
-        (&json!(true), &json!(false))
+        (&json!(true), &json!(true))
     );
     assert_eq!(shown["agent"]["running"], true);
 
@@ -493,6 +506,7 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
     );
     assert_eq!(kinds(&node.json(&["verify", &one])), Vec::<&str>::new());
     assert_eq!(fs::read(node.generation(1)).unwrap(), before);
+    let _supervisor = lock(&node.run_dir().path().join("supervisor.lock")).unwrap();
     let unknown = node.json(&["status"]);
     assert_eq!(unknown["pods"][0]["recoverable"], "Unknown");
     assert_eq!(unknown["pods"][0]["captured"], "2026-11-21T10:00:00Z");

@@ -29,6 +29,7 @@ use crate::agent::published::echo::Echo;
 use crate::agent::published::ledger::Ledger;
 use crate::agent::published::shown::SupervisorReports;
 use crate::agent::risks::{self, Risks};
+use crate::agent::supervision::{self, Supervision};
 use crate::agent::surroundings::Surroundings;
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::telemetry::Telemetry;
@@ -36,8 +37,9 @@ use crate::agent::upkeep::Memory;
 use crate::agent::{Error, Settings, captures, watch};
 use crate::client::heard::{Heard, explain_watch};
 use crate::client::retry::Retry;
-use crate::names::FIELD_MANAGER;
-use crate::places::reports::AgentWord;
+use crate::files::lock;
+use crate::names::{FIELD_MANAGER, SUPERVISOR_LOCK};
+use crate::places::reports::{AGENT, AgentWord};
 use crate::places::run::RunDir;
 use crate::places::store::Store;
 use crate::pod::id::PodId;
@@ -78,6 +80,7 @@ pub(crate) struct Agent {
     ledger: Ledger,
     recorder: Recorder,
     supervisor: SupervisorReports,
+    supervision: Supervision,
     swaps: Swaps,
     /// Pods with a volume that cannot be followed, and when they are captured again.
     unfollowed: BTreeSet<PodId>,
@@ -134,6 +137,8 @@ impl Agent {
                 .clone()
                 .map(|name| (settings.arguments.pod_namespace.clone(), name)),
         };
+        // of this boot: the run directory is in memory
+        let before = run.read::<AgentWord>(AGENT).ok().flatten();
         let author = Author {
             controller: FIELD_MANAGER.into(),
             instance: Some(settings.node_name.clone()),
@@ -151,6 +156,7 @@ impl Agent {
             marks: Marks::new(rules),
             ledger: Ledger::default(),
             supervisor: SupervisorReports::default(),
+            supervision: Supervision::after(before.as_ref()),
             swaps: Swaps::new(),
             unfollowed: BTreeSet::new(),
             unfollowed_due: None,
@@ -243,6 +249,7 @@ impl Agent {
         // until then, what an earlier agent reported about the node is more complete
         let is_known = self.is_recorded && self.damaged.is_some();
         if is_known {
+            self.check_supervisor(now);
             self.assess_risks();
         }
         if self.index.is_complete() && is_known {
@@ -266,6 +273,17 @@ impl Agent {
         self.write_agent_file(now);
     }
 
+    /// Looks whether a supervisor works. What cannot be learned changes nothing.
+    fn check_supervisor(&mut self, now: Duration) {
+        if !self.supervision.is_due(now) {
+            return;
+        }
+        if let Ok(is_running) = lock::is_locked(&self.run.path().join(SUPERVISOR_LOCK)) {
+            let fault = supervision::fault(is_running, &self.supervisor);
+            self.supervision.see(fault, now);
+        }
+    }
+
     /// Collects what on the node would prevent the recovery of its pods. Logs changes, and records
     /// an Event for each new risk.
     fn assess_risks(&mut self) {
@@ -281,6 +299,7 @@ impl Agent {
                 self.settings.host().run_dir.display()
             )
         };
+        add(Risk::NoSupervisor, self.supervision.risk());
         add(Risk::RunDirNotMemory, self.run_on_disk.then(on_disk));
         add(
             Risk::StoreDamaged,
@@ -334,6 +353,7 @@ impl Agent {
             self.tidy,
             self.unfollowed_due,
             heartbeat,
+            self.supervision.wake(),
             Some(now.saturating_add(FRESH)),
         ];
         times
