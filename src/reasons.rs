@@ -91,8 +91,8 @@ reasons! {
     Blocked {
         /// No generation of the checkpoint passes verification.
         Damaged => "run `pod-checkpointer verify` on the node; the pod is captured again once the API server answers",
-        /// It is older than its max-age.
-        Expired => "raise podcheckpointer.io/max-age if an old checkpoint is better than none",
+        /// It was last known to be current longer ago than its max-age.
+        Expired => "raise podcheckpointer.io/max-age, or --max-age of the cluster, if an old checkpoint is better than none",
         /// The checkpoint is sealed, and no key was given.
         KeyMissing => "give the key with --key-file",
         /// The checkpoint is sealed with another key.

@@ -53,6 +53,8 @@ const FRESH: Duration = Duration::from_secs(75);
 const TIDY: Duration = Duration::from_hours(1);
 /// How often the node is surveyed again.
 const SURVEY: Duration = Duration::from_mins(10);
+/// When the ages of checkpoints are first recorded: by then the pods are captured.
+const FIRST_AGES: Duration = Duration::from_mins(2);
 /// How long work in progress may take to finish when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -65,6 +67,7 @@ const NAMESPACE_WATCH: &str = "watch of namespaces";
 const VOLUME_CHANGES: &str = "changes of volumes";
 const REPORT_CHANGES: &str = "changes of reports";
 const STORE: &str = "store";
+const AGE: &str = "ages of checkpoints";
 
 /// The running agent.
 pub(crate) struct Agent {
@@ -88,6 +91,8 @@ pub(crate) struct Agent {
     surroundings: Option<Rc<Surroundings>>,
     /// When the store is put in order next; `None`: in progress.
     tidy: Option<Duration>,
+    /// When the ages of checkpoints are recorded next.
+    ages: Option<Duration>,
     /// When the node is surveyed next; `None`: in progress.
     survey: Option<Duration>,
     survey_retry: Retry,
@@ -162,6 +167,7 @@ impl Agent {
             unfollowed_due: None,
             surroundings: None,
             tidy: Some(Duration::ZERO),
+            ages: Some(FIRST_AGES),
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
             memory: Memory::default(),
@@ -230,6 +236,9 @@ impl Agent {
         }
         if self.tidy.take_if(|due| *due <= now).is_some() {
             self.tidy_store();
+        }
+        if self.ages.take_if(|due| *due <= now).is_some() {
+            self.record_ages(now);
         }
         if self.unfollowed_due.is_some_and(|due| due <= now) {
             self.unfollowed_due = None;
@@ -351,6 +360,7 @@ impl Agent {
             self.ledger.wake(now),
             self.survey,
             self.tidy,
+            self.ages,
             self.unfollowed_due,
             heartbeat,
             self.supervision.wake(),

@@ -284,6 +284,38 @@ fn a_change_ends_the_wait_after_a_fault() {
 }
 
 #[test]
+fn a_checkpoint_is_current_while_the_api_server_reports_its_pod_as_it_was_captured() {
+    let limited = || Stored {
+        max_age: Some(at(3600)),
+        ..stored("shop_till", "u1", None)
+    };
+    let mut index = Index::new(
+        RETENTION,
+        vec![limited(), stored("shop_unlimited", "u2", None)],
+    );
+    let current = |index: &Index, fresh| -> Vec<bool> {
+        let aging = index.aging(fresh);
+        aging.iter().map(|it| it.is_current).collect()
+    };
+    assert_eq!(current(&index, true), [false], "not reported yet");
+    index.begin_list();
+    index.see(pod("shop_till", "u1"), at(0));
+    index.end_list(at(0));
+    index.decide(at(0));
+    assert_eq!(current(&index, true), [false], "not compared yet");
+    index.captured(&id("shop_till"), Captured::Stored(limited()), at(1));
+    assert_eq!(current(&index, true), [true]);
+    assert_eq!(current(&index, false), [false], "the API server is silent");
+    index.swapped(&id("shop_till"));
+    assert_eq!(current(&index, true), [false], "it changed");
+    index.decide(at(100));
+    index.captured(&id("shop_till"), Captured::Stored(limited()), at(101));
+    assert_eq!(current(&index, true), [true]);
+    index.delete(&id("shop_till"), "u1", at(102));
+    assert_eq!(current(&index, true), [false], "it is gone");
+}
+
+#[test]
 fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
     let mut index = listed(Vec::new());
     for number in 0..10 {

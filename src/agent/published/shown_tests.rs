@@ -18,6 +18,7 @@ pub(crate) fn stored() -> Stored {
         digest: "sha256:aa".into(),
         size: 1234,
         captured: "2026-11-21T10:00:00Z".into(),
+        max_age: None,
         warnings: vec![Warning::ServiceAccountToken],
     }
 }
