@@ -25,6 +25,11 @@ pub(crate) use views::View;
 /// Captures that run at the same time: enough that a slow one does not delay the others, few enough
 /// for the memory.
 const CONCURRENT: usize = 4;
+/// The most bytes of checkpoints that are captured at the same time, by the sizes of their last
+/// generations: a capture takes several times that in memory. A larger one is captured alone.
+const BUDGET: u64 = 16 << 20;
+/// What a pod counts that has no checkpoint yet.
+const UNKNOWN_SIZE: u64 = BUDGET / CONCURRENT as u64;
 /// The least time from the end of a pod's capture to the start of its next one: a pod that changes
 /// all the time costs the node a write each time.
 const REST: Duration = Duration::from_secs(5);
@@ -347,7 +352,8 @@ impl Index {
 
     /// The pod to capture next: of the namespace with the fewest captures in progress, then of the
     /// one whose turn is longest ago, the pod that has waited longest. So pods that change all the
-    /// time keep no pod of another namespace waiting.
+    /// time keep no pod of another namespace waiting. `None`: there is none, or it must wait for the
+    /// memory that other captures take; nothing smaller overtakes it.
     fn next_capture(&self, now: Duration) -> Option<PodId> {
         let removing = |key: &PodId| {
             self.checkpoints
@@ -370,7 +376,15 @@ impl Index {
             let running = running.get(namespace).copied().unwrap_or_default();
             (running, turn, pod.not_before)
         });
-        next.map(|(key, _)| key.clone())
+        let (key, _) = next?;
+        let taken: u64 = self.running.keys().map(|key| self.size(key)).sum();
+        let fits = self.running.is_empty() || taken.saturating_add(self.size(key)) <= BUDGET;
+        fits.then(|| key.clone())
+    }
+
+    /// About how many bytes the next generation of a pod takes.
+    fn size(&self, key: &PodId) -> u64 {
+        self.stored(key).map_or(UNKNOWN_SIZE, |stored| stored.size)
     }
 
     fn begin_capture(&mut self, key: PodId) -> Option<Action> {

@@ -333,6 +333,35 @@ fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
 }
 
 #[test]
+fn captures_at_the_same_time_stay_within_a_budget_of_bytes_and_a_larger_one_runs_alone() {
+    let sized = |key: &str, size| Stored {
+        size,
+        ..stored(key, "u1", None)
+    };
+    let kept = vec![
+        sized("a_small", 1000),
+        sized("b_half", BUDGET / 2),
+        sized("c_huge", BUDGET * 2),
+        sized("d_small", 1000),
+    ];
+    let mut index = Index::new(RETENTION, kept.clone());
+    index.begin_list();
+    for stored in &kept {
+        index.see(pod(stored.key.file_form(), "u1"), at(1));
+    }
+    index.end_list(at(1));
+    assert_eq!(decide(&mut index, 1), ["capture a/small", "capture b/half"]);
+    let mut end = |key: &str| {
+        let of = kept.iter().find(|stored| stored.key == id(key)).unwrap();
+        index.captured(&id(key), Captured::Stored(of.clone()), at(1));
+        decide(&mut index, 1)
+    };
+    assert_eq!(end("a_small"), [""; 0], "nothing overtakes the next one");
+    assert_eq!(end("b_half"), ["capture c/huge"]);
+    assert_eq!(end("c_huge"), ["capture d/small"]);
+}
+
+#[test]
 fn nothing_is_asked_or_removed_before_a_list_is_complete() {
     let mut index = Index::new(RETENTION, vec![stored("shop_till", "u1", None)]);
     index.begin_list();
