@@ -244,7 +244,7 @@ fn metrics() -> String {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let refusals = [RECOVERABLE, NOT_CAPTURED]
+    let refusals = [RECOVERABLE, NOT_CAPTURED, Risk::NoSupervisor.as_str()]
         .into_iter()
         .chain(Refusal::ALL.iter().map(|it| it.as_str()));
     let _ = write!(

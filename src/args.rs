@@ -236,8 +236,8 @@ pub struct AgentArguments {
     /// pod needs to match only one
     #[arg(long, env = "POD_CHECKPOINTER_SELECT", value_delimiter = ';', value_name = "SELECTOR", value_parser = selector::parse)]
     pub select: Vec<Selector>,
-    /// Age from which a checkpoint is no longer activated, unless the pod's annotation says
-    /// otherwise [default: none]
+    /// Uptime after which a checkpoint that is no longer known to be current is not activated; a
+    /// pod's annotation can only set a smaller one [default: none]
     #[arg(long, env = "POD_CHECKPOINTER_MAX_AGE", value_name = "TIME", value_parser = whole_seconds)]
     pub max_age: Option<Duration>,
     /// The longest outage to plan for: warn if the kubelet's certificate expires sooner

@@ -47,6 +47,9 @@
 //!   unknown is never absent.
 //! - **retire**: leave the node as it was before.
 
+// a closed pipe must stop no command: see `console`
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod agent;
 pub mod api;
 pub mod args;
@@ -54,6 +57,7 @@ pub mod capture;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
+pub mod console;
 pub mod drill;
 pub mod files;
 pub mod metrics;

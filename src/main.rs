@@ -1,6 +1,8 @@
 //! The program: parses its arguments, runs a command, and prints an error once. Exit codes: 0 done,
 //! 1 failed, 2 wrong usage, 3 the answer is no.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::future::Future;
 use std::process::ExitCode;
 
@@ -8,7 +10,7 @@ use clap::Parser as _;
 use pod_checkpointer::args::{Arguments, Command, LogFormat};
 use pod_checkpointer::cli::{self, Answer, drill};
 use pod_checkpointer::node::process;
-use pod_checkpointer::{agent, operator, supervisor};
+use pod_checkpointer::{agent, console, operator, supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -17,13 +19,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // keys and unsealed checkpoints pass through memory, and must not end up in a core dump
     if let Err(error) = process::keep_to_itself() {
-        eprintln!("pod-checkpointer: cannot disable core dumps: {error}");
+        console::note(format_args!(
+            "pod-checkpointer: cannot disable core dumps: {error}"
+        ));
     }
     match run(arguments) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("pod-checkpointer: {error:#}");
+            console::note(format_args!("pod-checkpointer: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -98,7 +102,9 @@ fn log(format: LogFormat) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false);
+        .with_target(false)
+        // that would be printed to the same standard error, and panic if it is closed
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => lines.with_ansi(false).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

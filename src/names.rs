@@ -50,6 +50,8 @@ pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// File with what the supervisor must know about its node, in the state directory.
 pub const NODE_RECORD: &str = "node.yaml";
+/// File with the ages of checkpoints, in the state directory.
+pub const AGES: &str = "ages.yaml";
 /// Lock file that the agent holds while it runs, in the state directory.
 pub const AGENT_LOCK: &str = "agent.lock";
 

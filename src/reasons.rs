@@ -91,8 +91,8 @@ reasons! {
     Blocked {
         /// No generation of the checkpoint passes verification.
         Damaged => "run `pod-checkpointer verify` on the node; the pod is captured again once the API server answers",
-        /// It is older than its max-age.
-        Expired => "raise podcheckpointer.io/max-age if an old checkpoint is better than none",
+        /// It was last known to be current longer ago than its max-age.
+        Expired => "raise podcheckpointer.io/max-age, or --max-age of the cluster, if an old checkpoint is better than none",
         /// The checkpoint is sealed, and no key was given.
         KeyMissing => "give the key with --key-file",
         /// The checkpoint is sealed with another key.
@@ -152,6 +152,9 @@ reasons! {
         /// The kubelet has no directory of static pods, so nothing can be started without the API
         /// server.
         NoStaticPodDirectory => "set staticPodPath in the kubelet's configuration, or give --manifest-dir",
+        /// No supervisor has worked on the node for two minutes: none runs, it keeps crashing, it
+        /// knows no API server to watch, or the kubelet or the runtime does not tell it what runs.
+        NoSupervisor => "look for the supervisor's pod with crictl and read its log; `pod-checkpointer status` shows its problems",
         /// The run directory is on a disk, where unsealed checkpoints must not be written.
         RunDirNotMemory => "mount a tmpfs at the run directory",
         /// The file system of the checkpoints has no space for more of them.

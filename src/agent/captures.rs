@@ -71,6 +71,7 @@ fn describe(pod: PodId, checkpoint: &NodeCheckpoint, generation: u64, size: u64)
         digest: checkpoint.digest.clone(),
         size,
         captured: checkpoint.captured.wall.clone(),
+        max_age: checkpoint.policy.max_age_seconds.map(Duration::from_secs),
         warnings: checkpoint.warnings.clone(),
     }
 }
@@ -115,11 +116,13 @@ pub(crate) async fn capture(
     }
 }
 
-/// Sets the maximum age of the flags, unless the pod's own annotation sets one.
+/// Sets the maximum age of the flags, unless the pod's own annotation sets a smaller one: the flags
+/// are the cluster owner's, the annotation is that of whoever may create pods.
 fn with_max_age(mut checkpoint: NodeCheckpoint, max_age: Option<Duration>) -> NodeCheckpoint {
-    match (checkpoint.policy.max_age_seconds, max_age) {
-        (None, Some(limit)) => {
-            checkpoint.policy.max_age_seconds = Some(limit.as_secs());
+    let own = checkpoint.policy.max_age_seconds;
+    match max_age.map(|limit| limit.as_secs()) {
+        Some(limit) if own.is_none_or(|own| own > limit) => {
+            checkpoint.policy.max_age_seconds = Some(limit);
             checkpoint.with_digest()
         }
         _ => checkpoint,

@@ -27,6 +27,7 @@ mod record;
 mod retire;
 mod risks;
 mod settings;
+mod supervision;
 pub(crate) mod surroundings;
 mod swap;
 mod telemetry;

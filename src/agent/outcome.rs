@@ -1,5 +1,7 @@
 //! What the store has of a pod, and the result of its last capture.
 
+use std::time::Duration;
+
 use crate::capture::Reason;
 use crate::pod::id::PodId;
 use crate::reasons::Warning;
@@ -21,6 +23,8 @@ pub(crate) struct Stored {
     pub size: u64,
     /// When it was captured, RFC 3339.
     pub captured: String,
+    /// Its maximum age.
+    pub max_age: Option<Duration>,
     /// Warnings of the capture.
     pub warnings: Vec<Warning>,
 }
@@ -36,6 +40,7 @@ impl Stored {
             digest: String::new(),
             size: 0,
             captured: String::new(),
+            max_age: None,
             warnings: Vec::new(),
         }
     }

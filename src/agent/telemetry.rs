@@ -110,7 +110,10 @@ impl Telemetry {
         state.verdicts = BTreeMap::from([(RECOVERABLE, 0), (NOT_CAPTURED, 0)]);
         state.store = None;
         for view in index.views() {
-            *state.verdicts.entry(shown::verdict(&view)).or_default() += 1;
+            *state
+                .verdicts
+                .entry(shown::verdict(&view, risks))
+                .or_default() += 1;
             if let Outcome::Failed { reason, .. } = view.outcome
                 && STORE_ERRORS.contains(reason)
             {

@@ -164,10 +164,13 @@ async fn record_node(
     };
     let record = record::make(name, learned, before.clone());
     kept.is_another = before.as_ref().and_then(NodeRecord::current_uid) != record.current_uid();
-    match store.put_node(&record) {
-        Ok(true) => tracing::info!("recorded the node and its API server for the supervisor"),
-        Ok(false) => {}
-        Err(error) => kept.problems.push(chain(&error)),
+    // it waits while the store is tidied
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || store.put_node(&record)).await {
+        Ok(Ok(true)) => tracing::info!("recorded the node and its API server for the supervisor"),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => kept.problems.push(chain(&error)),
+        Err(error) => kept.problems.push(error.to_string()),
     }
 }
 

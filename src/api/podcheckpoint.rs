@@ -57,7 +57,8 @@ pub struct PodCheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// Captured: the store of the node holds the pod as it runs. Recoverable: the pod would come
-    /// back; False gives the first reason why not, Unknown means that it was never captured.
+    /// back; False gives the first reason why not, which is NoSupervisor if no supervisor works on
+    /// the node; Unknown means that it was never captured.
     /// Active: a twin runs in the pod's place. NodeFit: nothing about the node itself would keep
     /// its pods from coming back; False gives the worst reason that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -91,8 +91,9 @@ pub struct PodCheckpointerSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 250ms, 3s, 10m or 72h"))]
     pub retention: Option<String>,
-    /// Age, in uptime of the node, from which a checkpoint is not activated any more; by default
-    /// there is no limit. The annotation `podcheckpointer.io/max-age` on a pod takes precedence.
+    /// Uptime of the node after which a checkpoint that is no longer known to be current is not
+    /// activated any more; by default there is no limit. The annotation
+    /// `podcheckpointer.io/max-age` on a pod can only set a smaller one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(DURATION).message("write a number with a unit, for example 30m or 72h"))]

@@ -174,8 +174,10 @@ fn confirm(what: &str) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!("{what} Give --yes to do it");
     }
-    eprint!("{what}\nContinue? Type yes: ");
-    std::io::stderr().flush()?;
+    let mut error = std::io::stderr().lock();
+    write!(error, "{what}\nContinue? Type yes: ")?;
+    error.flush()?;
+    drop(error);
     let mut line = String::new();
     std::io::stdin()
         .lock()

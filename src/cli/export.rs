@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::args::ExportArguments;
 use crate::cli::Answer;
+use crate::console;
 use crate::files::write;
 use crate::places::Places;
 use crate::places::store::KEPT;
@@ -26,12 +27,24 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
     let mut all = Generations::new();
     let mut answer = Answer::Yes;
     for pod in node.store.keys()? {
-        let found = node.store.find(&pod)?;
+        let found = match node.store.find(&pod) {
+            Ok(found) => found,
+            Err(error) => {
+                console::note(format_args!(
+                    "pod-checkpointer: left out: {pod}: {}",
+                    chain(&error)
+                ));
+                answer = Answer::No;
+                continue;
+            }
+        };
         for error in &found.bad {
-            eprintln!("pod-checkpointer: left out: {}", chain(error));
+            console::note(format_args!("pod-checkpointer: left out: {}", chain(error)));
         }
         if found.good.is_empty() {
-            eprintln!("pod-checkpointer: left out: {pod} has no valid generation");
+            console::note(format_args!(
+                "pod-checkpointer: left out: {pod} has no valid generation"
+            ));
             answer = Answer::No;
             continue;
         }
@@ -65,9 +78,9 @@ pub fn export(arguments: &ExportArguments) -> anyhow::Result<Answer> {
         || "in clear text".to_owned(),
         |key| format!("sealed with key {}", key.id()),
     );
-    eprintln!(
+    console::note(format_args!(
         "exported {generations} generations of {} pods, {sealed}",
         all.len()
-    );
+    ));
     Ok(answer)
 }

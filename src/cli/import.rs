@@ -12,6 +12,7 @@ use crate::args::ImportArguments;
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::keys::KeyFiles;
 use crate::cli::Answer;
+use crate::console;
 use crate::places::Places;
 use crate::places::store::{Found, Store};
 use crate::places::transfer::{self, Generations};
@@ -52,7 +53,10 @@ pub fn import(arguments: &ImportArguments) -> anyhow::Result<Answer> {
             })?;
         }
     }
-    println!("imported {written} generations of {} pods", all.len());
+    console::say(format_args!(
+        "imported {written} generations of {} pods",
+        all.len()
+    ));
     Ok(Answer::Yes)
 }
 

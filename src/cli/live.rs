@@ -14,6 +14,7 @@ use crate::cli::render::{Item, Report, print_report};
 use crate::cli::show::redact_environment;
 use crate::cli::table::size;
 use crate::client::{Unknown, kube_client, kube_config};
+use crate::console;
 use crate::names::EARLY_NAMESPACES;
 use crate::node::host::HostRoot;
 use crate::node::kubelet;
@@ -67,10 +68,10 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     let settings = match kubelet::find(&root, &host.kubelet_dir, KUBELET_LIMIT).await {
         Ok((_, settings)) => settings,
         Err(error) => {
-            eprintln!(
+            console::note(format_args!(
                 "pod-checkpointer: {}; assuming the kubelet's defaults",
                 crate::text::chain(&error)
-            );
+            ));
             kubelet::Settings::default()
         }
     };

@@ -313,7 +313,8 @@ fn shown(path: &Path) -> String {
 /// error.
 pub(super) fn print_report(arguments: &RenderArguments, report: &Report) -> anyhow::Result<Answer> {
     let (output, error) = report.texts(arguments.output, arguments.explain)?;
-    eprint!("{error}");
+    // as with standard output, a reader may be gone
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), error.as_bytes());
     print(&output)?;
     let failed = report.errors.len();
     if failed > 0 {

@@ -7,6 +7,7 @@ use crate::args::{Output, ShowArguments};
 use crate::checkpoint::NodeCheckpoint;
 use crate::checkpoint::encoding::decode;
 use crate::cli::{Answer, answer};
+use crate::console;
 use crate::places::Places;
 use crate::places::reports::{AGENT, AgentReport};
 use crate::pod::id::PodId;
@@ -41,7 +42,7 @@ pub fn show(arguments: &ShowArguments) -> anyhow::Result<Answer> {
         );
     };
     for problem in problems {
-        eprintln!("pod-checkpointer: {problem}");
+        console::note(format_args!("pod-checkpointer: {problem}"));
     }
     let shown = if arguments.reveal {
         reveal(&newest.checkpoint)?

@@ -14,6 +14,7 @@ use crate::node::clock;
 use crate::places::Places;
 use crate::places::reports::{AGENT, AgentReport, Phase, STATUS, Status};
 use crate::places::run::RunDir;
+use crate::reasons::Risk;
 use crate::text::chain;
 
 /// What `status` shows.
@@ -104,12 +105,20 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
             node.shown(path).display()
         )
     }));
+    let is_running = Places::is_locked(&node.supervisor_lock())?;
+    let mut risks = word.risks.clone();
+    if !is_running {
+        let risk = Risk::NoSupervisor;
+        let text = || format!("the supervisor does not run ({})", risk.advice());
+        risks.entry(risk.to_string()).or_insert_with(text);
+    }
+    let works = !risks.contains_key(Risk::NoSupervisor.as_str());
     let now = clock::boot_time();
     let since = |time: u64| now.saturating_sub(Duration::from_millis(time)).as_secs();
     Ok(Shown {
         supervisor: Supervisor {
             installed: manifests.supervisor,
-            running: Places::is_locked(&node.supervisor_lock())?,
+            running: is_running,
             manifest_dir: node.manifests_host_path.display().to_string(),
         },
         agent: Agent {
@@ -121,8 +130,8 @@ fn look(node: &Places) -> anyhow::Result<Shown> {
             for_seconds: since(contact.since),
         }),
         problems,
-        pods: pods(node, &report, &word)?,
-        risks: word.risks,
+        pods: pods(node, &report, &word, works)?,
+        risks,
     })
 }
 
@@ -141,7 +150,13 @@ fn read<T: serde::de::DeserializeOwned + Default>(
     }
 }
 
-fn pods(node: &Places, report: &Status, word: &AgentReport) -> anyhow::Result<Vec<Pod>> {
+/// The pods of the node. `works`: a supervisor could bring them back.
+fn pods(
+    node: &Places,
+    report: &Status,
+    word: &AgentReport,
+    works: bool,
+) -> anyhow::Result<Vec<Pod>> {
     let mut keys = node.store.keys().context("cannot list the checkpoints")?;
     keys.extend(word.refused.keys().cloned());
     keys.sort_unstable();
@@ -149,7 +164,11 @@ fn pods(node: &Places, report: &Status, word: &AgentReport) -> anyhow::Result<Ve
     let mut pods = Vec::new();
     for key in keys {
         let (namespace, name) = (key.namespace(), key.name());
-        let (newest, bad) = node.store.newest(&key)?;
+        // one pod's directory that cannot be read hides no other pod
+        let (newest, bad) = node
+            .store
+            .newest(&key)
+            .unwrap_or_else(|error| (None, vec![error]));
         let header = bad.iter().find_map(|error| error.header());
         let aside = node
             .store
@@ -170,8 +189,11 @@ fn pods(node: &Places, report: &Status, word: &AgentReport) -> anyhow::Result<Ve
         if aside > 0 {
             reasons.push(format!("Damaged: {aside} set aside"));
         }
+        if !works && !refused && newest.is_some() {
+            reasons.push(Risk::NoSupervisor.to_string());
+        }
         let recoverable = match (&newest, header) {
-            (_, _) if refused => "No",
+            (_, _) if refused || !works => "No",
             (Some(_), _) => "Yes",
             // the supervisor may have the key
             (None, Some(_)) => "Unknown",

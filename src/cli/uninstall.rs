@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 
 use crate::args::UninstallArguments;
 use crate::cli::Answer;
+use crate::console;
 use crate::files::write;
 use crate::names::DRILL_LOCK;
 use crate::places::drill::Place;
@@ -31,7 +32,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     clear(&node.manifests)?;
     for link in &manifests.links {
         write::remove(&link.path)?;
-        println!("removed {}", node.shown(&link.path).display());
+        console::say(format_args!("removed {}", node.shown(&link.path).display()));
     }
     for path in &manifests.leftovers {
         write::remove(path)?;
@@ -39,7 +40,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     if manifests.supervisor {
         let path = node.manifests.supervisor_path();
         write::remove(&path)?;
-        println!("removed {}", node.shown(&path).display());
+        console::say(format_args!("removed {}", node.shown(&path).display()));
     }
     wait_for_supervisor(&node)?;
     // a supervisor that was just ending may have created another link
@@ -49,10 +50,10 @@ pub fn uninstall(arguments: &UninstallArguments) -> anyhow::Result<Answer> {
     remove_ours(&node, node.store.directory(), store::NAMES)?;
     remove_ours(&node, node.run.path(), run::NAMES)?;
     for path in &manifests.foreign {
-        println!(
+        console::say(format_args!(
             "not removed: {} does not belong to pod-checkpointer",
             node.shown(path).display()
-        );
+        ));
     }
     Ok(Answer::Yes)
 }
@@ -105,10 +106,10 @@ fn remove_ours(node: &Places, directory: &Path, names: &[&str]) -> anyhow::Resul
     }
     let others = write::remove_named(directory, names)?;
     for path in &others {
-        println!(
+        console::say(format_args!(
             "not removed: {} does not belong to pod-checkpointer",
             node.shown(path).display()
-        );
+        ));
     }
     if others.is_empty() {
         // it may be a mount point, which existed before
@@ -117,7 +118,7 @@ fn remove_ours(node: &Places, directory: &Path, names: &[&str]) -> anyhow::Resul
         } else {
             "removed"
         };
-        println!("{done} {}", node.shown(directory).display());
+        console::say(format_args!("{done} {}", node.shown(directory).display()));
     }
     Ok(())
 }

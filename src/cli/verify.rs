@@ -14,7 +14,7 @@ use crate::cli::table::{columns, size};
 use crate::cli::{Answer, answer};
 use crate::files::read;
 use crate::files::write::{self, TEMPORARY};
-use crate::names::{AGENT_LOCK, CHECKPOINTS, NODE_RECORD};
+use crate::names::{AGENT_LOCK, AGES, CHECKPOINTS, NODE_RECORD};
 use crate::places::Places;
 use crate::places::store::{self, Error};
 use crate::pod::id::PodId;
@@ -123,6 +123,11 @@ fn verify_store(node: &Places, repair: Option<&Repair>, found: &mut Found) {
             AGENT_LOCK | CHECKPOINTS => {}
             NODE_RECORD => {
                 if let Err(error) = node.store.node() {
+                    found.add("Damaged", &path, chain(&error));
+                }
+            }
+            AGES => {
+                if let Err(error) = node.store.ages() {
                     found.add("Damaged", &path, chain(&error));
                 }
             }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::args::DrillArguments;
 use crate::checkpoint::NodeCheckpoint;
+use crate::console;
 use crate::drill::Outcome;
 use crate::drill::look::{self, Look};
 use crate::drill::node::{DrillNode, parent_sandbox, running};
@@ -180,7 +181,9 @@ pub async fn run(
         }
     }
     if before.is_empty() {
-        eprintln!("no pod could be brought back: nothing was cut");
+        console::note(format_args!(
+            "no pod could be brought back: nothing was cut"
+        ));
         return Ok(());
     }
     let end = Instant::now() + plan.time;
@@ -195,7 +198,7 @@ pub async fn run(
     let mut switch = switch::arm(node.place.run.path())?;
     let result = cut_off(node, plan, &before, end, outcomes).await;
     node.place.restore(&record)?;
-    eprintln!("the path to the API server is restored");
+    console::note(format_args!("the path to the API server is restored"));
     // everything recorded is undone: the switch need not wait for its time
     let _ = switch.kill();
     let _ = switch.wait();
@@ -235,10 +238,10 @@ async fn cut_off(
         routes::cut(*address)
             .with_context(|| format!("cannot cut this node off from {address} by a route"))?;
     }
-    eprintln!(
+    console::note(format_args!(
         "cut off from the API server for {}",
         humantime::format_duration(plan.time)
-    );
+    ));
     let lost = async || {
         let contact = node.status()?.contact;
         Ok(contact.is_some_and(|contact| matches!(contact.class, Class::Silent | Class::Failing)))
@@ -267,10 +270,10 @@ async fn cut_off(
         forgot,
     )
     .await?;
-    eprintln!(
+    console::note(format_args!(
         "the kubelet has forgotten its pods; stopping {}",
         before.len()
-    );
+    ));
 
     let lists = node.lists().await?;
     let stops = before.iter().map(|(key, before)| {

@@ -62,7 +62,7 @@ impl Directory {
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 return Err(Error::Untrusted {
                     path,
-                    why: "it is not a directory".into(),
+                    why: "it is not a directory; remove it, or move it elsewhere".into(),
                 });
             }
             fd => fd.map_err(|error| Error::Io(path.clone(), error.into()))?,
@@ -71,7 +71,8 @@ impl Directory {
         let mode = stat.st_mode & 0o7777;
         if stat.st_uid != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
             let why = format!(
-                "owner {} and mode {mode:04o}: other users may write to it",
+                "owner {} and mode {mode:04o}: other users may write to it; check what is in it, then \
+                 make it belong to this process's user, with mode 0700",
                 stat.st_uid
             );
             return Err(Error::Untrusted { path, why });

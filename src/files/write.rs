@@ -226,13 +226,15 @@ fn empty(directory: &OwnedFd, path: &Path) -> Result<(), Error> {
 
 /// Removes everything with one of these names in a directory, and temporary files, then the
 /// directory if it is empty (unless a file system is mounted there). Returns what was not removed
-/// because it has another name: a mistyped directory must not destroy any files.
+/// because it has another name: a mistyped directory must not destroy any files. What cannot be
+/// removed keeps nothing else from being removed; the first such error is returned.
 pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(directory) {
         Err(error) if super::is_absent(&error) => return Ok(Vec::new()),
         entries => entries.map_err(Error::step("read", directory))?,
     };
     let mut others = Vec::new();
+    let mut removed = Ok(());
     for entry in entries {
         let entry = entry.map_err(Error::step("read", directory))?;
         let (path, name) = (
@@ -242,11 +244,12 @@ pub fn remove_named(directory: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Er
         if !names.contains(&name.as_str()) && !name.starts_with(TEMPORARY) {
             others.push(path);
         } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&path)?;
+            removed = removed.and(remove_tree(&path));
         } else {
-            remove(&path)?;
+            removed = removed.and(remove(&path));
         }
     }
+    removed?;
     if others.is_empty() {
         match disk::rmdir(directory) {
             Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
@@ -337,15 +340,17 @@ fn parent(path: &Path) -> Result<&Path, Error> {
 
 /// Removes files of one directory durably, with a single fsync. This is needed because a file that
 /// reappears after a power cut may be damaged, on a file system that reuses blocks too early (ext4
-/// with `data=writeback`). Does nothing without files.
+/// with `data=writeback`). Does nothing without files. A file that cannot be removed keeps no other
+/// from being removed; the first error is returned.
 pub fn remove_each(directory: &Path, paths: &[PathBuf]) -> Result<(), Error> {
+    let mut removed = Ok(());
     for path in paths {
-        remove_if_there(path)?;
+        removed = removed.and(remove_if_there(path));
     }
     if paths.is_empty() {
         Ok(())
     } else {
-        sync(directory)
+        removed.and(sync(directory))
     }
 }
 

@@ -120,14 +120,18 @@ impl Place {
         Ok(self.manifests.read()?.rehearsals)
     }
 
-    /// Removes the routes that cut the node off. May be repeated.
+    /// Removes the routes that cut the node off. May be repeated. A route that cannot be removed
+    /// keeps no other from being removed; the first error is returned.
     pub fn restore(&self, record: &Record) -> Result<(), Error> {
+        let mut restored = Ok(());
         for address in &record.cut {
-            if routes::restore(*address).map_err(|source| Error::Route(*address, source))? {
-                tracing::warn!(%address, "removed the route that cut this node off");
+            match routes::restore(*address) {
+                Ok(true) => tracing::warn!(%address, "removed the route that cut this node off"),
+                Ok(false) => {}
+                Err(source) => restored = restored.and(Err(Error::Route(*address, source))),
             }
         }
-        Ok(())
+        restored
     }
 
     /// Removes everything of a drill: routes first, links before their targets, the record last.
@@ -136,9 +140,11 @@ impl Place {
         if let Some(record) = self.recorded()? {
             self.restore(&record)?;
         }
+        let mut removed = Ok(());
         for link in self.links()? {
-            write::remove(&link)?;
+            removed = removed.and(write::remove(&link));
         }
+        removed?;
         write::remove_tree(&self.run.path().join(DRILL))?;
         Ok(write::remove(&self.run.path().join(DRILL_RECORD))?)
     }

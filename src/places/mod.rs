@@ -1,5 +1,6 @@
 //! Where the program's files are on a node, and the files through which its parts exchange reports.
 
+pub mod ages;
 #[cfg(test)]
 mod crash_tests;
 pub mod drill;

@@ -2,6 +2,7 @@
 //! server while that does not answer.
 
 use std::fs;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
@@ -125,8 +126,11 @@ impl Store {
             .ok()
     }
 
-    /// Writes the record if it differs from the existing one. Returns whether it did.
+    /// Writes the record if it differs from the existing one. Returns whether it did. Waits while
+    /// the store is tidied.
     pub fn put_node(&self, record: &NodeRecord) -> Result<bool, Error> {
+        // tidying would take its unfinished file for one that a crash left
+        let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         write::settle(self.directory())?;
         if let Ok(Some(known)) = self.node()
             && known == *record

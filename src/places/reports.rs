@@ -77,6 +77,9 @@ pub struct Status {
     /// not to, or if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cannot_unstick: Option<String>,
+    /// Why the supervisor does not know what runs on the node; absent if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blind: Option<String>,
     /// The checkpoints of the node.
     pub pods: Vec<PodReport>,
 }

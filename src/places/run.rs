@@ -79,7 +79,8 @@ impl RunDir {
     }
 
     /// Creates the directory if necessary, checks that it is in memory, and empties it if it is
-    /// from another boot.
+    /// from another boot. What cannot be removed keeps nothing else from being removed, and is
+    /// tried again at the next call.
     pub fn open(&self, boot_id: &str) -> Result<(), Error> {
         write::directory(&self.path)?;
         self.keep_private()?;
@@ -93,18 +94,20 @@ impl RunDir {
         let boot = self.path.join("boot");
         let known = fs::read_to_string(&boot).unwrap_or_default();
         if known.trim() != boot_id {
+            let mut removed = Ok(());
             for entry in Self::entries(&self.path)? {
                 // the lock is held by a running process or not at all, never by one of another boot
                 if entry == SUPERVISOR_LOCK {
                     continue;
                 }
                 let path = self.path.join(&entry);
-                if path.is_dir() && !path.is_symlink() {
-                    write::remove_tree(&path)?;
+                removed = removed.and(if path.is_dir() && !path.is_symlink() {
+                    write::remove_tree(&path)
                 } else {
-                    write::remove(&path)?;
-                }
+                    write::remove(&path)
+                });
             }
+            removed?;
             write::file(&boot, boot_id.as_bytes(), 0o600)?;
         }
         write::directory(&self.path.join("active"))?;
@@ -168,15 +171,17 @@ impl RunDir {
     }
 
     /// Removes what a crash left behind: unfinished files, and unpacked volumes that no active
-    /// manifest names. Only for the supervisor, which writes these.
+    /// manifest names. Only for the supervisor, which writes these. What fails for one name is done
+    /// for the others; the first error is returned.
     pub fn sweep(&self) -> Result<(), Error> {
         let (active, volumes) = (self.path.join("active"), self.path.join("volumes"));
+        let mut swept = Ok(());
         // not in the run directory itself, where the agent may be writing its report
         for name in Self::entries(&active)?
             .iter()
             .filter(|name| name.starts_with(write::TEMPORARY))
         {
-            write::remove(&active.join(name))?;
+            swept = swept.and(write::remove(&active.join(name)).map_err(Error::from));
         }
         for key in Self::entries(&volumes)?
             .iter()
@@ -194,16 +199,24 @@ impl RunDir {
                 Err(error) if error.is_absent() => None,
                 Err(_) => continue,
             };
-            let directory = volumes.join(key.file_form());
-            for uid in Self::entries(&directory)? {
-                if used.as_ref() != Some(&uid) {
-                    tracing::info!(pod = %key, uid, "removing unpacked files that no manifest names");
-                    write::remove_tree(&directory.join(uid))?;
-                }
+            swept = swept.and(Self::sweep_volumes(&volumes, &key, used.as_deref()));
+        }
+        swept
+    }
+
+    /// Removes the unpacked files of a pod, except those of the twin with the UID `used`.
+    fn sweep_volumes(volumes: &Path, key: &PodId, used: Option<&str>) -> Result<(), Error> {
+        let directory = volumes.join(key.file_form());
+        let mut swept = Ok(());
+        for uid in Self::entries(&directory)? {
+            if used != Some(&uid) {
+                tracing::info!(pod = %key, uid, "removing unpacked files that no manifest names");
+                swept = swept.and(write::remove_tree(&directory.join(uid)));
             }
-            if used.is_none() {
-                write::remove_tree(&directory)?;
-            }
+        }
+        swept?;
+        if used.is_none() {
+            write::remove_tree(&directory)?;
         }
         Ok(())
     }
@@ -280,5 +293,24 @@ mod tests {
         assert_eq!(run.keys().unwrap(), [id("shop_other"), id("shop_till")]);
         run.open("boot-2").unwrap();
         assert!(run.keys().unwrap().is_empty());
+    }
+    #[test]
+    fn a_name_that_cannot_be_removed_keeps_no_other_from_being_swept() {
+        let directory = memory();
+        let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
+        run.open("boot-1").unwrap();
+        let stray = run
+            .path()
+            .join("active")
+            .join(format!("{}x", write::TEMPORARY));
+        fs::create_dir(&stray).unwrap();
+        let unpacked = run.path().join("volumes/shop_till");
+        fs::create_dir_all(unpacked.join("uid")).unwrap();
+        let error = run.sweep().unwrap_err();
+        assert!(
+            matches!(&error, Error::Write(write::Error::Step { path, .. }) if *path == stray),
+            "{error}"
+        );
+        assert!(!unpacked.exists());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::SystemTime;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::names::CHECKPOINTS;
 use crate::node::kubelet;
@@ -29,13 +30,17 @@ pub struct Found {
     pub problems: [(&'static str, Option<String>); 3],
 }
 
+/// When a directory was last changed, its owner and mode included: seconds and nanoseconds. `None`:
+/// unknown.
+type Changed = Option<(i64, i64)>;
+
 /// What is remembered between looks, so that nothing is read twice.
 pub struct Looker {
     store: Store,
     run: RunDir,
     /// When each pod's directory in the store was last changed, as of when it was read.
-    read: BTreeMap<Key, Option<SystemTime>>,
-    /// Every pod that has a checkpoint, as of the last look that succeeded.
+    read: BTreeMap<Key, Changed>,
+    /// Every pod that has a checkpoint, as of the last look that could list the store.
     stored: Stored,
     /// What the agent last reported.
     pub agent: Option<AgentReport>,
@@ -55,7 +60,7 @@ impl Looker {
 
     /// Asks the store, the runtime, the kubelet and the agent's file.
     pub async fn look(&mut self, reach: &mut Reach) -> Found {
-        let store = self.read_store().err();
+        let store = self.read_store();
         let stored = Stored {
             keys: self.stored.keys.clone(),
             changed: std::mem::take(&mut self.stored.changed),
@@ -79,7 +84,7 @@ impl Looker {
             }
         }
         let problems = [
-            ("store", store.map(|error| chain(&error))),
+            ("store", (!store.is_empty()).then(|| store.join("; "))),
             ("runtime", lists.as_ref().err().cloned()),
             ("kubelet", silence.map(|error| chain(&error))),
         ];
@@ -91,24 +96,33 @@ impl Looker {
         }
     }
 
-    /// Reads the checkpoints whose directory changed.
-    fn read_store(&mut self) -> Result<(), store::Error> {
-        self.stored.keys = self.store.keys()?.into_iter().collect();
-        let keys = &self.stored.keys;
-        self.read.retain(|key, _| keys.contains(key));
-        for key in keys {
+    /// Reads the checkpoints whose directory changed. Returns what could not be read: it concerns
+    /// one pod each, and every other pod is read.
+    fn read_store(&mut self) -> Vec<String> {
+        match self.store.keys() {
+            Ok(keys) => self.stored.keys = keys.into_iter().collect(),
+            Err(error) => return vec![chain(&error)],
+        }
+        let mut problems = Vec::new();
+        self.read.retain(|key, _| self.stored.keys.contains(key));
+        for key in self.stored.keys.clone() {
             let directory = self
                 .store
                 .directory()
                 .join(CHECKPOINTS)
                 .join(key.file_form());
-            let changed = fs::metadata(&directory)
-                .and_then(|metadata| metadata.modified())
-                .ok();
-            if self.read.get(key).is_some_and(|read| *read == changed) {
+            let changed = changed(&directory);
+            if self.read.get(&key).is_some_and(|read| *read == changed) {
                 continue;
             }
-            let (newest, bad) = self.store.newest(key)?;
+            let (newest, bad) = match self.store.newest(&key) {
+                Ok(found) => found,
+                Err(error) => {
+                    problems.push(chain(&error));
+                    self.cannot_read(&key, &directory);
+                    continue;
+                }
+            };
             for error in &bad {
                 tracing::warn!(
                     error = error as &dyn std::error::Error,
@@ -123,14 +137,34 @@ impl Looker {
                 ),
             };
             self.stored.changed.insert(key.clone(), known);
-            self.read.insert(key.clone(), changed);
+            self.read.insert(key, changed);
         }
-        Ok(())
+        problems
     }
+
+    /// A pod's directory cannot be read. What was known of its checkpoint stays known, and without
+    /// that it has one that cannot be read. A regular file with the name of a pod is no checkpoint.
+    fn cannot_read(&mut self, key: &Key, directory: &Path) {
+        if fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_file()) {
+            self.stored.keys.remove(key);
+            self.read.remove(key);
+        } else if self.read.insert(key.clone(), None).is_none() {
+            self.stored
+                .changed
+                .insert(key.clone(), Known::unreadable(None));
+        }
+    }
+}
+
+fn changed(directory: &Path) -> Changed {
+    let metadata = fs::symlink_metadata(directory).ok()?;
+    Some((metadata.ctime(), metadata.ctime_nsec()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::checkpoint::testing::checkpoint;
     use crate::pod::id::id;
@@ -146,7 +180,7 @@ mod tests {
         );
         store.put(&checkpoint("shop", "till")).unwrap();
         let mut changed = || {
-            looker.read_store().unwrap();
+            assert_eq!(looker.read_store(), [""; 0]);
             let changed: Vec<Key> = std::mem::take(&mut looker.stored.changed)
                 .into_keys()
                 .collect();
@@ -164,5 +198,55 @@ mod tests {
             (2, vec![id("shop_till")]),
             "it is removed in between"
         );
+    }
+    #[test]
+    fn a_bad_name_in_the_store_hides_no_other_pod_and_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path().join("state"));
+        store.create().unwrap();
+        let mut looker = Looker::new(
+            store.clone(),
+            RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"),
+        );
+        let at = |name: &str| store.directory().join(CHECKPOINTS).join(name);
+        let mode = |name: &str, mode| {
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        fs::write(at("aaa_file"), "").unwrap();
+        fs::create_dir(at("aab_open")).unwrap();
+        mode("aab_open", 0o777);
+        fs::write(at("no pod's name"), "").unwrap();
+        store.put(&checkpoint("shop", "till")).unwrap();
+        let problems = looker.read_store();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0].contains("checkpoints/aaa_file") && problems[0].contains("move it"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].contains("checkpoints/aab_open") && problems[1].contains("0700"),
+            "{problems:?}"
+        );
+        let keys = [id("aab_open"), id("shop_till")];
+        assert_eq!(
+            looker.stored.keys,
+            keys.clone().into(),
+            "a file is no checkpoint"
+        );
+        let changed = std::mem::take(&mut looker.stored.changed);
+        assert!(changed.keys().eq(&keys), "{changed:?}");
+        assert!(changed[&keys[1]].parent_uid != changed[&keys[0]].parent_uid);
+
+        mode("shop_till", 0o777);
+        assert_eq!(looker.read_store().len(), 3);
+        assert!(
+            looker.stored.changed.is_empty() && looker.stored.keys.contains(&keys[1]),
+            "what was known stays known"
+        );
+        mode("shop_till", 0o700);
+        fs::remove_file(at("aaa_file")).unwrap();
+        fs::remove_dir(at("aab_open")).unwrap();
+        assert_eq!(looker.read_store(), [""; 0]);
+        assert!(looker.stored.changed.keys().eq(&keys[1..]));
     }
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::format::Parent;
 use crate::node::host::HostRoot;
 use crate::node::runtime::{self, Runtime};
 use crate::node::{images, kubelet};
+use crate::places::ages::Ages;
 use crate::places::manifests::{Link, ManifestDir};
 use crate::places::node_record::NodeRecord;
 use crate::places::store::{self, Generation, Store};
@@ -101,7 +102,7 @@ impl Preconditions<'_> {
         }
         let generation = self.newest(key)?;
         let checkpoint = &generation.checkpoint;
-        self.check_age(checkpoint)?;
+        self.check_age(&generation)?;
         self.check_images(checkpoint, findings).await?;
         if self.manifests.link(key) == Link::Foreign {
             let path = self.manifests.link_path(key);
@@ -145,17 +146,30 @@ impl Preconditions<'_> {
         refused
     }
 
-    fn check_age(&self, checkpoint: &NodeCheckpoint) -> Result<(), Refused> {
-        let limit = checkpoint.policy.max_age_seconds;
-        match limit
-            .filter(|limit| age(checkpoint, self.boot_id, self.now) > Duration::from_secs(*limit))
-        {
-            None => Ok(()),
-            Some(limit) => Err(Refused::new(
-                Blocked::Expired,
-                format!("captured more than {limit} s of uptime ago"),
-            )),
+    fn check_age(&self, generation: &Generation) -> Result<(), Refused> {
+        let Some(limit) = generation.checkpoint.policy.max_age_seconds else {
+            return Ok(());
+        };
+        if self.age(generation) <= Duration::from_secs(limit) {
+            return Ok(());
         }
+        let message = format!("not known to be current for more than {limit} s of uptime");
+        Err(Refused::new(Blocked::Expired, message))
+    }
+
+    /// How long a checkpoint has not been known to be current, as far as is certain: as the agent
+    /// recorded, else since its capture.
+    fn age(&self, generation: &Generation) -> Duration {
+        let uid = &generation.checkpoint.parent.uid;
+        let ages = self.store.ages().unwrap_or_else(|error| {
+            tracing::warn!("{}", chain(&error));
+            Ages::default()
+        });
+        ages.of(&generation.pod, uid, generation.number)
+            .map_or_else(
+                || age(&generation.checkpoint, self.boot_id, self.now),
+                |age| age.at(self.boot_id, self.now),
+            )
     }
 
     async fn check_images(
@@ -269,9 +283,10 @@ impl Preconditions<'_> {
     }
 }
 
-/// How long ago a checkpoint was captured, as far as is certain: time during which the node was off
-/// does not count, and after a reboot only the time since then counts. The wall clock is not used,
-/// so a wrong one neither expires nor revives a checkpoint.
+/// How long ago a checkpoint was captured, as far as is certain; for one whose age the agent has not
+/// recorded yet. Time during which the node was off does not count, and after a reboot only the time
+/// since then counts. The wall clock is not used, so a wrong one neither expires nor revives a
+/// checkpoint.
 fn age(checkpoint: &NodeCheckpoint, boot_id: &str, now: Duration) -> Duration {
     if checkpoint.captured.boot_id == boot_id {
         now.saturating_sub(Duration::from_secs(checkpoint.captured.uptime_seconds))
@@ -287,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::testing::checkpoint;
+    use crate::places::ages::Aging;
     use crate::places::run::RunDir;
     use crate::pod::room::Amounts;
 
@@ -360,6 +376,60 @@ mod tests {
             }),
             servers: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_checkpoint_expires_when_it_was_last_known_to_be_current_too_long_ago_over_all_boots() {
+        let hours = Duration::from_hours;
+        let directory = tempfile::tempdir().unwrap();
+        let manifests = directory.path().join("manifests");
+        let run = RunDir::new(directory.path().join("run"), "/run/pod-checkpointer");
+        let manifests = ManifestDir::new(manifests, run);
+        let store = Store::new(directory.path().join("state"));
+        store.create().unwrap();
+        let mut made = checkpoint("shop", "till");
+        made.policy.max_age_seconds = Some(72 * 3600);
+        let made = made.with_digest();
+        store.put(&made).unwrap();
+        let runtime = Runtime::new(directory.path().join("none.sock"), Duration::from_secs(1));
+        let expired = |boot_id: &str, now: Duration| {
+            let against = Preconditions {
+                now,
+                boot_id,
+                root: &HostRoot::new(directory.path()),
+                store: &store,
+                manifests: &manifests,
+                not_memory: None,
+                runtime: &runtime,
+                settings: &kubelet::Settings::default(),
+                kubelet_dir: Path::new("/var/lib/kubelet"),
+                node_name: "node-1",
+                record: None,
+                api_pods: ApiPods::None,
+            };
+            let newest = store.newest(&id("shop_till")).unwrap().0.unwrap();
+            against.check_age(&newest).is_err()
+        };
+        assert!(expired("boot-1", hours(73)), "captured at the start of it");
+        let aging = |is_current| {
+            [Aging {
+                key: id("shop_till"),
+                uid: made.parent.uid.clone(),
+                generation: 1,
+                max_age: hours(72),
+                is_current,
+            }]
+        };
+        store
+            .renew_ages(&aging(true), "boot-1", hours(500))
+            .unwrap();
+        assert!(!expired("boot-1", hours(571)), "healthy and unchanged");
+        assert!(expired("boot-1", hours(573)));
+        store
+            .renew_ages(&aging(false), "boot-1", hours(560))
+            .unwrap();
+        assert!(!expired("boot-2", hours(11)));
+        assert!(expired("boot-2", hours(13)), "60 hours of the boot before");
     }
 
     #[test]

@@ -353,9 +353,15 @@ impl Shell {
 
     fn report(&mut self) {
         self.problems.set("kubelet's contact", self.core.lock_out());
-        let status = self
-            .core
-            .status(self.problems.texts(), self.cannot_unstick.clone());
+        let blind = ["runtime", "kubelet"]
+            .into_iter()
+            .find_map(|about| self.problems.texts_of(about).first());
+        let status = Status {
+            blind: blind.cloned(),
+            ..self
+                .core
+                .status(self.problems.texts(), self.cannot_unstick.clone())
+        };
         let figures = self.recorder.write(&self.run, status, self.core.outages());
         self.metrics.passed(figures);
     }

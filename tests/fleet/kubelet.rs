@@ -2,7 +2,7 @@
 //! its agent asks.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,6 +16,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
+use pod_checkpointer::files::lock::lock;
+use pod_checkpointer::names::SUPERVISOR_LOCK;
+use pod_checkpointer::node::clock;
+use pod_checkpointer::node::contact::Class;
+use pod_checkpointer::places::reports::{ContactReport, STATUS, Status};
+use pod_checkpointer::places::run::RunDir;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -58,6 +64,8 @@ pub struct Kubelet {
     resources: PodResources,
     /// By the UID of their pods.
     agents: BTreeMap<String, Child>,
+    /// The lock of its supervisor.
+    _supervisor: File,
     /// Makes the next pod's address.
     addresses: u8,
 }
@@ -78,6 +86,8 @@ impl Kubelet {
         }
         let runtime = Runtime::start_at(path("run/containerd.sock"));
         let resources = PodResources::start(&path("var/lib/kubelet"));
+        let supervisor = supervise(&path("run/pod-checkpointer"))
+            .with_context(|| format!("the supervisor of {name}"))?;
         let node = Api::<Node>::all(client.clone());
         let node = node
             .create(
@@ -104,6 +114,7 @@ impl Kubelet {
             runtime,
             resources,
             agents: BTreeMap::new(),
+            _supervisor: supervisor,
             addresses: 1,
         })
     }
@@ -414,6 +425,24 @@ impl Kubelet {
         )?;
         Ok(agent)
     }
+}
+
+/// What a supervisor that works leaves in its run directory. Returns its lock.
+fn supervise(run: &Path) -> anyhow::Result<File> {
+    let run = RunDir::new(run, run);
+    run.open(&clock::boot_id()?)?;
+    let contact = Some(ContactReport {
+        class: Class::Answering,
+        since: 1,
+    });
+    run.write(
+        STATUS,
+        &Status {
+            contact,
+            ..Status::default()
+        },
+    )?;
+    Ok(lock(&run.path().join(SUPERVISOR_LOCK))?)
 }
 
 /// The same API server, with this token as the only credential.

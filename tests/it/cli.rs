@@ -224,8 +224,21 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
     .unwrap();
     node.install();
     let _agent = node.store().lock("agent.lock").unwrap();
-
+    let table = text(&node.command(&["status"]));
+    assert!(
+        table.contains("Risk:        NoSupervisor: the supervisor does not run"),
+        "{table}"
+    );
     let shown = node.json(&["status"]);
+    assert!(shown["risks"]["NoSupervisor"].is_string(), "{shown}");
+    for pod in shown["pods"].as_array().unwrap() {
+        assert_eq!(pod["recoverable"], "No", "nothing would bring it back");
+    }
+    assert_eq!(shown["pods"][1]["reasons"], json!(["NoSupervisor"]));
+
+    let _supervisor = lock(&run.path().join("supervisor.lock")).unwrap();
+    let shown = node.json(&["status"]);
+    assert_eq!(shown.get("risks"), None);
     let pods: Vec<(&str, &str, &str)> = shown["pods"]
         .as_array()
         .unwrap()
@@ -265,7 +278,7 @@ fn status_shows_what_is_captured_what_is_active_and_why_not() {
             &shown["supervisor"]["installed"],
             &shown["supervisor"]["running"]
         ),
-        (&json!(true), &json!(false))
+        (&json!(true), &json!(true))
     );
     assert_eq!(shown["agent"]["running"], true);
 
@@ -493,6 +506,7 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
     );
     assert_eq!(kinds(&node.json(&["verify", &one])), Vec::<&str>::new());
     assert_eq!(fs::read(node.generation(1)).unwrap(), before);
+    let _supervisor = lock(&node.run_dir().path().join("supervisor.lock")).unwrap();
     let unknown = node.json(&["status"]);
     assert_eq!(unknown["pods"][0]["recoverable"], "Unknown");
     assert_eq!(unknown["pods"][0]["captured"], "2026-11-21T10:00:00Z");
@@ -514,6 +528,28 @@ fn what_is_sealed_is_shown_with_its_key_alone() {
     assert!(
         open["bad"][0]["message"].as_str().unwrap().contains("0644"),
         "{open}"
+    );
+}
+
+#[test]
+fn a_bad_name_in_the_store_keeps_no_other_pod_from_being_shown_and_exported() {
+    let node = Node::new();
+    let store = node.store();
+    store.put(&checkpoint("till")).unwrap();
+    fs::write(store.directory().join("checkpoints/aaa_file"), "").unwrap();
+    let status = node.command(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status));
+    assert!(
+        text(&status).contains("till") && text(&status).contains("checkpoints/aaa_file"),
+        "{}",
+        text(&status)
+    );
+    let exported = node.command(&["export", "-", "--plain"]);
+    let said = String::from_utf8_lossy(&exported.stderr);
+    assert_eq!(exported.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("checkpoints/aaa_file") && said.contains("exported 1 generations of 1 pods"),
+        "{said}"
     );
 }
 
@@ -639,6 +675,36 @@ fn uninstall_leaves_the_node_as_it_was_and_can_be_run_again() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         assert_eq!(node.files(), before);
     }
+}
+
+#[test]
+fn a_reader_that_is_gone_stops_no_command() {
+    let node = Node::new();
+    let run = |arguments: &[&str]| {
+        let closed = || std::io::pipe().unwrap().1;
+        Command::new(env!("CARGO_BIN_EXE_pod-checkpointer"))
+            .args(arguments)
+            .arg("--host-root")
+            .arg(node.0.path())
+            .args(["--manifest-dir", "/etc/kubernetes/manifests"])
+            .env_clear()
+            .stdout(closed())
+            .stderr(closed())
+            .status()
+            .unwrap()
+            .code()
+    };
+    node.store().put(&checkpoint("till")).unwrap();
+    node.run_dir();
+    node.install();
+    for arguments in [&["status"][..], &["verify"], &["show", "shop/till"]] {
+        assert_eq!(run(arguments), Some(0), "{arguments:?}");
+    }
+    assert_eq!(run(&["show", "shop/none"]), Some(1));
+    assert_eq!(run(&["export", "/nowhere/file", "--plain"]), Some(1));
+    assert_eq!(run(&["uninstall"]), Some(0));
+    assert!(!node.path("var/lib/pod-checkpointer").exists());
+    assert!(!node.path("run/pod-checkpointer").exists());
 }
 
 #[test]

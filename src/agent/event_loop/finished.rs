@@ -33,5 +33,7 @@ pub(super) enum Finished {
     Surveyed(Surroundings),
     Upkept(Findings),
     Tidied(Result<Tidied, store::Error>),
+    /// With what failed.
+    Aged(Option<String>),
     EventRecorded(Result<(), kube::Error>),
 }

@@ -32,6 +32,7 @@ use crate::agent::published::ledger::Ledger;
 use crate::agent::published::shown::SupervisorReports;
 use crate::agent::risks::{self, Risks};
 use crate::agent::settings::Settings;
+use crate::agent::supervision::{self, Supervision};
 use crate::agent::surroundings::Surroundings;
 use crate::agent::swap::{Change, Swaps};
 use crate::agent::telemetry::Telemetry;
@@ -39,8 +40,9 @@ use crate::agent::upkeep::Memory;
 use crate::agent::{captures, watch};
 use crate::client::heard::{Heard, explain_watch};
 use crate::client::retry::Retry;
-use crate::names::FIELD_MANAGER;
-use crate::places::reports::AgentReport;
+use crate::files::lock;
+use crate::names::{FIELD_MANAGER, SUPERVISOR_LOCK};
+use crate::places::reports::{AGENT, AgentReport};
 use crate::places::run::RunDir;
 use crate::places::store::Store;
 use crate::pod::id::PodId;
@@ -54,6 +56,8 @@ const FRESH: Duration = Duration::from_secs(75);
 const TIDY: Duration = Duration::from_hours(1);
 /// How often the node is surveyed again.
 const SURVEY: Duration = Duration::from_mins(10);
+/// When the ages of checkpoints are first recorded: by then the pods are captured.
+const FIRST_AGES: Duration = Duration::from_mins(2);
 /// How long work in progress may take to finish when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -66,6 +70,7 @@ const NAMESPACE_WATCH: &str = "watch of namespaces";
 const VOLUME_CHANGES: &str = "changes of volumes";
 const REPORT_CHANGES: &str = "changes of reports";
 const STORE: &str = "store";
+const AGE: &str = "ages of checkpoints";
 
 /// The running agent.
 pub(crate) struct Agent {
@@ -81,6 +86,7 @@ pub(crate) struct Agent {
     ledger: Ledger,
     recorder: Recorder,
     supervisor: SupervisorReports,
+    supervision: Supervision,
     swaps: Swaps,
     /// Pods with a volume that cannot be followed, and when they are captured again.
     unfollowed: BTreeSet<PodId>,
@@ -88,6 +94,8 @@ pub(crate) struct Agent {
     surroundings: Option<Rc<Surroundings>>,
     /// When the store is put in order next; `None`: in progress.
     tidy: Option<Duration>,
+    /// When the ages of checkpoints are recorded next.
+    ages: Option<Duration>,
     /// When the node is surveyed next; `None`: in progress.
     survey: Option<Duration>,
     survey_retry: Retry,
@@ -137,6 +145,8 @@ impl Agent {
                 .clone()
                 .map(|name| (settings.arguments.pod_namespace.clone(), name)),
         };
+        // of this boot: the run directory is in memory
+        let before = run.read::<AgentReport>(AGENT).ok().flatten();
         let author = Author {
             controller: FIELD_MANAGER.into(),
             instance: Some(settings.node_name.clone()),
@@ -154,11 +164,13 @@ impl Agent {
             marks: Marks::new(rules),
             ledger: Ledger::default(),
             supervisor: SupervisorReports::default(),
+            supervision: Supervision::after(before.as_ref()),
             swaps: Swaps::new(),
             unfollowed: BTreeSet::new(),
             unfollowed_due: None,
             surroundings: None,
             tidy: Some(Duration::ZERO),
+            ages: Some(FIRST_AGES),
             survey: Some(Duration::ZERO),
             survey_retry: Retry::new(Duration::from_secs(2), SURVEY),
             memory: Memory::default(),
@@ -228,6 +240,9 @@ impl Agent {
         if self.tidy.take_if(|due| *due <= now).is_some() {
             self.tidy_store();
         }
+        if self.ages.take_if(|due| *due <= now).is_some() {
+            self.record_ages(now);
+        }
         if self.unfollowed_due.is_some_and(|due| due <= now) {
             self.unfollowed_due = None;
             for key in std::mem::take(&mut self.unfollowed) {
@@ -246,6 +261,7 @@ impl Agent {
         // until then, what an earlier agent reported about the node is more complete
         let is_known = self.is_recorded && self.damaged.is_some();
         if is_known {
+            self.check_supervisor(now);
             self.assess_risks();
         }
         if self.index.is_complete() && is_known {
@@ -269,6 +285,17 @@ impl Agent {
         self.write_agent_file(now);
     }
 
+    /// Looks whether a supervisor works. What cannot be learned changes nothing.
+    fn check_supervisor(&mut self, now: Duration) {
+        if !self.supervision.is_due(now) {
+            return;
+        }
+        if let Ok(is_running) = lock::is_locked(&self.run.path().join(SUPERVISOR_LOCK)) {
+            let fault = supervision::fault(is_running, &self.supervisor);
+            self.supervision.see(fault, now);
+        }
+    }
+
     /// Collects what on the node would prevent the recovery of its pods. Logs changes, and records
     /// an Event for each new risk.
     fn assess_risks(&mut self) {
@@ -284,6 +311,7 @@ impl Agent {
                 self.settings.host().run_dir.display()
             )
         };
+        add(Risk::NoSupervisor, self.supervision.risk());
         add(Risk::RunDirNotMemory, self.run_on_disk.then(on_disk));
         add(
             Risk::StoreDamaged,
@@ -335,8 +363,10 @@ impl Agent {
             self.ledger.wake(now),
             self.survey,
             self.tidy,
+            self.ages,
             self.unfollowed_due,
             heartbeat,
+            self.supervision.wake(),
             Some(now.saturating_add(FRESH)),
         ];
         times

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::agent::event_loop::finished::Finished;
 use crate::agent::event_loop::{
-    Agent, FRESH, STORE, SURROUNDINGS, SURVEY, TIDY, UPKEEP, VOLUME_CHANGES,
+    AGE, Agent, FRESH, STORE, SURROUNDINGS, SURVEY, TIDY, UPKEEP, VOLUME_CHANGES,
 };
 use crate::agent::index::Action;
 use crate::agent::outcome::Captured;
@@ -25,10 +25,14 @@ use crate::capture;
 use crate::client::gone::{self, Answer};
 use crate::client::heard::explain;
 use crate::names::STORE_FAILED;
+use crate::node::clock;
+use crate::places::ages;
 use crate::places::store::{self, Tidied};
 use crate::pod::id::PodId;
 use crate::text::chain;
 
+/// How often to look whether a checkpoint has a maximum age, while none has.
+const NO_AGES: Duration = Duration::from_mins(1);
 /// How often a pod is captured whose volumes cannot be watched.
 const UNFOLLOWED: Duration = Duration::from_mins(1);
 
@@ -51,6 +55,31 @@ impl Agent {
             Finished::Tidied(tidied.unwrap_or_else(|_| Ok(Tidied::default())))
         };
         self.work.push(tidy.boxed_local());
+    }
+
+    /// Starts to record the ages of checkpoints, if any has a maximum age.
+    pub(super) fn record_ages(&mut self, now: Duration) {
+        let aging = self.index.aging(self.heard.is_within(FRESH));
+        let Some(pause) = ages::interval(&aging) else {
+            self.ages = Some(now.saturating_add(NO_AGES));
+            return;
+        };
+        let store = self.store.clone();
+        let record = async move {
+            let record = move || {
+                let boot = clock::boot_id().map_err(|error| error.to_string())?;
+                let recorded = store.renew_ages(&aging, &boot, clock::boot_time());
+                recorded.map_err(|error| chain(&error))
+            };
+            let recorded = tokio::task::spawn_blocking(record).await;
+            Finished::Aged(match recorded {
+                Ok(recorded) => recorded.err(),
+                Err(error) => Some(error.to_string()),
+            })
+        };
+        self.work.push(record.boxed_local());
+        // the next time, whatever comes of this one
+        self.ages = Some(now.saturating_add(pause));
     }
 
     /// Starts to write a PodCheckpoint.
@@ -254,6 +283,14 @@ impl Agent {
             Finished::Tidied(tidied) => {
                 self.tidy = Some(now.saturating_add(TIDY));
                 self.tidied(tidied);
+            }
+            Finished::Aged(failed) => {
+                if failed.is_some() {
+                    self.telemetry.store_failed(STORE_FAILED);
+                }
+                let problem = failed
+                    .map(|error| format!("cannot record how old the checkpoints are: {error}"));
+                self.problems.set(AGE, problem);
             }
             Finished::EventRecorded(Ok(())) => {}
             Finished::EventRecorded(Err(error)) => {

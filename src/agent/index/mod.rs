@@ -25,6 +25,14 @@ pub(crate) use views::View;
 /// Captures that run at the same time: enough that a slow one does not delay the others, few enough
 /// for the memory.
 const CONCURRENT: usize = 4;
+/// The most bytes of checkpoints that are captured at the same time, by the sizes of their last
+/// generations: a capture takes several times that in memory. A larger one is captured alone.
+const BUDGET: u64 = 16 << 20;
+/// What a pod counts that has no checkpoint yet.
+const UNKNOWN_SIZE: u64 = BUDGET / CONCURRENT as u64;
+/// The least time from the end of a pod's capture to the start of its next one: a pod that changes
+/// all the time costs the node a write each time.
+const REST: Duration = Duration::from_secs(5);
 /// How long after the removal of a checkpoint `agent.yaml` lists its parent as gone.
 const GONE_LISTED: Duration = Duration::from_hours(1);
 
@@ -64,9 +72,10 @@ struct Pod {
     done: Option<u64>,
     /// To be captured again, whatever the fingerprint says.
     dirty: bool,
-    /// Not captured before this time: the end of the pause after a failure, which a change of the
-    /// pod ends at once.
+    /// When it may be captured; while it waits for its turn, since when.
     not_before: Duration,
+    /// When a change may cause another capture: [`REST`] after the last one.
+    rested: Duration,
     retry: Retry,
     outcome: Outcome,
 }
@@ -129,6 +138,8 @@ pub(crate) struct Index {
     pods: BTreeMap<PodId, Pod>,
     checkpoints: BTreeMap<PodId, Checkpoint>,
     running: BTreeMap<PodId, Running>,
+    /// The last turn of each namespace: the number of the capture that it got.
+    turns: BTreeMap<String, u64>,
     gone: BTreeMap<PodId, (String, Duration)>,
     census: Census,
 }
@@ -146,6 +157,7 @@ impl Index {
             pods: BTreeMap::new(),
             checkpoints,
             running: BTreeMap::new(),
+            turns: BTreeMap::new(),
             gone: BTreeMap::new(),
             census: Census::default(),
         }
@@ -208,7 +220,13 @@ impl Index {
         match self.pods.get_mut(&key) {
             Some(pod) if pod.observed.uid == observed.uid => {
                 if pod.observed.fingerprint != observed.fingerprint {
-                    pod.not_before = now;
+                    let soonest = now.max(pod.rested);
+                    // one that waits for its turn keeps it
+                    pod.not_before = if pod.is_due() {
+                        pod.not_before.min(soonest)
+                    } else {
+                        soonest
+                    };
                     pod.retry.reset();
                 }
                 pod.observed = observed;
@@ -221,6 +239,7 @@ impl Index {
                     done: None,
                     dirty: false,
                     not_before: now,
+                    rested: Duration::ZERO,
                     retry: Retry::default(),
                     outcome: Outcome::Waiting,
                 };
@@ -286,36 +305,10 @@ impl Index {
     /// The work to start now.
     pub(crate) fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (key, pod) in &mut self.pods {
-            let removing = self
-                .checkpoints
-                .get(key)
-                .is_some_and(|checkpoint| checkpoint.busy == Busy::Removing);
-            if self.running.len() >= CONCURRENT {
-                break;
-            }
-            if removing || self.running.contains_key(key) || !pod.is_due() || pod.not_before > now {
-                continue;
-            }
-            pod.dirty = false;
-            let Observed {
-                uid,
-                fingerprint,
-                object,
-                ..
-            } = pod.observed.clone();
-            self.running.insert(
-                key.clone(),
-                Running {
-                    uid,
-                    fingerprint,
-                    parent: Parent::Present,
-                },
-            );
-            actions.push(Action::Capture {
-                key: key.clone(),
-                object,
-            });
+        while self.running.len() < CONCURRENT
+            && let Some(key) = self.next_capture(now)
+        {
+            actions.extend(self.begin_capture(key));
         }
         let keys: Vec<PodId> = self.checkpoints.keys().cloned().collect();
         for key in keys {
@@ -355,6 +348,69 @@ impl Index {
             self.checkpoints.contains_key(key) || now.saturating_sub(*since) < GONE_LISTED
         });
         actions
+    }
+
+    /// The pod to capture next: of the namespace with the fewest captures in progress, then of the
+    /// one whose turn is longest ago, the pod that has waited longest. So pods that change all the
+    /// time keep no pod of another namespace waiting. `None`: there is none, or it must wait for the
+    /// memory that other captures take; nothing smaller overtakes it.
+    fn next_capture(&self, now: Duration) -> Option<PodId> {
+        let removing = |key: &PodId| {
+            self.checkpoints
+                .get(key)
+                .is_some_and(|checkpoint| checkpoint.busy == Busy::Removing)
+        };
+        let ready = self.pods.iter().filter(|(key, pod)| {
+            pod.is_due()
+                && pod.not_before <= now
+                && !self.running.contains_key(*key)
+                && !removing(key)
+        });
+        let mut running: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in self.running.keys() {
+            *running.entry(key.namespace()).or_default() += 1;
+        }
+        let next = ready.min_by_key(|(key, pod)| {
+            let namespace = key.namespace();
+            let turn = self.turns.get(namespace).copied().unwrap_or_default();
+            let running = running.get(namespace).copied().unwrap_or_default();
+            (running, turn, pod.not_before)
+        });
+        let (key, _) = next?;
+        let taken: u64 = self.running.keys().map(|key| self.size(key)).sum();
+        let fits = self.running.is_empty() || taken.saturating_add(self.size(key)) <= BUDGET;
+        fits.then(|| key.clone())
+    }
+
+    /// About how many bytes the next generation of a pod takes.
+    fn size(&self, key: &PodId) -> u64 {
+        self.stored(key).map_or(UNKNOWN_SIZE, |stored| stored.size)
+    }
+
+    fn begin_capture(&mut self, key: PodId) -> Option<Action> {
+        let pod = self.pods.get_mut(&key)?;
+        pod.dirty = false;
+        let Observed {
+            uid,
+            fingerprint,
+            object,
+            ..
+        } = pod.observed.clone();
+        let turn = self.turns.values().max().copied().unwrap_or_default();
+        let pods = &self.pods;
+        self.turns
+            .retain(|namespace, _| pods.keys().any(|key| key.namespace() == namespace));
+        self.turns
+            .insert(key.namespace().to_owned(), turn.saturating_add(1));
+        self.running.insert(
+            key.clone(),
+            Running {
+                uid,
+                fingerprint,
+                parent: Parent::Present,
+            },
+        );
+        Some(Action::Capture { key, object })
     }
 
     /// When [`Index::decide`] will have work that it does not have now. Work that is due and was
@@ -400,6 +456,7 @@ impl Index {
         else {
             return;
         };
+        pod.rested = now.saturating_add(REST);
         pod.outcome = match captured {
             Captured::Stored(_) => Outcome::Captured,
             Captured::Refused(reasons) => Outcome::Refused(reasons),
@@ -411,6 +468,7 @@ impl Index {
             }
         };
         pod.done = Some(running.fingerprint);
+        pod.not_before = pod.rested;
         pod.retry.reset();
     }
 

@@ -67,6 +67,88 @@ fn decide(index: &mut Index, seconds: u64) -> Vec<String> {
     names(&index.decide(at(seconds)))
 }
 
+/// A minute in which every pod of namespace `aaa` changes each second, as if its owner annotated it,
+/// and a capture takes two seconds. `shop/till` changes once, after ten seconds.
+#[test]
+fn pods_that_change_all_the_time_keep_no_other_waiting_and_are_captured_seldom() {
+    let mut index = listed(Vec::new());
+    let busy: Vec<String> = (0..8).map(|number| format!("aaa_{number}")).collect();
+    let mut running: Vec<(PodId, u64)> = Vec::new();
+    let mut begun: Vec<(u64, PodId)> = Vec::new();
+    for second in 0..60 {
+        let (ended, rest) = running
+            .into_iter()
+            .partition(|(_, begun)| second >= begun + 2);
+        running = rest;
+        let ended: Vec<(PodId, u64)> = ended;
+        for (key, _) in ended {
+            let captured = Captured::Stored(stored(key.file_form(), "u1", None));
+            index.captured(&key, captured, at(second));
+        }
+        for key in &busy {
+            let changed = Observed {
+                fingerprint: second,
+                ..pod(key, "u1")
+            };
+            index.see(changed, at(second));
+        }
+        if second == 10 {
+            index.see(pod("shop_till", "u1"), at(second));
+        }
+        for action in index.decide(at(second)) {
+            let Action::Capture { key, .. } = action else {
+                panic!("{action:?}")
+            };
+            begun.push((second, key.clone()));
+            running.push((key, second));
+        }
+    }
+    let of = |key: &str| -> Vec<u64> {
+        let key = id(key);
+        let of = begun.iter().filter(|(_, begun)| *begun == key);
+        of.map(|(second, _)| *second).collect()
+    };
+    let till = of("shop_till");
+    assert!(matches!(till[..], [10..=12]), "{till:?}");
+    for key in &busy {
+        let begun = of(key);
+        assert!(begun.len() >= 5, "{key}: {begun:?}");
+        let pauses = begun.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(pauses.min() >= Some(2 + REST.as_secs()), "{key}: {begun:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_waits_for_its_turn_keeps_it_when_it_changes_and_the_first_change_waits_for_nothing() {
+    let mut index = listed(Vec::new());
+    for (second, key) in (0..6).map(|number| (number, format!("shop_{number}"))) {
+        index.see(pod(&key, "u1"), at(second));
+    }
+    assert_eq!(decide(&mut index, 6).len(), CONCURRENT);
+    let changed = Observed {
+        fingerprint: 2,
+        ..pod("shop_4", "u1")
+    };
+    index.see(changed, at(7));
+    let captured = |index: &mut Index, key: &str, second| {
+        let captured = Captured::Stored(stored(key, "u1", None));
+        index.captured(&id(key), captured, at(second));
+    };
+    captured(&mut index, "shop_0", 8);
+    assert_eq!(decide(&mut index, 8), ["capture shop/4"]);
+    captured(&mut index, "shop_1", 8);
+    assert_eq!(decide(&mut index, 8), ["capture shop/5"]);
+    for key in ["shop_2", "shop_3", "shop_4", "shop_5"] {
+        captured(&mut index, key, 9);
+    }
+    index.swapped(&id("shop_2"));
+    assert_eq!(decide(&mut index, 10), [""; 0], "it rests");
+    assert_eq!(index.wake(at(10)), Some(at(9) + REST));
+    assert_eq!(decide(&mut index, 14), ["capture shop/2"]);
+    index.swapped(&id("shop_3"));
+    assert_eq!(decide(&mut index, 60), ["capture shop/3"]);
+}
+
 #[test]
 fn a_pod_is_captured_once_until_it_changes() {
     let mut index = listed(Vec::new());
@@ -85,9 +167,9 @@ fn a_pod_is_captured_once_until_it_changes() {
             fingerprint: 2,
             ..pod("shop_till", "u1")
         },
-        at(4),
+        at(8),
     );
-    assert_eq!(decide(&mut index, 4), ["capture shop/till"]);
+    assert_eq!(decide(&mut index, 8), ["capture shop/till"]);
 }
 
 #[test]
@@ -113,7 +195,8 @@ fn what_changes_during_a_capture_is_captured_after_it() {
             Captured::Stored(stored("shop_till", "u1", None)),
             at(2),
         );
-        assert_eq!(decide(&mut index, 2), ["capture shop/till"], "swap: {swap}");
+        assert_eq!(decide(&mut index, 6), [""; 0], "it rests");
+        assert_eq!(decide(&mut index, 7), ["capture shop/till"], "swap: {swap}");
     }
 }
 
@@ -197,7 +280,39 @@ fn a_change_ends_the_wait_after_a_fault() {
         },
         at(100),
     );
-    assert_eq!(decide(&mut index, 100), ["capture shop/till"]);
+    assert_eq!(decide(&mut index, 105), ["capture shop/till"]);
+}
+
+#[test]
+fn a_checkpoint_is_current_while_the_api_server_reports_its_pod_as_it_was_captured() {
+    let limited = || Stored {
+        max_age: Some(at(3600)),
+        ..stored("shop_till", "u1", None)
+    };
+    let mut index = Index::new(
+        RETENTION,
+        vec![limited(), stored("shop_unlimited", "u2", None)],
+    );
+    let current = |index: &Index, fresh| -> Vec<bool> {
+        let aging = index.aging(fresh);
+        aging.iter().map(|it| it.is_current).collect()
+    };
+    assert_eq!(current(&index, true), [false], "not reported yet");
+    index.begin_list();
+    index.see(pod("shop_till", "u1"), at(0));
+    index.end_list(at(0));
+    index.decide(at(0));
+    assert_eq!(current(&index, true), [false], "not compared yet");
+    index.captured(&id("shop_till"), Captured::Stored(limited()), at(1));
+    assert_eq!(current(&index, true), [true]);
+    assert_eq!(current(&index, false), [false], "the API server is silent");
+    index.swapped(&id("shop_till"));
+    assert_eq!(current(&index, true), [false], "it changed");
+    index.decide(at(100));
+    index.captured(&id("shop_till"), Captured::Stored(limited()), at(101));
+    assert_eq!(current(&index, true), [true]);
+    index.delete(&id("shop_till"), "u1", at(102));
+    assert_eq!(current(&index, true), [false], "it is gone");
 }
 
 #[test]
@@ -215,6 +330,35 @@ fn only_a_few_captures_run_at_a_time_and_the_rest_follow() {
         at(1),
     );
     assert_eq!(decide(&mut index, 1), ["capture shop/4"]);
+}
+
+#[test]
+fn captures_at_the_same_time_stay_within_a_budget_of_bytes_and_a_larger_one_runs_alone() {
+    let sized = |key: &str, size| Stored {
+        size,
+        ..stored(key, "u1", None)
+    };
+    let kept = vec![
+        sized("a_small", 1000),
+        sized("b_half", BUDGET / 2),
+        sized("c_huge", BUDGET * 2),
+        sized("d_small", 1000),
+    ];
+    let mut index = Index::new(RETENTION, kept.clone());
+    index.begin_list();
+    for stored in &kept {
+        index.see(pod(stored.key.file_form(), "u1"), at(1));
+    }
+    index.end_list(at(1));
+    assert_eq!(decide(&mut index, 1), ["capture a/small", "capture b/half"]);
+    let mut end = |key: &str| {
+        let of = kept.iter().find(|stored| stored.key == id(key)).unwrap();
+        index.captured(&id(key), Captured::Stored(of.clone()), at(1));
+        decide(&mut index, 1)
+    };
+    assert_eq!(end("a_small"), [""; 0], "nothing overtakes the next one");
+    assert_eq!(end("b_half"), ["capture c/huge"]);
+    assert_eq!(end("c_huge"), ["capture d/small"]);
 }
 
 #[test]
@@ -498,10 +642,10 @@ fn a_pod_that_may_be_marked_is_neither_captured_nor_unmarked() {
             fingerprint: 2,
             ..undecided()
         },
-        at(3603),
+        at(3607),
     );
     assert_eq!(
-        decide(&mut index, 3603),
+        decide(&mut index, 3607),
         ["capture shop/till"],
         "what marked it marks it until something else is known"
     );

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::agent::index::{Index, Pod};
+use crate::agent::index::{Checkpoint, Index, Pod};
 use crate::agent::leftovers::Neighbours;
 use crate::agent::network::{Needs, Support};
 use crate::agent::outcome::{Outcome, Stored};
+use crate::places::ages::Aging;
 use crate::places::reports::AgentReport;
 use crate::pod::id::PodId;
 use crate::pod::room::Demand;
@@ -36,6 +37,29 @@ impl Index {
         known
             .map(|(key, pod)| (key, pod.observed.uid.as_str()))
             .filter(|(key, uid)| self.has_stored(key, uid))
+    }
+
+    /// The checkpoints with a maximum age. `fresh`: the API server answered lately. One is current
+    /// if its pod is there, marked, and captured as it is.
+    pub(crate) fn aging(&self, fresh: bool) -> Vec<Aging> {
+        let aging = |(key, checkpoint): (&PodId, &Checkpoint)| {
+            let stored = &checkpoint.stored;
+            let is_captured = |pod: &Pod| {
+                pod.observed.uid == stored.uid
+                    && pod.listed
+                    && pod.mark().is_some()
+                    && pod.outcome == Outcome::Captured
+                    && !pod.is_due()
+            };
+            Some(Aging {
+                key: key.clone(),
+                uid: stored.uid.clone(),
+                generation: stored.generation,
+                max_age: stored.max_age?,
+                is_current: fresh && self.complete && self.pods.get(key).is_some_and(is_captured),
+            })
+        };
+        self.checkpoints.iter().filter_map(aging).collect()
     }
 
     /// What all pods that the API server knows take of the node; `None` before a list was complete.

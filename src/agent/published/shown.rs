@@ -10,7 +10,7 @@ use crate::api::podcheckpoint::{LastOutage, PodCheckpointStatus};
 use crate::api::{self, condition};
 use crate::names::{FIT, NOT_CAPTURED, RECOVERABLE, REJECTED_AT_RETURN_ADVICE};
 use crate::places::reports::{Outage, Outages, Phase, PodReport, Status};
-use crate::reasons::Blocked;
+use crate::reasons::{Blocked, Risk};
 
 /// What the supervisor last reported.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ pub(crate) fn status(
     let report = find(view, supervisor);
     let conditions = [
         captured(view),
-        recoverable(view),
+        recoverable(view, risks),
         active(report, supervisor),
         node_fit(risks),
     ];
@@ -133,20 +133,38 @@ fn captured(view: &View<'_>) -> Claim {
 }
 
 /// The reason of the condition `Recoverable`: one of a closed set.
-pub(crate) fn verdict(view: &View<'_>) -> &'static str {
+pub(crate) fn verdict(view: &View<'_>, risks: &Risks) -> &'static str {
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), _) => reasons
             .first()
             .map_or("Refused", |reason| reason.refusal.as_str()),
+        (_, Some(_)) if risks.contains_key(&Risk::NoSupervisor) => Risk::NoSupervisor.as_str(),
         (_, Some(_)) => RECOVERABLE,
         (_, None) => NOT_CAPTURED,
     }
 }
 
-fn recoverable(view: &View<'_>) -> Claim {
+fn recoverable(view: &View<'_>, risks: &Risks) -> Claim {
     let claim = |status, message: String| {
-        Claim::new(condition::RECOVERABLE, status, verdict(view), message)
+        Claim::new(
+            condition::RECOVERABLE,
+            status,
+            verdict(view, risks),
+            message,
+        )
     };
+    if !matches!(view.outcome, Outcome::Refused(_))
+        && view.stored.is_some()
+        && let Some(seen) = risks.get(&Risk::NoSupervisor)
+    {
+        return claim(
+            "False",
+            format!(
+                "the pod is captured, but nothing would bring it back: {}",
+                risks::message(Risk::NoSupervisor, seen)
+            ),
+        );
+    }
     match (view.outcome, view.stored) {
         (Outcome::Refused(reasons), stored) => {
             let each: Vec<String> = reasons

@@ -18,6 +18,7 @@ pub(crate) fn stored() -> Stored {
         digest: "sha256:aa".into(),
         size: 1234,
         captured: "2026-11-21T10:00:00Z".into(),
+        max_age: None,
         warnings: vec![Warning::ServiceAccountToken],
     }
 }
@@ -415,4 +416,29 @@ fn news_is_recorded_once_and_again_for_each_outage() {
             .note
             .contains("at t1; the API server had been unreachable since t0")
     );
+}
+
+#[test]
+fn a_captured_pod_is_not_recoverable_while_no_supervisor_works() {
+    let risks = Risks::from([(Risk::NoSupervisor, "the supervisor does not run".into())]);
+    let reports = reporting(Phase::Inactive);
+    let good = stored();
+    let shown =
+        |outcome: &Outcome, stored| status(&view(outcome, stored), &reports, &risks, None, time(0));
+    let captured = shown(&Outcome::Captured, Some(&good));
+    let (is, reason, message) = condition(&captured, "Recoverable");
+    assert_eq!((is, reason), ("False", "NoSupervisor"));
+    assert!(message.contains("does not run (look for"), "{message}");
+    let (is, reason, _) = condition(&captured, "NodeFit");
+    assert_eq!((is, reason), ("False", "NoSupervisor"));
+    let waiting = shown(&Outcome::Waiting, None);
+    let (is, reason, _) = condition(&waiting, "Recoverable");
+    assert_eq!((is, reason), ("Unknown", "NotCaptured"));
+    let refused = Outcome::Refused(vec![Reason {
+        refusal: Refusal::CsiVolume,
+        detail: "volume keys".into(),
+    }]);
+    let refused = shown(&refused, Some(&good));
+    let (is, reason, _) = condition(&refused, "Recoverable");
+    assert_eq!((is, reason), ("False", "CsiVolume"));
 }

@@ -23,7 +23,7 @@ use crate::checkpoint::keys::{self, KeyFiles, Keys};
 use crate::files::lock;
 use crate::files::read::{self, Directory};
 use crate::files::write;
-use crate::names::{AGENT_LOCK, CHECKPOINTS, NODE_RECORD, STORE_FAILED, STORE_FULL};
+use crate::names::{AGENT_LOCK, AGES, CHECKPOINTS, NODE_RECORD, STORE_FAILED, STORE_FULL};
 use crate::pod::id::{self, PodId};
 use crate::reasons::Blocked;
 
@@ -35,7 +35,7 @@ pub use tidy::Tidied;
 use tidy::superseded;
 
 /// Names of all files and directories that the program creates in the state directory.
-pub const NAMES: &[&str] = &[CHECKPOINTS, NODE_RECORD, AGENT_LOCK];
+pub const NAMES: &[&str] = &[CHECKPOINTS, NODE_RECORD, AGES, AGENT_LOCK];
 /// How many good generations of a pod are kept.
 pub const KEPT: usize = 2;
 /// The most good generations of one pod that are read, and the most bad ones that are reported.
@@ -183,8 +183,9 @@ pub enum Put {
 pub struct Store {
     directory: PathBuf,
     keys: KeyFiles,
-    /// Held for reading while one pod is written, and for writing while the whole store is tidied.
-    order: Arc<RwLock<()>>,
+    /// Held for reading while one pod or the record of the node is written, and for writing while
+    /// the whole store is tidied.
+    pub(super) order: Arc<RwLock<()>>,
 }
 
 impl Store {

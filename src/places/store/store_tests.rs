@@ -4,6 +4,7 @@ use super::*;
 use crate::checkpoint::keys::KeyFiles;
 use crate::checkpoint::testing::checkpoint;
 use crate::node::host::HostRoot;
+use crate::places::node_record::NodeRecord;
 use crate::pod::id::id;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -362,6 +363,61 @@ fn what_a_crash_left_goes_and_what_is_not_ours_stays() {
     assert!(store.tidy().unwrap().is_nothing());
     assert_eq!(store.keys().unwrap(), [id("shop_notes"), id("shop_till")]);
     assert!(checkpoints.join("shop_notes/notes").exists() && checkpoints.join("README").exists());
+}
+
+#[test]
+fn a_name_that_cannot_be_read_or_removed_keeps_no_other_from_being_tidied() {
+    let (directory, store) = store();
+    let checkpoints = directory.path().join("checkpoints");
+    fs::write(checkpoints.join("aaa_file"), "").unwrap();
+    fs::create_dir(checkpoints.join("aab_open")).unwrap();
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(checkpoints.join("aab_open"), mode(0o777)).unwrap();
+    store.put(&value("one")).unwrap();
+    let torn = checkpoints
+        .join("shop_till")
+        .join(format!("{}x", write::TEMPORARY));
+    fs::write(&torn, "").unwrap();
+    let tidied = store.tidy().unwrap();
+    assert_eq!(tidied.removed, [torn]);
+    let failed: Vec<String> = tidied.failed.iter().map(ToString::to_string).collect();
+    assert_eq!(failed.len(), 2, "each is named once: {failed:?}");
+    assert!(failed[0].contains("aaa_file") && failed[1].contains("aab_open"));
+    assert_eq!(tidied.damaged.unwrap(), []);
+
+    // a directory cannot be unlinked
+    let pod = checkpoints.join("shop_till");
+    fs::create_dir_all(pod.join("directory/inner")).unwrap();
+    fs::write(pod.join("file"), "").unwrap();
+    let paths = [pod.join("directory"), pod.join("file")];
+    let error = write::remove_each(&pod, &paths).unwrap_err();
+    assert!(error.to_string().contains("directory"), "{error}");
+    assert!(!pod.join("file").exists());
+}
+
+#[test]
+fn the_record_of_the_node_is_not_written_while_the_store_is_tidied() {
+    let (directory, store) = store();
+    let record = NodeRecord {
+        api_version: format::API_VERSION.into(),
+        kind: "NodeRecord".into(),
+        node_name: "node-1".into(),
+        node_uid: "uid".into(),
+        current_uid: None,
+        allocatable: None,
+        servers: Vec::new(),
+    };
+    let count = || fs::read_dir(directory.path()).unwrap().count();
+    let before = count();
+    let tidying = store.order.write().unwrap();
+    let writer = std::thread::spawn({
+        let store = store.clone();
+        move || store.put_node(&record)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(count(), before, "its unfinished file would be removed");
+    drop(tidying);
+    assert!(writer.join().unwrap().unwrap());
 }
 
 #[test]

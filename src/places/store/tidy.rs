@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use super::generation::{number_of, parse_name, set_aside, write_generation};
 use super::{Error, Found, KEPT, Store};
 use crate::checkpoint::keys::Keys;
-use crate::files::read::Directory;
+use crate::files::read::{self, Directory};
 use crate::files::write;
 use crate::pod::id::PodId;
 
@@ -66,7 +66,13 @@ impl Store {
                 }
                 Ok(opened) => opened,
             };
-            let names = opened.names()?;
+            let names = match opened.names() {
+                Ok(names) => names,
+                Err(error) => {
+                    tidied.failed.push(error.into());
+                    continue;
+                }
+            };
             for name in names
                 .iter()
                 .filter(|name| name.starts_with(write::TEMPORARY))
@@ -109,8 +115,10 @@ impl Store {
         let keys = self.keys.load();
         tidied.damaged = Some(Vec::new());
         for key in self.keys()? {
-            if let Err(error) = self.tidy_pod(&key, &keys, &mut tidied) {
-                tidied.failed.push(error);
+            match self.tidy_pod(&key, &keys, &mut tidied) {
+                // its directory was reported above
+                Ok(()) | Err(Error::Read(read::Error::Untrusted { .. })) => {}
+                Err(error) => tidied.failed.push(error),
             }
         }
         Ok(tidied)

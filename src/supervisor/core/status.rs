@@ -22,6 +22,7 @@ pub(super) fn status(core: &Core, problems: Vec<String>, cannot_unstick: Option<
         }),
         problems,
         cannot_unstick,
+        blind: None,
         pods: core
             .state
             .pods

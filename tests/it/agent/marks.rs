@@ -136,6 +136,21 @@ async fn a_selector_marks_a_pod_until_its_owner_opts_out() {
             .unwrap()
             .checkpoint;
         assert_eq!(kept.policy.max_age_seconds, Some(3600));
+        pod["metadata"]["annotations"] = json!({"podcheckpointer.io/max-age": "9000h"});
+        node.api.put_pod(pod.clone());
+        node.captured("till", 3).await;
+        let kept = node
+            .store()
+            .newest(&id("shop_till"))
+            .unwrap()
+            .0
+            .unwrap()
+            .checkpoint;
+        assert_eq!(
+            kept.policy.max_age_seconds,
+            Some(72 * 3600),
+            "the pod cannot exceed what the cluster says"
+        );
         pod["metadata"]["annotations"] = json!({"podcheckpointer.io/checkpoint": "false"});
         node.api.put_pod(pod);
         node.removed().await;
