@@ -63,7 +63,7 @@ impl DrillNode {
         if let Some(error) = &places.no_static_pods {
             bail!("{error}");
         }
-        let socket = runtime::find(&root, arguments.cri_endpoint.as_deref())?;
+        let socket = runtime::find(&root, arguments.cri_endpoint.as_deref(), Some(&settings))?;
         let record = places.store.node().ok().flatten();
         let recorded = record.as_ref().map(|record| record.node_name.clone());
         let name = arguments

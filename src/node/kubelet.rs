@@ -128,7 +128,8 @@ pub struct Settings {
     pub root_dir: Option<PathBuf>,
     /// `staticPodPath`.
     pub static_pod_path: Option<PathBuf>,
-    /// `containerRuntimeEndpoint`, as given.
+    /// `containerRuntimeEndpoint`, as given; the default of a kubelet that is not given one. `None`
+    /// for a kubelet within another program that does not say.
     pub runtime_endpoint: Option<String>,
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
@@ -144,6 +145,8 @@ pub struct Settings {
     pub image_gc_high: Option<u8>,
 }
 
+/// The kubelet's default of `containerRuntimeEndpoint` (the same file as below).
+const RUNTIME_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 /// The kubelet's default of `maxPods` (pkg/kubelet/apis/config/v1beta1/defaults.go).
 const MAX_PODS: u32 = 110;
 /// The kubelet's default of `imageGCHighThresholdPercent` (the same file).
@@ -214,6 +217,8 @@ struct Flags {
     kubeconfig: Option<PathBuf>,
     static_pod_path: Option<PathBuf>,
     runtime_endpoint: Option<String>,
+    /// The program is the kubelet itself, so that its defaults hold.
+    is_plain: bool,
     feature_gates: BTreeMap<String, bool>,
     max_pods: Option<u32>,
     pods_per_core: Option<u32>,
@@ -223,7 +228,11 @@ struct Flags {
 /// Parses the flags as pflag does: `--flag=value`, `--flag value`, `_` for `-`, the last one
 /// counts, and nothing after `--`. An empty value is the default.
 fn flags(arguments: &[String]) -> Flags {
-    let mut flags = Flags::default();
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    let mut flags = Flags {
+        is_plain: program == Some(OsStr::new("kubelet")),
+        ..Flags::default()
+    };
     let mut arguments = arguments.iter().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--" {
@@ -322,7 +331,8 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             .map(absolute),
         runtime_endpoint: flags
             .runtime_endpoint
-            .or(filled(container_runtime_endpoint)),
+            .or(filled(container_runtime_endpoint))
+            .or(flags.is_plain.then(|| RUNTIME_ENDPOINT.to_owned())),
         kubeconfig: flags.kubeconfig.map(absolute),
         // with the feature gate off, the kubelet neither keeps nor reads records
         pull_verification: if ensures_secrets == Some(&false) {
