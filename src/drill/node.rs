@@ -2,7 +2,7 @@
 //! is done.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use crate::names::DRILL_OF;
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
-use crate::node::kubelet::{self, Kubelet, Owned};
+use crate::node::kubelet::{self, Kubelet, Owned, Server};
 use crate::node::runtime::{self, Container, Runtime, Sandbox, State};
 use crate::places::Places;
 use crate::places::drill::Place;
@@ -98,9 +98,9 @@ impl DrillNode {
         self.places.root()
     }
 
-    /// The kubelet's own kubeconfig, a host path, if it is known.
-    pub fn kubeconfig(&self) -> Option<&Path> {
-        self.settings.kubeconfig.as_deref()
+    /// The API server that the kubelet uses, if it says which.
+    pub fn kubelet_server(&self) -> Option<Result<Server, kubelet::Error>> {
+        self.settings.server(self.root())
     }
 
     /// What the supervisor says.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use crate::node::proxy::{Proxies, without_credentials};
 
 /// Directory of static pod manifests if a kubelet does not name one (kubeadm's default).
 pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";
@@ -43,6 +45,9 @@ pub enum Error {
     /// The kubelet's kubeconfig does not name an API server.
     #[error("the kubelet's kubeconfig {} names no server", .0.display())]
     NoServer(PathBuf),
+    /// The kubelet's environment cannot be read.
+    #[error("cannot read the kubelet's environment, which may name a proxy")]
+    Environment,
 }
 
 /// A client for the pod-resources socket (k8s.io/kubelet, pkg/apis/podresources/v1).
@@ -143,6 +148,8 @@ pub struct Settings {
     pub pods_per_core: Option<u32>,
     /// `imageGCHighThresholdPercent`.
     pub image_gc_high: Option<u8>,
+    /// The proxies in its environment; `None`: that cannot be read.
+    pub proxies: Option<Proxies>,
 }
 
 /// The kubelet's default of `containerRuntimeEndpoint` (the same file as below).
@@ -157,6 +164,27 @@ impl Settings {
     /// images (pkg/kubelet/images/image_gc_manager.go); `None` if it never does.
     pub fn images_may_fill(&self) -> Option<u8> {
         Some(self.image_gc_high.unwrap_or(IMAGE_GC_HIGH)).filter(|percent| *percent < 100)
+    }
+
+    /// The API server that the kubelet uses, and the proxy through which it reaches it: that of its
+    /// kubeconfig, else that of its environment, as in client-go. `None` if the kubelet does not
+    /// say which kubeconfig it uses.
+    pub fn server(&self, root: &HostRoot) -> Option<Result<Server, Error>> {
+        let server = server(root, self.kubeconfig.as_deref()?);
+        Some(server.and_then(|server| self.through_proxy(server)))
+    }
+
+    fn through_proxy(&self, server: Server) -> Result<Server, Error> {
+        if server.proxy.is_some() {
+            return Ok(server);
+        }
+        let proxies = self.proxies.as_ref().ok_or(Error::Environment)?;
+        let uri: Option<http::Uri> = server.url.parse().ok();
+        let proxy = uri.as_ref().and_then(|uri| {
+            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+            proxies.of(host, uri.port_u16().unwrap_or(443))
+        });
+        Ok(Server { proxy, ..server })
     }
 
     /// How many pods the kubelet accepts on a node with this many cores
@@ -189,7 +217,9 @@ pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
         .map(|argument| String::from_utf8_lossy(argument).into_owned())
         .collect();
     let flags = flags(&arguments);
-    if [
+    let environment = std::fs::read(process.join("environ")).ok();
+    let proxies = environment.as_deref().map(Proxies::of_environment);
+    let is_relative = [
         &flags.config,
         &flags.config_dir,
         &flags.root_dir,
@@ -198,14 +228,18 @@ pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
     ]
     .into_iter()
     .flatten()
-    .any(|path| path.is_relative())
-    {
+    .any(|path| path.is_relative());
+    let directory = if is_relative {
         let link = process.join("cwd");
-        let directory = std::fs::read_link(&link)
-            .map_err(|source| Error::Configuration(link, source.into()))?;
-        return configure(root, flags, &directory);
-    }
-    configure(root, flags, Path::new("/"))
+        std::fs::read_link(&link).map_err(|source| Error::Configuration(link, source.into()))?
+    } else {
+        PathBuf::from("/")
+    };
+    let settings = configure(root, flags, &directory)?;
+    Ok(Settings {
+        proxies,
+        ..settings
+    })
 }
 
 /// The flags that matter here (cmd/kubelet/app/options/options.go).
@@ -347,6 +381,7 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             .or(pods_per_core)
             .filter(|number| *number > 0),
         image_gc_high: flags.image_gc_high.or(image_gc_high_threshold_percent),
+        proxies: None,
     })
 }
 
@@ -435,8 +470,8 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-/// An API server, from a kubeconfig.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An API server. Its debug form shows no credential.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     /// Its URL, for example `https://10.0.0.1:6443`.
     pub url: String,
@@ -444,8 +479,26 @@ pub struct Server {
     pub ca: String,
     /// `tls-server-name`.
     pub tls_name: Option<String>,
-    /// `proxy-url`.
+    /// URL of the proxy through which it is reached; may contain a password.
     pub proxy: Option<String>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        } = self;
+        formatter
+            .debug_struct("Server")
+            .field("url", url)
+            .field("ca", ca)
+            .field("tls_name", tls_name)
+            .field("proxy", &proxy.as_deref().map(without_credentials))
+            .finish()
+    }
 }
 
 /// The server of the current context of a kubeconfig (a host path).

@@ -185,8 +185,7 @@ impl Reach {
         if servers.is_empty() && self.owned().await.is_ok() {
             match self
                 .kubelet_settings()
-                .and_then(|settings| settings.kubeconfig.as_deref())
-                .map(|path| kubelet::server(&self.root, path))
+                .and_then(|settings| settings.server(&self.root))
             {
                 Some(Ok(server)) => servers.push(server),
                 Some(Err(error)) => problems.set("API server", Some(chain(&error))),
