@@ -75,7 +75,7 @@ impl DrillNode {
             name.context("the name of this node is not recorded: give it with --node-name")?;
         Ok(Self {
             place: Place::new(places.manifests.clone()),
-            files: TwinFiles::new(places.manifests.clone()),
+            files: TwinFiles::new(places.manifests.clone(), root.clone()),
             runtime: Runtime::new(socket, CALL_LIMIT),
             kubelet,
             settings,

@@ -1,5 +1,5 @@
 //! Everything that is asked of the node: its files ([`host`]), clocks ([`clock`]), mounts
-//! ([`mounts`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
+//! ([`mounts`]), SELinux ([`selinux`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
 //! ([`sockets`]), its rules for images ([`images`]), its proxies ([`proxy`]) and the expiry of its certificate
 //! ([`certificate`]); the container runtime ([`runtime`]); probes of the API server ([`probe`],
 //! whose names [`resolve`] looks up) and the contact that follows from them ([`contact`]); and
@@ -27,4 +27,5 @@ pub mod proxy;
 pub mod resolve;
 pub mod routes;
 pub mod runtime;
+pub mod selinux;
 pub mod sockets;

@@ -368,7 +368,8 @@ impl Shell {
             return;
         };
         let found = directory.map_err(|error| chain(&error)).and_then(|path| {
-            let files = TwinFiles::new(ManifestDir::new(path, self.run.clone()));
+            let manifests = ManifestDir::new(path, self.run.clone());
+            let files = TwinFiles::new(manifests, self.settings.root.clone());
             // without memory nothing is in force, and what should be is refused with that reason
             if self.is_memory {
                 let twins = files.find().map_err(|error| chain(&error))?;
