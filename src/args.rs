@@ -136,8 +136,8 @@ pub struct NodeArguments {
     /// Name of this node
     #[arg(long, env = "POD_CHECKPOINTER_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Socket of the container runtime [default: the first that exists of
-    /// unix:///run/containerd/containerd.sock and unix:///run/crio/crio.sock]
+    /// Socket of the container runtime [default: the kubelet's own; if its settings cannot be read,
+    /// the first that exists of the usual ones]
     #[arg(long, env = "POD_CHECKPOINTER_CRI_ENDPOINT", value_name = "unix://PATH", value_parser = endpoint)]
     pub cri_endpoint: Option<PathBuf>,
 }

@@ -118,6 +118,9 @@ reasons! {
         OtherNode => "checkpoints of the old Node are not activated; marked pods are captured again when they run on the new one",
         /// The API server answers, but the kubelet gets nothing from it and does not start the pod.
         KubeletLockedOut => "check whether the kubelet's client certificate has expired, its Node is gone or its permissions are lost; --activate-locked-out sets after how long to activate anyway",
+        /// SELinux is in force on the node, and the twin's files cannot be given a label that
+        /// containers may read.
+        NotLabelled => "run the supervisor with the SELinux type spc_t, and mount the run directory without the option context=",
         /// Unpacking or linking failed.
         WriteFailed => "read the supervisor's log; the run directory may be full",
     }
@@ -157,6 +160,9 @@ reasons! {
         NoSupervisor => "look for the supervisor's pod with crictl and read its log; `pod-checkpointer status` shows its problems",
         /// The run directory is on a disk, where unsealed checkpoints must not be written.
         RunDirNotMemory => "mount a tmpfs at the run directory",
+        /// SELinux is in force on the node, and files in the run directory cannot be given a label
+        /// that containers may read, so no pod with captured volumes comes back.
+        CannotLabel => "run agent and supervisor with the SELinux type spc_t, and mount the run directory without the option context=",
         /// The file system of the checkpoints has no space for more of them.
         StoreFull => "free space or inodes on the file system of the state directory",
         /// A checkpoint was damaged on the disk and has not been replaced by an intact one yet.

@@ -13,7 +13,7 @@ use crate::agent::settings::Settings;
 use crate::agent::surroundings::{self, Surroundings};
 use crate::node::host::HostRoot;
 use crate::node::runtime::{Runtime, State};
-use crate::node::{certificate, kubelet, resolve};
+use crate::node::{certificate, kubelet, resolve, selinux};
 use crate::places::store::Store;
 use crate::pod::id::PodId;
 use crate::reasons::Risk;
@@ -71,6 +71,10 @@ pub(crate) async fn of_node(
         Risk::NoStaticPodDirectory,
         no_static_pods(settings, surroundings).into(),
     );
+    add(
+        Risk::CannotLabel,
+        cannot_label(root, &settings.host().run_dir),
+    );
     add(Risk::StoreFull, full(store.directory()));
     let kubeconfig = surroundings.kubelet.kubeconfig.as_deref();
     let expiry = kubeconfig.and_then(|file| certificate::expiry(root, file));
@@ -100,6 +104,28 @@ pub(crate) async fn of_node(
         by_name(root, servers.iter().map(|server| server.url.as_str())).into(),
     );
     risks
+}
+
+/// Whether a twin's files cannot be labelled though the host's SELinux demands it. `run_dir` is a
+/// host path.
+fn cannot_label(root: &HostRoot, run_dir: &Path) -> Finding {
+    match selinux::is_in_force(root) {
+        Ok(true) => {}
+        Ok(false) => return Finding::Nothing,
+        Err(_) => return Finding::Open,
+    }
+    let tried = root
+        .resolve(run_dir)
+        .and_then(|real| selinux::try_label(&real));
+    match tried {
+        Ok(()) => Finding::Nothing,
+        // there is no run directory yet
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Finding::Open,
+        Err(error) => Finding::Found(format!(
+            "SELinux is in force, and files in {} cannot be labelled: {error}",
+            run_dir.display()
+        )),
+    }
 }
 
 /// Which pods run the network but have no checkpoint, although captured pods need them.
@@ -314,6 +340,29 @@ mod tests {
                 .unwrap()
                 .contains("has expired")
         );
+    }
+
+    #[test]
+    fn files_that_cannot_be_labelled_are_a_risk_where_selinux_is_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |below: &str| directory.path().join(below);
+        let root = HostRoot::new(directory.path());
+        let look = || cannot_label(&root, Path::new("/run/none"));
+        assert_eq!(look(), Finding::Open, "not known");
+        std::fs::create_dir_all(path("proc/1")).unwrap();
+        std::fs::create_dir_all(path("sys/fs/selinux")).unwrap();
+        std::fs::write(path("sys/fs/selinux/enforce"), "1").unwrap();
+        std::fs::write(path("proc/1/mountinfo"), "").unwrap();
+        assert_eq!(look(), Finding::Nothing);
+        let table = "30 22 0:21 / /sys/fs/selinux rw - selinuxfs selinuxfs rw\n";
+        std::fs::write(path("proc/1/mountinfo"), table).unwrap();
+        assert_eq!(look(), Finding::Open, "no run directory yet");
+        // a file instead of a directory: nothing in it can be labelled
+        std::fs::write(path("run"), "").unwrap();
+        assert!(matches!(
+            cannot_label(&root, Path::new("/run")),
+            Finding::Found(_)
+        ));
     }
 
     #[test]

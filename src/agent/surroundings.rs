@@ -1,13 +1,13 @@
 //! What the agent learns of its node before it captures: how the kubelet was started, where the
 //! runtime listens, and what the pod network needs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent::install;
 use crate::agent::settings::Settings;
 use crate::node::host::HostRoot;
-use crate::node::kubelet::{self, Kubelet};
+use crate::node::kubelet;
 use crate::node::network;
 use crate::node::runtime::{self, Runtime};
 use crate::text::chain;
@@ -35,7 +35,9 @@ pub(crate) struct Surroundings {
 /// Asks the kubelet how it was started and finds the runtime.
 pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> Surroundings {
     let mut problems = Vec::new();
-    let found = ask_kubelet(&settings.root, &settings.host().kubelet_dir).await;
+    let kubelet_dir = &settings.host().kubelet_dir;
+    let found = kubelet::find(&settings.root, kubelet_dir, KUBELET_LIMIT).await;
+    let found = found.map(|(_, settings)| settings);
     let is_known = found.is_ok() || before.is_some_and(|before| before.is_known);
     let kubelet = found.unwrap_or_else(|error| {
         problems.push(format!("{}; retrying", chain(&error)));
@@ -43,16 +45,13 @@ pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> 
             .map(|before| before.kubelet.clone())
             .unwrap_or_default()
     });
-    let runtime = match find_runtime(
-        &settings.root,
-        settings.arguments.node.cri_endpoint.as_deref(),
-    ) {
-        Ok(socket) => Runtime::new(socket, RUNTIME_LIMIT),
-        Err((socket, problem)) => {
-            problems.push(problem);
-            Runtime::new(socket, RUNTIME_LIMIT)
-        }
-    };
+    let given = settings.arguments.node.cri_endpoint.as_deref();
+    let found = runtime::find(&settings.root, given, is_known.then_some(&kubelet));
+    let socket = found.unwrap_or_else(|error| {
+        problems.push(error.to_string());
+        error.expected(&settings.root)
+    });
+    let runtime = Runtime::new(socket, RUNTIME_LIMIT);
     let network_works_offline = network::works_offline(&settings.root);
     Surroundings {
         runtime,
@@ -61,46 +60,6 @@ pub(crate) async fn look(settings: &Settings, before: Option<&Surroundings>) -> 
         network_works_offline,
         problems,
     }
-}
-
-/// How the running kubelet was started.
-pub(crate) async fn ask_kubelet(
-    root: &HostRoot,
-    kubelet_dir: &Path,
-) -> Result<kubelet::Settings, kubelet::Error> {
-    let host_path = kubelet_dir.join("pod-resources/kubelet.sock");
-    let down = |error| kubelet::Error::Down(host_path.clone(), error);
-    let socket = root.resolve(&host_path).map_err(down)?;
-    let owned = Kubelet::new(socket, KUBELET_LIMIT).owned().await?;
-    kubelet::settings(root, owned.pid)
-}
-
-/// Real path of the runtime's socket. The error is the path to use nevertheless, and the problem.
-pub(crate) fn find_runtime(
-    root: &HostRoot,
-    cri_endpoint: Option<&Path>,
-) -> Result<PathBuf, (PathBuf, String)> {
-    let real = |path: &Path| root.resolve(path).unwrap_or_else(|_| path.to_owned());
-    if let Some(given) = cri_endpoint {
-        return Ok(real(given));
-    }
-    let mut sockets = runtime::SOCKETS
-        .map(|path| real(Path::new(path)))
-        .into_iter();
-    let first = sockets.next().unwrap_or_default();
-    if first.exists() {
-        return Ok(first);
-    }
-    sockets.find(|socket| socket.exists()).ok_or_else(|| {
-        (
-            first,
-            format!(
-                "no container runtime listens at {} or {}: give --cri-endpoint",
-                runtime::SOCKETS[0],
-                runtime::SOCKETS[1]
-            ),
-        )
-    })
 }
 
 /// The kubelet's directory of static pod manifests, a host path.

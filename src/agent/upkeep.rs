@@ -17,7 +17,6 @@ use crate::agent::settings::Settings;
 use crate::agent::surroundings::{Surroundings, manifest_dir};
 use crate::client::heard::explain;
 use crate::client::own_pod;
-use crate::node::kubelet;
 use crate::node::runtime::Sandbox;
 use crate::places::node_record::NodeRecord;
 use crate::places::store::Store;
@@ -143,7 +142,7 @@ async fn record_node(
             .problems
             .push(format!("cannot get node {name}: {}", explain(&error))),
     }
-    learned.servers = match &surroundings.kubelet.kubeconfig {
+    learned.servers = match surroundings.kubelet.server(&settings.root) {
         _ if !surroundings.is_known => None,
         // given by flag, and passed on to the supervisor
         None if !settings.arguments.decision.apiservers.is_empty() => None,
@@ -154,13 +153,11 @@ async fn record_node(
             );
             None
         }
-        Some(path) => match kubelet::server(&settings.root, path) {
-            Ok(server) => Some(vec![server]),
-            Err(error) => {
-                kept.problems.push(chain(&error));
-                None
-            }
-        },
+        Some(Ok(server)) => Some(vec![server]),
+        Some(Err(error)) => {
+            kept.problems.push(chain(&error));
+            None
+        }
     };
     let record = record::make(name, learned, before.clone());
     kept.is_another = before.as_ref().and_then(NodeRecord::current_uid) != record.current_uid();

@@ -15,13 +15,11 @@ use uuid::Uuid;
 use crate::checkpoint::encoding;
 use crate::checkpoint::format::{Entry, NodeCheckpoint, Volume};
 use crate::files::write;
+use crate::node::selinux;
 use crate::pod::id::PodId;
 
 /// Namespace of the derived UIDs.
 const UID_SPACE: Uuid = Uuid::from_u128(0x8a1d_9a4e_6d7f_5f0e_9a51_c7a1_43b0_2d11);
-/// SELinux label that containers may read; the kubelet does not relabel host paths
-/// (pkg/volume/hostpath).
-const SELINUX_LABEL: &[u8] = b"system_u:object_r:container_file_t:s0\0";
 
 /// A static pod ready to be linked.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +43,9 @@ pub enum Error {
     /// The file system reported an error.
     #[error("cannot unpack {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
+    /// A file could not be labelled for SELinux.
+    #[error("cannot give {} a label that containers may read", .0.display())]
+    Label(PathBuf, #[source] io::Error),
     /// A directory could not be created or removed.
     #[error(transparent)]
     Write(#[from] write::Error),
@@ -84,20 +85,20 @@ pub fn volumes_dir(run_dir: &Path, pod: &PodId, uid: &str) -> PathBuf {
 }
 
 /// Unpacks the volumes of a checkpoint into a directory that does not exist yet. Owners are those
-/// of the parent's files, which needs CAP_CHOWN. After an error the caller removes the directory,
+/// of the parent's files, which needs CAP_CHOWN. `labelled`: SELinux is in force on the host. After an error the caller removes the directory,
 /// to which nothing refers yet.
-pub fn unpack(checkpoint: &NodeCheckpoint, directory: &Path, selinux: bool) -> Result<(), Error> {
+pub fn unpack(checkpoint: &NodeCheckpoint, directory: &Path, labelled: bool) -> Result<(), Error> {
     write::directory(directory)?;
     for (name, volume) in &checkpoint.volumes {
         if !is_plain(name) {
             return Err(Error::Path(name.clone()));
         }
-        unpack_volume(volume, &directory.join(name), selinux)?;
+        unpack_volume(volume, &directory.join(name), labelled)?;
     }
     Ok(())
 }
 
-fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Error> {
+fn unpack_volume(volume: &Volume, root: &Path, labelled: bool) -> Result<(), Error> {
     let mut directories: Vec<&str> = Vec::new();
     for entry in &volume.entries {
         let path = place(entry, root, &directories)?;
@@ -116,8 +117,8 @@ fn unpack_volume(volume: &Volume, root: &Path, selinux: bool) -> Result<(), Erro
             }
             (Some(_), Some(_)) => return Err(Error::Content(entry.path.clone())),
         }
-        if selinux {
-            label(&path).map_err(failed)?;
+        if labelled {
+            selinux::label(&path).map_err(|error| Error::Label(path.clone(), error))?;
         }
     }
     // modes last and from the inside out, so that a directory without write permission can be
@@ -160,16 +161,6 @@ fn is_plain(path: &str) -> bool {
             .components()
             .all(|part| matches!(part, Component::Normal(_)))
         && path.split('/').all(|part| part != "." && part != "..")
-}
-
-fn label(path: &Path) -> io::Result<()> {
-    let flags = rustix::fs::XattrFlags::empty();
-    Ok(rustix::fs::lsetxattr(
-        path,
-        "security.selinux",
-        SELINUX_LABEL,
-        flags,
-    )?)
 }
 
 #[cfg(test)]

@@ -66,16 +66,18 @@ pub async fn render_live(arguments: &RenderArguments, pod: &str) -> anyhow::Resu
     }
 
     let settings = match kubelet::find(&root, &host.kubelet_dir, KUBELET_LIMIT).await {
-        Ok((_, settings)) => settings,
+        Ok((_, settings)) => Some(settings),
         Err(error) => {
             console::note(format_args!(
                 "pod-checkpointer: {}; assuming the kubelet's defaults",
                 crate::text::chain(&error)
             ));
-            kubelet::Settings::default()
+            None
         }
     };
-    let socket = runtime::find(&root, arguments.node.cri_endpoint.as_deref())?;
+    let endpoint = arguments.node.cri_endpoint.as_deref();
+    let socket = runtime::find(&root, endpoint, settings.as_ref())?;
+    let settings = settings.unwrap_or_default();
     let sources = Sources {
         node_uid: None,
         root: &root,

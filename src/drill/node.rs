@@ -2,7 +2,7 @@
 //! changed.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use crate::names::DRILL_OF;
 use crate::node::clock;
 use crate::node::contact::Class;
 use crate::node::host::HostRoot;
-use crate::node::kubelet::{self, Kubelet, Owned};
+use crate::node::kubelet::{self, Kubelet, Owned, Server};
 use crate::node::runtime::{self, Container, Runtime, Sandbox, State};
 use crate::places::Places;
 use crate::places::drill::Place;
@@ -62,7 +62,7 @@ impl DrillNode {
         if let Some(error) = &places.no_static_pods {
             bail!("{error}");
         }
-        let socket = runtime::find(&root, arguments.cri_endpoint.as_deref())?;
+        let socket = runtime::find(&root, arguments.cri_endpoint.as_deref(), Some(&settings))?;
         let record = places.store.node().ok().flatten();
         let recorded = record.as_ref().map(|record| record.node_name.clone());
         let name = arguments
@@ -74,7 +74,7 @@ impl DrillNode {
             name.context("the name of this node is not recorded: set it with --node-name")?;
         Ok(Self {
             place: Place::new(places.manifests.clone()),
-            files: TwinFiles::new(places.manifests.clone()),
+            files: TwinFiles::new(places.manifests.clone(), root.clone()),
             runtime: Runtime::new(socket, CALL_LIMIT),
             kubelet,
             settings,
@@ -97,9 +97,9 @@ impl DrillNode {
         self.places.root()
     }
 
-    /// The kubelet's own kubeconfig, a host path, if it is known.
-    pub fn kubeconfig(&self) -> Option<&Path> {
-        self.settings.kubeconfig.as_deref()
+    /// The API server that the kubelet uses, if it says which.
+    pub fn kubelet_server(&self) -> Option<Result<Server, kubelet::Error>> {
+        self.settings.server(self.root())
     }
 
     /// What the supervisor reports.

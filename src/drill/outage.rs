@@ -19,7 +19,7 @@ use crate::drill::look::{self, Look};
 use crate::drill::node::{DrillNode, parent_sandbox, running};
 use crate::drill::{switch, view};
 use crate::node::contact::{Class, Outcome as Probed};
-use crate::node::kubelet::{self, Server};
+use crate::node::kubelet::Server;
 use crate::node::probe::Prober;
 use crate::node::{clock, routes, runtime};
 use crate::places::drill::Record;
@@ -114,8 +114,8 @@ async fn addresses(node: &DrillNode) -> anyhow::Result<Vec<IpAddr>> {
         .flat_map(|record| record.servers)
         .map(Server::from)
         .collect();
-    if let Some(kubeconfig) = node.kubeconfig() {
-        servers.push(kubelet::server(node.root(), kubeconfig)?);
+    if let Some(server) = node.kubelet_server() {
+        servers.push(server?);
     }
     servers.dedup();
     let mut found = Vec::new();

@@ -91,7 +91,9 @@ async fn run(
     let directory = node.place.directory(key);
     let volumes = directory.join("volumes");
     write::directory(&directory)?;
-    twin::unpack(checkpoint, &volumes, node.files.selinux).context(
+    let unpacked = node.files.unpack(checkpoint, &volumes);
+    let unpacked = unpacked.map_err(|refused| anyhow::Error::msg(refused.message));
+    unpacked.context(
         "cannot unpack the volumes (in a container this needs the same rights as the supervisor's)",
     )?;
     let uid = twin::make(checkpoint, key, &node.nonce(), node.place.run.host_path()).uid;

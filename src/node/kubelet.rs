@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::node::grpc::{Connection, Fault, MAX_MESSAGE};
 use crate::node::host::HostRoot;
 use crate::node::proto::podresources::ListPodResourcesRequest;
 use crate::node::proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use crate::node::proxy::{Proxies, without_credentials};
 
 /// Directory of static pod manifests if a kubelet does not name one (kubeadm's default).
 pub const MANIFEST_DIR: &str = "/etc/kubernetes/manifests";
@@ -43,6 +45,9 @@ pub enum Error {
     /// The kubelet's kubeconfig does not name an API server.
     #[error("the kubelet's kubeconfig {} names no server", .0.display())]
     NoServer(PathBuf),
+    /// The kubelet's environment cannot be read.
+    #[error("cannot read the kubelet's environment, which may name a proxy")]
+    Environment,
 }
 
 /// A client for the pod-resources socket (k8s.io/kubelet, pkg/apis/podresources/v1).
@@ -128,7 +133,8 @@ pub struct Settings {
     pub root_dir: Option<PathBuf>,
     /// `staticPodPath`.
     pub static_pod_path: Option<PathBuf>,
-    /// `containerRuntimeEndpoint`, as given.
+    /// `containerRuntimeEndpoint`, as given; the default of a kubelet that is not given one. `None`
+    /// for a kubelet within another program that does not say.
     pub runtime_endpoint: Option<String>,
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
@@ -142,8 +148,12 @@ pub struct Settings {
     pub pods_per_core: Option<u32>,
     /// `imageGCHighThresholdPercent`.
     pub image_gc_high: Option<u8>,
+    /// The proxies in its environment; `None`: that cannot be read.
+    pub proxies: Option<Proxies>,
 }
 
+/// The kubelet's default of `containerRuntimeEndpoint` (the same file as below).
+const RUNTIME_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 /// The kubelet's default of `maxPods` (pkg/kubelet/apis/config/v1beta1/defaults.go).
 const MAX_PODS: u32 = 110;
 /// The kubelet's default of `imageGCHighThresholdPercent` (the same file).
@@ -154,6 +164,27 @@ impl Settings {
     /// images (pkg/kubelet/images/image_gc_manager.go); `None` if it never does.
     pub fn images_may_fill(&self) -> Option<u8> {
         Some(self.image_gc_high.unwrap_or(IMAGE_GC_HIGH)).filter(|percent| *percent < 100)
+    }
+
+    /// The API server that the kubelet uses, and the proxy through which it reaches it: that of its
+    /// kubeconfig, else that of its environment, as in client-go. `None` if the kubelet does not
+    /// say which kubeconfig it uses.
+    pub fn server(&self, root: &HostRoot) -> Option<Result<Server, Error>> {
+        let server = server(root, self.kubeconfig.as_deref()?);
+        Some(server.and_then(|server| self.through_proxy(server)))
+    }
+
+    fn through_proxy(&self, server: Server) -> Result<Server, Error> {
+        if server.proxy.is_some() {
+            return Ok(server);
+        }
+        let proxies = self.proxies.as_ref().ok_or(Error::Environment)?;
+        let uri: Option<http::Uri> = server.url.parse().ok();
+        let proxy = uri.as_ref().and_then(|uri| {
+            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+            proxies.of(host, uri.port_u16().unwrap_or(443))
+        });
+        Ok(Server { proxy, ..server })
     }
 
     /// How many pods the kubelet accepts on a node with this many cores
@@ -186,7 +217,9 @@ pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
         .map(|argument| String::from_utf8_lossy(argument).into_owned())
         .collect();
     let flags = flags(&arguments);
-    if [
+    let environment = std::fs::read(process.join("environ")).ok();
+    let proxies = environment.as_deref().map(Proxies::of_environment);
+    let is_relative = [
         &flags.config,
         &flags.config_dir,
         &flags.root_dir,
@@ -195,14 +228,18 @@ pub fn settings(root: &HostRoot, pid: u32) -> Result<Settings, Error> {
     ]
     .into_iter()
     .flatten()
-    .any(|path| path.is_relative())
-    {
+    .any(|path| path.is_relative());
+    let directory = if is_relative {
         let link = process.join("cwd");
-        let directory = std::fs::read_link(&link)
-            .map_err(|source| Error::Configuration(link, source.into()))?;
-        return configure(root, flags, &directory);
-    }
-    configure(root, flags, Path::new("/"))
+        std::fs::read_link(&link).map_err(|source| Error::Configuration(link, source.into()))?
+    } else {
+        PathBuf::from("/")
+    };
+    let settings = configure(root, flags, &directory)?;
+    Ok(Settings {
+        proxies,
+        ..settings
+    })
 }
 
 /// The flags that matter here (cmd/kubelet/app/options/options.go).
@@ -214,6 +251,8 @@ struct Flags {
     kubeconfig: Option<PathBuf>,
     static_pod_path: Option<PathBuf>,
     runtime_endpoint: Option<String>,
+    /// The program is the kubelet itself, so that its defaults hold.
+    is_plain: bool,
     feature_gates: BTreeMap<String, bool>,
     max_pods: Option<u32>,
     pods_per_core: Option<u32>,
@@ -223,7 +262,11 @@ struct Flags {
 /// Parses the flags as pflag does: `--flag=value`, `--flag value`, `_` for `-`, the last one
 /// counts, and nothing after `--`. An empty value is the default.
 fn flags(arguments: &[String]) -> Flags {
-    let mut flags = Flags::default();
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    let mut flags = Flags {
+        is_plain: program == Some(OsStr::new("kubelet")),
+        ..Flags::default()
+    };
     let mut arguments = arguments.iter().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--" {
@@ -322,7 +365,8 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             .map(absolute),
         runtime_endpoint: flags
             .runtime_endpoint
-            .or(filled(container_runtime_endpoint)),
+            .or(filled(container_runtime_endpoint))
+            .or(flags.is_plain.then(|| RUNTIME_ENDPOINT.to_owned())),
         kubeconfig: flags.kubeconfig.map(absolute),
         // with the feature gate off, the kubelet neither keeps nor reads records
         pull_verification: if ensures_secrets == Some(&false) {
@@ -337,6 +381,7 @@ fn configure(root: &HostRoot, flags: Flags, directory: &Path) -> Result<Settings
             .or(pods_per_core)
             .filter(|number| *number > 0),
         image_gc_high: flags.image_gc_high.or(image_gc_high_threshold_percent),
+        proxies: None,
     })
 }
 
@@ -425,8 +470,8 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-/// An API server, from a kubeconfig.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An API server. Its debug form shows no credential.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     /// Its URL, for example `https://10.0.0.1:6443`.
     pub url: String,
@@ -434,8 +479,26 @@ pub struct Server {
     pub ca: String,
     /// `tls-server-name`.
     pub tls_name: Option<String>,
-    /// `proxy-url`.
+    /// URL of the proxy through which it is reached; may contain a password.
     pub proxy: Option<String>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            url,
+            ca,
+            tls_name,
+            proxy,
+        } = self;
+        formatter
+            .debug_struct("Server")
+            .field("url", url)
+            .field("ca", ca)
+            .field("tls_name", tls_name)
+            .field("proxy", &proxy.as_deref().map(without_credentials))
+            .finish()
+    }
 }
 
 /// The server of the current context of a kubeconfig (a host path).

@@ -67,6 +67,20 @@ fn flags_go_over_drop_ins_and_drop_ins_over_the_file() {
 }
 
 #[test]
+fn the_runtime_of_a_kubelet_that_does_not_name_one_is_its_default_and_within_k3s_unknown() {
+    let endpoint = |line: &str| settings_of(&[], line).unwrap().runtime_endpoint;
+    assert_eq!(
+        endpoint("/usr/bin/kubelet").as_deref(),
+        Some("unix:///run/containerd/containerd.sock")
+    );
+    assert_eq!(
+        endpoint("kubelet --container-runtime-endpoint=unix:///run/crio/crio.sock").as_deref(),
+        Some("unix:///run/crio/crio.sock")
+    );
+    assert_eq!(endpoint("/usr/local/bin/k3s server"), None);
+}
+
+#[test]
 fn a_node_takes_as_many_pods_as_the_lower_limit_says() {
     let most = |line: &str, text: &str| {
         let file = format!("{KIND}{text}\n");

@@ -1,6 +1,6 @@
 //! Everything that is asked of the node: its files ([`host`]), clocks ([`clock`]), mounts
-//! ([`mounts`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
-//! ([`sockets`]), its rules for images ([`images`]) and the expiry of its certificate
+//! ([`mounts`]), SELinux ([`selinux`]) and network configuration ([`network`]); the kubelet ([`kubelet`]), its sockets
+//! ([`sockets`]), its rules for images ([`images`]), its proxies ([`proxy`]) and the expiry of its certificate
 //! ([`certificate`]); the container runtime ([`runtime`]); probes of the API server ([`probe`],
 //! whose names [`resolve`] looks up) and the contact that follows from them ([`contact`]); and
 //! [`routes`], with which a drill cuts the node off.
@@ -23,7 +23,9 @@ pub mod probe;
 pub mod process;
 #[doc(hidden)]
 pub mod proto;
+pub mod proxy;
 pub mod resolve;
 pub mod routes;
 pub mod runtime;
+pub mod selinux;
 pub mod sockets;

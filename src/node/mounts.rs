@@ -19,6 +19,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// Options of this mount only: `ro`, `noexec` …
     pub options: BTreeSet<String>,
+    /// Type of the file system: `ext4`, `selinuxfs` …; `None` if the line is cut off.
+    pub kind: Option<OsString>,
 }
 
 /// The mounts of the host, in the order of mounting.
@@ -56,11 +58,14 @@ fn parse(line: &[u8]) -> Option<Mount> {
         .split(',')
         .map(str::to_owned)
         .collect();
+    // after optional fields and a separator
+    let kind = fields.skip_while(|field| *field != b"-").nth(1);
     Some(Mount {
         device,
         root,
         point,
         options,
+        kind: kind.map(|kind| OsString::from_vec(kind.to_vec())),
     })
 }
 
@@ -144,6 +149,7 @@ torn
             (Path::new("/mnt/disk one"), "8:16")
         );
         assert_eq!(table[3].root, Path::new("/pv/a\\b"));
+        assert_eq!(table[0].kind.as_deref(), Some("ext4".as_ref()));
         assert!(table[3].options.contains("noexec") && table[4].options.contains("ro"));
     }
 

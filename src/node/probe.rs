@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use crate::node::contact::Outcome;
 use crate::node::host::HostRoot;
 use crate::node::kubelet::Server;
+use crate::node::proxy::without_credentials;
 use crate::node::resolve::{self, Resolver};
 
 /// The most bytes of an answer's body that are read; a longer one closes the connection.
@@ -72,7 +73,7 @@ pub enum Error {
     /// The CA has no valid certificate.
     #[error("the CA of API server {0} contains no valid certificate")]
     Ca(String),
-    /// The proxy's URL is invalid, or not one of plain HTTP, which alone is supported.
+    /// The proxy's URL (without its credential) is invalid, or not one of plain HTTP, which alone is supported.
     #[error("unsupported proxy {0:?}: its URL must begin with http://")]
     Proxy(String),
     /// The TLS client could not be set up.
@@ -105,7 +106,7 @@ impl Prober {
             None => (target, None),
             Some(proxy) => {
                 let (host, proxy) =
-                    Proxy::parse(proxy).ok_or_else(|| Error::Proxy(proxy.clone()))?;
+                    Proxy::parse(proxy).ok_or_else(|| Error::Proxy(without_credentials(proxy)))?;
                 (host, Some(proxy))
             }
         };
@@ -343,7 +344,7 @@ impl Proxy {
         let authorization = uri.authority()?.as_str().rsplit_once('@').map(|(user, _)| {
             format!(
                 "Proxy-Authorization: Basic {}\r\n",
-                base64::engine::general_purpose::STANDARD.encode(user)
+                base64::engine::general_purpose::STANDARD.encode(decode(user))
             )
         });
         Some((host, Self { authorization }))
@@ -370,6 +371,26 @@ impl Proxy {
             Err(io::Error::from(io::ErrorKind::ConnectionRefused))
         }
     }
+}
+
+/// User and password of a URL, which may have characters as `%` and two hexadecimal digits.
+fn decode(user: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(user.len());
+    let mut rest = user.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() {
+            tail.get(2..).unwrap_or_default()
+        } else {
+            tail
+        };
+    }
+    bytes
 }
 
 fn tls_config(url: &str, ca: &str) -> Result<rustls::ClientConfig, Error> {
@@ -475,13 +496,16 @@ mod tests {
             }),
             Err(Error::Ca(_))
         ));
-        let proxy = Some("socks5://10.0.0.9".to_owned());
-        assert!(matches!(
-            new(Server {
-                proxy,
-                ..server("https://10.0.0.1")
-            }),
-            Err(Error::Proxy(_))
-        ));
+        let proxy = Some("socks5://user:pass@10.0.0.9".to_owned());
+        let through = Server {
+            proxy,
+            ..server("https://10.0.0.1")
+        };
+        assert!(!format!("{through:?}").contains("pass"));
+        let error = new(through).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "unsupported proxy \"socks5://10.0.0.9\": its URL must begin with http://"
+        );
     }
 }

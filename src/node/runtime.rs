@@ -9,6 +9,7 @@ use tonic::Code;
 
 use crate::node::grpc::{Connection, Fault, Link, MAX_MESSAGE};
 use crate::node::host::HostRoot;
+use crate::node::kubelet::Settings;
 use crate::node::proto::runtime as cri;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
@@ -16,25 +17,63 @@ use cri::runtime_service_client::RuntimeServiceClient;
 /// Label that the kubelet sets on every container (k8s.io/kubelet, pkg/types/labels.go).
 const POD_UID: &str = "io.kubernetes.pod.uid";
 
-/// Default sockets of runtimes, of which the first that exists is used.
-pub const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+/// Usual sockets of runtimes, of which the first that exists is used if the kubelet's settings are
+/// not known. Those of distributions that bring their own containerd come first: on such a node
+/// another containerd may run too, which does not have the kubelet's pods.
+pub const SOCKETS: [&str; 5] = [
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+];
 
 /// No runtime listens where one may.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no container runtime listens at {}: give --cri-endpoint", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "))]
 pub struct NotFound(pub Vec<PathBuf>);
 
-/// The runtime's socket, as a real path: the one that is `given`, a host path, else the first of
-/// [`SOCKETS`] that exists.
-pub fn find(root: &HostRoot, given: Option<&Path>) -> Result<PathBuf, NotFound> {
-    let candidates = given.map_or_else(
-        || SOCKETS.map(PathBuf::from).to_vec(),
-        |path| vec![path.to_owned()],
-    );
+impl NotFound {
+    /// Where a runtime may still begin to listen, as a real path.
+    pub fn expected(&self, root: &HostRoot) -> PathBuf {
+        let first = self.0.first().cloned().unwrap_or_default();
+        root.resolve(&first).unwrap_or(first)
+    }
+}
+
+/// The runtime's socket, as a real path: the one that is `given`, a host path; else the kubelet's
+/// own, according to its settings; else the first of [`SOCKETS`] that exists. `None`: the kubelet's
+/// settings cannot be read.
+///
+/// If the kubelet's own does not exist, no other one takes its place: that another runtime runs
+/// nothing says nothing about the kubelet's pods.
+pub fn find(
+    root: &HostRoot,
+    given: Option<&Path>,
+    kubelet: Option<&Settings>,
+) -> Result<PathBuf, NotFound> {
+    let of_kubelet = kubelet.and_then(|kubelet| kubelet.runtime_endpoint.as_deref());
+    let candidates = match (given, of_kubelet) {
+        (Some(given), _) => vec![given.to_owned()],
+        (None, Some(endpoint)) => vec![socket_of(endpoint)],
+        (None, None) => SOCKETS.map(PathBuf::from).to_vec(),
+    };
     let found = candidates
         .iter()
         .find_map(|path| root.resolve(path).ok().filter(|real| real.exists()));
     found.ok_or(NotFound(candidates))
+}
+
+/// The path in an endpoint of the kubelet. It takes only unix sockets, and one without a scheme
+/// (k8s.io/cri-client, pkg/util/util_unix.go).
+fn socket_of(endpoint: &str) -> PathBuf {
+    let path = endpoint.strip_prefix("unix:").unwrap_or(endpoint);
+    let is_absolute = path.starts_with('/');
+    PathBuf::from(if is_absolute {
+        format!("/{}", path.trim_start_matches('/'))
+    } else {
+        path.to_owned()
+    })
 }
 
 /// Why a call to the runtime failed.
@@ -503,26 +542,59 @@ impl From<cri::Container> for Container {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_socket_that_is_there_is_the_runtimes_and_one_that_is_given_goes_before() {
+    /// A host with a file at each of these paths.
+    fn host(sockets: &[&str]) -> (tempfile::TempDir, HostRoot) {
         let directory = tempfile::tempdir().unwrap();
-        let root = HostRoot::new(directory.path());
-        assert_eq!(
-            find(&root, None),
-            Err(NotFound(SOCKETS.map(PathBuf::from).to_vec()))
-        );
-        for path in [SOCKETS[1], SOCKETS[0], "/run/other.sock"] {
+        for path in sockets {
             let real = directory.path().join(path.trim_start_matches('/'));
             std::fs::create_dir_all(real.parent().unwrap()).unwrap();
             std::fs::write(&real, "").unwrap();
         }
+        let root = HostRoot::new(directory.path());
+        (directory, root)
+    }
+
+    #[test]
+    fn the_usual_sockets_are_only_for_a_kubelet_whose_settings_are_not_known() {
+        let (_directory, root) = host(&[]);
+        let missing = find(&root, None, None).unwrap_err();
+        assert_eq!(missing, NotFound(SOCKETS.map(PathBuf::from).to_vec()));
+        assert_eq!(missing.expected(&root), root.resolve(SOCKETS[0]).unwrap());
+        for (at, path) in SOCKETS.iter().enumerate() {
+            let (_directory, root) = host(&SOCKETS[at..]);
+            let found = find(&root, None, None).unwrap();
+            assert_eq!(found, root.resolve(path).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_kubelets_own_runtime_is_the_one_and_a_given_one_goes_before() {
+        let (_directory, root) =
+            host(&[SOCKETS[3], SOCKETS[4], "/srv/own.sock", "/run/other.sock"]);
         let real = |path: &str| root.resolve(path).unwrap();
-        assert_eq!(find(&root, None).unwrap(), real(SOCKETS[0]));
-        assert_eq!(
-            find(&root, Some(Path::new("/run/other.sock"))).unwrap(),
-            real("/run/other.sock")
-        );
-        let missing = find(&root, Some(Path::new("/run/none.sock"))).unwrap_err();
+        let kubelet = |endpoint: &str| Settings {
+            runtime_endpoint: Some(endpoint.to_owned()),
+            ..Settings::default()
+        };
+        for endpoint in [
+            "unix:///srv/own.sock",
+            "/srv/own.sock",
+            "unix:/srv/own.sock",
+        ] {
+            let found = find(&root, None, Some(&kubelet(endpoint)));
+            assert_eq!(found, Ok(real("/srv/own.sock")), "{endpoint}");
+        }
+        let other = Some(Path::new("/run/other.sock"));
+        let own = kubelet("unix:///srv/own.sock");
+        assert_eq!(find(&root, other, Some(&own)), Ok(real("/run/other.sock")));
+        // another runtime that is there does not have the kubelet's pods
+        for endpoint in ["unix:///srv/none.sock", "tcp://10.0.0.1:3735"] {
+            assert!(
+                find(&root, None, Some(&kubelet(endpoint))).is_err(),
+                "{endpoint}"
+            );
+        }
+        let missing = find(&root, Some(Path::new("/run/none.sock")), Some(&own)).unwrap_err();
         assert_eq!(
             missing.to_string(),
             "no container runtime listens at /run/none.sock: give --cri-endpoint"

@@ -1,9 +1,9 @@
 //! `node.yaml` in the state directory: what the supervisor must know about its node and the API
 //! server while that does not answer.
 
-use std::fs;
 use std::sync::PoisonError;
 use std::time::SystemTime;
+use std::{fmt, fs};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,8 +52,8 @@ impl NodeRecord {
     }
 }
 
-/// One API server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// One API server. Its debug form shows no credential.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerRecord {
     /// Its URL, for example `https://10.0.0.1:6443`.
@@ -63,9 +63,15 @@ pub struct ServerRecord {
     /// Name that its certificate must have, if not the one in the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_name: Option<String>,
-    /// HTTP proxy through which to reach it.
+    /// URL of the HTTP proxy through which the kubelet reaches it; may contain a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+}
+
+impl fmt::Debug for ServerRecord {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Server::from(self.clone()).fmt(formatter)
+    }
 }
 
 impl From<ServerRecord> for Server {

@@ -84,12 +84,19 @@ impl Reach {
                 );
             });
             tracing::info!(pid = owned.pid, "found the kubelet");
+            // this one may use another runtime
+            self.runtime = None;
+            self.exclusive_host_ports = None;
             self.process = Some(KubeletProcess {
                 pid: owned.pid,
                 settings: settings.ok(),
             });
         }
         Ok(owned)
+    }
+
+    fn kubelet_settings(&self) -> Option<&kubelet::Settings> {
+        self.process.as_ref()?.settings.as_ref()
     }
 
     /// What the runtime lists; the error is in words.
@@ -105,7 +112,20 @@ impl Reach {
         let runtime = if let Some(runtime) = &self.runtime {
             runtime.clone()
         } else {
-            let socket = runtime::find(&self.root, self.cri_endpoint.as_deref());
+            let given = self.cri_endpoint.as_deref();
+            let socket = if given.is_none() && self.process.is_none() {
+                // it is the kubelet's runtime that counts
+                let asked = self.owned().await.map(|_| ());
+                asked.map_err(|error| {
+                    format!(
+                        "the kubelet's container runtime is not known: {}",
+                        chain(&error)
+                    )
+                })?;
+                runtime::find(&self.root, None, self.kubelet_settings())
+            } else {
+                runtime::find(&self.root, given, self.kubelet_settings())
+            };
             let runtime = Runtime::new(socket.map_err(|error| chain(&error))?, CALL_LIMIT);
             self.runtime.insert(runtime).clone()
         };
@@ -134,10 +154,7 @@ impl Reach {
         if given.is_none() && self.process.is_none() {
             return None;
         }
-        let settings = self
-            .process
-            .as_ref()
-            .and_then(|process| process.settings.as_ref());
+        let settings = self.kubelet_settings();
         Some(manifests::find(given, settings).and_then(|path| {
             let real = self.root.resolve(&path).ok().filter(|real| real.is_dir());
             real.ok_or(manifests::Error::NoDirectory(path))
@@ -170,13 +187,9 @@ impl Reach {
         let recorded = self.node.as_ref().map(|node| node.servers.clone());
         let mut servers: Vec<Server> = recorded.into_iter().flatten().map(Server::from).collect();
         if servers.is_empty() && self.owned().await.is_ok() {
-            let settings = self
-                .process
-                .as_ref()
-                .and_then(|process| process.settings.as_ref());
-            match settings
-                .and_then(|settings| settings.kubeconfig.as_deref())
-                .map(|path| kubelet::server(&self.root, path))
+            match self
+                .kubelet_settings()
+                .and_then(|settings| settings.server(&self.root))
             {
                 Some(Ok(server)) => servers.push(server),
                 Some(Err(error)) => problems.set("API server", Some(chain(&error))),
@@ -184,5 +197,36 @@ impl Reach {
             }
         }
         Some(servers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_runtime_of_the_kubelet_is_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        // of another runtime, for example Docker's beside that of k3s
+        for path in runtime::SOCKETS {
+            let path = directory.path().join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let root = HostRoot::new(directory.path());
+        let mut reach = Reach::new(root, Path::new("/var/lib/kubelet"), None, None);
+        let unknown = reach.lists().await.unwrap_err();
+        assert!(unknown.contains("no kubelet listens"), "{unknown}");
+
+        let settings = kubelet::Settings {
+            runtime_endpoint: Some("unix:///srv/own.sock".to_owned()),
+            ..kubelet::Settings::default()
+        };
+        reach.process = Some(KubeletProcess {
+            pid: 1,
+            settings: Some(settings),
+        });
+        let own = reach.lists().await.unwrap_err();
+        assert!(own.contains("/srv/own.sock"), "{own}");
     }
 }

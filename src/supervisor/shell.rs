@@ -415,7 +415,8 @@ impl Shell {
             return;
         };
         let found = directory.map_err(|error| chain(&error)).and_then(|path| {
-            let files = TwinFiles::new(ManifestDir::new(path, self.run.clone()));
+            let manifests = ManifestDir::new(path, self.run.clone());
+            let files = TwinFiles::new(manifests, self.settings.root.clone());
             // without memory nothing can be linked, and each activation is refused with this reason
             if self.is_memory {
                 let twins = files.find().map_err(|error| chain(&error))?;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{NodeCheckpoint, twin};
 use crate::files::write;
+use crate::node::host::HostRoot;
+use crate::node::selinux;
 use crate::places;
 use crate::places::manifests::{self, Link, ManifestDir};
 use crate::places::run::{self, MOST_BYTES, RunDir};
@@ -34,17 +36,13 @@ pub enum Error {
 pub struct TwinFiles {
     /// The kubelet's manifest directory, with the run directory that its links point to.
     pub manifests: ManifestDir,
-    /// Files must be labelled for SELinux.
-    pub selinux: bool,
+    root: HostRoot,
 }
 
 impl TwinFiles {
-    /// For this manifest directory.
-    pub fn new(manifests: ManifestDir) -> Self {
-        Self {
-            manifests,
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        }
+    /// In this manifest directory of this host.
+    pub fn new(manifests: ManifestDir, root: HostRoot) -> Self {
+        Self { manifests, root }
     }
 
     fn run(&self) -> &RunDir {
@@ -141,7 +139,7 @@ impl TwinFiles {
         if self.manifests.link(key) == Link::Ours {
             write::remove(&self.manifests.link_path(key)).map_err(|error| failed(&error))?;
         }
-        twin::unpack(checkpoint, volumes, self.selinux).map_err(|error| failed(&error))?;
+        self.unpack(checkpoint, volumes)?;
         write::file(
             &self.run().active(key),
             made.manifest.to_string().as_bytes(),
@@ -151,6 +149,22 @@ impl TwinFiles {
         self.relink(key).map_err(|error| failed(&error))?;
         self.drop_other_volumes(key, &made.uid);
         Ok(())
+    }
+
+    /// Unpacks the volumes of a checkpoint into a directory that does not exist yet, with labels if
+    /// the host's SELinux is in force.
+    pub fn unpack(&self, checkpoint: &NodeCheckpoint, volumes: &Path) -> Result<(), Refused> {
+        let labelled = selinux::is_in_force(&self.root).map_err(|error| {
+            let text = format!("cannot find out whether SELinux is in force: {error}");
+            Refused::new(Blocked::NotLabelled, text)
+        })?;
+        twin::unpack(checkpoint, volumes, labelled).map_err(|error| {
+            let reason = match error {
+                twin::Error::Label(..) => Blocked::NotLabelled,
+                _ => Blocked::WriteFailed,
+            };
+            Refused::new(reason, chain(&error))
+        })
     }
 
     /// Replaces the twin's link by an equal one, so that the kubelet notices the manifest now.
@@ -221,9 +235,41 @@ mod tests {
         fs::create_dir_all(&manifests).unwrap();
         fs::create_dir_all(directory.join("run/active")).unwrap();
         let run = RunDir::new(directory.join("run"), "/run/pod-checkpointer");
-        TwinFiles {
-            manifests: ManifestDir::new(manifests, run),
-            selinux: false,
+        TwinFiles::new(ManifestDir::new(manifests, run), HostRoot::new("/"))
+    }
+
+    #[test]
+    fn where_the_hosts_selinux_is_in_force_a_twin_has_labels_or_a_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = directory.path().join("host");
+        fs::create_dir_all(host.join("proc/1")).unwrap();
+        fs::create_dir_all(host.join("sys/fs/selinux")).unwrap();
+        let table = "30 22 0:21 / /sys/fs/selinux rw - selinuxfs selinuxfs rw\n";
+        fs::write(host.join("proc/1/mountinfo"), table).unwrap();
+        let files = TwinFiles {
+            root: HostRoot::new(&host),
+            ..files(directory.path())
+        };
+        let activate = || files.activate(&checkpoint("shop", "till"), &key(), "boot/1");
+
+        // whether it is in force is not known
+        let refused = activate().unwrap_err();
+        assert_eq!(refused.reason, Blocked::NotLabelled);
+        assert_eq!(files.manifests.link(&key()), Link::None);
+
+        fs::write(host.join("sys/fs/selinux/enforce"), "1").unwrap();
+        match activate() {
+            Ok(uid) => {
+                let volume = format!("run/volumes/shop_till/{uid}/credentials");
+                let file = directory.path().join(volume).join("password");
+                let mut label = [0; 128];
+                let length =
+                    rustix::fs::lgetxattr(&file, "security.selinux", &mut label[..]).unwrap();
+                let label = String::from_utf8_lossy(&label[..length]).into_owned();
+                assert!(label.contains(":container_file_t:"), "{label}");
+            }
+            // without the right to set a label
+            Err(refused) => assert_eq!(refused.reason, Blocked::NotLabelled),
         }
     }
 

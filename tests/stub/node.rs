@@ -101,7 +101,7 @@ impl Node {
                 probe_timeout: Duration::from_millis(500),
                 unstick_kubelet: false,
                 activate_locked_out: None,
-                early_namespaces: vec!["kube-system".into()],
+                early_namespaces: vec!["shop".into()],
                 apiservers: vec![self.server.server().url],
                 apiserver_ca: Some(self.path("ca.crt")),
             },

@@ -269,7 +269,7 @@ async fn a_proxy_is_asked_for_a_tunnel_with_its_credential() {
     let api = ProbeServer::start();
     let (address, task) = proxy("HTTP/1.1 200 Connection established\r\n\r\n").await;
     let server = Server {
-        proxy: Some(format!("http://user:pass@{address}")),
+        proxy: Some(format!("http://user:p%61ss@{address}")),
         ..api.server()
     };
     let prober = Prober::new(server, HostRoot::new("/"), PATIENCE).unwrap();

@@ -109,6 +109,45 @@ fn the_settings_of_a_running_process_are_read_from_its_command_line_and_director
 }
 
 #[test]
+fn a_kubelet_reaches_its_server_through_the_proxy_of_its_environment() {
+    let kubeconfig = |proxy: &str| {
+        format!(
+            "current-context: a\ncontexts: [{{name: a, context: {{cluster: c}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: \"https://api.example:6443\"{proxy}}}}}]\n"
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kubelet.conf");
+    let server = |variables: &[(&str, &str)]| {
+        let mut process = Command::new("sh")
+            .args(["-c", "echo; read line", "kubelet", "--kubeconfig"])
+            .arg(&file)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        process.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let root = HostRoot::new("/");
+        let settings = kubelet::settings(&root, process.id());
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        settings.unwrap().server(&root).unwrap().unwrap().proxy
+    };
+    let proxy = ("HTTPS_PROXY", "http://user:pass@10.0.0.9:3128");
+    std::fs::write(&file, kubeconfig("")).unwrap();
+    assert_eq!(server(&[]), None);
+    assert_eq!(server(&[proxy]).as_deref(), Some(proxy.1));
+    assert_eq!(server(&[proxy, ("NO_PROXY", ".example")]), None);
+    // that of the kubeconfig goes before
+    std::fs::write(&file, kubeconfig(", proxy-url: \"http://own:3128\"")).unwrap();
+    let both = server(&[proxy, ("NO_PROXY", "*")]);
+    assert_eq!(both.as_deref(), Some("http://own:3128"));
+}
+
+#[test]
 fn the_settings_of_a_process_that_is_gone_are_an_error() {
     let error = kubelet::settings(&HostRoot::new("/"), u32::MAX).unwrap_err();
     assert!(matches!(error, Error::Configuration(..)));
