@@ -32,6 +32,9 @@ pub struct State {
     pub is_synced: bool,
     /// UIDs of pods that were rejected, and are not tried again.
     pub rejected: BTreeSet<String>,
+    /// The UID that a static pod's namespace and name belong to. Another UID waits behind it, also
+    /// when nothing of it runs, until its manifest is gone and the kubelet has synced.
+    pub started: BTreeMap<(String, String), String>,
     /// Refuses every new static pod.
     pub rejects: bool,
     /// Lists new pods but does not start them, like a kubelet whose volume manager waits for the
@@ -144,6 +147,16 @@ fn pass(
     }
     state.rejected.retain(|uid| found.contains_key(uid));
     state.statics = found;
+    if state.is_synced {
+        let statics = &state.statics;
+        state.started.retain(|_, uid| statics.contains_key(uid));
+    }
+    for pod in state.statics.values() {
+        if !state.rejected.contains(&pod.uid) {
+            let name = (pod.namespace.clone(), pod.name.clone());
+            state.started.entry(name).or_insert_with(|| pod.uid.clone());
+        }
+    }
 
     let owned: Vec<Pod> = state
         .statics
@@ -170,7 +183,10 @@ fn pass(
                     && sandbox.pod.uid != pod.uid
                     && (&sandbox.pod.namespace, &sandbox.pod.name) == (&pod.namespace, &pod.name)
             });
-            if !running.is_running(&pod.uid) && !state.is_stuck && !is_blocked {
+            let name = (pod.namespace.clone(), pod.name.clone());
+            let is_held_back = state.statics.contains_key(&pod.uid)
+                && state.started.get(&name).is_some_and(|uid| *uid != pod.uid);
+            if !running.is_running(&pod.uid) && !state.is_stuck && !is_blocked && !is_held_back {
                 running.run(pod);
                 is_changed = true;
             }

@@ -50,11 +50,10 @@ pub const UNSTICK_LIMIT: Duration = Duration::from_mins(1);
 /// times this.
 pub const NUDGE_AFTER: Duration = Duration::from_secs(1);
 /// If a twin without a sandbox is not listed by the kubelet after this, the kubelet rejected it: it
-/// gets a new UID.
+/// gets a new UID. A twin that the kubelet lists never does, however long it takes: until the kubelet
+/// has listed the API server's pods, it holds a new UID back behind the one that waits
+/// (pkg/kubelet/pod_workers.go, `startedStaticPodsByFullname`).
 pub const RENEW_AFTER: Duration = Duration::from_secs(30);
-/// A twin without a sandbox gets a new UID after this even if the kubelet lists it: preparing its
-/// volumes may take a minute.
-pub const RENEW_LISTED_AFTER: Duration = Duration::from_secs(90);
 /// A twin rejected this often is reported.
 pub const REFUSED_AFTER: u32 = 2;
 /// How long the files of a released twin of which nothing runs are kept: the kubelet may be
@@ -557,14 +556,12 @@ fn step(
             let age = now.saturating_sub(*since);
             let refused_again = seen.twin_owned.is_no()
                 && age >= pause(RENEW_AFTER, refused.saturating_sub(REFUSED_AFTER));
-            let free = facts.contact.is_some()
+            let is_due = due
+                && facts.contact.is_some()
                 && nobody_runs(facts, seen)
                 && seen.parent == Run::Stopped
                 && seen.twin == Run::Stopped;
-            if free
-                && due
-                && (refused_again || age >= RENEW_LISTED_AFTER.max(pause(RENEW_AFTER, *refused)))
-            {
+            if is_due && refused_again {
                 let refused = refused.saturating_add(1);
                 if refused >= REFUSED_AFTER {
                     let message =
@@ -625,8 +622,10 @@ fn step(
                 && due
             {
                 pod.rounds = pod.rounds.saturating_add(u32::from(is_lost_again));
-                // a twin that was asked to stop must not be started again under the same UID
-                let again = seen.twin == Run::Stopped || stopping.is_some();
+                // a twin that was asked to stop must not be started again under the same UID; but until
+                // the kubelet has the API server's pods it holds a new UID back behind the old one
+                let is_held_back = facts.kubelet_synced.is_no();
+                let again = seen.twin == Run::Stopped && !is_held_back || stopping.is_some();
                 pod.phase = linked(facts, 0);
                 actions.push(if again {
                     Action::Renew(key.clone())

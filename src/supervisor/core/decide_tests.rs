@@ -142,7 +142,7 @@ fn a_released_twin_that_never_ran_gets_no_more_than_ten_seconds_of_5xx() {
     assert!(actions(released(900), &facts(contact(Class::Failing, 9), ended)).is_empty());
     assert_eq!(
         actions(released(900), &facts(contact(Class::Failing, 10), ended)),
-        [Action::Renew(key())]
+        [Action::Relink(key())]
     );
     assert!(
         actions(released(9), &facts(contact(Class::Failing, 900), ended)).is_empty(),
@@ -521,7 +521,7 @@ fn a_twin_that_the_kubelet_rejected_gets_a_new_uid_and_is_reported_as_refused() 
 }
 
 #[test]
-fn a_twin_that_the_kubelet_lists_gets_time_for_its_volumes() {
+fn a_twin_that_the_kubelet_lists_keeps_its_uid_however_long_it_takes() {
     let seen = facts(
         contact(Class::Silent, 60),
         PodFacts {
@@ -529,12 +529,13 @@ fn a_twin_that_the_kubelet_lists_gets_time_for_its_volumes() {
             ..gone()
         },
     );
-    assert!(
-        actions(active(RENEW_AFTER), &seen)
-            .iter()
-            .all(|action| *action != Action::Renew(key()))
-    );
-    assert!(actions(active(RENEW_LISTED_AFTER), &seen).contains(&Action::Renew(key())));
+    for times in [1, 3, 100] {
+        assert!(
+            actions(active(RENEW_AFTER * times), &seen)
+                .iter()
+                .all(|action| *action != Action::Renew(key()))
+        );
+    }
 }
 
 fn serving(handover: Handover, host_network: bool) -> PodFacts {
@@ -802,8 +803,15 @@ fn a_twin_is_linked_again_when_contact_is_lost_again_and_each_round_waits_twice_
 
 #[test]
 fn a_twin_that_ended_or_was_asked_to_stop_comes_back_under_a_new_uid() {
-    let ended = facts(contact(Class::Silent, 500), gone());
+    let mut ended = facts(contact(Class::Silent, 500), gone());
+    ended.kubelet_synced = Seen::Yes;
     assert_eq!(actions(released(1000), &ended), [Action::Renew(key())]);
+    ended.kubelet_synced = Seen::No;
+    assert_eq!(
+        actions(released(1000), &ended),
+        [Action::Relink(key())],
+        "a new UID would wait behind the old one"
+    );
     let told = Phase::Released {
         since: Duration::ZERO,
         stopping: Some(NOW),
@@ -1253,7 +1261,7 @@ fn exhaustively(mut check: impl FnMut(&State, &Facts, &PodFacts)) -> usize {
     let phases = [
         Phase::Inactive,
         active(SECOND),
-        active(RENEW_LISTED_AFTER * 8),
+        active(RENEW_AFTER * 24),
         Phase::Active {
             linked: before(SECOND),
             under: Class::Failing,

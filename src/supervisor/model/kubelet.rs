@@ -399,6 +399,13 @@ impl Kubelet {
             .any(|it| it.pod == pod && !it.file && !it.rejected && it.removed == Removed::No)
     }
 
+    /// A twin of this pod that has no sandbox yet holds another UID back.
+    pub(super) fn holds_back(&self, pod: usize) -> bool {
+        let waits =
+            |it: &Worker| it.pod == pod && it.file && !it.rejected && !has_sandbox(it.stage);
+        !self.synced && self.workers.iter().any(waits)
+    }
+
     /// It gets pods from the API server.
     pub(super) fn is_connected(&self) -> bool {
         self.connected
@@ -639,9 +646,11 @@ impl Kubelet {
             {
                 worker.removed = removed;
             }
-            // what never ran is removed at once, also before the first list
+            // what never ran is removed at once, but not before the API server's pods are known: until
+            // then it holds another UID of its name back
+            let synced = self.synced;
             self.workers.retain(|worker| {
-                worker.uid != was || (!worker.rejected && has_sandbox(worker.stage))
+                worker.uid != was || (!worker.rejected && (has_sandbox(worker.stage) || !synced))
             });
         }
         let Some(uid) = is else { return };
@@ -660,6 +669,10 @@ impl Kubelet {
             Some(false) => Stage::BackOff(now),
             None if node.reach == Reach::BlackHole && !self.synced => {
                 Stage::Volumes(now + BLACK_HOLE)
+            }
+            // a disk that is late, a network plugin that takes its time
+            None if node.random.one_in(8) => {
+                Stage::Volumes(now + node.random.between(60_000, 200_000))
             }
             None => Stage::Volumes(now + node.random.between(100, 300)),
         };

@@ -462,6 +462,14 @@ impl Supervised {
         fails: bool,
         view: &mut View<'_>,
     ) -> Outcome {
+        if let Action::Renew(key) = action
+            && let (pod, Some(kubelet)) = (view.pod(key), &view.kubelet)
+            && kubelet.holds_back(pod)
+        {
+            view.said.push(format!(
+                "VIOLATED {key}: renewed while the kubelet holds a new UID back"
+            ));
+        }
         match action {
             Action::Activate(key) | Action::Renew(key) => self.activate(key, fails, view),
             Action::Relink(key) => match view.disk.active.get(&view.pod(key)).cloned() {
