@@ -30,7 +30,7 @@ wait_for 150 "picky's twin to stand in" stands_in
 took=$(since "$ended")
 told() { kubectl -n edge get podcheckpoint picky -o jsonpath='{.status.conditions[?(@.type=="Active")]}' | grep '"RejectedAtReturn".*"True"'; }
 wait_for 60 "the condition to say RejectedAtReturn" told
-event() { kubectl -n edge get events --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message | grep '^RejectedAtReturn *picky .*delete and re-create the pod'; }
+event() { kubectl -n edge get events --no-headers -o custom-columns=R:.reason,O:.involvedObject.name,M:.message | grep '^RejectedAtReturn *picky .*delete the pod and create it again'; }
 wait_for 60 "the Event that says what to do" event
 checkpointer status | grep -E 'picky .*RejectedAtReturn' >/dev/null || fail "status does not show it: $(checkpointer status)"
 wait_for 150 "every other parent to serve" parents_serve
