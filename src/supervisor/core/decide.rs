@@ -637,7 +637,10 @@ fn step(
             if seen.twin == Run::Stopped {
                 let is_awaited = seen.parent_rejected.is_yes() && !look.is_agent_gone();
                 let is_over = stopping.is_some() || now.saturating_sub(*since) >= SETTLED;
-                if (back || seen.parent_owned.is_yes() || seen.parent_gone)
+                // A kubelet that has not listed the API server's pods still holds this UID: should contact
+                // be lost again, only a twin with the same UID would start.
+                let is_let_go = back && !facts.kubelet_synced.is_no();
+                if (is_let_go || seen.parent_owned.is_yes() || seen.parent_gone)
                     && is_over
                     && !is_awaited
                     && !facts.is_blind()

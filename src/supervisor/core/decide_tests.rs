@@ -758,14 +758,23 @@ fn a_twin_is_asked_to_stop_once_and_then_its_files_go() {
 
 #[test]
 fn files_of_a_twin_that_the_kubelet_may_be_creating_are_kept_for_a_while() {
-    let none = |ago| {
-        actions(
-            released(ago),
-            &facts(contact(Class::Answering, ago), gone()),
-        )
+    let none = |ago, kubelet_synced| {
+        let seen = Facts {
+            kubelet_synced,
+            ..facts(contact(Class::Answering, ago), gone())
+        };
+        actions(released(ago), &seen)
     };
-    assert!(none(4).is_empty(), "released in the moment after its link");
-    assert_eq!(none(5), [Action::Forget(key())]);
+    let synced = Seen::Yes;
+    assert!(
+        none(4, synced).is_empty(),
+        "released in the moment after its link"
+    );
+    assert_eq!(none(5, synced), [Action::Forget(key())]);
+    assert!(
+        none(500, Seen::No).is_empty(),
+        "only this UID would start if contact were lost again"
+    );
     let appeared = PodFacts {
         parent_owned: Seen::Yes,
         ..serving(Handover::Switch, false)
