@@ -156,27 +156,27 @@ impl ManifestDir {
 
     /// The pods whose twins are linked. Reads no file.
     pub fn linked(&self) -> Result<BTreeSet<PodId>, Error> {
-        let failed = |source| Error::Read(self.path.clone(), source);
+        let failed = |source| self.unreadable(source);
         let mut linked = BTreeSet::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let key = name.to_str().and_then(|name| {
-                name.strip_prefix(LINK_PREFIX)?
-                    .strip_suffix(".yaml")?
-                    .parse()
-                    .ok()
-            });
+            let key = name.to_str().and_then(|name| key_of(name, LINK_PREFIX));
             linked.extend(key.filter(|key| self.link(key) == Link::Ours));
         }
         Ok(linked)
     }
 
-    /// Reads the whole directory.
-    pub fn read(&self) -> Result<Manifests, Error> {
-        let failed = |source: io::Error| match source.kind() {
+    /// The error of a directory that cannot be read.
+    fn unreadable(&self, source: io::Error) -> Error {
+        match source.kind() {
             io::ErrorKind::NotFound => Error::NoDirectory(self.path.clone()),
             _ => Error::Read(self.path.clone(), source),
-        };
+        }
+    }
+
+    /// Reads the whole directory.
+    pub fn read(&self) -> Result<Manifests, Error> {
+        let failed = |source| self.unreadable(source);
         let mut found = Manifests::default();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -188,12 +188,6 @@ impl ManifestDir {
                 continue;
             };
             let target = fs::read_link(&path).ok();
-            let key = |prefix: &str| -> Option<PodId> {
-                name.strip_prefix(prefix)?
-                    .strip_suffix(".yaml")?
-                    .parse()
-                    .ok()
-            };
             if name == format!("{SUPERVISOR}.yaml") {
                 let is_ours =
                     !kind.is_symlink() && fs::read(&path).is_ok_and(|text| is_supervisor(&text));
@@ -207,14 +201,15 @@ impl ManifestDir {
                     found.leftovers.push(path);
                 }
             } else if name.starts_with(LINK_PREFIX) {
-                match (key(LINK_PREFIX), target) {
+                match (key_of(&name, LINK_PREFIX), target) {
                     (Some(key), Some(target)) if target == self.run.link_target(&key) => {
                         found.links.push(Linked { key, path, target });
                     }
                     _ => found.foreign.push(path),
                 }
             } else if name.starts_with(DRILL_LINK_PREFIX) {
-                let expected = key(DRILL_LINK_PREFIX).map(|key| self.rehearsal_target(&key));
+                let expected =
+                    key_of(&name, DRILL_LINK_PREFIX).map(|key| self.rehearsal_target(&key));
                 if target.is_some() && target == expected {
                     found.rehearsals.push(path);
                 } else {
@@ -259,6 +254,14 @@ impl ManifestDir {
         }
         Ok(taken)
     }
+}
+
+/// The pod of a link with this name; `None`: it is the name of no such link.
+fn key_of(name: &str, prefix: &str) -> Option<PodId> {
+    name.strip_prefix(prefix)?
+        .strip_suffix(".yaml")?
+        .parse()
+        .ok()
 }
 
 /// Whether this is a manifest of the supervisor, of any version.

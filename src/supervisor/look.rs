@@ -169,15 +169,18 @@ mod tests {
     use crate::checkpoint::testing::checkpoint;
     use crate::pod::id::id;
 
+    /// An empty store in this directory, and what looks at it.
+    fn empty(directory: &Path) -> (Store, Looker) {
+        let store = Store::new(directory.join("state"));
+        store.create().unwrap();
+        let run = RunDir::new(directory.join("run"), "/run/pod-checkpointer");
+        (store.clone(), Looker::new(store, run))
+    }
+
     #[test]
     fn a_checkpoint_is_read_again_only_when_its_directory_changed() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path().join("state"));
-        store.create().unwrap();
-        let mut looker = Looker::new(
-            store.clone(),
-            RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"),
-        );
+        let (store, mut looker) = empty(directory.path());
         store.put(&checkpoint("shop", "till")).unwrap();
         let mut changed = || {
             assert_eq!(looker.read_store(), [""; 0]);
@@ -199,15 +202,11 @@ mod tests {
             "it is removed in between"
         );
     }
+
     #[test]
     fn a_bad_name_in_the_store_hides_no_other_pod_and_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path().join("state"));
-        store.create().unwrap();
-        let mut looker = Looker::new(
-            store.clone(),
-            RunDir::new(directory.path().join("run"), "/run/pod-checkpointer"),
-        );
+        let (store, mut looker) = empty(directory.path());
         let at = |name: &str| store.directory().join(CHECKPOINTS).join(name);
         let mode = |name: &str, mode| {
             fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();

@@ -54,13 +54,7 @@ impl TwinFiles {
     /// in memory.
     pub fn find(&self) -> Result<Vec<FoundTwin>, Error> {
         self.run().sweep()?;
-        let linked: Vec<Key> = self
-            .manifests
-            .read()?
-            .links
-            .into_iter()
-            .map(|link| link.key)
-            .collect();
+        let linked = self.manifests.linked()?;
         let mut keys = self.run().keys()?;
         keys.extend(linked.iter().cloned());
         keys.sort_unstable();
