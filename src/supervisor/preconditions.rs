@@ -63,6 +63,8 @@ pub enum ApiPods<'a> {
 #[derive(Debug, Default)]
 pub struct Findings {
     images: BTreeMap<String, Image>,
+    /// What the agent recorded of the age of checkpoints; `None`: not needed yet.
+    ages: Option<Ages>,
     /// The runtime does not answer for images: it is not asked again in the same pass.
     runtime_fails: Option<String>,
     room: Option<Room>,
@@ -102,7 +104,7 @@ impl Preconditions<'_> {
         }
         let generation = self.newest(key)?;
         let checkpoint = &generation.checkpoint;
-        self.check_age(&generation)?;
+        self.check_age(&generation, findings)?;
         self.check_images(checkpoint, findings).await?;
         if self.manifests.link(key) == Link::Foreign {
             let path = self.manifests.link_path(key);
@@ -146,11 +148,11 @@ impl Preconditions<'_> {
         refused
     }
 
-    fn check_age(&self, generation: &Generation) -> Result<(), Refused> {
+    fn check_age(&self, generation: &Generation, findings: &mut Findings) -> Result<(), Refused> {
         let Some(limit) = generation.checkpoint.policy.max_age_seconds else {
             return Ok(());
         };
-        if self.age(generation) <= Duration::from_secs(limit) {
+        if self.age(generation, findings) <= Duration::from_secs(limit) {
             return Ok(());
         }
         let message = format!("not known to be current for more than {limit} s of uptime");
@@ -159,11 +161,13 @@ impl Preconditions<'_> {
 
     /// How long a checkpoint has not been known to be current, as far as is certain: as the agent
     /// recorded, else since its capture.
-    fn age(&self, generation: &Generation) -> Duration {
+    fn age(&self, generation: &Generation, findings: &mut Findings) -> Duration {
         let uid = &generation.checkpoint.parent.uid;
-        let ages = self.store.ages().unwrap_or_else(|error| {
-            tracing::warn!("{}", chain(&error));
-            Ages::default()
+        let ages = findings.ages.get_or_insert_with(|| {
+            self.store.ages().unwrap_or_else(|error| {
+                tracing::warn!("{}", chain(&error));
+                Ages::default()
+            })
         });
         ages.of(&generation.pod, uid, generation.number)
             .map_or_else(
@@ -408,7 +412,9 @@ mod tests {
                 api_pods: ApiPods::None,
             };
             let newest = store.newest(&id("shop_till")).unwrap().0.unwrap();
-            against.check_age(&newest).is_err()
+            against
+                .check_age(&newest, &mut Findings::default())
+                .is_err()
         };
         assert!(expired("boot-1", hours(73)), "captured at the start of it");
         let aging = |is_current| {
